@@ -1,0 +1,11 @@
+"""The steps of the pipeline, in the order in which they run, and what each hands on.
+
+download    source URI -> raw files, verified (`raw.json` and a few large files)
+preprocess  raw files -> prepared dataset (`dataset.json` and uint8 shards)
+train       prepared dataset -> model (`model.json`, `model.safetensors`, `history.json`)
+evaluate    model + test split -> `evaluation.json`, predictions, metrics, report, verdict
+export      model + test split -> package (`package.json`, `model.onnx`, `model.pt2`)
+
+Step modules are ordinary Python and never import one another: only artifacts cross between steps.
+`steps.py` holds their Kubeflow ports; `shared/` what several steps need.
+"""

@@ -1,0 +1,1 @@
+"""What several steps need: formats, transforms, models, metrics, and the small tools around them."""

@@ -1,0 +1,62 @@
+"""What each parameter of the pipeline may be: the rules that the command line and the steps share."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from components.shared.errors import UserError
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
+POOLINGS = ("max", "avg")
+OPTIMIZERS = ("sgd", "adamw", "muon")
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _between(low: float, high: float) -> Rule:
+    return (lambda value: low <= value <= high), f"from {low:g} to {high:g}"
+
+
+def _at_least(low: int) -> Rule:
+    return (lambda value: value >= low), f"{low} or more"
+
+
+def _one_of(names: tuple[str, ...]) -> Rule:
+    return (lambda value: value in names), f"one of {', '.join(names)}"
+
+
+_FRACTION: Rule = (lambda value: 0 < value < 1), "above 0 and below 1"
+
+RULES: dict[str, Rule] = {
+    "data": ((lambda value: bool(value.strip())), "a data set's name or a URI"),
+    "image_size": _between(8, 4096),
+    "val_fraction": _FRACTION,
+    "test_fraction": _FRACTION,
+    "max_bad_images": _at_least(0),
+    "activation": _one_of(ACTIVATIONS),
+    "pooling": _one_of(POOLINGS),
+    "optimizer": _one_of(OPTIMIZERS),
+    "learning_rate": ((lambda value: value > 0), "above 0"),
+    "weight_decay": _between(0, 1),
+    "batch_size": _at_least(1),
+    "epochs": _at_least(1),
+    "label_smoothing": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "rotation": _between(0, 180),
+    "shift": _between(0, 4096),
+    "scale": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "shear": _between(0, 2),
+    "ema_decay": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "patience": _at_least(0),
+    "min_accuracy": _between(0, 1),
+    "min_recall": _between(0, 1),
+    "seed": _between(0, 2**31 - 1),
+    "threads": _between(0, 1024),
+}
+
+
+def check(**parameters: Any) -> None:
+    """Refuse parameters outside their range: UserError naming the parameter, its value and what is accepted."""
+    for name, value in parameters.items():
+        accepts, accepted = RULES.get(name, (lambda _: True, ""))
+        if (isinstance(value, float) and not math.isfinite(value)) or not accepts(value):
+            raise UserError(f"{name}={value} is not accepted; give {accepted or 'a finite number'}")

@@ -1,0 +1,141 @@
+"""The Kubeflow ports of the steps: a typed signature, an image, one call each, and no logic."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+
+from components.shared.version import code_version
+
+# An image is named after the code in it, so a cached result never outlives the code that made it.
+DATA_IMAGE = f"torch2kubeflow/data:{code_version()}"
+TORCH_IMAGE = f"torch2kubeflow/torch:{code_version()}"
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def download(data: str, raw: Output[Artifact]):
+    """Fetch the raw files of a data set and verify them."""
+    from components import download
+
+    download.download(data=data, raw=raw.path)
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def preprocess(
+    raw: Input[Artifact],
+    image_size: int,
+    val_fraction: float,
+    test_fraction: float,
+    max_bad_images: int,
+    seed: int,
+    dataset: Output[Dataset],
+):
+    """Turn raw files into a prepared dataset with train, val and test splits."""
+    from components import preprocess
+
+    preprocess.preprocess(
+        raw=raw.path,
+        image_size=image_size,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        max_bad_images=max_bad_images,
+        seed=seed,
+        dataset=dataset.path,
+    )
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def train(
+    dataset: Input[Dataset],
+    activation: str,
+    pooling: str,
+    bias: bool,
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: int,
+    epochs: int,
+    label_smoothing: float,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    ema_decay: float,
+    patience: int,
+    seed: int,
+    threads: int,
+    model: Output[Model],
+):
+    """Train LeNet-5 and keep the weights of the best epoch."""
+    from components import train
+
+    train.train(
+        dataset=dataset.path,
+        activation=activation,
+        pooling=pooling,
+        bias=bias,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        epochs=epochs,
+        label_smoothing=label_smoothing,
+        rotation=rotation,
+        shift=shift,
+        scale=scale,
+        shear=shear,
+        ema_decay=ema_decay,
+        patience=patience,
+        seed=seed,
+        threads=threads,
+        model=model.path,
+    )
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def evaluate(
+    dataset: Input[Dataset],
+    model: Input[Model],
+    min_accuracy: float,
+    min_recall: float,
+    threads: int,
+    metrics: Output[Metrics],
+    classification: Output[ClassificationMetrics],
+    report: Output[HTML],
+    evaluation: Output[Artifact],
+) -> bool:
+    """Measure the model on the test split, once, and judge it."""
+    from components import evaluate
+
+    result = evaluate.evaluate(
+        dataset=dataset.path,
+        model=model.path,
+        min_accuracy=min_accuracy,
+        min_recall=min_recall,
+        threads=threads,
+        report=report.path,
+        evaluation=evaluation.path,
+    )
+    for name, value in result.metrics.items():
+        metrics.log_metric(name, value)
+    classification.log_confusion_matrix(result.classes, result.confusion_matrix)
+    classification.log_roc_curve(*result.roc_curve)
+    return result.accepted
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def export(
+    dataset: Input[Dataset],
+    model: Input[Model],
+    evaluation: Input[Artifact],
+    threads: int,
+    package: Output[Artifact],
+):
+    """Write ONNX and torch.export programs and prove that they agree with PyTorch."""
+    from components import export
+
+    export.export(
+        dataset=dataset.path,
+        model=model.path,
+        evaluation=evaluation.path,
+        threads=threads,
+        package=package.path,
+    )
