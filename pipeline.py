@@ -35,7 +35,7 @@ def training(
     min_recall: float = 0.95,
     seed: int = 0,
     threads: int = 0,
-):
+) -> None:
     """Train LeNet-5 on an image data set, evaluate it once on the test split, and export it if it is good enough.
 
     Args:
@@ -112,4 +112,4 @@ def training(
 if __name__ == "__main__":
     from runner.cli import main
 
-    main()
+    main(training)

@@ -11,7 +11,7 @@ TORCH_IMAGE = f"torch2kubeflow/torch:{code_version()}"
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def download(data: str, raw: Output[Artifact]):
+def download(data: str, raw: Output[Artifact]) -> None:
     """Fetch the raw files of a data set and verify them."""
     from components import download
 
@@ -27,7 +27,7 @@ def preprocess(
     max_bad_images: int,
     seed: int,
     dataset: Output[Dataset],
-):
+) -> None:
     """Turn raw files into a prepared dataset with train, val and test splits."""
     from components import preprocess
 
@@ -63,7 +63,7 @@ def train(
     seed: int,
     threads: int,
     model: Output[Model],
-):
+) -> None:
     """Train LeNet-5 and keep the weights of the best epoch."""
     from components import train
 
@@ -128,7 +128,7 @@ def export(
     evaluation: Input[Artifact],
     threads: int,
     package: Output[Artifact],
-):
+) -> None:
     """Write ONNX and torch.export programs and prove that they agree with PyTorch."""
     from components import export
 

@@ -2,14 +2,18 @@
 
 A folder of NumPy shards `<split>-<number>.images.npy` (uint8, N x C x H x W) and `<split>-<number>.labels.npy`
 (int64, N), and `dataset.json`, written last, which names classes, image shape, the training split's mean and standard
-deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, and the digest of the content.
+deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of the content, and
+the checksum of the document itself.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,70 +27,6 @@ SHARD_BYTES = 128 * 2**20
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-
-
-class _Array:
-    """A `.npy` file of known shape, written in pieces and hashed on the way (no mapping: a full disk is an OSError)."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        self.path = path
-        self.file: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
-        self.hash = hashlib.sha256()
-        self.bytes = 0
-        np.lib.format.write_array_header_1_0(
-            self,  # type: ignore[arg-type]
-            {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape},
-        )
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self.hash.update(view)
-        self.bytes += len(view)
-        return self.file.write(view)
-
-    def close(self) -> Document:
-        self.file.close()
-        return {"path": self.path.name, "sha256": self.hash.hexdigest(), "bytes": self.bytes}
-
-
-class _SplitWriter:
-    """One split's shards, filled in order."""
-
-    def __init__(self, folder: Path, name: str, count: int, image_shape: tuple[int, ...], shard_bytes: int) -> None:
-        self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
-        self.shard_rows = max(1, shard_bytes // int(np.prod(image_shape)))
-        self.written = 0
-        self.shards: list[Document] = []
-        self.open: tuple[_Array, _Array, int] | None = None
-        self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()
-
-    def append(self, images: Images, labels: Labels) -> None:
-        self.pixels.update(np.ascontiguousarray(images))
-        self.labels.update(np.ascontiguousarray(labels))
-        while len(labels):
-            image_file, label_file, room = self.open or self._next_shard()
-            n = min(room, len(labels))
-            image_file.write(np.ascontiguousarray(images[:n]))
-            label_file.write(np.ascontiguousarray(labels[:n]))
-            images, labels = images[n:], labels[n:]
-            self.written += n
-            self.open = (image_file, label_file, room - n)
-            if room == n:
-                self.close_shard()
-
-    def _next_shard(self) -> tuple[_Array, _Array, int]:
-        rows = min(self.shard_rows, self.count - self.written)
-        assert rows > 0, f"more than the {self.count} images announced for {self.name}"
-        stem = f"{self.name}-{len(self.shards):05}"
-        images = _Array(self.folder / f"{stem}.images.npy", (rows, *self.image_shape), np.uint8)
-        return images, _Array(self.folder / f"{stem}.labels.npy", (rows,), np.int64), rows
-
-    def close_shard(self) -> None:
-        if self.open:
-            images, labels, room = self.open
-            assert room == 0, f"{self.name} ends {room} images short"
-            self.shards.append({"images": images.close(), "labels": labels.close()})
-            self.open = None
 
 
 class DatasetWriter:
@@ -105,24 +45,23 @@ class DatasetWriter:
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self.folder, self.classes, self.image_shape = folder, list(classes), image_shape
-        self.splits = {name: _SplitWriter(folder, name, n, image_shape, shard_bytes) for name, n in counts.items()}
-        self.class_counts = {name: np.zeros(len(self.classes), np.int64) for name in counts}
-        self.histogram = np.zeros((image_shape[0], 256), np.int64)  # of the training split, per channel
+        shard_rows = max(1, shard_bytes // math.prod(image_shape))
+        self.splits = {name: _SplitWriter(folder, name, counts[name], image_shape, shard_rows) for name in SPLITS}
+        self.class_counts = {name: np.zeros(len(self.classes), np.int64) for name in SPLITS}
+        self.moments = _Moments(image_shape[0])
 
     def append(self, split: str, images: Images, labels: Labels) -> None:
         """Add images (uint8, N x C x H x W) and labels (int64, N) to a split."""
         self.splits[split].append(images, labels)
         self.class_counts[split] += np.bincount(labels, minlength=len(self.classes))
         if split == "train":
-            for channel, row in enumerate(self.histogram):
-                row += np.bincount(images[:, channel].ravel(), minlength=256)
+            self.moments.add(images)
 
     def finish(self, **facts: Any) -> Document:
         """Write and return `dataset.json`; `facts` are further fields of it."""
         for writer in self.splits.values():
-            writer.close_shard()
             assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
-        mean, std = self._moments()
+        mean, std = self.moments.mean_and_std()
         document = {
             "format": FORMAT,
             "digest": self._digest(),
@@ -131,26 +70,97 @@ class DatasetWriter:
             "mean": mean,
             "std": std,
             "splits": {
-                name: {"count": w.count, "class_counts": self.class_counts[name].tolist(), "shards": w.shards}
-                for name, w in self.splits.items()
+                name: {"count": writer.count, "class_counts": self.class_counts[name].tolist(), "shards": writer.shards}
+                for name, writer in self.splits.items()
             },
             **facts,
         }
+        document["checksum"] = sha256_json(document)
         write_json(self.folder / "dataset.json", document)
         return document
-
-    def _moments(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel, exact whatever the order of the images."""
-        levels = np.arange(256) / 255
-        share = self.histogram / self.histogram.sum(axis=1, keepdims=True)
-        mean = share @ levels
-        std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
-        return mean.tolist(), [float(s) or 1.0 for s in std]  # a blank channel stays as it is
 
     def _digest(self) -> str:
         """Over the content alone: however it is cut into shards, and wherever it lies."""
         splits = {n: [w.count, w.pixels.hexdigest(), w.labels.hexdigest()] for n, w in self.splits.items()}
-        return sha256_json({"classes": self.classes, "image_shape": self.image_shape, "splits": splits})
+        return sha256_json({"classes": self.classes, "image_shape": list(self.image_shape), "splits": splits})
+
+
+class _SplitWriter:
+    """One split's shards, filled in order."""
+
+    def __init__(self, folder: Path, name: str, count: int, image_shape: tuple[int, ...], shard_rows: int) -> None:
+        self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
+        self.shard_rows = shard_rows
+        self.written = 0
+        self.shards: list[Document] = []
+        self.current: tuple[_ArrayFile, _ArrayFile] | None = None
+        self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()
+
+    def append(self, images: Images, labels: Labels) -> None:
+        while len(labels):
+            start = self.written % self.shard_rows
+            rows = min(self.shard_rows, self.count - self.written + start)
+            taken = min(rows - start, len(labels))
+            assert taken > 0, f"more than the {self.count} images announced for {self.name}"
+            self._write(rows, images[:taken], labels[:taken])
+            images, labels = images[taken:], labels[taken:]
+
+    def _write(self, rows: int, images: Images, labels: Labels) -> None:
+        if self.current is None:
+            stem = f"{self.name}-{len(self.shards):05}"
+            self.current = (
+                _ArrayFile(self.folder / f"{stem}.images.npy", _header((rows, *self.image_shape), np.uint8)),
+                _ArrayFile(self.folder / f"{stem}.labels.npy", _header((rows,), np.int64)),
+            )
+        for file, digest, array in zip(self.current, (self.pixels, self.labels), (images, labels), strict=True):
+            data = np.ascontiguousarray(array).data.cast("B")
+            file.write(data)
+            digest.update(data)
+        self.written += len(labels)
+        if self.written % self.shard_rows == 0 or self.written == self.count:
+            image_file, label_file = self.current
+            self.shards.append({"count": rows, "images": image_file.entry(), "labels": label_file.entry()})
+            self.current = None
+
+
+class _ArrayFile:
+    """A file written in pieces and hashed on the way; not mapped, so that a full disk is an OSError."""
+
+    def __init__(self, path: Path, header: bytes) -> None:
+        self.path = path
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        path.write_bytes(b"")
+        self.write(header)
+
+    def write(self, data: bytes | memoryview) -> None:
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+
+    def entry(self) -> Document:
+        return {"path": self.path.name, "sha256": self.sha256.hexdigest(), "bytes": self.bytes}
+
+
+class _Moments:
+    """Mean and standard deviation per channel from integer sums: exact, whatever the order of the images."""
+
+    def __init__(self, channels: int) -> None:
+        self.count, self.sums, self.squares = 0, [0] * channels, [0] * channels
+
+    def add(self, images: Images) -> None:
+        self.count += images[:, 0].size
+        for channel in range(len(self.sums)):
+            plane = images[:, channel]
+            self.sums[channel] += int(plane.sum(dtype=np.int64))
+            self.squares[channel] += int(np.square(plane, dtype=np.uint16).sum(dtype=np.int64))
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        n = max(1, self.count)
+        mean = [total / (255 * n) for total in self.sums]
+        variance = [(n * q - s * s) / (255 * n) ** 2 for s, q in zip(self.sums, self.squares, strict=True)]
+        return mean, [math.sqrt(v) or 1.0 for v in variance]  # a blank channel stays as it is
 
 
 @dataclass(frozen=True)
@@ -179,36 +189,120 @@ class Dataset:
     @property
     def counts(self) -> dict[str, int]:
         """The number of images of each split."""
-        return {name: split["count"] for name, split in self.document["splits"].items()}
+        return {name: self.document["splits"][name]["count"] for name in SPLITS}
 
     def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
         """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
 
-        UserError where a shard is missing, or its shape, type or digest is not what the document says.
+        UserError where a shard is missing or not the one that the document describes.
         """
         for shard in self.document["splits"][split]["shards"]:
-            images = self._array(shard["images"])
-            labels = self._array(shard["labels"])
-            if images.dtype != np.uint8 or images.shape[1:] != self.image_shape or labels.shape != images.shape[:1]:
-                raise UserError(f"{self.folder} holds a shard that does not fit dataset.json; prepare it again")
+            images = self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
+            labels = self._array(shard["labels"], (shard["count"],), np.int64)
+            if labels.min() < 0 or labels.max() >= len(self.classes):
+                raise UserError(f"{self.folder} holds labels that name no class of dataset.json; prepare it again")
             yield images, labels
 
     def load(self, split: str) -> tuple[Images, Labels]:
         """Read a whole split into memory: images (uint8, N x C x H x W) and labels (int64, N)."""
-        shards = list(self.shards(split))
-        return np.concatenate([images for images, _ in shards]), np.concatenate([labels for _, labels in shards])
+        count = self.counts[split]
+        images, labels = np.empty((count, *self.image_shape), np.uint8), np.empty(count, np.int64)
+        start = 0
+        for shard_images, shard_labels in self.shards(split):
+            stop = start + len(shard_labels)
+            images[start:stop], labels[start:stop] = shard_images, shard_labels
+            start = stop
+        return images, labels
 
-    def _array(self, entry: Document) -> NDArray[Any]:
-        path = self.folder / Path(entry["path"]).name
+    def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        path = self.folder / entry["path"]
         if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
             raise UserError(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f"{path} is no NumPy array ({error}); prepare it again") from None
-        return array
+        # Compared, never parsed: whatever else a .npy file may hold does not get near NumPy's reader.
+        header = _header(shape, dtype)
+        with open(path, "rb") as file:
+            found = file.read(len(header))
+        if found != header or entry["bytes"] != len(header) + math.prod(shape) * np.dtype(dtype).itemsize:
+            raise UserError(f"{path} is no NumPy array of shape {shape}; prepare it again")
+        return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open the dataset in folder `path`; UserError where its document is missing or of another format."""
-    return Dataset(Path(path), read_json(Path(path) / "dataset.json", FORMAT))
+    """Open the dataset in folder `path`; UserError where its document is missing, changed or of another format."""
+    file = Path(path) / "dataset.json"
+    document = read_json(file, FORMAT)
+    for field, fits in _FIELDS.items():
+        if field not in document or not fits(document):
+            raise UserError(f"{file} has no proper field {field!r}; prepare the dataset again")
+    return Dataset(Path(path), document)
+
+
+def _header(shape: tuple[int, ...], dtype: type[np.generic]) -> bytes:
+    """The header of a `.npy` file, version 1.0 of the format, little endian."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_list(value: object, item: Callable[[Any], bool], length: int | None = None) -> bool:
+    return isinstance(value, list) and length in (None, len(value)) and all(map(item, value))
+
+
+def _is_file(entry: object) -> bool:
+    """Names as the writer gives them: a document cannot point out of its folder."""
+    match entry:
+        case {"path": str(path), "sha256": str(), "bytes": size}:
+            return bool(re.fullmatch(r"(train|val|test)-\d{5,9}\.(images|labels)\.npy", path)) and _is_count(size)
+    return False
+
+
+def _is_shard(shard: object) -> bool:
+    match shard:
+        case {"count": count, "images": images, "labels": labels}:
+            return _is_count(count) and count > 0 and _is_file(images) and _is_file(labels)
+    return False
+
+
+def _is_split(split: object, classes: int) -> bool:
+    match split:
+        case {"count": count, "class_counts": class_counts, "shards": shards}:
+            return (
+                _is_list(class_counts, _is_count, classes)
+                and _is_list(shards, _is_shard)
+                and _is_count(count)
+                and count == sum(class_counts) == sum(shard["count"] for shard in shards)
+            )
+    return False
+
+
+def _are_figures(value: object, channels: int) -> bool:
+    return _is_list(value, lambda figure: type(figure) is float and 0 <= figure <= 1, channels)
+
+
+def _is_untouched(document: Document) -> bool:
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    try:
+        return bool(document["checksum"] == sha256_json(rest))
+    except ValueError:  # a figure beyond a float's range, which the writer refuses
+        return False
+
+
+# In this order: each rule may rest on those above it.
+_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "checksum": _is_untouched,
+    "digest": lambda d: isinstance(d["digest"], str),
+    "classes": lambda d: _is_list(d["classes"], lambda name: isinstance(name, str)) and len(d["classes"]) > 0,
+    "image_shape": lambda d: _is_list(d["image_shape"], lambda n: _is_count(n) and n > 0, 3),
+    "mean": lambda d: _are_figures(d["mean"], d["image_shape"][0]),
+    "std": lambda d: _are_figures(d["std"], d["image_shape"][0]) and min(d["std"]) > 0,
+    "splits": lambda d: (
+        isinstance(d["splits"], dict)
+        and set(d["splits"]) == set(SPLITS)
+        and all(_is_split(split, len(d["classes"])) for split in d["splits"].values())
+    ),
+}

@@ -1,0 +1,226 @@
+"""Run the compiled pipeline on this machine with KFP's local runner."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import kfp.components
+import kfp.local
+from kfp.local import status, subprocess_task_handler
+
+from components.shared.errors import UserError
+from components.shared.files import write_json
+from runner import summary
+from runner.terminal import Terminal
+
+ROOT = Path(__file__).parents[1]
+STEPS = ("download", "preprocess", "train", "evaluate", "export")
+# Artifact -> the name under which a person finds it in the run's folder.
+SHORTCUTS = {"report": "report.html", "model": "model", "package": "package"}
+# The last line of a step's traceback tells whether the user can mend it.
+MENDABLE = re.compile(r"^(?:[\w.]+\.)?UserError: (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)")
+
+
+def run(package: Path, parameters: dict[str, Any], runs: Path) -> int:
+    """Run the compiled pipeline `package`, leave `runs/<run-id>/` behind, and return the exit code."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with _lock(runs):
+        folder = _new_run(runs)
+        record = Record(folder, Terminal(sys.stdout))
+        started = time.time()
+        state = "interrupted"
+        try:
+            state = "done" if _execute(package, parameters, record) else "failed"
+        finally:
+            _tidy(folder)
+            document = summary.collect(folder, started, state, parameters, record.steps, record.error)
+            write_json(folder / "summary.json", document)
+            for name in SHORTCUTS.keys() & document["artifacts"].keys():
+                _link(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
+            _link(runs / "latest", Path(folder.name))
+        if state == "failed":
+            return _explain(record)
+        record.terminal.show_table(document, [folder / name for name in [*SHORTCUTS.values(), "summary.json"]])
+        return 0
+
+
+@dataclass
+class Record:
+    """What happens to the steps of one run: state and seconds of each, and the end of the last one's output."""
+
+    folder: Path
+    terminal: Terminal
+    steps: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {name: {"state": "skipped", "seconds": 0.0} for name in STEPS}
+    )
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
+    failed: str | None = None
+
+    @property
+    def log(self) -> Path:
+        """The file that takes everything that KFP and the steps print."""
+        return self.folder / "kfp.log"
+
+    @property
+    def error(self) -> str | None:
+        """The failed step's error in one line; None where no step failed."""
+        return self.tail[-1] if self.failed and self.tail else None
+
+    def run_step(self, command: list[str], environment: dict[str, str]) -> int:
+        """Run one step as a child process, showing its progress; return its exit code."""
+        name = command[command.index("--function_to_execute") + 1]
+        self.tail.clear()
+        self.steps[name]["state"] = "failed"  # until it ends well
+        started = time.monotonic()
+        try:
+            code = self._stream(command, environment)
+        finally:
+            self.steps[name]["seconds"] = round(time.monotonic() - started, 3)
+        if code == 0:
+            self.steps[name]["state"] = "done"
+        else:
+            self.failed = name
+        return code
+
+    def _stream(self, command: list[str], environment: dict[str, str]) -> int:
+        child = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **_step_environment(self.folder), **environment},
+            start_new_session=True,  # so that it can be ended together with its own children
+        )
+        with child, _ended_with_us(child):
+            assert child.stdout
+            for line in child.stdout:
+                print(line, end="")  # KFP's log
+                if line.strip():
+                    self.tail.append(line.rstrip())
+                self.terminal.show(line)
+            return child.wait()
+
+
+def _execute(package: Path, parameters: dict[str, Any], record: Record) -> bool:
+    """Run the pipeline; whether it succeeded. KFP's own output goes to the run's log."""
+    with open(record.log, "w", buffering=1) as log, _kfp_local(record, log):
+        pipeline = kfp.components.load_component_from_file(str(package))
+        pipeline(**parameters)
+    record.terminal.finish()
+    return record.failed is None
+
+
+@contextlib.contextmanager
+def _kfp_local(record: Record, log: TextIO) -> Iterator[None]:
+    """KFP's local runner, set up so that `record` runs the steps.
+
+    KFP's own handler replaces the text `python3` in every parameter and path, and leaves a step running when we are
+    interrupted: https://github.com/kubeflow/pipelines, sdk/python/kfp/local/subprocess_task_handler.py.
+    """
+
+    class Handler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
+        def run(self) -> status.Status:
+            code = record.run_step(self.full_command, self.env_vars)
+            return status.Status.FAILURE if code else status.Status.SUCCESS
+
+    original = subprocess_task_handler.SubprocessTaskHandler
+    kfp.local.init(
+        kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(record.folder.resolve()), raise_on_error=False
+    )
+    subprocess_task_handler.SubprocessTaskHandler = Handler
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(log):
+            warnings.filterwarnings("ignore", message="You may be attemping", category=RuntimeWarning)
+            yield
+    finally:
+        subprocess_task_handler.SubprocessTaskHandler = original
+
+
+@contextlib.contextmanager
+def _ended_with_us(child: subprocess.Popen[str]) -> Iterator[None]:
+    """End the child and its children when the block is left by an exception: politely first, so that it tidies up."""
+    try:
+        yield
+    except BaseException:
+        os.killpg(child.pid, signal.SIGINT)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+
+
+def _step_environment(folder: Path) -> dict[str, str]:
+    """What a step finds in its image: the code, this Python as `python3`, and a place for temporary files."""
+    temporary = folder.resolve() / "tmp"
+    temporary.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary)}
+
+
+@contextlib.contextmanager
+def _lock(runs: Path) -> Iterator[None]:
+    """Hold the runs folder; UserError where another run holds it."""
+    with open(runs / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{runs} is in use by a run with process id {file.read().strip() or '?'}; "
+                "wait for its end, or keep this run elsewhere with --runs DIR"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _new_run(runs: Path) -> Path:
+    """Make the folder of a new run, named after the time (UTC)."""
+    name = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    folder = runs / name
+    while folder.exists():
+        folder = runs / f"{name}-{int(folder.name[len(name) + 1 :] or 1) + 1}"
+    folder.mkdir()
+    return folder
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed step may have left half-written, and its temporary files."""
+    for leftover in [folder / "tmp", *folder.glob("*/*/*.partial")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _link(link: Path, target: Path) -> None:
+    fresh = link.with_name(f"{link.name}.{os.getpid()}")
+    fresh.symlink_to(target)
+    os.replace(fresh, link)
+
+
+def _explain(record: Record) -> int:
+    """Say on stderr why the run failed, and return the exit code: 2 where the user can mend it."""
+    found = MENDABLE.match(record.error or "")
+    if not found:
+        print("\n".join(record.tail), file=sys.stderr)
+        print(f"error: {record.failed} failed; all of its output is in {record.log}", file=sys.stderr)
+        return 1
+    reason = found["said"] or f"{found['space']}; make room, or give another folder with --runs"
+    print(f"error: {record.failed}: {reason}", file=sys.stderr)
+    return 2

@@ -1,0 +1,51 @@
+"""`summary.json`: what a run did, for scripts."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from components.shared.files import Document, read_json
+
+FORMAT = "torch2kubeflow/summary"
+PIPELINE = "torch2kubeflow-training"
+
+
+def collect(
+    folder: Path, started: float, state: str, parameters: dict[str, Any], steps: dict[str, Any], error: str | None
+) -> Document:
+    """The summary of the run in `folder`; every path in it is relative to that folder."""
+    artifacts = _artifacts(folder)
+    dataset = _read(folder, artifacts, "dataset", "dataset")
+    evaluation = _read(folder, artifacts, "evaluation", "evaluation")
+    return {
+        "format": FORMAT,
+        "pipeline": PIPELINE,
+        "run_id": folder.name,
+        "state": state,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "parameters": parameters,
+        "steps": steps,
+        "error": error,
+        "dataset": dataset
+        and {
+            "digest": dataset["digest"],
+            "classes": dataset["classes"],
+            "counts": {name: split["count"] for name, split in dataset["splits"].items()},
+        },
+        "test_accuracy": evaluation and evaluation["accuracy"],
+        "accepted": evaluation and evaluation["accepted"],
+        "reasons": evaluation and evaluation["reasons"],
+        "artifacts": artifacts,
+    }
+
+
+def _artifacts(folder: Path) -> dict[str, str]:
+    """Name -> relative path of every artifact that KFP's local runner left under <pipeline>/<step>/."""
+    found = sorted(folder.glob(f"{PIPELINE}-*/*/*"))
+    return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
+
+
+def _read(folder: Path, artifacts: dict[str, str], name: str, kind: str) -> Document | None:
+    path = artifacts.get(name)
+    return read_json(folder / path / f"{kind}.json", f"torch2kubeflow/{kind}") if path else None

@@ -1,0 +1,75 @@
+"""What a person sees of a local run: progress as bars on a terminal, plain lines elsewhere, and the closing table."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import TextIO
+
+from components.shared.files import Document
+
+LINE = re.compile(r"^\[(?P<step>\w+)\] (?P<text>.*)$")
+BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
+WIDTH = 24
+
+
+class Terminal:
+    """Shows the lines that steps print as `[step] text`; other lines are the log's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.live = stream.isatty()
+        self.drawn = False  # whether the cursor stands at the end of a bar
+
+    def show(self, line: str) -> None:
+        """Show one line of a step's output, if it is meant for people."""
+        found = LINE.match(line.rstrip())
+        if not found:
+            return
+        bar = BAR.match(found["text"])
+        if self.live and bar:
+            self._draw(f"{found['step']:<10} {bar['label']}", int(bar["percent"]), bar["facts"])
+        else:
+            self.finish()
+            self._write(f"{found['step']:<10} {found['text']}\n")
+
+    def finish(self) -> None:
+        """End the bar that is being drawn."""
+        if self.drawn:
+            self._write("\n")
+            self.drawn = False
+
+    def show_table(self, document: Document, paths: list[Path]) -> None:
+        """Print the closing table of a run, and those of `paths` that exist."""
+        lines = [f"{'step':<12}{'state':<10}{'seconds':>8}"]
+        for name, step in document["steps"].items():
+            lines.append(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
+        verdict = "accepted" if document["accepted"] else f"not accepted, not exported: {document['reasons'][0]}"
+        lines += [
+            f"{'total':<22}{document['seconds']:>8.1f}",
+            "",
+            f"{'test accuracy':<15}{document['test_accuracy']:.2%}",
+            f"{'verdict':<15}{verdict}",
+            *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
+        ]
+        self._write("\n" + "\n".join(lines) + "\n")
+
+    def _draw(self, label: str, percent: int, facts: str) -> None:
+        filled = WIDTH * percent // 100
+        text = f"{label:<32} {'█' * filled}{'░' * (WIDTH - filled)} {percent:>3} %  {facts}"
+        columns = shutil.get_terminal_size().columns
+        self._write(f"\r\x1b[2K{text[: columns - 1]}")
+        self.drawn = percent < 100
+        if not self.drawn:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+
+def _short(path: Path) -> str:
+    """The path as the user would type it from here."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,30 @@
+"""What several test files need."""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+with warnings.catch_warnings():  # of the packages behind KFP, before warnings are errors
+    warnings.simplefilter("ignore")
+    import kfp.local  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+Runner = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_pipeline(tmp_path: Path) -> Runner:
+    """Run `python pipeline.py local --runs tmp_path/runs WORD...` as a user would."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "pipeline.py", "local", "--runs", str(tmp_path / "runs"), *words]
+        return subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
+        )
+
+    return run

@@ -1,0 +1,91 @@
+"""What a user types, and how mistakes in it are told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from components.shared.errors import UserError
+from runner.cli import compile_pipeline, main, parse_parameters
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_words_set_parameters_and_the_rest_keep_their_defaults() -> None:
+    parameters = parse_parameters(pipeline.training, ["data=digits", "epochs=5", "learning_rate=1", "bias=False"])
+    assert (parameters["data"], parameters["epochs"], parameters["bias"]) == ("digits", 5, False)
+    assert parameters["learning_rate"] == 1.0
+    assert isinstance(parameters["learning_rate"], float)
+    assert parameters["image_size"] == 32
+
+
+def test_a_value_may_hold_equals_signs() -> None:
+    parameters = parse_parameters(pipeline.training, ["data=https://example.org/a.zip?x=1#sha256=00"])
+    assert parameters["data"] == "https://example.org/a.zip?x=1#sha256=00"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epoch=3", "did you mean epochs?"),
+        ("fast", "give name=value with one of: data, image_size"),
+        ("epochs=two", "epochs=two is of the wrong type; give a whole number"),
+        ("epochs=2.5", "give a whole number"),
+        ("learning_rate=fast", "give a number"),
+        ("bias=perhaps", "give true or false"),
+        ("epochs=0", "epochs=0 is not accepted; give 1 or more"),
+        ("learning_rate=-0.1", "learning_rate=-0.1 is not accepted; give above 0"),
+        ("learning_rate=nan", "learning_rate=nan is not accepted"),
+        ("rotation=inf", "rotation=inf is not accepted"),
+        ("val_fraction=1", "above 0 and below 1"),
+        ("activation=softsign", "one of sigmoid, tanh, relu, leaky_relu, leaky_clipped"),
+        ("optimizer=adam", "one of sgd, adamw, muon"),
+        ("pooling=sum", "one of max, avg"),
+        ("seed=-1", "seed=-1 is not accepted"),
+        ("data=", "give a data set's name or a URI"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_what_is_accepted(word: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_parameters(pipeline.training, [word])
+    assert said in str(error.value)
+    assert word.partition("=")[0] in str(error.value)
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="epochs is given twice"):
+        parse_parameters(pipeline.training, ["epochs=1", "epochs=2"])
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.training, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.err == "error: epochs=0 is not accepted; give 1 or more\n"
+    assert captured.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.training, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
+    assert stop.value.code == 2
+    assert str(tmp_path / "runs") in capsys.readouterr().err
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = compile_pipeline(pipeline.training, tmp_path / "a" / "pipeline.yaml").read_bytes()
+    assert compile_pipeline(pipeline.training, tmp_path / "pipeline.yaml").read_bytes() == first
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "pipeline.yaml", "pipeline.yaml"]
+
+
+def test_help_shows_examples() -> None:
+    shown = subprocess.run([sys.executable, "pipeline.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "python pipeline.py local" in shown.stdout
