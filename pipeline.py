@@ -26,7 +26,7 @@ def training(
     epochs: int = 3,
     label_smoothing: float = 0.05,
     rotation: float = 0.0,
-    shift: float = 0.0,
+    shift: float = 1.0,
     scale: float = 0.0,
     shear: float = 0.0,
     ema_decay: float = 0.99,
@@ -49,7 +49,7 @@ def training(
         bias: Whether convolutions and linear layers have a bias.
         optimizer: muon, sgd (with Nesterov momentum) or adamw.
         learning_rate: Peak of the one-cycle learning rate.
-        weight_decay: Decoupled weight decay.
+        weight_decay: Decoupled weight decay of the weight matrices; biases are not decayed.
         batch_size: Images in a training batch.
         epochs: Passes over the training split.
         label_smoothing: Share of the target spread over all classes.

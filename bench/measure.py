@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import Any
 __all__ = ["ROOT", "hardware", "median", "peak_memory_of", "versions", "write_result"]
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for the benches that import components
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "onnx", "onnxruntime", "kfp")
 
 

@@ -113,7 +113,7 @@ class _SplitWriter:
                 _ArrayFile(self.folder / f"{stem}.labels.npy", _header((rows,), np.int64)),
             )
         for file, digest, array in zip(self.current, (self.pixels, self.labels), (images, labels), strict=True):
-            data = np.ascontiguousarray(array).data.cast("B")
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             file.write(data)
             digest.update(data)
         self.written += len(labels)

@@ -1,8 +1,11 @@
 """What happens to a batch of images between the dataset and the network: normalisation and augmentation, as whole-batch
 tensor operations."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -10,5 +13,37 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     torch.export can trace it.
     """
-    scale = 1 / (255 * std)
-    return images.to(torch.float32) * scale.view(-1, 1, 1) - (mean / std).view(-1, 1, 1)
+    factor, offset = 1 / (255 * std), mean / std
+    return images.to(torch.float32).mul_(factor.view(-1, 1, 1)).sub_(offset.view(-1, 1, 1))
+
+
+def augment(
+    images: Tensor, generator: torch.Generator, *, rotation: float, shift: float, scale: float, shear: float
+) -> Tensor:
+    """Move each image by an affine map of its own, drawn evenly from -limit to +limit for each of the four limits.
+
+    `images` (float32, N x C x H x W) keep shape and type; `rotation` is in degrees, `shift` in pixels along each axis,
+    `scale` a share of the size, `shear` the tangent of the angle. Pixels from outside repeat the border. The numbers
+    come from a CPU `generator`, the same for every device. With all limits 0 the images come back untouched.
+    """
+    if not (rotation or shift or scale or shear):
+        return images
+    maps = _affine_maps(len(images), generator, rotation, shift, scale, shear)
+    height, width = images.shape[2:]
+    aspect = torch.tensor([[1, height / width, 2 / width], [width / height, 1, 2 / height]])  # pixels to -1..1
+    grid = functional.affine_grid((maps * aspect).to(images.device), list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _affine_maps(
+    count: int, generator: torch.Generator, rotation: float, shift: float, scale: float, shear: float
+) -> Tensor:
+    """Maps from output to input pixels around the centre (float32, count x 2 x 3): rotation x shear x scale, shift."""
+    limits = torch.tensor([math.radians(rotation), shear, scale, scale, shift, shift])
+    drawn = (2 * torch.rand(count, 6, generator=generator) - 1) * limits
+    angle, slant, width, height, right, down = drawn.unbind(1)
+    cos, sin = angle.cos(), angle.sin()
+    width, height = 1 + width, 1 + height
+    first = torch.stack([cos * width, (cos * slant - sin) * height, right], dim=1)
+    second = torch.stack([sin * width, (sin * slant + cos) * height, down], dim=1)
+    return torch.stack([first, second], dim=1)

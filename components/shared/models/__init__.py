@@ -2,7 +2,8 @@
 
 The folder holds `model.safetensors` (the weights), `history.json` (the epochs and the seconds: what differs from run
 to run) and, written last, `model.json`: architecture, classes, image shape, mean and std, the digests of weights and
-dataset, and how the weights were trained. The weights and `model.json` of equal runs are equal, byte by byte.
+dataset, how the weights were trained, and the checksum of the document itself. The weights and `model.json` of equal
+runs are equal, byte by byte.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.shared.errors import UserError
-from components.shared.files import Document, read_json, sha256_file, write_json
+from components.shared.files import Document, read_json, sha256_file, sha256_json, write_json
 from components.shared.models.lenet import LeNet5
 
 FORMAT = "torch2kubeflow/model"
@@ -68,27 +69,36 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def save(folder: Path, model: nn.Module, document: Document, history: Document) -> None:
-    """Write weights, `history.json` and, last, `model.json` into `folder`; formats and the weights' digest are added."""
+    """Write weights, `history.json` and, last, `model.json`, to which formats and the weights' digest are added."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path = folder / "model.safetensors"
     save_file(weights, path)
     write_json(folder / "history.json", {"format": HISTORY_FORMAT, **history})
-    write_json(folder / "model.json", {"format": FORMAT, **document, "weights_sha256": sha256_file(path)})
+    whole = {"format": FORMAT, **document, "weights_sha256": sha256_file(path)}
+    write_json(folder / "model.json", {**whole, "checksum": sha256_json(whole)})
 
 
 def load(path: str | Path) -> Model:
     """Read a model's folder and put it together, in evaluation mode, on the CPU.
 
-    UserError where a file is missing, the weights differ from their digest, or do not fit the architecture.
+    UserError where a file is missing or not as it was written, or the weights do not fit the architecture.
     """
     folder = Path(path)
-    document = read_json(folder / "model.json", FORMAT)
+    document = _read_document(folder / "model.json")
     history = read_json(folder / "history.json", HISTORY_FORMAT)
     weights = _read_weights(folder / "model.safetensors", document["weights_sha256"])
     module = build(document["architecture"])
     _check_fit(folder, weights, module.state_dict())
     module.load_state_dict(weights)
     return Model(module.eval(), document, history)
+
+
+def _read_document(path: Path) -> Document:
+    document = read_json(path, FORMAT)
+    checksum = document.pop("checksum", None)
+    if sha256_json(document) != checksum:
+        raise UserError(f"{path} differs from its checksum; train the model again")
+    return document
 
 
 def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:

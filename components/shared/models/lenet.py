@@ -33,9 +33,10 @@ POOLINGS: dict[str, type[nn.MaxPool2d | nn.AvgPool2d]] = {"max": nn.MaxPool2d, "
 class LeNet5(nn.Module):
     """LeNet-5 by the paper's layer names: C1, S2, C3, S4, C5, F6 and the output, on normalised images of 32 x 32.
 
-    Three things differ from 1998, as they do in most of today's versions: C3 is connected to all maps of S2, the
-    subsampling layers have no trainable coefficients, and the output is linear (logits) instead of Euclidean radial
-    basis functions. With biases, one channel and 10 classes it has 61,706 weights.
+    Four things differ from 1998: C3 is connected to all maps of S2; the subsampling layers have no trainable
+    coefficients; there is one activation after each pair of convolution and subsampling (with max pooling, the same as
+    one between them, and less work); the output is linear (logits) instead of Euclidean radial basis functions. With
+    biases, one channel and 10 classes it has 61,706 weights.
     """
 
     def __init__(
@@ -45,20 +46,22 @@ class LeNet5(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise UserError(f"LeNet-5 reads 32 x 32 pixels, not {height} x {width}; prepare the images with image_size=32")
+            raise UserError(
+                f"LeNet-5 reads 32 x 32 pixels, not {height} x {width}; prepare the images with image_size=32"
+            )
         self.c1 = nn.Conv2d(channels, 6, 5, bias=bias)
         self.s2 = POOLINGS[pooling](2)
         self.c3 = nn.Conv2d(6, 16, 5, bias=bias)
         self.s4 = POOLINGS[pooling](2)
-        self.c5 = nn.Conv2d(16, 120, 5, bias=bias)
+        self.c5 = nn.Linear(16 * 5 * 5, 120, bias=bias)  # its 5 x 5 windows cover all of S4: a full connection
         self.f6 = nn.Linear(120, 84, bias=bias)
         self.output = nn.Linear(84, num_classes, bias=bias)
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (float32, N x C x 32 x 32) to logits (float32, N x num_classes)."""
-        x = self.s2(self.activation(self.c1(x)))  # N x 6 x 14 x 14
-        x = self.s4(self.activation(self.c3(x)))  # N x 16 x 5 x 5
-        x = self.activation(self.c5(x)).flatten(1)  # N x 120
+        x = self.activation(self.s2(self.c1(x)))  # N x 6 x 14 x 14
+        x = self.activation(self.s4(self.c3(x)))  # N x 16 x 5 x 5
+        x = self.activation(self.c5(x.flatten(1)))  # N x 120
         logits: Tensor = self.output(self.activation(self.f6(x)))
         return logits

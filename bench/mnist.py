@@ -1,0 +1,46 @@
+"""MNIST as our prepared dataset, and the same pixels as torchvision's dataset, for the benches that compare the two."""
+
+from pathlib import Path
+from typing import Any
+
+import measure  # noqa: F401 (puts the repository's root on the path)
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import MNIST
+
+from components.download import download
+from components.preprocess import preprocess
+from components.shared.dataset import Dataset, open_dataset
+from pipeline import training
+
+
+def defaults() -> dict[str, Any]:
+    """The pipeline's parameters with their defaults."""
+    return {name: spec.default for name, spec in training.component_spec.inputs.items()}
+
+
+def prepare(scratch: Path) -> Dataset:
+    """Download MNIST and prepare it in `scratch` with the pipeline's defaults."""
+    names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed")
+    download(data="mnist", raw=str(scratch / "raw"))
+    settings = defaults()
+    preprocess(raw=str(scratch / "raw"), dataset=str(scratch / "dataset"), **{name: settings[name] for name in names})
+    return open_dataset(scratch / "dataset")
+
+
+def torchvision_mnist(data: Dataset, scratch: Path, transform: Any) -> tuple[MNIST, MNIST]:
+    """torchvision's dataset on the pixels of `data`, in images of 28 x 28: train and val together, and test."""
+    folder = scratch / "MNIST" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, names in (("train", ("train", "val")), ("t10k", ("test",))):
+        splits = [data.load(name) for name in names]
+        images = np.concatenate([pixels[:, 0, 2:-2, 2:-2] for pixels, _ in splits])  # without the border of 2 pixels
+        labels = np.concatenate([labels for _, labels in splits]).astype(np.uint8)
+        _write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
+        _write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return MNIST(str(scratch), train=True, transform=transform), MNIST(str(scratch), train=False, transform=transform)
+
+
+def _write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    header = np.array([0x800 + array.ndim, *array.shape], ">i4")
+    path.write_bytes(header.tobytes() + array.tobytes())

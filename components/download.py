@@ -1,0 +1,199 @@
+"""Source URI -> raw files, verified: the catalogue, https, folders and archives."""
+
+import re
+import shutil
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from components.shared.archive import SUFFIXES, Member, is_archive, members
+from components.shared.catalogue import CATALOGUE, DIGITS
+from components.shared.errors import UserError
+from components.shared.fetch import STEP, fetch_url
+from components.shared.files import Document, new_folder
+from components.shared.idx import open_idx, write_idx
+from components.shared.layout import NO_SPLITS, find_layout, is_picture
+from components.shared.mirrors import fetch_entry
+from components.shared.parameters import check
+from components.shared.progress import Progress, say
+from components.shared.raw import MAX_PICTURE_BYTES, write_raw
+
+NAMES = (*CATALOGUE, "digits")
+ACCEPTED = f"{', '.join(NAMES)}, https://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
+IDX_NAME = re.compile(r"(train|val|t10k|test)-(images[.-]idx3|labels[.-]idx1)-ubyte(\.gz)?")
+IDX_SPLITS = {"train": "train", "val": "val", "t10k": "test", "test": "test"}
+IDX_BLOCK = 1 << 16
+SHARD_BYTES = 256 * 2**20
+
+
+def download(*, data: str, raw: str) -> None:
+    """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
+
+    UserError where the name, scheme or folder is unknown, no mirror can be used, a digest differs, an archive is not
+    safe, or the data is no classification set.
+    """
+    check(data=data)
+    started = time.monotonic()
+    with new_folder(raw) as folder:
+        found = _fetch(data, folder)
+        say(STEP, f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
+        write_raw(folder, source=data, seconds=round(time.monotonic() - started, 3), **found)
+
+
+def _fetch(data: str, folder: Path) -> dict[str, Any]:
+    """Bring the files into `folder`; everything that `raw.json` says of them."""
+    scheme = urlsplit(data).scheme
+    if data == "digits":
+        return _digits(folder)
+    if data in CATALOGUE:
+        return _from_catalogue(data, folder)
+    if scheme in ("https", "http"):
+        return _from_url(data, folder)
+    if scheme == "file" or (not scheme and ("/" in data or Path(data).exists())):
+        return _from_path(Path(unquote(urlsplit(data).path) if scheme else data), folder)
+    if scheme:
+        raise UserError(f"data={data} has the scheme {scheme}://, which is not known; give {ACCEPTED}")
+    raise UserError(f"data={data} is no known data set; give {ACCEPTED}")
+
+
+def _digits(folder: Path) -> dict[str, Any]:
+    """The 8 x 8 digits of scikit-learn (Alpaydin and Kaynak 1998), their 0..16 scaled to 0..255."""
+    from sklearn.datasets import load_digits  # a second to import, and of use here only
+
+    found = load_digits()
+    write_idx(folder / "all-images-idx3-ubyte", np.round(found.images * (255 / 16)).astype(np.uint8))
+    write_idx(folder / "all-labels-idx1-ubyte", found.target.astype(np.uint8))
+    return _describe_idx(folder, "scikit-learn's digits", DIGITS)
+
+
+def _from_catalogue(name: str, folder: Path) -> dict[str, Any]:
+    entry = CATALOGUE[name]
+    for file, path in fetch_entry(name, entry).items():
+        shutil.copyfile(path, folder / file)
+    if entry.kind == "idx":
+        return _describe_idx(folder, entry.title, entry.classes)
+    counts = {"train": 50_000, "test": 10_000}
+    files = [file.name for file in entry.files]
+    return {"name": entry.title, "kind": entry.kind, "classes": entry.classes, "counts": counts, "files": files}
+
+
+def _from_url(url: str, folder: Path) -> dict[str, Any]:
+    name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
+    if not is_archive(Path(name)):
+        raise UserError(f"data={url} ends in {name!r}, which is no archive; give one of {', '.join(SUFFIXES)}")
+    path, digest = fetch_url(url)
+    say(STEP, f"{name} sha256={digest}")
+    archive = folder / f"download{''.join(s for s in SUFFIXES if name.lower().endswith(s))}"
+    shutil.copyfile(path, archive)
+    return _describe(archive, url, folder) | {"source_sha256": digest}
+
+
+def _from_path(path: Path, folder: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"data={path} does not exist; give a folder, or an archive ({', '.join(SUFFIXES)})")
+    if path.is_dir():
+        return _describe(path, str(path), folder)
+    if not is_archive(path):
+        raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")
+    copy = folder / f"download{''.join(s for s in SUFFIXES if path.name.lower().endswith(s))}"
+    shutil.copyfile(path, copy)
+    return _describe(copy, str(path), folder)
+
+
+def _describe(place: Path, source: str, folder: Path) -> dict[str, Any]:
+    """Look at what a folder or archive holds, keep it in `folder`, and describe it."""
+    folders: Counter[str] = Counter()
+    idx = False
+    for member in members(place):
+        parent = member.name.rstrip("/").rpartition("/")[0]
+        idx |= IDX_NAME.fullmatch(member.name.rpartition("/")[2]) is not None
+        if member.is_folder:
+            folders[member.name.rstrip("/")] += 0
+        elif is_picture(member.name):
+            if member.size > MAX_PICTURE_BYTES:
+                raise UserError(f"{source} holds {member.name} of {member.size:,} bytes; {MAX_PICTURE_BYTES:,} at most")
+            folders[parent] += 1
+    name = Path(urlsplit(source).path).name or source
+    if idx and not sum(folders.values()):
+        return _take_idx(place, name, folder)
+    layout, counts = find_layout(source, folders)
+    total = sum(folders.values())
+    files = _pack(place, folder, total) if place.is_dir() else [place.name]
+    return {
+        "name": name,
+        "kind": "pictures",
+        "classes": sorted({name for found in counts.values() for name in found}),
+        "counts": {split: sum(found.values()) for split, found in counts.items()},
+        "files": files,
+        "layout": {"root": layout.root, "has_splits": layout.has_splits},
+    }
+
+
+def _pack(pictures: Path, folder: Path, total: int) -> list[str]:
+    """Pack a folder's pictures into few tar shards, the same bytes for the same pictures."""
+    progress = Progress(STEP, f"pack {pictures.name}", total, "pictures")
+    shards: list[str] = []
+    found = (member for member in members(pictures) if not member.is_folder and is_picture(member.name))
+    member = next(found, None)
+    while member:
+        shards.append(f"pictures-{len(shards):05}.tar")
+        written = 0
+        with tarfile.open(folder / shards[-1], "w", format=tarfile.PAX_FORMAT) as shard:
+            while member and written < SHARD_BYTES:
+                written += _add(shard, member)
+                progress.advance(1)
+                member = next(found, None)
+    return shards
+
+
+def _add(shard: tarfile.TarFile, member: Member) -> int:
+    info = tarfile.TarInfo(member.name)
+    info.size = member.size
+    with member.open() as content:
+        shard.addfile(info, content)
+    return member.size
+
+
+def _take_idx(place: Path, name: str, folder: Path) -> dict[str, Any]:
+    """Copy the IDX files out of a folder or archive."""
+    for member in members(place):
+        base = member.name.rpartition("/")[2]
+        if IDX_NAME.fullmatch(base):
+            with member.open() as content, open(folder / base.replace(".idx", "-idx"), "wb") as copy:
+                shutil.copyfileobj(content, copy)
+    if place.parent == folder:
+        place.unlink()
+    return _describe_idx(folder, name, None)
+
+
+def _describe_idx(folder: Path, name: str, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """Describe the IDX files in `folder`; without `classes`, they are the numbers up to the largest label."""
+    splits: dict[str, Document] = {}
+    counts, largest = {}, 0
+    for images in sorted(folder.glob("*-images-idx3-ubyte*"), reverse=True):  # train before test
+        prefix, _, rest = images.name.partition("-images-idx3")
+        labels = folder / f"{prefix}-labels-idx1{rest}"
+        if not labels.is_file():
+            raise UserError(f"{name} has {images.name} without {labels.name}; add it")
+        split = IDX_SPLITS.get(prefix, NO_SPLITS)
+        marks = open_idx(labels, 1)
+        counts[split] = open_idx(images, 3).shape[0]
+        largest = max(largest, *(int(block.max()) for block in marks.rows(IDX_BLOCK)))
+        splits[split] = {"images": images.name, "labels": labels.name}
+    if not splits.keys() & {"train", NO_SPLITS}:
+        raise UserError(f"{name} has no train-images-idx3-ubyte; add it and its labels")
+    if classes is None and largest == 0:
+        raise UserError(f"{name} holds one class only (label 0); a classifier needs two or more")
+    return {
+        "name": name,
+        "kind": "idx",
+        "classes": classes or tuple(str(label) for label in range(largest + 1)),
+        "counts": counts,
+        "files": [pair[role] for pair in splits.values() for role in ("images", "labels")],
+        "splits": splits,
+    }

@@ -1,0 +1,173 @@
+"""Raw files to a prepared dataset: decoded, of one size, split, without copies across splits.
+
+Memory does not grow with the number of images. They are decoded once, to a spool beside the dataset; splits and copies
+are settled on a short row of each image; then the spool is dealt to the dataset's shards.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared import parameters
+from components.shared.dataset import SPLITS, DatasetWriter
+from components.shared.duplicates import Duplicates
+from components.shared.errors import UserError
+from components.shared.files import Document, new_folder
+from components.shared.pictures import BadPicture, Images, decoder, fit_arrays
+from components.shared.progress import Progress, say
+from components.shared.raw import Raw, open_raw
+from components.shared.samples import SampleSheet
+from components.shared.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.spool import Spool
+
+CHUNK_BYTES = 16 * 2**20  # of prepared pixels, which are held several times over
+BLOCK_ROWS = 65_536  # fixed, because the split's random numbers are drawn block by block
+
+_DROPPED = len(SPLITS)
+
+
+def preprocess(
+    *,
+    raw: str,
+    image_size: int,
+    val_fraction: float,
+    test_fraction: float,
+    max_bad_images: int,
+    seed: int,
+    dataset: str,
+) -> None:
+    """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.
+
+    UserError where a parameter is out of range, there are fewer than two classes, a split has no image of a class, or
+    more than `max_bad_images` pictures are bad.
+    """
+    started = time.monotonic()
+    settings = {
+        "image_size": image_size,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+        "max_bad_images": max_bad_images,
+        "seed": seed,
+    }
+    parameters.check(**settings)
+    source = open_raw(raw)
+    if len(source.classes) < 2:
+        raise UserError(f"{source.name} has too few classes ({source.classes}): a classifier needs two or more")
+    with new_folder(dataset) as folder:
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        spool, bad_images = _decode(source, scratch, image_size, max_bad_images)
+        counts = spool.counts(len(source.classes))
+        splitter = Splitter(counts, {VAL: val_fraction, TEST: test_fraction}, seed)
+        duplicates = _settle(spool, scratch, splitter, len(source.classes))
+        _refuse_empty_classes(source.classes, counts.sum(axis=0), duplicates.counts)
+        writer = _deal(spool, scratch, folder, source.classes, duplicates.counts)
+        shutil.rmtree(scratch)
+        writer.finish(
+            name=source.name,
+            source=source.source,
+            raw_digest=source.digest,
+            parameters=settings,
+            duplicates=duplicates.document(),
+            bad_images=bad_images,
+            seconds={**source.document["seconds"], "preprocess": round(time.monotonic() - started, 3)},
+        )
+
+
+def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[Spool, list[Document]]:
+    """Every image to the spool, in the source's order, and the list of the bad ones."""
+    spool = Spool(scratch, image_size)
+    bad_images: list[Document] = []
+    progress = Progress("preprocess", "decoding", sum(source.counts.values()), "images")
+    with decoder(image_size) as decode_all:
+        for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * image_size**2))):
+            images, labels = chunk.images, chunk.labels
+            if images is not None:
+                images = fit_arrays(images, image_size)
+            else:
+                assert chunk.encoded is not None
+                results = decode_all(chunk.encoded)
+                bad_images += _bad(chunk.names, results, max_bad_images - len(bad_images))
+                labels = labels[[not isinstance(result, BadPicture) for result in results]]
+                images = _stack([result for result in results if not isinstance(result, BadPicture)], image_size)
+            spool.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
+            progress.advance(len(chunk.labels))
+    return spool, bad_images
+
+
+def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: int) -> list[Document]:
+    found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
+    if len(found) > allowed:
+        name, reason = found[allowed]
+        raise UserError(
+            f"picture {name} cannot be used: {reason}; mend or remove it, "
+            "or set max_bad_images to the number of pictures that may be skipped"
+        )
+    return [{"name": name, "reason": str(reason)} for name, reason in found]
+
+
+def _stack(images: Sequence[Images], size: int) -> Images:
+    """One array (N x C x size x size) of images of 1 or 3 channels each."""
+    channels = max((len(image) for image in images), default=1)
+    stacked = np.empty((len(images), channels, size, size), np.uint8)
+    for row, image in zip(stacked, images, strict=True):
+        row[:] = image
+    return stacked
+
+
+def _settle(spool: Spool, scratch: Path, splitter: Splitter, num_classes: int) -> Duplicates:
+    """Write the split of each image to the file `splits`: a byte each, _DROPPED for a copy to leave out."""
+    duplicates = Duplicates(scratch, spool.count, num_classes)
+    with open(scratch / "splits", "wb") as file:
+        for rows in spool.rows(BLOCK_ROWS):
+            splits = splitter.assign(rows["label"], rows["split"])
+            duplicates.add(rows, splits)
+            file.write(splits.tobytes())
+    with open(scratch / "splits", "r+b") as file:
+        for numbers in duplicates.resolve():
+            for number in numbers.tolist():
+                os.pwrite(file.fileno(), bytes([_DROPPED]), number)
+    dropped = dict(zip(SPLITS, duplicates.dropped.tolist(), strict=True))
+    say("preprocess", f"copies across splits dropped: {dropped['train']:,} from train, {dropped['val']:,} from val")
+    return duplicates
+
+
+def _refuse_empty_classes(classes: Sequence[str], found: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    """UserError naming the first class that has no image in some split; `found` (class), `counts` (split x class)."""
+    for split, row in zip(SPLITS, counts, strict=True):
+        for name, count, total in zip(classes, row.tolist(), found.tolist(), strict=True):
+            if count == 0:
+                raise UserError(
+                    f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
+                    "are dropped); add pictures of it, or remove the class"
+                )
+
+
+def _deal(
+    spool: Spool, scratch: Path, folder: Path, classes: Sequence[str], counts: NDArray[np.int64]
+) -> DatasetWriter:
+    """Write the images to the shards of their splits, and the sample sheet of the training split."""
+    size = spool.size
+    image_shape = (spool.channels, size, size)
+    totals = dict(zip(SPLITS, counts.sum(axis=1).tolist(), strict=True))
+    writer = DatasetWriter(folder, classes=classes, image_shape=image_shape, counts=totals)
+    sheet = SampleSheet(classes)
+    progress = Progress("preprocess", "writing", spool.count, "images")
+    block_rows = max(1, CHUNK_BYTES // (3 * size**2))
+    with open(scratch / "splits", "rb") as file:
+        for images, rows in spool.blocks(block_rows):
+            splits = np.fromfile(file, np.uint8, len(rows))
+            for number, split in enumerate(SPLITS):
+                chosen = splits == number
+                part, labels = images[chosen], rows["label"][chosen].astype(np.int64)
+                writer.append(split, part, labels)
+                if number == TRAIN:
+                    sheet.add(part, labels)
+            progress.advance(len(rows))
+    sheet.save(folder / "samples.png")
+    return writer

@@ -1,0 +1,145 @@
+"""The members of a folder, a zip or a tar archive, read safely: nothing is ever extracted to the disk."""
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from components.shared.errors import UserError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MAX_MEMBERS = 20_000_000
+MAX_MEMBER_BYTES = 16 * 2**30
+MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can reach 1,032
+RATIO_FROM_BYTES = 64 * 2**20  # below that a high ratio does no harm
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or an empty folder inside; `name` is relative, with forward slashes, and `open` gives the file's bytes."""
+
+    name: str
+    size: int
+    is_folder: bool
+    open: Callable[[], IO[bytes]]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file's name is that of an archive that can be read."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Yield what a folder (by name) or an archive (in its own order) holds, in constant memory for tar.
+
+    A tar member can be opened only while it is the current one. Hidden files and macOS' resource forks are left out.
+    UserError where a member's name leads outside, is a link or a device or encrypted, where there are too many or too
+    much in them for the archive's own size, or where the archive is broken.
+    """
+    if path.is_dir():
+        yield from _visible(_folder_members(path))
+    else:
+        with _broken_is_an_error(path):
+            reader = _zip_members if path.name.lower().endswith(".zip") else _tar_members
+            yield from _visible(_limited(path, reader(path)))
+
+
+@contextmanager
+def _broken_is_an_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BROKEN as error:
+        raise UserError(f"{path} cannot be read as an archive ({error}); get it again") from None
+    except OSError as error:  # bz2 and gzip say so when their data is broken
+        if error.errno is not None:
+            raise
+        raise UserError(f"{path} cannot be read as an archive ({error}); get it again") from None
+
+
+def _folder_members(folder: Path) -> Iterator[Member]:
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        base = Path(where)
+        inside = "" if base == folder else base.relative_to(folder).as_posix() + "/"
+        if inside:
+            yield Member(inside, 0, True, _no_file)
+        for name in sorted(files):
+            path = base / name
+            if path.is_file():
+                yield Member(inside + name, path.stat().st_size, False, partial(_file, path))
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.external_attr >> 28 == 0o12:
+                raise UserError(f"{path} holds the link {info.filename!r}; pack the file itself")
+            if info.flag_bits & 1:
+                raise UserError(f"{path} holds {info.filename!r} encrypted; pack it without a password")
+            yield Member(info.filename, info.file_size, info.is_dir(), partial(archive.open, info))
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    with tarfile.open(path, "r|*") as archive:
+        for info in archive:
+            if not (info.isreg() or info.isdir()):
+                kind = "link" if info.issym() or info.islnk() else "device"
+                raise UserError(f"{path} holds the {kind} {info.name!r}; pack plain files only")
+            name = info.name + ("/" if info.isdir() else "")
+            yield Member(name, info.size, info.isdir(), partial(_tar_file, archive, info))
+            archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
+
+
+def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    assert file is not None
+    return file
+
+
+def _limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
+    """Pass members on as long as the archive looks like what it says."""
+    packed = max(path.stat().st_size, 1)
+    total = 0
+    for count, member in enumerate(found, 1):
+        _check_name(path, member.name)
+        total += member.size
+        if count > MAX_MEMBERS:
+            raise UserError(f"{path} holds more than {MAX_MEMBERS:,} members; split it")
+        if member.size > MAX_MEMBER_BYTES:
+            raise UserError(f"{path} holds {member.name!r} of {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,}")
+        if total > RATIO_FROM_BYTES and total / packed > MAX_RATIO:
+            raise UserError(
+                f"{path} unpacks to more than {MAX_RATIO} times its size (at {member.name!r}): an archive bomb? "
+                "If it is none, unpack it and give the folder"
+            )
+        yield member
+
+
+def _check_name(path: Path, name: str) -> None:
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":" or "\0" in name:
+        raise UserError(f"{path} holds {name!r}, which leads outside the archive; pack it with relative names")
+
+
+def _visible(found: Iterator[Member]) -> Iterator[Member]:
+    for member in found:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if parts and parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts):
+            name = "/".join(parts) + ("/" if member.is_folder else "")
+            yield Member(name, member.size, member.is_folder, member.open)
+
+
+def _file(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _no_file() -> IO[bytes]:
+    raise AssertionError("a folder is not opened")

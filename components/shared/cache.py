@@ -1,0 +1,29 @@
+"""Files kept by content, so that nothing is downloaded twice."""
+
+import os
+from pathlib import Path
+
+from components.shared.files import sha256_file
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/torch2kubeflow`, by default in `~/.cache` (XDG Base Directory Specification); it exists."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch2kubeflow"
+    (folder / "sha256").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def place(sha256: str) -> Path:
+    """Where the file of that content is kept, whether or not it is there."""
+    return cache_folder() / "sha256" / sha256
+
+
+def cached(sha256: str) -> Path | None:
+    """The cached file of that content; a damaged one is removed and not found."""
+    path = place(sha256)
+    if not path.is_file():
+        return None
+    if sha256_file(path) != sha256:
+        path.unlink()
+        return None
+    return path
