@@ -47,7 +47,10 @@ def download(*, data: str, raw: str) -> None:
 
 def _fetch(data: str, folder: Path) -> dict[str, Any]:
     """Bring the files into `folder`; everything that `raw.json` says of them."""
-    scheme = urlsplit(data).scheme
+    try:
+        scheme = urlsplit(data).scheme
+    except ValueError as error:
+        raise UserError(f"data={data} is no address ({error}); give {ACCEPTED}") from None
     if data == "digits":
         return _digits(folder)
     if data in CATALOGUE:

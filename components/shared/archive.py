@@ -1,16 +1,18 @@
 """The members of a folder, a zip or a tar archive, read safely: nothing is ever extracted to the disk."""
 
+import bz2
+import gzip
 import lzma
 import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, Self, cast
 
 from components.shared.errors import UserError
 
@@ -19,17 +21,19 @@ MAX_MEMBERS = 20_000_000
 MAX_MEMBER_BYTES = 16 * 2**30
 MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can reach 1,032
 RATIO_FROM_BYTES = 64 * 2**20  # below that a high ratio does no harm
+BLOCK = 1 << 18
+OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file or an empty folder inside; `name` is relative, with forward slashes, and `open` gives the file's bytes."""
+    """A file or a folder inside; `name` is relative, with forward slashes, and `with member.open()` reads the bytes."""
 
     name: str
     size: int
     is_folder: bool
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def is_archive(path: Path) -> bool:
@@ -41,15 +45,15 @@ def members(path: Path) -> Iterator[Member]:
     """Yield what a folder (by name) or an archive (in its own order) holds, in constant memory for tar.
 
     A tar member can be opened only while it is the current one. Hidden files and macOS' resource forks are left out.
-    UserError where a member's name leads outside, is a link or a device or encrypted, where there are too many or too
-    much in them for the archive's own size, or where the archive is broken.
+    UserError, also while a member is read, where a member's name leads outside or is no UTF-8, is a link or a device or
+    encrypted, where there are too many or too much in them for the archive's own size, or where the archive is broken.
     """
     if path.is_dir():
-        yield from _visible(_folder_members(path))
+        yield from _visible(path, _folder_members(path))
     else:
         with _broken_is_an_error(path):
             reader = _zip_members if path.name.lower().endswith(".zip") else _tar_members
-            yield from _visible(_limited(path, reader(path)))
+            yield from _visible(path, _limited(path, reader(path)))
 
 
 @contextmanager
@@ -84,24 +88,54 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 raise UserError(f"{path} holds the link {info.filename!r}; pack the file itself")
             if info.flag_bits & 1:
                 raise UserError(f"{path} holds {info.filename!r} encrypted; pack it without a password")
-            yield Member(info.filename, info.file_size, info.is_dir(), partial(archive.open, info))
+            yield Member(info.filename, info.file_size, info.is_dir(), partial(_zip_file, path, archive, info))
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    with tarfile.open(path, "r|*") as archive:
+    with _decompressed(path) as file, tarfile.open(fileobj=file, mode="r|", bufsize=BLOCK, tarinfo=_Header) as archive:
         for info in archive:
             if not (info.isreg() or info.isdir()):
                 kind = "link" if info.issym() or info.islnk() else "device"
                 raise UserError(f"{path} holds the {kind} {info.name!r}; pack plain files only")
             name = info.name + ("/" if info.isdir() else "")
-            yield Member(name, info.size, info.isdir(), partial(_tar_file, archive, info))
+            yield Member(name, info.size, info.isdir(), partial(_tar_file, path, archive, info))
             archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
+        while file.read(BLOCK):  # to the end, where the checksum of the compression stands
+            pass
 
 
-def _tar_file(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+class _Header(tarfile.TarInfo):
+    """A tar header; a damaged or missing one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the mark of the end
+                raise
+            raise tarfile.ReadError(f"truncated, or damaged in a header: {error}") from None
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), _file)
+    return cast(IO[bytes], opener(path))
+
+
+@contextmanager
+def _zip_file(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    with _broken_is_an_error(path), archive.open(info) as file:
+        yield file
+
+
+@contextmanager
+def _tar_file(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[IO[bytes]]:
     file = archive.extractfile(info)
     assert file is not None
-    return file
+    with _broken_is_an_error(path), file:
+        yield file
 
 
 def _limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
@@ -129,11 +163,13 @@ def _check_name(path: Path, name: str) -> None:
         raise UserError(f"{path} holds {name!r}, which leads outside the archive; pack it with relative names")
 
 
-def _visible(found: Iterator[Member]) -> Iterator[Member]:
+def _visible(path: Path, found: Iterator[Member]) -> Iterator[Member]:
     for member in found:
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if parts and parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts):
             name = "/".join(parts) + ("/" if member.is_folder else "")
+            if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that are no UTF-8
+                raise UserError(f"{path} holds {name!r}, a name that is no UTF-8; rename it")
             yield Member(name, member.size, member.is_folder, member.open)
 
 

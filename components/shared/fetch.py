@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import HTTPError, NameResolutionError
 
 from components.shared.cache import cache_folder, cached, place
 from components.shared.errors import UserError
@@ -50,11 +51,11 @@ def fetch_url(url: str) -> tuple[Path, str]:
     record = {} if demanded else _record(address)
     try:
         return _download(address, demanded, record)
-    except UserError:
+    except UserError as error:
         kept = cached(record["sha256"]) if record else None
         if kept is None:
             raise
-        say(STEP, f"{address} is out of reach; using the file of {record['date']}")
+        say(STEP, f"{error}; using the file of {record['date']}")
         return kept, record["sha256"]
 
 
@@ -118,11 +119,13 @@ class _Transfer:
                 return answer
         except requests.exceptions.SSLError as error:
             raise UserError(f"{self.address} has no certificate that is trusted here ({error})") from None
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            if isinstance(getattr(error.args[0], "reason", None), NameResolutionError):
+        except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+            if any(isinstance(getattr(cause, "reason", None), NameResolutionError) for cause in error.args):
                 raise UserError(f"{urlsplit(self.address).hostname} is not known; is there a network?") from None
             raise _Cut(f"the connection to {self.address} failed ({type(error).__name__})") from None
-        except requests.RequestException as error:
+        except UserError:
+            raise
+        except (requests.RequestException, ValueError) as error:  # ValueError: redirected to no address
             raise UserError(f"{self.address} cannot be had: {error}") from None
 
     def _headers(self) -> dict[str, str]:
@@ -135,15 +138,18 @@ class _Transfer:
         return headers
 
     def _check(self, answer: requests.Response) -> None:
-        _check_address(answer.url, after_redirect_from=self.address)
+        if _is_safe(self.address):  # the catalogue's plain mirrors are checked by digest
+            for hop in (*answer.history, answer):
+                _check_address(hop.url)
         if answer.status_code in TRANSIENT:
             asked = answer.headers.get("Retry-After", "")
             reason = f"{self.address} answered {answer.status_code} {answer.reason}"
-            raise _Cut(reason, float(asked) if asked.isdigit() else None)
-        if answer.status_code == 416:
+            raise _Cut(reason, float(asked) if asked.isdecimal() else None)
+        is_rest = _content_range(answer)[0] == self.file.tell()
+        if answer.status_code == 416 or (answer.status_code == 206 and not is_rest):
             self._restart()
             raise _Cut(f"{self.address} changed on the way")
-        if answer.status_code >= 400:
+        if answer.status_code not in (200, 206, 304) or (answer.status_code == 304 and not self.record):
             raise UserError(f"{self.address} answered {answer.status_code} {answer.reason}; check the address")
 
     def _take(self, answer: requests.Response) -> None:
@@ -151,10 +157,10 @@ class _Transfer:
             self._restart()
         etag = answer.headers.get("ETag", "")
         self.validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
-        total = self.file.tell() + int(answer.headers.get("Content-Length", 0))
+        total = _content_range(answer)[1]
         progress = Progress(STEP, self.address.rsplit("/", 1)[-1] or self.address, total, "bytes")
         progress.done = self.file.tell()
-        for block in answer.iter_content(BLOCK):
+        for block in answer.raw.stream(BLOCK, decode_content=False):  # some servers call a .tar.gz a gzipped .tar
             self.file.write(block)
             progress.advance(len(block))
             if self.limit is not None and self.file.tell() > self.limit:
@@ -168,11 +174,22 @@ class _Transfer:
         self.file.truncate()
 
 
-def _check_address(address: str, after_redirect_from: str | None = None) -> None:
+def _content_range(answer: requests.Response) -> tuple[int, int]:
+    """Where the answer's bytes start, and the whole file's size; 0 where the server does not tell it."""
+    part = re.match(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    if part:
+        return int(part[1]), int(part[2])
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else 0
+
+
+def _is_safe(address: str) -> bool:
     parts = urlsplit(address)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    plain_from_plain = after_redirect_from is not None and after_redirect_from.startswith("http:")
-    if parts.scheme != "https" and not loopback and not plain_from_plain:
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _check_address(address: str) -> None:
+    if not _is_safe(address):
         raise UserError(f"{address} is not https: anyone on the way could change the data; give a https:// address")
 
 
@@ -192,6 +209,8 @@ def _record_path(address: str) -> Path:
 
 def _record(address: str) -> Document:
     """What is known of a URL from the last time; empty where nothing is, or its file is gone."""
-    path = _record_path(address)
-    record = read_json(path, URL_FORMAT) if path.is_file() else {}
-    return record if record and cached(record["sha256"]) else {}
+    try:
+        record = read_json(_record_path(address), URL_FORMAT)
+    except UserError:  # a damaged record is as good as none
+        return {}
+    return record if cached(record["sha256"]) else {}

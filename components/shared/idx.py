@@ -20,6 +20,7 @@ from components.shared.errors import UserError
 
 UNSIGNED_BYTE = 0x08
 MAX_ROW_BYTES = 64 * 2**20
+MAX_DEFLATE_RATIO = 1032  # of unpacked to packed bytes (zlib's technical details)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ def open_idx(path: Path, dimensions: int) -> Idx:
     if 0 in shape or math.prod(shape[1:]) > MAX_ROW_BYTES:
         raise UserError(f"{path} says that it holds {' x '.join(map(str, shape))} values; get it again")
     expected = len(header) + math.prod(shape)
-    if path.suffix != ".gz" and path.stat().st_size != expected:
-        raise UserError(f"{path} is {path.stat().st_size} bytes, {expected} by its header: truncated or not IDX")
+    size = path.stat().st_size
+    if size * MAX_DEFLATE_RATIO < expected if path.suffix == ".gz" else size != expected:
+        raise UserError(f"{path} is {size} bytes, {expected} unpacked by its header: truncated or not IDX")
     return Idx(path, shape)
 
 

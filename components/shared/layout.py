@@ -40,6 +40,8 @@ def find_layout(source: str, folders: Mapping[str, int]) -> tuple[Layout, dict[s
         raise UserError(f"{source} holds no pictures ({', '.join(PICTURES)}); put them into class-name/picture.png")
     root = _shared_folders(filled)
     tops = {parts[root].lower() for parts in filled if len(parts) > root}
+    if tops and "train" not in tops and tops <= SPLIT_NAMES.keys():
+        raise UserError(f"{source} has {', '.join(sorted(tops))} without train; add train/class-name/picture.png")
     layout = Layout(root, has_splits="train" in tops and tops <= SPLIT_NAMES.keys())
     depth = root + (2 if layout.has_splits else 1)
     for parts in filled:

@@ -89,13 +89,15 @@ def _from_tar(archive: Path, mirror: Mirror, files: Iterable[File]) -> None:
     wanted = {mirror.folder + file.name + mirror.suffix: file for file in files}
     with tarfile.open(archive) as tar, tempfile.TemporaryDirectory() as folder:
         for member in tar:
-            file = wanted.get(member.name.removeprefix("./"))
+            file = wanted.pop(member.name.removeprefix("./"), None)
             content = tar.extractfile(member) if file else None
             if file and content:
                 path = Path(folder) / "file"
                 with open(path, "wb") as copy:
                     shutil.copyfileobj(content, copy)
                 _accept(path, file, mirror)
+    if wanted:
+        raise UserError(f"the package has no {', '.join(wanted)}")
 
 
 def _accept(path: Path, file: File, mirror: Mirror) -> None:

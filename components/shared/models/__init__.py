@@ -34,6 +34,11 @@ class Model:
     history: Document
 
     @property
+    def digest(self) -> str:
+        """The digest of the document and, through it, of the weights."""
+        return sha256_json(self.document)
+
+    @property
     def classes(self) -> list[str]:
         """The class names, in the order of the logits."""
         return list(self.document["classes"])

@@ -1,0 +1,182 @@
+"""Step evaluate: a model and the test split -> figures, a report and a verdict.
+
+It is the only step that reads the test split's labels, and reads them once: nothing is chosen by them.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.shared import metrics, models
+from components.shared.classifier import Classifier, on_arrays, predict
+from components.shared.cpu import cpu_count
+from components.shared.dataset import Dataset, Images, Labels, open_dataset
+from components.shared.errors import UserError
+from components.shared.files import Document, new_file, new_folder, write_json
+from components.shared.parameters import check
+from components.shared.progress import Progress, say
+from components.shared.report import Mistake, render
+from components.shared.version import code_version
+
+STEP = "evaluate"
+FORMAT = "torch2kubeflow/evaluation"
+MISTAKES = 50
+SHOWN = (  # by Kubeflow
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "weakest_recall",
+    "macro_f1",
+    "log_loss",
+    "expected_calibration_error",
+)
+
+
+class Evaluation(NamedTuple):
+    """What Kubeflow shows: the verdict and the figures, in plain Python types."""
+
+    accepted: bool
+    metrics: dict[str, float]
+    classes: list[str]
+    confusion_matrix: list[list[int]]
+    roc_curve: tuple[list[float], list[float], list[float]]
+
+
+def evaluate(
+    *,
+    dataset: str | Path,
+    model: str | Path,
+    min_accuracy: float,
+    min_recall: float,
+    threads: int,
+    report: str | Path,
+    evaluation: str | Path,
+) -> Evaluation:
+    """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
+
+    The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. UserError where a
+    parameter is out of range or the model was trained on another dataset.
+    """
+    started = time.monotonic()
+    check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads)
+    data, trained = _open(dataset, model)
+    torch.set_num_threads(threads or cpu_count())
+    with new_folder(evaluation) as folder:
+        shards = list(data.shards("test"))
+        labels = np.concatenate([labels for _, labels in shards])
+        progress = Progress(STEP, "test split", len(labels), "images")
+        probabilities = predict(on_arrays(Classifier(trained)), shards, progress)
+        np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
+        document = {
+            "format": FORMAT,
+            **_judge(_measure(probabilities, labels, data.classes), min_accuracy, min_recall),
+            "dataset": data.document["name"],
+            "dataset_digest": data.digest,
+            "model_digest": trained.digest,
+            "code_version": code_version(),
+        }
+        mistakes = _mistakes(probabilities, labels, shards, data.classes)
+        _write_report(report, document, trained, time.monotonic() - started, mistakes)
+        document["seconds"] = {**trained.history["seconds"], STEP: time.monotonic() - started}
+        write_json(folder / "evaluation.json", document)
+    say(STEP, f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
+    return Evaluation(
+        accepted=document["accepted"],
+        metrics={name: document[name] for name in SHOWN},
+        classes=data.classes,
+        confusion_matrix=document["confusion_matrix"],
+        roc_curve=metrics.roc_curve(labels, probabilities),
+    )
+
+
+def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model]:
+    data, trained = open_dataset(dataset), models.load(model)
+    if trained.document["dataset_digest"] != data.digest:
+        raise UserError(
+            f"{model} was trained on the dataset {trained.document['dataset_digest']}, not on {data.digest} in "
+            f"{dataset}; give the dataset it was trained on"
+        )
+    return data, trained
+
+
+def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> Document:
+    """All figures, as JSON takes them."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = predicted == labels
+    low, high = metrics.wilson_interval(int(right.sum()), len(labels))
+    scores = metrics.class_scores(labels, predicted, len(classes))
+    bins = metrics.reliability(confidence, right)
+    matrix = metrics.confusion_matrix(labels, predicted, len(classes))
+    columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
+    return {
+        "images": len(labels),
+        "accuracy": float(right.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "weakest_recall": float(scores.recall.min()),
+        "macro_f1": float(scores.f1.mean()),
+        "log_loss": metrics.log_loss(labels, probabilities),
+        "expected_calibration_error": metrics.expected_calibration_error(bins),
+        "classes": list(classes),
+        "per_class": [dict(zip(("class", "images", *scores._fields), column, strict=True)) for column in columns],
+        "confusion_matrix": matrix.tolist(),
+        "reliability": [found._asdict() for found in bins],
+    }
+
+
+def _judge(figures: Document, min_accuracy: float, min_recall: float) -> Document:
+    """The verdict, its reasons where it is bad, and the figures it stands on."""
+    reasons = []
+    if figures["accuracy"] < min_accuracy:
+        reasons.append(f"accuracy {figures['accuracy']:.6g} is below min_accuracy={min_accuracy}")
+    weak = [row for row in figures["per_class"] if row["recall"] < min_recall]
+    if weak:
+        weakest = min(weak, key=lambda row: row["recall"])
+        others = f" (and that of {len(weak) - 1} more)" if len(weak) > 1 else ""
+        reasons.append(
+            f"recall {weakest['recall']:.6g} of class {weakest['class']!r}{others} is below min_recall={min_recall}"
+        )
+    thresholds = {"min_accuracy": min_accuracy, "min_recall": min_recall}
+    return {"accepted": not reasons, "reasons": reasons, **thresholds, **figures}
+
+
+def _mistakes(
+    probabilities: NDArray[np.float32],
+    labels: Labels,
+    shards: Sequence[tuple[Images, Labels]],
+    classes: Sequence[str],
+) -> list[Mistake]:
+    """The wrongly classified test images, those of the highest confidence first."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    starts = np.cumsum([0, *(len(part) for _, part in shards)])
+    mistakes = []
+    for number in worst.tolist():
+        shard = int(np.searchsorted(starts, number, side="right")) - 1
+        mistakes.append(
+            Mistake(
+                image=np.array(shards[shard][0][number - starts[shard]]),
+                number=number,
+                truth=classes[labels[number]],
+                predicted=classes[predicted[number]],
+                probability=float(confidence[number]),
+                truth_probability=float(probabilities[number, labels[number]]),
+            )
+        )
+    return mistakes
+
+
+def _write_report(
+    path: str | Path, document: Document, model: models.Model, seconds: float, mistakes: Sequence[Mistake]
+) -> None:
+    page = render(
+        evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes
+    )
+    with new_file(path) as file:
+        file.write(page.encode())

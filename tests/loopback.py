@@ -1,0 +1,117 @@
+"""A web server on the loopback interface, whose failures are scripted, and the small files that tests serve."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+from PIL import Image
+
+
+class Loopback(ThreadingHTTPServer):
+    """Serves `files` (path -> bytes); each entry of `script` answers one request instead, in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.script: list[Answer] = []
+        self.asked: list[dict[str, str]] = []  # the headers of every request
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Loopback
+
+    def do_GET(self) -> None:
+        self.server.asked.append(dict(self.headers))
+        answer = self.server.script.pop(0) if self.server.script else serve
+        answer(self)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def reply(self, code: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self) -> bytes:
+        return self.server.files[self.path]
+
+
+Answer = Callable[[_Handler], None]
+
+
+def etag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:8]}"'
+
+
+def serve(handler: _Handler) -> None:
+    """As a good server does: 404, 304, 206 or 200."""
+    if handler.path not in handler.server.files:
+        return handler.reply(404)
+    body = handler.body()
+    tag = etag(body)
+    start = handler.headers.get("Range", "").removeprefix("bytes=").removesuffix("-")
+    if handler.headers.get("If-None-Match") == tag:
+        return handler.reply(304, ETag=tag)
+    if start and handler.headers.get("If-Range") == tag:
+        total = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        return handler.reply(206, body[int(start) :], ETag=tag, Content_Range=total)
+    return handler.reply(200, body, ETag=tag)
+
+
+def whole(handler: _Handler) -> None:
+    """Ignore Range and conditions."""
+    handler.reply(200, handler.body(), ETag=etag(handler.body()))
+
+
+def cut_after(size: int) -> Answer:
+    """Promise the whole file and hang up after `size` bytes."""
+    return lambda handler: handler.reply(200, handler.body()[:size], len(handler.body()), ETag=etag(handler.body()))
+
+
+def answer(code: int, body: bytes = b"", **headers: str) -> Answer:
+    return lambda handler: handler.reply(code, body, **headers)
+
+
+@contextmanager
+def loopback() -> Iterator[Loopback]:
+    """A running server, gone at the end of the block."""
+    with Loopback() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def picture(seed: int) -> bytes:
+    """A small PNG, another one for every seed."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar_bytes(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    """A tar archive of the files (name -> bytes)."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode=mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return archive.getvalue()
