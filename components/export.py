@@ -1,11 +1,15 @@
-"""Model -> ONNX and torch.export programs with normalisation and softmax inside, proven equal to PyTorch."""
+"""Step export: an evaluated model -> ONNX and torch.export programs, proven to predict what was evaluated.
+
+Both programs take uint8 images of any batch size and return probabilities; normalisation and softmax are inside.
+"""
 
 import json
 import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,177 +17,168 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from components.shared import models
+from components.shared.classifier import Classifier, Classify, on_arrays, predict
 from components.shared.cpu import cpu_count
-from components.shared.dataset import open_dataset
+from components.shared.dataset import Dataset, Images, open_dataset
+from components.shared.errors import UserError
 from components.shared.files import Document, new_folder, read_json, sha256_file, write_json
 from components.shared.parameters import check
 from components.shared.progress import Progress, say
-from components.shared.transforms import normalise
 
+STEP = "export"
 FORMAT = "torch2kubeflow/package"
-BATCH = 1000
+TIE = 1e-6  # two classes whose probabilities lie closer may change places
 TOLERANCE = 1e-4  # of a probability: float32 sums in another order
 LATENCY_BATCHES = (1, 256)
-LATENCY_SECONDS = 0.2
-
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+LATENCY_SECONDS = 0.2  # for each program and batch size
 
 
 class ParityError(RuntimeError):
-    """An exported program that does not predict what PyTorch predicts."""
+    """A program that does not predict what PyTorch predicts."""
 
 
-class Classifier(nn.Module):
-    """A network with normalisation before and softmax after it: images (uint8, N x C x H x W) -> probabilities."""
+def export(
+    *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
+) -> None:
+    """Write `model.onnx`, `model.pt2` and, last, `package.json` to folder `package`.
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: models.Model) -> None:
-        super().__init__()
-        self.network = model.module
-        self.register_buffer("mean", model.mean)
-        self.register_buffer("std", model.std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class probabilities (float32, N x C)."""
-        return torch.softmax(self.network(normalise(images, self.mean, self.std)), dim=1)
-
-
-def export(*, dataset: str, model: str, evaluation: str, threads: int, package: str) -> None:
-    """Write `model.onnx`, `model.pt2` and `package.json` into the folder `package`.
-
-    ParityError where ONNX Runtime or the reloaded program differs from PyTorch, or PyTorch from the predictions that
-    were evaluated, on any image of the test split.
+    UserError where a parameter is out of range, or `evaluation` is not of this model and dataset. ParityError where
+    ONNX Runtime, the reloaded torch.export program or the predictions that were evaluated differ from PyTorch in the
+    class of any test image, or by more than 1e-4 in a probability.
     """
-    check(threads=threads)
     started = time.monotonic()
+    check(threads=threads)
+    data, trained, evaluated = _open(dataset, model, evaluation)
     torch.set_num_threads(threads or cpu_count())
-    data, trained = open_dataset(dataset), models.load(model)
-    evaluated = read_json(Path(evaluation) / "evaluation.json", "torch2kubeflow/evaluation")
-    classifier = Classifier(trained).eval()
-    images, _ = data.load("test")
-    metadata = _metadata(trained, evaluated)
+    classifier = Classifier(trained)
     with new_folder(package) as folder:
-        _write_programs(classifier, images, folder, metadata)
-        programs = _load_programs(classifier, folder, threads or cpu_count())
-        evaluated_probabilities = np.load(Path(evaluation) / "predictions.npy", allow_pickle=False)
-        parity = _prove_parity(programs, images, evaluated_probabilities)
-        document: Document = {
+        description = _describe(trained, evaluated)
+        _write_programs(classifier, folder, description)
+        programs = {
+            "eager": on_arrays(classifier),
+            "onnxruntime": _load_onnx(folder / "model.onnx", threads or cpu_count()),
+            "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
+        }
+        reference = np.load(Path(evaluation) / "predictions.npy", allow_pickle=False)
+        document = {
             "format": FORMAT,
-            "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *data.image_shape]},
-            "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", len(data.classes)]},
-            **metadata,
-            "files": {name: _describe(folder / name) for name in ("model.onnx", "model.pt2")},
-            "parity": parity,
-            "latency_microseconds": {name: _latency(predict, images) for name, predict in programs.items()},
-            "seconds": evaluated["seconds"] | {"export": round(time.monotonic() - started, 3)},
+            **description,
+            "metrics": {name: value for name, value in evaluated.items() if isinstance(value, float)},
+            "parity": _prove_parity(programs, data, reference),
+            "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
+            "files": {path.name: _file(path) for path in sorted(folder.iterdir())},
+            "seconds": {**evaluated["seconds"], STEP: time.monotonic() - started},
         }
         write_json(folder / "package.json", document)
-    say("export", f"the same class on {parity['num_images']:,} test images by PyTorch, ONNX Runtime and torch.export")
+    say(STEP, f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
-def _metadata(model: models.Model, evaluated: Document) -> Document:
+def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, models.Model, Document]:
+    data, trained = open_dataset(dataset), models.load(model)
+    evaluated = read_json(Path(evaluation) / "evaluation.json", "torch2kubeflow/evaluation")
+    for name, digest in (("model", trained.digest), ("dataset", data.digest)):
+        if evaluated[f"{name}_digest"] != digest:
+            raise UserError(
+                f"{evaluation} is of the {name} {evaluated[f'{name}_digest']}, not of {digest}; "
+                "give what was evaluated, or evaluate anew"
+            )
+    return data, trained, evaluated
+
+
+def _describe(model: models.Model, evaluated: Document) -> Document:
+    """What a user of the programs must know; it is inside them, too."""
     return {
         "classes": model.classes,
+        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *model.image_shape]},
+        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", len(model.classes)]},
         "dataset_digest": model.document["dataset_digest"],
+        "model_digest": model.digest,
         "weights_sha256": model.document["weights_sha256"],
         "code_version": model.document["code_version"],
         "test_accuracy": evaluated["accuracy"],
     }
 
 
-def _write_programs(classifier: Classifier, images: NDArray[np.uint8], folder: Path, metadata: Document) -> None:
-    """Trace the classifier once, with a batch of any size, and write it in both formats."""
-    say("export", "tracing")
-    example = torch.from_numpy(images[:2].copy())
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(classifier, (example,), dynamic_shapes={"images": {0: batch}})
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    torch.export.save(program, folder / "model.pt2", extra_files={"metadata.json": json.dumps(metadata)})
-    say("export", "translating to ONNX")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        converted = torch.onnx.export(
-            program, input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
-        )
-    assert converted is not None
-    proto = converted.model_proto
-    onnx.helper.set_model_props(proto, texts)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save_model(proto, folder / "model.onnx")
+def _write_programs(classifier: Classifier, folder: Path, description: Document) -> None:
+    """Trace the classifier once, for a batch of any size, and write it in both formats."""
+    say(STEP, "tracing")
+    example = torch.zeros(2, *description["input"]["shape"][1:], dtype=torch.uint8)
+    program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    extra = {"description.json": json.dumps(description)}
+    torch.export.save(program, folder / "model.pt2", extra_files=extra)
+    say(STEP, "translating to ONNX")
+    with _quiet_exporter():
+        translated = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["probabilities"])
+    assert translated is not None
+    graph = translated.model_proto
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in description.items()}
+    onnx.helper.set_model_props(graph, texts)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save_model(graph, folder / "model.onnx")
 
 
-def _load_programs(classifier: Classifier, folder: Path, threads: int) -> dict[str, Predict]:
-    """The three programs as functions from images to probabilities, the two written ones read back."""
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    yield
+
+
+def _load_onnx(path: Path, threads: int) -> Classify:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    exported = torch.export.load(folder / "model.pt2").module()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def by_onnx(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (probabilities,) = session.run(None, {"images": images})
-        return np.asarray(probabilities)
-
-    return {"eager": _by_torch(classifier), "onnxruntime": by_onnx, "torch_export": _by_torch(exported)}
-
-
-def _by_torch(module: nn.Module) -> Predict:
-    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            probabilities: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+    def classify(images: Images) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
         return probabilities
 
-    return predict
+    return classify
 
 
-def _prove_parity(
-    programs: dict[str, Predict], images: NDArray[np.uint8], evaluated: NDArray[np.float32]
-) -> dict[str, float]:
-    """The largest difference of each program's probabilities from PyTorch's; ParityError where a class differs."""
-    progress = Progress("export", "compare", len(programs) * len(images), "images")
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in programs}
-    for start in range(0, len(images), BATCH):
-        batch = np.ascontiguousarray(images[start : start + BATCH])
-        for name, predict in programs.items():
-            found[name].append(predict(batch))
-            progress.advance(len(batch))
-    predictions = {name: np.concatenate(parts) for name, parts in found.items()}
+def _prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Document:
+    """How far each program, and what was evaluated, lies from PyTorch over the whole test split."""
+    shards = list(data.shards("test"))
+    progress = Progress(STEP, "comparing", len(programs) * data.counts["test"], "images")
+    predictions = {name: predict(program, shards, progress) for name, program in programs.items()}
     eager = predictions.pop("eager")
-    differences: dict[str, float] = {"num_images": len(images)}
-    for name, probabilities in {"evaluated": evaluated, **predictions}.items():
-        if probabilities.shape != eager.shape:
-            raise ParityError(f"{name} predicts {probabilities.shape} where PyTorch predicts {eager.shape}")
-        largest = float(np.abs(probabilities - eager).max())
-        other = int((probabilities.argmax(axis=1) != eager.argmax(axis=1)).sum())
-        if other or not largest <= TOLERANCE:
-            raise ParityError(
-                f"{name} and PyTorch differ in the class of {other:,} of {len(images):,} test images, "
-                f"by {largest:.2g} in a probability at most (allowed {TOLERANCE:g})"
-            )
-        differences[f"largest_difference_{name}"] = largest
-    return differences
+    differences = {name: _difference(name, found, eager) for name, found in predictions.items()}
+    return {
+        "images": len(eager),
+        "largest_difference": {**differences, "evaluated": _difference("the evaluation", evaluated, eager)},
+    }
 
 
-def _latency(predict: Predict, images: NDArray[np.uint8]) -> dict[str, float]:
-    """Median microseconds of a call, by batch size."""
-    found = {}
-    for size in LATENCY_BATCHES:
-        batch = np.resize(images, (size, *images.shape[1:]))
-        predict(batch)
-        times = []
-        end = time.perf_counter() + LATENCY_SECONDS
-        while not times or time.perf_counter() < end:
-            started = time.perf_counter()
-            predict(batch)
-            times.append(time.perf_counter() - started)
-        found[f"batch_{size}"] = round(statistics.median(times) * 1e6, 1)
-    return found
+def _difference(name: str, found: NDArray[np.float32], eager: NDArray[np.float32]) -> float:
+    """The largest difference of a probability; ParityError where it is large or a class differs."""
+    if found.shape != eager.shape:
+        raise ParityError(f"{name} has predictions of shape {found.shape} where PyTorch has {eager.shape}")
+    second, first = np.sort(eager, axis=1)[:, -2:].T
+    others = int(((found.argmax(axis=1) != eager.argmax(axis=1)) & (first - second >= TIE)).sum())
+    largest = float(np.abs(found - eager).max())
+    if others or not largest <= TOLERANCE:  # not a number is no parity
+        raise ParityError(
+            f"{name} and PyTorch differ in the class of {others:,} of {len(eager):,} test images, and by up to "
+            f"{largest:.2g} in a probability (allowed: {TOLERANCE:g}); this model is not exported"
+        )
+    return largest
 
 
-def _describe(path: Path) -> Document:
+def _latencies(program: Classify, data: Dataset) -> dict[str, float]:
+    """The median microseconds of a call, by batch size."""
+    return {f"batch_{size}": _latency(program, np.zeros((size, *data.image_shape), np.uint8)) for size in LATENCY_BATCHES}
+
+
+def _latency(program: Classify, batch: Images) -> float:
+    program(batch)
+    times: list[float] = []
+    end = time.perf_counter() + LATENCY_SECONDS
+    while not times or time.perf_counter() < end:
+        started = time.perf_counter()
+        program(batch)
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times) * 1e6, 1)
+
+
+def _file(path: Path) -> Document:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}

@@ -48,7 +48,7 @@ def run(package: Path, parameters: dict[str, Any], runs: Path) -> int:
             document = summary.collect(folder, started, state, parameters, record.steps, record.error)
             write_json(folder / "summary.json", document)
             for name in SHORTCUTS.keys() & document["artifacts"].keys():
-                _link(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
+                _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
             _link(runs / "latest", Path(folder.name))
         if state == "failed":
             return _explain(record)
@@ -206,6 +206,14 @@ def _tidy(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _shortcut(place: Path, target: Path) -> None:
+    """Make a folder of the run easy to find, and a page too: a copy, since a browser goes by its file's own name."""
+    if (place.parent / target).is_dir():
+        _link(place, target)
+    else:
+        shutil.copyfile(place.parent / target, place)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -46,6 +46,9 @@ def test_digits_are_trained_evaluated_and_exported(tmp_path: Path, run_pipeline:
     assert {"raw", "dataset", "model", "report", "evaluation", "package"} <= summary["artifacts"].keys()
     _the_package_predicts_what_the_summary_says(folder, summary)
     _people_see_progress_and_a_table(done.stdout)
+    page = folder / "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert not page.is_symlink(), "a browser would go by the name that the link points to, and show the source"
     assert "Executing task" in (folder / "kfp.log").read_text()
     assert not list(folder.rglob("*.partial"))
     assert not (folder / "tmp").exists()

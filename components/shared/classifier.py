@@ -14,6 +14,8 @@ from components.shared.transforms import normalise
 
 BATCH = 256
 
+Classify = Callable[[Images], NDArray[np.float32]]  # uint8, N x C x H x W -> probabilities, N x classes
+
 
 class Classifier(nn.Module):
     """Normalisation, network and softmax in one module that torch.export can trace."""
@@ -33,7 +35,7 @@ class Classifier(nn.Module):
         return logits.softmax(dim=1)
 
 
-def on_arrays(module: Callable[[Tensor], Tensor]) -> Callable[[Images], NDArray[np.float32]]:
+def on_arrays(module: Callable[[Tensor], Tensor]) -> Classify:
     """The module as a function of NumPy arrays, without gradients."""
 
     @torch.inference_mode()
@@ -44,9 +46,7 @@ def on_arrays(module: Callable[[Tensor], Tensor]) -> Callable[[Images], NDArray[
 
 
 def predict(
-    classify: Callable[[Images], NDArray[np.float32]],
-    shards: Sequence[tuple[Images, Labels]],
-    progress: Progress,
+    classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress
 ) -> NDArray[np.float32]:
     """The probabilities (float32, N x classes) of all images of `shards`, in batches of 256."""
     parts = []

@@ -29,7 +29,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
+    "font.size": 10,
     "grid.color": _LINE,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -69,7 +69,7 @@ def _over_epochs(
     epochs: Sequence[Document], best_epoch: int, curves: Mapping[str, tuple[str, str]]
 ) -> tuple[Figure, Axes]:
     """Curves by the name of their figure in the history, each with label and colour."""
-    figure = Figure(figsize=(5, 3))
+    figure = Figure(figsize=(4.6, 2.9))
     axes: Axes = figure.subplots()
     numbers = [epoch["epoch"] for epoch in epochs]
     for name, (label, colour) in curves.items():
@@ -84,7 +84,7 @@ def _over_epochs(
 def reliability(bins: Sequence[Document]) -> str:
     """Accuracy against confidence, bin by bin, and below it how many predictions each bin holds."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5, 4))
+        figure = Figure(figsize=(4.6, 3.9))
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         lows = [b["low"] for b in bins]
         widths = [b["high"] - b["low"] for b in bins]
@@ -108,7 +108,7 @@ def seconds(steps: Mapping[str, float]) -> str:
     """How long each step took, the slowest on top."""
     slowest = sorted(steps.items(), key=lambda item: item[1])
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5, 0.7 + 0.4 * len(slowest)))
+        figure = Figure(figsize=(4.6, 0.6 + 0.4 * len(slowest)))
         axes = figure.subplots()
         bars = axes.barh([name for name, _ in slowest], [spent for _, spent in slowest], height=0.6, color=_GOOD)
         axes.bar_label(bars, [f"{spent:,.1f} s" for _, spent in slowest], padding=4)
@@ -121,12 +121,12 @@ def seconds(steps: Mapping[str, float]) -> str:
 
 
 def confusion(matrix: Sequence[Sequence[int]]) -> str:
-    """The matrix of many classes as a picture, where a cell is as dense as the root of its share of the row."""
+    """The matrix of many classes as a picture, where a cell is as dense as the cube root of its share of the row."""
     counts = np.array(matrix)
     pixels = np.zeros((*counts.shape, 4))
     pixels[:] = to_rgba(_BAD_PIXEL)
     pixels[np.diag_indices(len(counts))] = to_rgba(_GOOD_PIXEL)
-    pixels[:, :, 3] = np.sqrt(counts / counts.sum(axis=1, keepdims=True))
+    pixels[:, :, 3] = np.cbrt(counts / counts.sum(axis=1, keepdims=True))
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(7, 7))
         axes = figure.subplots()

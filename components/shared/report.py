@@ -68,8 +68,8 @@ def _template() -> jinja2.Template:
 
 
 def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Each count with the density of its cell in percent: the root of its share of the row, so that errors show."""
-    return [[(count, round(100 * (count / sum(row)) ** 0.5)) for count in row] for row in matrix]
+    """Each count with the density of its cell in percent: the cube root of its share of the row."""
+    return [[(count, round(100 * (count / sum(row)) ** (1 / 3))) for count in row] for row in matrix]
 
 
 def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
