@@ -4,12 +4,9 @@ Both programs take uint8 images of any batch size and return probabilities; norm
 """
 
 import json
-import logging
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -105,23 +102,31 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
     """Trace the classifier once, for a batch of any size, and write it in both formats."""
     say(STEP, "tracing")
     example = torch.zeros(2, *description["input"]["shape"][1:], dtype=torch.uint8)
-    program = torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    extra = {"description.json": json.dumps(description)}
-    torch.export.save(program, folder / "model.pt2", extra_files=extra)
+    sizes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(classifier, (example,), dynamic_shapes=sizes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it tells the paths of this machine
+    torch.export.save(
+        program, folder / "model.pt2", extra_files={"description.json": json.dumps(description, ensure_ascii=False)}
+    )
     say(STEP, "translating to ONNX")
-    with _quiet_exporter():
-        translated = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["probabilities"])
+    translated = torch.onnx.export(
+        program,
+        dynamic_shapes=sizes,
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamo=True,
+        verbose=False,
+    )
     assert translated is not None
     graph = translated.model_proto
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in description.items()}
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in description.items()
+    }
     onnx.helper.set_model_props(graph, texts)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save_model(graph, folder / "model.onnx")
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    yield
 
 
 def _load_onnx(path: Path, threads: int) -> Classify:

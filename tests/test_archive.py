@@ -1,5 +1,6 @@
 """Archives are read safely: what leads outside, is no plain file, is too much, or is broken is refused by name."""
 
+import gzip
 import os
 import tarfile
 import zipfile
@@ -185,6 +186,13 @@ def test_a_damaged_member_is_told_when_it_is_read(tmp_path: Path, suffix: str) -
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read as an archive"):
         unpacked(path)
+
+
+def test_the_checksum_is_read_behind_the_end_of_the_tar(tmp_path: Path) -> None:
+    packed = gzip.compress(tar_bytes(FILES, "w") + bytes(3 * archive.BLOCK))
+    (tmp_path / "x.tar.gz").write_bytes(packed[:-8] + bytes(4) + packed[-4:])
+    with pytest.raises(UserError, match="CRC check failed"):
+        unpacked(tmp_path / "x.tar.gz")
 
 
 def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from components.shared import fetch
 from components.shared.errors import UserError
 from components.shared.fetch import ATTEMPTS, MAX_WAIT_SECONDS, fetch_url
 
-BODY = bytes(range(256)) * 2000
+BODY = random.Random(0).randbytes(500_000)
 HALF = len(BODY) // 2
 
 
