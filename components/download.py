@@ -1,5 +1,6 @@
 """Source URI -> raw files, verified: the catalogue, https, folders and archives."""
 
+import os
 import re
 import shutil
 import tarfile
@@ -58,7 +59,7 @@ def _fetch(data: str, folder: Path) -> dict[str, Any]:
     if scheme in ("https", "http"):
         return _from_url(data, folder)
     if scheme == "file" or (not scheme and ("/" in data or Path(data).exists())):
-        return _from_path(Path(unquote(urlsplit(data).path) if scheme else data), folder)
+        return _from_path(_path_of(data) if scheme else Path(data), folder)
     if scheme:
         raise UserError(f"data={data} has the scheme {scheme}://, which is not known; give {ACCEPTED}")
     raise UserError(f"data={data} is no known data set; give {ACCEPTED}")
@@ -94,6 +95,13 @@ def _from_url(url: str, folder: Path) -> dict[str, Any]:
     archive = folder / f"download{''.join(s for s in SUFFIXES if name.lower().endswith(s))}"
     shutil.copyfile(path, archive)
     return _describe(archive, url, folder) | {"source_sha256": digest}
+
+
+def _path_of(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise UserError(f"data={uri} has a host, ? or #; give file:///path, with %3F for ? and %23 for #")
+    return Path(unquote(parts.path))
 
 
 def _from_path(path: Path, folder: Path) -> dict[str, Any]:
@@ -167,11 +175,15 @@ def _take_idx(place: Path, name: str, folder: Path) -> dict[str, Any]:
     for member in members(place):
         base = member.name.rpartition("/")[2]
         if IDX_NAME.fullmatch(base):
-            with member.open() as content, open(folder / base.replace(".idx", "-idx"), "wb") as copy:
+            path = folder / base.replace(".idx", "-idx")
+            if path.exists():
+                raise UserError(f"{name} holds {path.name} twice; give the folder or archive of one data set")
+            with member.open() as content, open(path, "wb") as copy:
                 shutil.copyfileobj(content, copy)
-    if place.parent == folder:
-        place.unlink()
-    return _describe_idx(folder, name, None)
+    found = _describe_idx(folder, name, None)
+    for extra in set(os.listdir(folder)) - set(found["files"]):  # the archive, and .gz twins of files
+        os.remove(folder / extra)
+    return found
 
 
 def _describe_idx(folder: Path, name: str, classes: tuple[str, ...] | None) -> dict[str, Any]:

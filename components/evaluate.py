@@ -175,8 +175,6 @@ def _mistakes(
 def _write_report(
     path: str | Path, document: Document, model: models.Model, seconds: float, mistakes: Sequence[Mistake]
 ) -> None:
-    page = render(
-        evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes
-    )
+    page = render(evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes)
     with new_file(path) as file:
         file.write(page.encode())

@@ -171,7 +171,9 @@ def _difference(name: str, found: NDArray[np.float32], eager: NDArray[np.float32
 
 def _latencies(program: Classify, data: Dataset) -> dict[str, float]:
     """The median microseconds of a call, by batch size."""
-    return {f"batch_{size}": _latency(program, np.zeros((size, *data.image_shape), np.uint8)) for size in LATENCY_BATCHES}
+    return {
+        f"batch_{size}": _latency(program, np.zeros((size, *data.image_shape), np.uint8)) for size in LATENCY_BATCHES
+    }
 
 
 def _latency(program: Classify, batch: Images) -> float:

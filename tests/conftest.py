@@ -28,3 +28,23 @@ def run_pipeline(tmp_path: Path) -> Runner:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the artifacts `dataset` and `model` of the digits, and `evaluation` and `report.html` of both."""
+    from components.evaluate import evaluate
+    from tests.trained_digits import write_dataset, write_model
+
+    folder = tmp_path_factory.mktemp("artifacts")
+    dataset, model = write_dataset(folder / "dataset"), write_model(folder / "model", folder / "dataset")
+    evaluate(
+        dataset=dataset,
+        model=model,
+        min_accuracy=0.5,
+        min_recall=0.1,
+        threads=1,
+        report=folder / "report.html",
+        evaluation=folder / "evaluation",
+    )
+    return folder

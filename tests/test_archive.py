@@ -68,6 +68,33 @@ def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a/", "a/1.png", "a/2.png", "b/", "b/1.png"]
 
 
+def test_a_linked_file_in_a_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"one")
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "1.png").symlink_to(tmp_path / "1.png")
+    assert unpacked(tmp_path / "pets") == {"1.png": b"one"}
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_to_no_file_in_a_folder_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / ".hidden").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "pets" / "cat").symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match="holds 'cat', a link to no file"):
+        names(tmp_path / "pets")
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    found = members(tmp_path)
+    assert next(found).name == "cat/"
+    (tmp_path / "dog").rmdir()
+    with pytest.raises(UserError, match=r"dog cannot be read \(No such file or directory\)"):
+        list(found)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_hidden_files_are_left_out(tmp_path: Path, suffix: str) -> None:
     hidden = {"__MACOSX/a/._1.png": b"", "a/.DS_Store": b"", ".git/x.png": b"", "./a/3.png": b"x"}
@@ -143,6 +170,29 @@ def test_a_member_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 299)
     with pytest.raises(UserError, match=r"holds 'a/1\.png' of 300 bytes; at most 299"):
         names(pack(tmp_path / f"x{suffix}", FILES))
+
+
+def test_too_much_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 302)
+    with pytest.raises(UserError, match=r"holds more than 302 bytes \(at 'a/2\.png'\); split it"):
+        names(pack(tmp_path / "x.zip", FILES))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, 1 << 30
+    (tmp_path / "x.tar").write_bytes(info.tobuf() + bytes(1024))
+    with pytest.raises(UserError, match="a header of 1,073,741,824 bytes"):
+        names(tmp_path / "x.tar")
+
+
+def test_an_endless_chain_of_headers_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 512
+    (tmp_path / "x.tar").write_bytes((info.tobuf() + b"12 a=123456\n".ljust(512, b"\0")) * 2000 + bytes(1024))
+    with pytest.raises(UserError, match="cannot be read as an archive"):
+        names(tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -166,6 +166,8 @@ def test_idx_files_are_taken_from_a_folder_or_archive(tmp_path: Path, suffix: st
         ("https://[", "data=https://\\[ is no address"),
         ("/no/such/folder", "data=/no/such/folder does not exist"),
         ("file:///no/such/folder", "data=/no/such/folder does not exist"),
+        ("file://host/pets", "data=file://host/pets has a host"),
+        ("file:///pets.zip#sha256=0", "data=file:///pets.zip#sha256=0 has a host, \\? or #; give file:///path"),
         ("http://example.com/a.zip", "is not https"),
         ("https://example.com/a.html", "ends in 'a.html', which is no archive"),
         ("  ", "data=   is not accepted|data= is not accepted"),
@@ -227,6 +229,22 @@ def test_images_without_labels_are_refused(tmp_path: Path) -> None:
     folder = idx_of(tmp_path / "idx", "train")
     (folder / "train-labels-idx1-ubyte").unlink()
     refused(folder, tmp_path, "has train-images-idx3-ubyte without train-labels-idx1-ubyte")
+
+
+def test_of_a_file_and_its_gzipped_twin_one_is_taken(tmp_path: Path) -> None:
+    folder = idx_of(tmp_path / "idx", "train")
+    for path in list(folder.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+    raw = get(folder, tmp_path)
+    assert raw.counts == {"train": 3}
+    assert sorted(os.listdir(raw.folder)) == ["raw.json", "train-images-idx3-ubyte", "train-labels-idx1-ubyte"]
+
+
+def test_a_folder_of_two_idx_sets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    for name in ("a", "b"):
+        idx_of(tmp_path / "both" / name, "train")
+    refused(tmp_path / "both", tmp_path, "both holds train-images-idx3-ubyte twice; give the folder or archive of one")
 
 
 def test_idx_files_without_train_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The members of a folder, a zip or a tar archive, read safely: nothing is ever extracted to the disk."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
@@ -19,11 +20,15 @@ from components.shared.errors import UserError
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBERS = 20_000_000
 MAX_MEMBER_BYTES = 16 * 2**30
+MAX_TOTAL_BYTES = 16 * 2**40
+MAX_HEADER_BYTES = 2**20  # tarfile holds a long name or a list of attributes in memory
+HEADERS = (b"x", b"g", b"X", b"L", b"K")  # the types of members that describe the next one
 MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can reach 1,032
 RATIO_FROM_BYTES = 64 * 2**20  # below that a high ratio does no harm
 BLOCK = 1 << 18
 OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+BROKEN += (NotImplementedError, RecursionError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -62,23 +67,29 @@ def _broken_is_an_error(path: Path) -> Iterator[None]:
         yield
     except BROKEN as error:
         raise UserError(f"{path} cannot be read as an archive ({error}); get it again") from None
-    except OSError as error:  # bz2 and gzip say so when their data is broken
-        if error.errno is not None:
+    except OSError as error:  # without a number from bz2 and gzip, EINVAL where a zip's offsets lead before its start
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(f"{path} cannot be read as an archive ({error}); get it again") from None
 
 
 def _folder_members(folder: Path) -> Iterator[Member]:
-    for where, folders, files in os.walk(folder):
-        folders.sort()
+    for where, folders, files in os.walk(folder, onerror=_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         base = Path(where)
         inside = "" if base == folder else base.relative_to(folder).as_posix() + "/"
         if inside:
             yield Member(inside, 0, True, _no_file)
-        for name in sorted(files):
+        for name in sorted(files) + folders:
             path = base / name
             if path.is_file():
                 yield Member(inside + name, path.stat().st_size, False, partial(_file, path))
+            elif path.is_symlink() and not name.startswith("."):
+                raise UserError(f"{folder} holds {inside + name!r}, a link to no file; put the files themselves there")
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it away")
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -88,7 +99,9 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 raise UserError(f"{path} holds the link {info.filename!r}; pack the file itself")
             if info.flag_bits & 1:
                 raise UserError(f"{path} holds {info.filename!r} encrypted; pack it without a password")
-            yield Member(info.filename, info.file_size, info.is_dir(), partial(_zip_file, path, archive, info))
+            yield Member(
+                info.filename, info.file_size, info.filename.endswith("/"), partial(_zip_file, path, archive, info)
+            )
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
@@ -110,11 +123,14 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the mark of the end
                 raise
             raise tarfile.ReadError(f"truncated, or damaged in a header: {error}") from None
+        if header.type in HEADERS and header.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes, at most {MAX_HEADER_BYTES:,}")
+        return header
 
 
 def _decompressed(path: Path) -> IO[bytes]:
@@ -149,6 +165,8 @@ def _limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
             raise UserError(f"{path} holds more than {MAX_MEMBERS:,} members; split it")
         if member.size > MAX_MEMBER_BYTES:
             raise UserError(f"{path} holds {member.name!r} of {member.size:,} bytes; at most {MAX_MEMBER_BYTES:,}")
+        if total > MAX_TOTAL_BYTES:
+            raise UserError(f"{path} holds more than {MAX_TOTAL_BYTES:,} bytes (at {member.name!r}); split it")
         if total > RATIO_FROM_BYTES and total / packed > MAX_RATIO:
             raise UserError(
                 f"{path} unpacks to more than {MAX_RATIO} times its size (at {member.name!r}): an archive bomb? "

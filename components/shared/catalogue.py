@@ -33,8 +33,6 @@ class File:
 class Mirror:
     """A place that has all files of a data set: below a base URL, in an npm package or in a Debian package.
 
-    Plain http is as good as https here, since every file is checked against its digest.
-
     `suffix` is what the place's names have more than ours: ".gz" files are decompressed on the way.
     """
 
@@ -87,7 +85,7 @@ CATALOGUE = {
             File("t10k-labels-idx1-ubyte", 10008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
         ),
         (
-            Mirror("web", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", suffix=".gz"),
+            Mirror("web", "https://storage.googleapis.com/tensorflow/tf-keras-datasets/", suffix=".gz"),
             Mirror(
                 "web",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",

@@ -45,9 +45,7 @@ def on_arrays(module: Callable[[Tensor], Tensor]) -> Classify:
     return classify
 
 
-def predict(
-    classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress
-) -> NDArray[np.float32]:
+def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress) -> NDArray[np.float32]:
     """The probabilities (float32, N x classes) of all images of `shards`, in batches of 256."""
     parts = []
     for images, _ in shards:

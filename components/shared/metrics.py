@@ -30,7 +30,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    images: int
     confidence: float
     accuracy: float
 
@@ -72,7 +72,7 @@ def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> li
         Bin(
             low=float(edges[place]),
             high=float(edges[place + 1]),
-            count=int(inside.sum()),
+            images=int(inside.sum()),
             confidence=float(confidence[inside].mean(dtype=np.float64)),
             accuracy=float(right[inside].mean()),
         )
@@ -82,11 +82,11 @@ def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> li
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """The mean distance of confidence from accuracy over the bins, weighted by their counts.
+    """The mean distance of confidence from accuracy over the bins, weighted by their sizes.
 
     Equation 3 of Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
     """
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / sum(b.count for b in bins)
+    return sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / sum(b.images for b in bins)
 
 
 def roc_curve(

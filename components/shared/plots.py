@@ -15,10 +15,16 @@ from components.shared.files import Document
 
 # Drawn in colours that nothing else has, which then give way to the page's variables.
 _INK, _LINE, _GOOD, _BAD, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-_THEME = {_INK: "var(--muted)", _LINE: "var(--line)", _GOOD: "var(--good)", _BAD: "var(--bad)", _SECOND: "var(--second)"}
+_THEME = {
+    _INK: "var(--muted)",
+    _LINE: "var(--line)",
+    _GOOD: "var(--good)",
+    _BAD: "var(--bad)",
+    _SECOND: "var(--second)",
+}
 _VALIDATION = ("validation", _GOOD)
 _GOOD_PIXEL, _BAD_PIXEL = "#2f81f7", "#e5534b"  # inside a bitmap, readable on both
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": _LINE,
     "axes.facecolor": "none",
@@ -88,7 +94,7 @@ def reliability(bins: Sequence[Document]) -> str:
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         lows = [b["low"] for b in bins]
         widths = [b["high"] - b["low"] for b in bins]
-        for axes, name in ((above, "accuracy"), (below, "count")):
+        for axes, name in ((above, "accuracy"), (below, "images")):
             axes.bar(lows, [b[name] for b in bins], width=widths, align="edge", color=_GOOD, edgecolor=_LINE)
         above.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1.2, label="perfectly calibrated")
         above.plot(

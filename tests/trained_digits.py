@@ -1,0 +1,64 @@
+"""A small dataset and a network trained on it by hand, for the tests of the steps after training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import cross_entropy
+
+from components.shared import models
+from components.shared.dataset import DatasetWriter, open_dataset
+from components.shared.transforms import normalise
+
+# Names as an unkind stranger would choose them.
+CLASSES = ["<script>alert(0)</script>", '"1"', "$2_$", "三", "{{ 4 }}", "5 " * 40, "</style>", "7\n7", "&amp;", "9"]
+SHARD_BYTES = 100 * 1024  # two shards of the test split
+
+
+def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int = 1) -> Path:
+    """As many of the ten digits as there are classes, enlarged to 32 x 32: the last 150 of them to test."""
+    pixels, labels = load_digits(n_class=len(classes), return_X_y=True)
+    images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(4, 2).repeat(4, 3).repeat(channels, 1)
+    places = {"train": slice(0, -200), "val": slice(-200, -150), "test": slice(-150, None)}
+    counts = {name: len(labels[place]) for name, place in places.items()}
+    shape = (channels, 32, 32)
+    folder.mkdir()
+    writer = DatasetWriter(folder, classes=classes, image_shape=shape, counts=counts, shard_bytes=SHARD_BYTES)
+    for name, place in places.items():
+        writer.append(name, images[place], labels[place].astype(np.int64))
+    writer.finish(name="<b>digits</b>", seconds={"download": 0.5, "preprocess": 1.5})
+    return folder
+
+
+def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
+    """LeNet-5 after some epochs of plain gradient descent; its history is made up."""
+    data = open_dataset(dataset)
+    facts: dict[str, Any] = {name: data.document[name] for name in ("classes", "image_shape", "mean", "std")}
+    architecture = {"name": "lenet5", "num_classes": len(data.classes), "image_shape": facts["image_shape"]}
+    settings = {"activation": "relu", "pooling": "max", "bias": True}
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = models.build({**architecture, **settings})
+    images, labels = map(torch.from_numpy, data.load("train"))
+    pixels = normalise(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+    for _ in range(epochs):
+        for batch, target in zip(pixels.split(32), labels.split(32), strict=True):
+            network.zero_grad()
+            cross_entropy(network(batch), target).backward()
+            for weights in network.parameters():
+                assert weights.grad is not None
+                weights.data -= 0.1 * weights.grad  # torch.optim would take seconds to import
+    figures = {"learning_rate": 0.003, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
+    history = [{"epoch": n, **figures, "seconds": 1.0, "images_per_second": 1.0} for n in range(1, epochs + 1)]
+    trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
+    folder.mkdir()
+    models.save(
+        folder,
+        network,
+        {"architecture": {**architecture, **settings}, **facts, **trained},
+        {"epochs": history, "best_epoch": epochs, "seconds": {**data.document["seconds"], "train": 4.0}},
+    )
+    return folder
