@@ -245,6 +245,28 @@ def test_the_checksum_is_read_behind_the_end_of_the_tar(tmp_path: Path) -> None:
         unpacked(tmp_path / "x.tar.gz")
 
 
+def test_a_zip_whose_names_are_damaged_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.zip", {"é.png": b"x"})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xc3x"))
+    with pytest.raises(UserError, match="cannot be read as an archive"):
+        names(path)
+
+
+def test_a_zip_whose_members_begin_before_the_file_is_refused(tmp_path: Path) -> None:
+    content = bytearray(pack(tmp_path / "x.zip", FILES).read_bytes())
+    offset_of_directory = content.index(b"PK\5\6") + 16
+    content[offset_of_directory] += 2
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as an archive"):
+        unpacked(tmp_path / "x.zip")
+
+
+def test_a_zip_member_without_a_name_is_left_out(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.zip", {**FILES, "nameless": b""})
+    path.write_bytes(path.read_bytes().replace(b"nameless", bytes(8)))
+    assert names(path) == list(FILES)
+
+
 def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     os.makedirs(os.fsencode(tmp_path) + b"/x/caf\xe9")
     with pytest.raises(UserError, match="no UTF-8; rename it"):

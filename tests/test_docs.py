@@ -1,5 +1,6 @@
 """The README, held to what the code does."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -19,13 +20,19 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def test_every_make_command_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))
     assert {"run", "test"} <= named <= targets
 
 
 @pytest.mark.parametrize("arguments", re.findall(r'make run ARGS="([^"]*)"', README))
 def test_every_run_of_the_readme_has_parameters_that_are_accepted(arguments: str) -> None:
     parse_parameters(pipeline.training, shlex.split(arguments))
+
+
+def test_the_accurate_settings_are_those_that_were_measured() -> None:
+    (settings,) = re.findall(r"^ACCURATE.*?= (\{.*?^\})", (ROOT / "bench" / "training.py").read_text(), re.M | re.S)
+    words = [f"{name}={value}" for name, value in ast.literal_eval(settings).items()]
+    assert f'make run ARGS="{" ".join(words)}"' in README
 
 
 def test_the_parameter_table_is_the_signature() -> None:
@@ -41,9 +48,10 @@ def test_the_tree_names_what_is_there() -> None:
     names = [line.split()[0] for line in tree.splitlines() if not line.startswith(" ")]
     for name in names:
         assert (ROOT / name).exists(), name
-    inside = re.findall(r"^  (\S+)", tree, re.M)
-    for name in inside:
-        assert [p for p in (ROOT / "components").rglob(name.rstrip("/")) or (ROOT / "runner").rglob(name)], name
+    parent = ""
+    for folder, name in re.findall(r"^(\w+)/ .*$|^  (\S+)", tree, re.M):
+        parent = folder or parent
+        assert (ROOT / parent / name).exists(), f"{parent}/{name}"
 
 
 def test_every_field_of_the_summary_is_described(tmp_path: Path) -> None:

@@ -27,8 +27,16 @@ MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can r
 RATIO_FROM_BYTES = 64 * 2**20  # below that a high ratio does no harm
 BLOCK = 1 << 18
 OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
-BROKEN += (NotImplementedError, RecursionError, UnicodeDecodeError)
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RecursionError,
+    UnicodeDecodeError,
+)
 
 
 @dataclass(frozen=True)

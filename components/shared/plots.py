@@ -134,7 +134,7 @@ def confusion(matrix: Sequence[Sequence[int]]) -> str:
     pixels[np.diag_indices(len(counts))] = to_rgba(_GOOD_PIXEL)
     pixels[:, :, 3] = np.cbrt(counts / counts.sum(axis=1, keepdims=True))
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7, 7))
+        figure = Figure(figsize=(5.5, 5.5))
         axes = figure.subplots()
         axes.imshow(pixels, interpolation="nearest")
         axes.grid(visible=False)
