@@ -87,6 +87,10 @@ def test_a_saved_model_gives_the_same_logits_when_loaded(tmp_path: Path) -> None
     assert (model.mean.tolist(), model.std.tolist()) == (pytest.approx([0.1]), pytest.approx([0.3]))
 
 
+def test_weights_are_as_readable_as_their_document(saved: Path) -> None:
+    assert (saved / "model.safetensors").stat().st_mode == (saved / "model.json").stat().st_mode
+
+
 @pytest.mark.parametrize("name", ["model.json", "history.json", "model.safetensors"])
 def test_a_folder_without_one_of_its_files_is_refused(saved: Path, name: str) -> None:
     (saved / name).unlink()

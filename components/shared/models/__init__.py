@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from components.shared.errors import UserError
-from components.shared.files import Document, read_json, sha256_file, sha256_json, write_json
+from components.shared.files import Document, new_file, read_json, sha256_file, sha256_json, write_json
 from components.shared.models.lenet import LeNet5
 
 FORMAT = "torch2kubeflow/model"
@@ -77,7 +78,8 @@ def save(folder: Path, model: nn.Module, document: Document, history: Document) 
     """Write weights, `history.json` and, last, `model.json`, to which formats and the weights' digest are added."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path = folder / "model.safetensors"
-    save_file(weights, path)
+    with new_file(path) as file:  # safetensors' own writer makes files that only their owner can read
+        file.write(safetensors_bytes(weights))
     write_json(folder / "history.json", {"format": HISTORY_FORMAT, **history})
     whole = {"format": FORMAT, **document, "weights_sha256": sha256_file(path)}
     write_json(folder / "model.json", {**whole, "checksum": sha256_json(whole)})
