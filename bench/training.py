@@ -3,7 +3,7 @@
 python bench/training.py                              # all three parts: hours
 python bench/training.py --part defaults --seeds 5    # the pipeline's defaults
 python bench/training.py --part accurate              # the settings ACCURATE below
-python bench/training.py --part baseline              # seconds to 99 %: the defaults and the plain recipe, in turn
+python bench/training.py --part baseline              # seconds to 99 %: QUICK below and the plain recipe, in turn
 
 The plain recipe is the MNIST example of the PyTorch project: its network, torchvision's dataset with per-image
 transforms through a DataLoader, batches of 64, Adadelta. Our settings were chosen on the validation split. Each part
@@ -44,6 +44,8 @@ ACCURATE: dict[str, Any] = {
     "shear": 0.2,
     "ema_decay": 0.998,
 }
+# What to change of the defaults to be at 99 % soonest: every seed's validation accuracy is above it.
+QUICK: dict[str, Any] = {"epochs": 2}
 TARGET = 0.99
 EXAMPLE_EPOCHS = 14
 
@@ -94,8 +96,8 @@ def _test_accuracy(data: Dataset, model: models.Model) -> float:
 
 
 def _side_by_side(data: Dataset, scratch: Path, seed: int) -> Run:
-    """The defaults and then the plain recipe until its test accuracy is TARGET, evaluated after each epoch."""
-    ours = _ours(data, scratch, seed, {})
+    """QUICK, and then the plain recipe until its test accuracy is TARGET, evaluated after each epoch."""
+    ours = _ours(data, scratch, seed, QUICK)
     torch.manual_seed(seed)
     transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
     train_set, test_set = torchvision_mnist(data, scratch, transform)

@@ -74,9 +74,17 @@ class Record:
         return self.folder / "kfp.log"
 
     @property
+    def mistake(self) -> str | None:
+        """What the user can mend of the failed step's error, in one line; None where it is our fault."""
+        found = MENDABLE.match(self.tail[-1]) if self.failed and self.tail else None
+        if not found:
+            return None
+        return found["said"] or f"{found['space']}; make room, or give another folder with --runs"
+
+    @property
     def error(self) -> str | None:
         """The failed step's error in one line; None where no step failed."""
-        return self.tail[-1] if self.failed and self.tail else None
+        return (self.mistake or self.tail[-1]) if self.failed and self.tail else None
 
     def run_step(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step as a child process, showing its progress; return its exit code."""
@@ -224,11 +232,9 @@ def _link(link: Path, target: Path) -> None:
 
 def _explain(record: Record) -> int:
     """Say on stderr why the run failed, and return the exit code: 2 where the user can mend it."""
-    found = MENDABLE.match(record.error or "")
-    if not found:
-        print("\n".join(record.tail), file=sys.stderr)
-        print(f"error: {record.failed} failed; all of its output is in {record.log}", file=sys.stderr)
-        return 1
-    reason = found["said"] or f"{found['space']}; make room, or give another folder with --runs"
-    print(f"error: {record.failed}: {reason}", file=sys.stderr)
-    return 2
+    if record.mistake:
+        print(f"error: {record.failed}: {record.mistake}", file=sys.stderr)
+        return 2
+    print("\n".join(record.tail), file=sys.stderr)
+    print(f"error: {record.failed} failed; all of its output is in {record.log}", file=sys.stderr)
+    return 1

@@ -3,13 +3,22 @@
 import os
 from pathlib import Path
 
+from components.shared.errors import UserError
 from components.shared.files import sha256_file
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/torch2kubeflow`, by default in `~/.cache` (XDG Base Directory Specification); it exists."""
+    """`$XDG_CACHE_HOME/torch2kubeflow`, by default in `~/.cache` (XDG Base Directory Specification), made if need be.
+
+    UserError where it cannot be made, as in a pod without a home.
+    """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch2kubeflow"
-    (folder / "sha256").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "sha256").mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a folder of yours"
+        ) from None
     return folder
 
 
