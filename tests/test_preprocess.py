@@ -296,7 +296,7 @@ print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read()
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path):
     peaks = []
-    for count in (100_000, 250_000):
+    for count in (50_000, 400_000):
         folder = tmp_path / str(count)
         folder.mkdir()
         write_idx(folder / "source", "train", noise(count, 28), np.arange(count) % 10)
@@ -305,7 +305,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         peaks.append(int(ran.stdout.split()[-1]))
         shutil.rmtree(folder)
-    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 1.3 * peaks[0]  # 64 bytes kept for each image would be seen; the peak itself varies by 10 %
 
 
 @contextlib.contextmanager
