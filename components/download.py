@@ -92,9 +92,7 @@ def _from_url(url: str, folder: Path) -> dict[str, Any]:
         raise UserError(f"data={url} ends in {name!r}, which is no archive; give one of {', '.join(SUFFIXES)}")
     path, digest = fetch_url(url)
     say(STEP, f"{name} sha256={digest}")
-    archive = folder / f"download{''.join(s for s in SUFFIXES if name.lower().endswith(s))}"
-    shutil.copyfile(path, archive)
-    return _describe(archive, url, folder) | {"source_sha256": digest}
+    return _describe(_keep(path, name, folder), url, folder) | {"source_sha256": digest}
 
 
 def _path_of(uri: str) -> Path:
@@ -111,9 +109,14 @@ def _from_path(path: Path, folder: Path) -> dict[str, Any]:
         return _describe(path, str(path), folder)
     if not is_archive(path):
         raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")
-    copy = folder / f"download{''.join(s for s in SUFFIXES if path.name.lower().endswith(s))}"
-    shutil.copyfile(path, copy)
-    return _describe(copy, str(path), folder)
+    return _describe(_keep(path, path.name, folder), str(path), folder)
+
+
+def _keep(archive: Path, name: str, folder: Path) -> Path:
+    """Copy an archive called `name` into `folder`, under a name of ours with the suffix that tells its kind."""
+    copy = folder / f"download{''.join(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))}"
+    shutil.copyfile(archive, copy)
+    return copy
 
 
 def _describe(place: Path, source: str, folder: Path) -> dict[str, Any]:

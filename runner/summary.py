@@ -15,8 +15,8 @@ def collect(
 ) -> Document:
     """The summary of the run in `folder`; every path in it is relative to that folder."""
     artifacts = _artifacts(folder)
-    dataset = _read(folder, artifacts, "dataset", "dataset")
-    evaluation = _read(folder, artifacts, "evaluation", "evaluation")
+    dataset = _read(folder, artifacts, "dataset")
+    evaluation = _read(folder, artifacts, "evaluation")
     return {
         "format": FORMAT,
         "pipeline": PIPELINE,
@@ -46,6 +46,7 @@ def _artifacts(folder: Path) -> dict[str, str]:
     return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
 
 
-def _read(folder: Path, artifacts: dict[str, str], name: str, kind: str) -> Document | None:
+def _read(folder: Path, artifacts: dict[str, str], name: str) -> Document | None:
+    """The document of the artifact `name`; None where the run did not reach it."""
     path = artifacts.get(name)
-    return read_json(folder / path / f"{kind}.json", f"torch2kubeflow/{kind}") if path else None
+    return read_json(folder / path / f"{name}.json", f"torch2kubeflow/{name}") if path else None
