@@ -1,4 +1,4 @@
-"""The training pipeline: download, preprocess, train, evaluate and, where the verdict is good, export.
+"""The training pipeline: resolve, download, preprocess, train, evaluate and, where the verdict is good, export.
 
 python pipeline.py local data=mnist epochs=3     # compile it and run it on this machine
 python pipeline.py compile                       # write build/pipeline.yaml for the Kubeflow UI
@@ -64,7 +64,34 @@ def training(
         seed: Seed of the split, the initial weights, the order of the images and the augmentation.
         threads: CPU threads of PyTorch; 0 takes what the CPU quota allows. Another number gives slightly other weights.
     """
-    raw = steps.download(data=data)
+    resolved = steps.resolve(
+        data=data,
+        image_size=image_size,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        max_bad_images=max_bad_images,
+        activation=activation,
+        pooling=pooling,
+        bias=bias,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        epochs=epochs,
+        label_smoothing=label_smoothing,
+        rotation=rotation,
+        shift=shift,
+        scale=scale,
+        shear=shear,
+        ema_decay=ema_decay,
+        patience=patience,
+        min_accuracy=min_accuracy,
+        min_recall=min_recall,
+        seed=seed,
+        threads=threads,
+    )
+    resolved.set_caching_options(False)
+    raw = steps.download(data=data, version=resolved.output)
     prepared = steps.preprocess(
         raw=raw.outputs["raw"],
         image_size=image_size,

@@ -10,6 +10,7 @@ from torchvision.datasets import MNIST
 
 from components.download import download
 from components.preprocess import preprocess
+from components.resolve import resolve
 from components.shared.dataset import Dataset, open_dataset
 from pipeline import training
 
@@ -22,7 +23,7 @@ def defaults() -> dict[str, Any]:
 def prepare(scratch: Path) -> Dataset:
     """Download MNIST and prepare it in `scratch` with the pipeline's defaults."""
     names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed")
-    download(data="mnist", raw=str(scratch / "raw"))
+    download(data="mnist", version=resolve(data="mnist"), raw=str(scratch / "raw"))
     settings = defaults()
     preprocess(raw=str(scratch / "raw"), dataset=str(scratch / "dataset"), **{name: settings[name] for name in names})
     return open_dataset(scratch / "dataset")

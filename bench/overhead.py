@@ -17,6 +17,7 @@ from measure import ROOT, median, write_result
 
 SETTINGS = ("data=digits", "epochs=1", "min_accuracy=0", "min_recall=0")
 INPUTS = {
+    "resolve": (),
     "download": (),
     "preprocess": ("raw",),
     "train": ("dataset",),
@@ -24,17 +25,19 @@ INPUTS = {
     "export": ("dataset", "model", "evaluation"),
 }
 OUTPUTS = {
+    "resolve": (),
     "download": ("raw",),
     "preprocess": ("dataset",),
     "train": ("model",),
-    "evaluate": ("report", "evaluation"),
+    "evaluate": ("metrics", "classification", "report", "evaluation"),
     "export": ("package",),
 }
 ALONE = """
 import importlib, inspect, json, sys
 step, arguments = json.loads(sys.argv[1])
 function = getattr(importlib.import_module(f"components.{step}"), step)
-function(**{name: arguments[name] for name in inspect.signature(function).parameters})
+wanted = inspect.signature(function).parameters
+function(**{name: value for name, value in arguments.items() if name in wanted or step == "resolve"})
 """
 
 
@@ -67,7 +70,7 @@ def _steps(scratch: Path) -> dict[str, dict[str, float]]:
 
 
 def _pipeline(runs: Path, *words: str) -> tuple[Path, dict[str, Any]]:
-    command = [sys.executable, "pipeline.py", "local", "--runs", str(runs), *words]
+    command = [sys.executable, "pipeline.py", "local", "--no-cache", "--runs", str(runs), *words]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     folder = runs / "latest"
     return folder.resolve(), json.loads((folder / "summary.json").read_text())
@@ -77,7 +80,9 @@ def _alone(step: str, folder: Path, summary: dict[str, Any], scratch: Path) -> f
     inputs = {name: str(folder / summary["artifacts"][name]) for name in INPUTS[step]}
     outputs = {name: str(scratch / "alone" / name) for name in OUTPUTS[step]}
     (scratch / "alone").mkdir(exist_ok=True)
-    arguments = json.dumps([step, {**summary["parameters"], **inputs, **outputs}])
+    version = json.loads((folder / summary["artifacts"]["raw"] / "raw.json").read_text())["version"]
+    given = summary["parameters"] | ({"version": version} if step == "download" else {})
+    arguments = json.dumps([step, {**given, **inputs, **outputs}])
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", ALONE, arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return round(time.monotonic() - started, 3)
@@ -85,7 +90,7 @@ def _alone(step: str, folder: Path, summary: dict[str, Any], scratch: Path) -> f
 
 def _make_run() -> dict[str, Any]:
     started = time.monotonic()
-    subprocess.run(["make", "-s", "run"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["make", "-s", "run", "ARGS=--no-cache"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     wall = round(time.monotonic() - started, 2)
     summary = json.loads((ROOT / "runs" / "latest" / "summary.json").read_text())
     return {"wall_seconds": wall, "test_accuracy": summary["test_accuracy"], "steps": summary["steps"]}

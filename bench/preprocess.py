@@ -22,7 +22,12 @@ RUNS = 5
 BLOCK = 10_000
 BYTES_PER_IMAGE = 3_700  # source, its copy in the raw artifact, spool and shards
 
-DOWNLOAD = "import sys; from components.download import download; download(data=sys.argv[1], raw=sys.argv[2])"
+DOWNLOAD = """
+import sys
+from components.download import download
+from components.resolve import resolve
+download(data=sys.argv[1], version=resolve(data=sys.argv[1]), raw=sys.argv[2])
+"""
 PREPROCESS = """
 import sys
 from components.preprocess import preprocess

@@ -44,8 +44,16 @@ ACCURATE: dict[str, Any] = {
     "shear": 0.2,
     "ema_decay": 0.998,
 }
-# What to change of the defaults to be at 99 % soonest: over five seeds the median validation accuracy is 99.13 %.
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 96, "shift": 0.0, "label_smoothing": 0.1}
+# What to change of the defaults to be at 99 % soonest: every one of five seeds' validation accuracy is above it.
+QUICK: dict[str, Any] = {
+    "epochs": 1,
+    "learning_rate": 0.025,
+    "weight_decay": 0.1,
+    "batch_size": 128,
+    "label_smoothing": 0.2,
+    "shift": 0.0,
+    "ema_decay": 0.985,
+}
 TARGET = 0.99
 EXAMPLE_EPOCHS = 14
 

@@ -1,5 +1,6 @@
 """The steps of the pipeline, in the order in which they run, and what each hands on.
 
+resolve     source URI and all parameters -> the data's version, on which all caching hangs
 download    source URI -> raw files, verified (`raw.json` and a few large files)
 preprocess  raw files -> prepared dataset (`dataset.json` and uint8 shards)
 train       prepared dataset -> model (`model.json`, `model.safetensors`, `history.json`)

@@ -6,13 +6,14 @@ import shutil
 import tarfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from components.shared.archive import SUFFIXES, Member, is_archive, members
+from components.shared.archive import SUFFIXES, Member, members
 from components.shared.catalogue import CATALOGUE, DIGITS
 from components.shared.errors import UserError
 from components.shared.fetch import STEP, fetch_url
@@ -20,52 +21,34 @@ from components.shared.files import Document, new_folder
 from components.shared.idx import open_idx, write_idx
 from components.shared.layout import NO_SPLITS, find_layout, is_picture
 from components.shared.mirrors import fetch_entry
-from components.shared.parameters import check
 from components.shared.progress import Progress, say
 from components.shared.raw import MAX_PICTURE_BYTES, write_raw
+from components.shared.source import find_source, version_of
 
-NAMES = (*CATALOGUE, "digits")
-ACCEPTED = f"{', '.join(NAMES)}, https://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
 IDX_NAME = re.compile(r"(train|val|t10k|test)-(images[.-]idx3|labels[.-]idx1)-ubyte(\.gz)?")
 IDX_SPLITS = {"train": "train", "val": "val", "t10k": "test", "test": "test"}
 IDX_BLOCK = 1 << 16
 SHARD_BYTES = 256 * 2**20
 
 
-def download(*, data: str, raw: str) -> None:
+def download(*, data: str, version: str, raw: str) -> None:
     """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
 
-    UserError where the name, scheme or folder is unknown, no mirror can be used, a digest differs, an archive is not
-    safe, or the data is no classification set.
+    `version` is what resolve found. UserError where the name, scheme or folder is unknown, no mirror can be used, a
+    digest differs, an archive is not safe, the data is no classification set, or it is of another version by now.
     """
-    check(data=data)
     started = time.monotonic()
+    source = find_source(data)
     with new_folder(raw) as folder:
-        found = _fetch(data, folder)
+        found = _FETCH[source.kind](source.place, folder)
+        present = found.pop("version", None) or version_of(source)
+        if present != version:
+            raise UserError(f"data={data} was {version} when the run began and is {present} now; run it again")
         say(STEP, f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
-        write_raw(folder, source=data, seconds=round(time.monotonic() - started, 3), **found)
+        write_raw(folder, source=data, version=version, seconds=round(time.monotonic() - started, 3), **found)
 
 
-def _fetch(data: str, folder: Path) -> dict[str, Any]:
-    """Bring the files into `folder`; everything that `raw.json` says of them."""
-    try:
-        scheme = urlsplit(data).scheme
-    except ValueError as error:
-        raise UserError(f"data={data} is no address ({error}); give {ACCEPTED}") from None
-    if data == "digits":
-        return _digits(folder)
-    if data in CATALOGUE:
-        return _from_catalogue(data, folder)
-    if scheme in ("https", "http"):
-        return _from_url(data, folder)
-    if scheme == "file" or (not scheme and ("/" in data or Path(data).exists())):
-        return _from_path(_path_of(data) if scheme else Path(data), folder)
-    if scheme:
-        raise UserError(f"data={data} has the scheme {scheme}://, which is not known; give {ACCEPTED}")
-    raise UserError(f"data={data} is no known data set; give {ACCEPTED}")
-
-
-def _digits(folder: Path) -> dict[str, Any]:
+def _digits(_: str, folder: Path) -> dict[str, Any]:
     """The 8 x 8 digits of scikit-learn (Alpaydin and Kaynak 1998), their 0..16 scaled to 0..255."""
     from sklearn.datasets import load_digits  # a second to import, and of use here only
 
@@ -88,28 +71,22 @@ def _from_catalogue(name: str, folder: Path) -> dict[str, Any]:
 
 def _from_url(url: str, folder: Path) -> dict[str, Any]:
     name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
-    if not is_archive(Path(name)):
-        raise UserError(f"data={url} ends in {name!r}, which is no archive; give one of {', '.join(SUFFIXES)}")
-    path, digest = fetch_url(url)
+    path, digest, version = fetch_url(url)
     say(STEP, f"{name} sha256={digest}")
-    return _describe(_keep(path, name, folder), url, folder) | {"source_sha256": digest}
+    return _describe(_keep(path, name, folder), url, folder) | {"source_sha256": digest, "version": version}
 
 
-def _path_of(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-        raise UserError(f"data={uri} has a host, ? or #; give file:///path, with %3F for ? and %23 for #")
-    return Path(unquote(parts.path))
+def _from_path(place: str, folder: Path) -> dict[str, Any]:
+    path = Path(place)
+    return _describe(path if path.is_dir() else _keep(path, path.name, folder), place, folder)
 
 
-def _from_path(path: Path, folder: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UserError(f"data={path} does not exist; give a folder, or an archive ({', '.join(SUFFIXES)})")
-    if path.is_dir():
-        return _describe(path, str(path), folder)
-    if not is_archive(path):
-        raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")
-    return _describe(_keep(path, path.name, folder), str(path), folder)
+_FETCH: dict[str, Callable[[str, Path], dict[str, Any]]] = {
+    "digits": _digits,
+    "catalogue": _from_catalogue,
+    "url": _from_url,
+    "path": _from_path,
+}
 
 
 def _keep(archive: Path, name: str, folder: Path) -> Path:

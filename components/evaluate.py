@@ -12,12 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.shared import metrics, models
+from components.shared import models
 from components.shared.classifier import Classifier, on_arrays, predict
 from components.shared.cpu import cpu_count
 from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import Document, new_file, new_folder, write_json
+from components.shared.metrics import (
+    class_scores,
+    confusion_matrix,
+    expected_calibration_error,
+    log_loss,
+    reliability,
+    roc_curve,
+    wilson_interval,
+)
 from components.shared.parameters import check
 from components.shared.progress import Progress, say
 from components.shared.report import Mistake, render
@@ -54,13 +63,16 @@ def evaluate(
     min_accuracy: float,
     min_recall: float,
     threads: int,
+    metrics: str | Path,
+    classification: str | Path,
     report: str | Path,
     evaluation: str | Path,
 ) -> Evaluation:
     """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
 
-    The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. UserError where a
-    parameter is out of range or the model was trained on another dataset.
+    The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
+    is also written to the JSON files `metrics` and `classification`. UserError where a parameter is out of range or the
+    model was trained on another dataset.
     """
     started = time.monotonic()
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads)
@@ -85,13 +97,16 @@ def evaluate(
         document["seconds"] = {**trained.history["seconds"], STEP: time.monotonic() - started}
         write_json(folder / "evaluation.json", document)
     say(STEP, f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
-    return Evaluation(
+    result = Evaluation(
         accepted=document["accepted"],
         metrics={name: document[name] for name in SHOWN},
         classes=data.classes,
         confusion_matrix=document["confusion_matrix"],
-        roc_curve=metrics.roc_curve(labels, probabilities),
+        roc_curve=roc_curve(labels, probabilities),
     )
+    write_json(metrics, result.metrics)
+    write_json(classification, {name: getattr(result, name) for name in ("classes", "confusion_matrix", "roc_curve")})
+    return result
 
 
 def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model]:
@@ -108,10 +123,10 @@ def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequen
     """All figures, as JSON takes them."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = predicted == labels
-    low, high = metrics.wilson_interval(int(right.sum()), len(labels))
-    scores = metrics.class_scores(labels, predicted, len(classes))
-    bins = metrics.reliability(confidence, right)
-    matrix = metrics.confusion_matrix(labels, predicted, len(classes))
+    low, high = wilson_interval(int(right.sum()), len(labels))
+    scores = class_scores(labels, predicted, len(classes))
+    bins = reliability(confidence, right)
+    matrix = confusion_matrix(labels, predicted, len(classes))
     columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
     return {
         "images": len(labels),
@@ -120,8 +135,8 @@ def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequen
         "accuracy_high": high,
         "weakest_recall": float(scores.recall.min()),
         "macro_f1": float(scores.f1.mean()),
-        "log_loss": metrics.log_loss(labels, probabilities),
-        "expected_calibration_error": metrics.expected_calibration_error(bins),
+        "log_loss": log_loss(labels, probabilities),
+        "expected_calibration_error": expected_calibration_error(bins),
         "classes": list(classes),
         "per_class": [dict(zip(("class", "images", *scores._fields), column, strict=True)) for column in columns],
         "confusion_matrix": matrix.tolist(),

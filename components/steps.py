@@ -11,11 +11,45 @@ TORCH_IMAGE = f"torch2kubeflow/torch:{code_version()}"
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def download(data: str, raw: Output[Artifact]) -> None:
+def resolve(
+    data: str,
+    image_size: int,
+    val_fraction: float,
+    test_fraction: float,
+    max_bad_images: int,
+    activation: str,
+    pooling: str,
+    bias: bool,
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: int,
+    epochs: int,
+    label_smoothing: float,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    ema_decay: float,
+    patience: int,
+    min_accuracy: float,
+    min_recall: float,
+    seed: int,
+    threads: int,
+) -> str:
+    """Check every parameter of the run, and find the version of the data set."""
+    parameters = dict(locals())
+    from components import resolve
+
+    return resolve.resolve(**parameters)
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def download(data: str, version: str, raw: Output[Artifact]) -> None:
     """Fetch the raw files of a data set and verify them."""
     from components import download
 
-    download.download(data=data, raw=raw.path)
+    download.download(data=data, version=version, raw=raw.path)
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
@@ -111,6 +145,8 @@ def evaluate(
         min_accuracy=min_accuracy,
         min_recall=min_recall,
         threads=threads,
+        metrics=metrics.path,
+        classification=classification.path,
         report=report.path,
         evaluation=evaluation.path,
     )

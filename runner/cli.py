@@ -82,7 +82,7 @@ def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
         return 0
     parameters = parse_parameters(pipeline, arguments.parameters)
     package = compile_pipeline(pipeline, ROOT / "build" / "pipeline.yaml")
-    return local.run(package, parameters, arguments.runs)
+    return local.run(package, parameters, arguments.runs, caching=not arguments.no_cache)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("local", help="compile the pipeline and run it on this machine")
     run.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
     run.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where runs are kept")
+    run.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
     compiling = verbs.add_parser("compile", help="write the compiled pipeline for the Kubeflow UI")
     compiling.add_argument("--output", type=Path, default=ROOT / "build" / "pipeline.yaml", metavar="FILE")
     return parser

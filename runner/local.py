@@ -15,26 +15,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+from unittest import mock
 
 import kfp.components
 import kfp.local
-from kfp.local import status, subprocess_task_handler
+from kfp.dsl import Artifact
+from kfp.local import cache, status, subprocess_task_handler
 
 from components.shared.errors import UserError
-from components.shared.files import write_json
+from components.shared.files import sha256_json, write_json
 from runner import summary
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("download", "preprocess", "train", "evaluate", "export")
+STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export")
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"report": "report.html", "model": "model", "package": "package"}
 # The last line of a step's traceback tells whether the user can mend it.
 MENDABLE = re.compile(r"^(?:[\w.]+\.)?UserError: (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)")
 
 
-def run(package: Path, parameters: dict[str, Any], runs: Path) -> int:
-    """Run the compiled pipeline `package`, leave `runs/<run-id>/` behind, and return the exit code."""
+def run(package: Path, parameters: dict[str, Any], runs: Path, *, caching: bool) -> int:
+    """Run the compiled pipeline `package`, leave `runs/<run-id>/` behind, and return the exit code.
+
+    With `caching`, a step that an earlier run did with the same inputs and code is not done again.
+    """
     runs.mkdir(parents=True, exist_ok=True)
     with _lock(runs):
         folder = _new_run(runs)
@@ -42,10 +47,12 @@ def run(package: Path, parameters: dict[str, Any], runs: Path) -> int:
         started = time.time()
         state = "interrupted"
         try:
-            state = "done" if _execute(package, parameters, record) else "failed"
+            state = (
+                "done" if _execute(package, parameters, record, _cache_folder(runs) if caching else None) else "failed"
+            )
         finally:
             _tidy(folder)
-            document = summary.collect(folder, started, state, parameters, record.steps, record.error)
+            document = summary.collect(folder, started, state, parameters, record.steps, record.cached, record.error)
             write_json(folder / "summary.json", document)
             for name in SHORTCUTS.keys() & document["artifacts"].keys():
                 _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
@@ -65,6 +72,7 @@ class Record:
     steps: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {name: {"state": "skipped", "seconds": 0.0} for name in STEPS}
     )
+    cached: dict[str, Path] = field(default_factory=dict)  # artifacts of earlier runs, by name
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     failed: str | None = None
 
@@ -102,6 +110,13 @@ class Record:
             self.failed = name
         return code
 
+    def reuse(self, artifacts: list[Artifact]) -> None:
+        """Note a step whose artifacts an earlier run has made."""
+        for artifact in artifacts:
+            path = Path(artifact.uri)
+            self.cached[path.name] = path
+            self.steps[path.parent.name]["state"] = "cached"
+
     def _stream(self, command: list[str], environment: dict[str, str]) -> int:
         child = subprocess.Popen(
             command,
@@ -122,9 +137,9 @@ class Record:
             return child.wait()
 
 
-def _execute(package: Path, parameters: dict[str, Any], record: Record) -> bool:
+def _execute(package: Path, parameters: dict[str, Any], record: Record, cache_folder: Path | None) -> bool:
     """Run the pipeline; whether it succeeded. KFP's own output goes to the run's log."""
-    with open(record.log, "w", buffering=1) as log, _kfp_local(record, log):
+    with open(record.log, "w", buffering=1) as log, _kfp_local(record, cache_folder, log):
         pipeline = kfp.components.load_component_from_file(str(package))
         pipeline(**parameters)
     record.terminal.finish()
@@ -132,8 +147,8 @@ def _execute(package: Path, parameters: dict[str, Any], record: Record) -> bool:
 
 
 @contextlib.contextmanager
-def _kfp_local(record: Record, log: TextIO) -> Iterator[None]:
-    """KFP's local runner, set up so that `record` runs the steps.
+def _kfp_local(record: Record, cache_folder: Path | None, log: TextIO) -> Iterator[None]:
+    """KFP's local runner, set up so that `record` runs the steps and knows which are cached.
 
     KFP's own handler replaces the text `python3` in every parameter and path, and leaves a step running when we are
     interrupted: https://github.com/kubeflow/pipelines, sdk/python/kfp/local/subprocess_task_handler.py.
@@ -144,17 +159,28 @@ def _kfp_local(record: Record, log: TextIO) -> Iterator[None]:
             code = record.run_step(self.full_command, self.env_vars)
             return status.Status.FAILURE if code else status.Status.SUCCESS
 
-    original = subprocess_task_handler.SubprocessTaskHandler
+    class Cache(cache.LocalCache):  # type: ignore[misc]
+        def get(self, key: str) -> dict[str, Any] | None:
+            outputs: dict[str, Any] | None = super().get(key)
+            if outputs is not None:
+                record.reuse([output for output in outputs.values() if isinstance(output, Artifact)])
+            return outputs
+
     kfp.local.init(
-        kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(record.folder.resolve()), raise_on_error=False
+        kfp.local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(record.folder.resolve()),
+        raise_on_error=False,
+        enable_caching=cache_folder is not None,
+        cache_root=cache_folder and str(cache_folder),
     )
-    subprocess_task_handler.SubprocessTaskHandler = Handler
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(log):
-            warnings.filterwarnings("ignore", message="You may be attemping", category=RuntimeWarning)
-            yield
-    finally:
-        subprocess_task_handler.SubprocessTaskHandler = original
+    with (
+        mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", Handler),
+        mock.patch.object(cache, "LocalCache", Cache),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(log),
+    ):
+        warnings.filterwarnings("ignore", message="You may be attemping", category=RuntimeWarning)
+        yield
 
 
 @contextlib.contextmanager
@@ -177,6 +203,12 @@ def _step_environment(folder: Path) -> dict[str, str]:
     temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary)}
+
+
+def _cache_folder(runs: Path) -> Path:
+    """Where KFP keeps what steps gave, for this Python and these packages: KFP's key knows neither."""
+    environment = sha256_json([sys.version, (ROOT / "requirements.txt").read_text()])
+    return runs.resolve() / ".cache" / environment[:12]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`summary.json`: what a run did, for scripts."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,20 @@ PIPELINE = "torch2kubeflow-training"
 
 
 def collect(
-    folder: Path, started: float, state: str, parameters: dict[str, Any], steps: dict[str, Any], error: str | None
+    folder: Path,
+    started: float,
+    state: str,
+    parameters: dict[str, Any],
+    steps: dict[str, Any],
+    cached: dict[str, Path],
+    error: str | None,
 ) -> Document:
-    """The summary of the run in `folder`; every path in it is relative to that folder."""
-    artifacts = _artifacts(folder)
+    """The summary of the run in `folder`; every path in it is relative to that folder.
+
+    `cached` are the artifacts that lie in the folders of earlier runs, by name.
+    """
+    earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
+    artifacts = _artifacts(folder) | earlier
     dataset = _read(folder, artifacts, "dataset")
     evaluation = _read(folder, artifacts, "evaluation")
     return {

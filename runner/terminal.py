@@ -43,9 +43,14 @@ class Terminal:
         lines = [f"{'step':<12}{'state':<10}{'seconds':>8}"]
         for name, step in document["steps"].items():
             lines.append(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
+        cached = any(step["state"] == "cached" for step in document["steps"].values())
         verdict = "accepted" if document["accepted"] else f"not accepted, not exported: {document['reasons'][0]}"
         lines += [
             f"{'total':<22}{document['seconds']:>8.1f}",
+            *(
+                ["", "cached: taken from earlier runs, whose inputs and code were the same; --no-cache does them again"]
+                * cached
+            ),
             "",
             f"{'test accuracy':<15}{document['test_accuracy']:.2%}",
             f"{'verdict':<15}{verdict}",

@@ -44,6 +44,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         min_accuracy=0.5,
         min_recall=0.1,
         threads=1,
+        metrics=folder / "metrics.json",
+        classification=folder / "classification.json",
         report=folder / "report.html",
         evaluation=folder / "evaluation",
     )

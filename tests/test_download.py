@@ -14,6 +14,7 @@ from loopback import Loopback, loopback, picture, sha256, tar_bytes
 
 from components import download as module
 from components.download import download
+from components.resolve import resolve
 from components.shared.catalogue import CATALOGUE, File, Mirror
 from components.shared.errors import UserError
 from components.shared.files import sha256_file
@@ -38,13 +39,13 @@ def server() -> Iterator[Loopback]:
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
-    download(data=str(data), raw=str(tmp_path / name))
+    download(data=str(data), version=resolve(data=str(data)), raw=str(tmp_path / name))
     return open_raw(tmp_path / name)
 
 
 def refused(data: object, tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        download(data=str(data), raw=str(tmp_path / "raw"))
+        download(data=str(data), version=resolve(data=str(data)), raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 

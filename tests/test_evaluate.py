@@ -28,6 +28,8 @@ def evaluated(artifacts: Path, folder: Path, **thresholds: float) -> Evaluation:
         model=artifacts / "model",
         **{"min_accuracy": 0.0, "min_recall": 0.0, **thresholds},
         threads=1,
+        metrics=folder / "metrics.json",
+        classification=folder / "classification.json",
         report=folder / "report.html",
         evaluation=folder / "evaluation",
     )
@@ -155,6 +157,8 @@ def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifact
             min_accuracy=0.0,
             min_recall=0.0,
             threads=1,
+            metrics=tmp_path / "metrics.json",
+            classification=tmp_path / "classification.json",
             report=tmp_path / "report.html",
             evaluation=tmp_path / "evaluation",
         )

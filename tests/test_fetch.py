@@ -34,7 +34,7 @@ def server() -> Iterator[Loopback]:
 
 
 def fetched(url: str) -> bytes:
-    path, digest = fetch_url(url)
+    path, digest, _ = fetch_url(url)
     content = path.read_bytes()
     assert digest == sha256(content)
     return content

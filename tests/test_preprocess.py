@@ -16,6 +16,7 @@ from PIL import Image
 
 from components.download import download
 from components.preprocess import preprocess
+from components.resolve import resolve
 from components.shared.dataset import SPLITS, open_dataset
 from components.shared.errors import UserError
 from components.shared.raw import write_raw
@@ -32,7 +33,7 @@ def prepare(raw, dataset, **settings):
 
 def raw_of(source, tmp_path):
     raw = tmp_path / "raw"
-    download(data=source.as_uri(), raw=str(raw))
+    download(data=source.as_uri(), version=resolve(data=source.as_uri()), raw=str(raw))
     return raw
 
 
@@ -64,7 +65,7 @@ def ordered(images):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     raw = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", raw=str(raw))
+    download(data="digits", version=resolve(data="digits"), raw=str(raw))
     return raw
 
 
@@ -254,6 +255,7 @@ def test_single_class_is_told(tmp_path):
         raw,
         name="cats",
         source="cats",
+        version="v",
         kind="idx",
         classes=["cat"],
         counts={"train": 20},
@@ -287,6 +289,7 @@ def test_half_filled_output_of_a_killed_run_is_replaced(digits, prepared, tmp_pa
 MEASURED = """
 import re, sys
 from components.preprocess import preprocess
+from components.resolve import resolve
 preprocess(raw=sys.argv[1], image_size=32, val_fraction=0.1, test_fraction=0.1, max_bad_images=0, seed=0,
            dataset=sys.argv[2])
 print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])

@@ -20,7 +20,18 @@ RECORDS[:, 0] = [3, 1, 9, 0, 3]
 
 def write(folder: Path, kind: str, classes: int, files: list[str], counts: dict[str, int], **facts: object) -> Raw:
     names = [f"c{label}" for label in range(classes)]
-    write_raw(folder, name="n", source="s", kind=kind, classes=names, counts=counts, files=files, seconds=0, **facts)
+    write_raw(
+        folder,
+        name="n",
+        source="s",
+        version="v",
+        kind=kind,
+        classes=names,
+        counts=counts,
+        files=files,
+        seconds=0,
+        **facts,
+    )
     return open_raw(folder)
 
 

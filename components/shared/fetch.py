@@ -1,13 +1,15 @@
 """Downloads over HTTPS that resume after a cut, and the record of what a URL held."""
 
 import hashlib
+import io
 import os
 import random
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -25,6 +27,7 @@ MAX_WAIT_SECONDS = 30.0
 BLOCK = 1 << 18
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 URL_FORMAT = "torch2kubeflow/url"
+VALIDATORS = ("ETag", "Last-Modified")
 
 
 class _Cut(Exception):
@@ -35,19 +38,45 @@ class _Cut(Exception):
         self.wait = wait
 
 
-def fetch_url(url: str) -> tuple[Path, str]:
-    """Download a URL into the cache: the file's path and its SHA-256.
+class Fetched(NamedTuple):
+    """A file of a URL in the cache: its path, its SHA-256, and the version as url_version tells it."""
+
+    path: Path
+    sha256: str
+    version: str
+
+
+def url_version(url: str) -> str:
+    """What tells whether the file behind a URL is still the same: the digest demanded, else ETag, else Last-Modified.
+
+    Where the server tells neither, the file is downloaded into the cache, for its digest. A server out of reach leaves
+    the version of the last time. UserError where there is none.
+    """
+    address, demanded = _parts(url)
+    if demanded:
+        return f"sha256:{demanded}"
+    record = _record(address)
+    try:
+        version = _version(_transfer(address, io.BytesIO(), only_ask=True).headers)
+    except UserError as error:
+        if not record:
+            raise
+        say(STEP, f"{error}; using the file of {record['date']}")
+        return str(record["version"])
+    return version or fetch_url(url).version
+
+
+def fetch_url(url: str) -> Fetched:
+    """Download a URL into the cache.
 
     A fragment `#sha256=<digest>` demands that digest, and needs no network once the file is in the cache. Without
     it the digest is recorded, the server is asked whether the file is still the same, and a server out of reach
     leaves the file of the last time. UserError where the URL cannot be had or has another digest.
     """
-    address, _, fragment = url.partition("#")
-    _check_address(address)
-    demanded = _demanded(url, fragment)
+    address, demanded = _parts(url)
     known = cached(demanded) if demanded else None
     if known:
-        return known, demanded
+        return Fetched(known, demanded, f"sha256:{demanded}")
     record = {} if demanded else _record(address)
     try:
         return _download(address, demanded, record)
@@ -56,24 +85,38 @@ def fetch_url(url: str) -> tuple[Path, str]:
         if kept is None:
             raise
         say(STEP, f"{error}; using the file of {record['date']}")
-        return kept, record["sha256"]
+        return _recorded(record)
 
 
-def _download(address: str, demanded: str, record: Document) -> tuple[Path, str]:
+def _recorded(record: Document) -> Fetched:
+    return Fetched(place(record["sha256"]), record["sha256"], record["version"])
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    """What an answer's headers say of the version; empty where they say nothing."""
+    return next((f"{name}: {headers[name]}" for name in VALIDATORS if headers.get(name)), "")
+
+
+def _download(address: str, demanded: str, record: Document) -> Fetched:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         path = Path(folder) / "file"
         answer = download(address, path, record)
         if answer.status_code == 304:
-            return place(record["sha256"]), record["sha256"]
+            return _recorded(record)
         digest = sha256_file(path)
         if demanded and digest != demanded:
             raise UserError(f"{address} has the digest sha256={digest}, not {demanded}; it was changed or damaged")
-        document: Document = {"format": URL_FORMAT, "url": address, "sha256": digest, "date": time.strftime("%Y-%m-%d")}
-        for header in ("ETag", "Last-Modified"):
-            document[header] = answer.headers.get(header)
+        document: Document = {
+            "format": URL_FORMAT,
+            "url": address,
+            "sha256": digest,
+            "version": (not demanded and _version(answer.headers)) or f"sha256:{digest}",
+            "date": time.strftime("%Y-%m-%d"),
+            **{name: answer.headers.get(name) for name in VALIDATORS},
+        }
         os.replace(path, place(digest))
         write_json(_record_path(address), document)
-        return place(digest), digest
+        return _recorded(document)
 
 
 def download(address: str, path: Path, record: Document | None = None, limit: int | None = None) -> requests.Response:
@@ -82,9 +125,21 @@ def download(address: str, path: Path, record: Document | None = None, limit: in
     Failures that may pass are tried again, with exponential backoff and jitter or as long as the server asks; `limit`
     bounds the bytes. UserError where it cannot be had.
     """
+    with open(path, "wb") as file:
+        return _transfer(address, file, record, limit)
+
+
+def _transfer(
+    address: str,
+    file: BinaryIO,
+    record: Document | None = None,
+    limit: int | None = None,
+    only_ask: bool = False,
+) -> requests.Response:
+    """Take a URL's bytes, or its headers alone, in as many attempts as that needs."""
     failures, have = 0, 0
-    with open(path, "wb") as file, requests.Session() as session:
-        transfer = _Transfer(session, address, file, record or {}, limit)
+    with requests.Session() as session:
+        transfer = _Transfer(session, address, file, record or {}, limit, only_ask)
         while True:
             try:
                 return transfer.attempt()
@@ -103,9 +158,16 @@ class _Transfer:
     """One download and what it has so far: every attempt goes on where the last one was cut."""
 
     def __init__(
-        self, session: requests.Session, address: str, file: BinaryIO, record: Document, limit: int | None
+        self,
+        session: requests.Session,
+        address: str,
+        file: BinaryIO,
+        record: Document,
+        limit: int | None,
+        only_ask: bool,
     ) -> None:
-        self.session, self.address, self.file, self.record, self.limit = session, address, file, record, limit
+        self.session, self.address, self.file, self.record = session, address, file, record
+        self.limit, self.only_ask = limit, only_ask
         self.validator: str | None = None  # ETag or Last-Modified of what we have
 
     def attempt(self) -> requests.Response:
@@ -114,7 +176,7 @@ class _Transfer:
         try:
             with self.session.get(self.address, headers=self._headers(), stream=True, timeout=timeout) as answer:
                 self._check(answer)
-                if answer.status_code != 304:
+                if answer.status_code != 304 and not self.only_ask:
                     self._take(answer)
                 return answer
         except requests.exceptions.SSLError as error:
@@ -188,14 +250,16 @@ def _check_address(address: str) -> None:
         raise UserError(f"{address} is not https: anyone on the way could change the data; give a https:// address")
 
 
-def _demanded(url: str, fragment: str) -> str:
-    """The digest that the fragment demands, or an empty string."""
+def _parts(url: str) -> tuple[str, str]:
+    """The address, and the digest that the fragment demands or an empty string; UserError where either is wrong."""
+    address, _, fragment = url.partition("#")
+    _check_address(address)
     if not fragment:
-        return ""
+        return address, ""
     digest = fragment.removeprefix("sha256=").lower()
     if not fragment.startswith("sha256=") or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise UserError(f"{url} has no digest after #; give #sha256= and 64 hexadecimal digits")
-    return digest
+    return address, digest
 
 
 def _record_path(address: str) -> Path:

@@ -34,7 +34,7 @@ def augment(
 
 
 def _grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Where each output pixel comes from, for grid_sample: maps (N x 2 x 3, in pixels) to N x height x width x 2, -1..1.
+    """Where output pixels come from, for grid_sample: maps (N x 2 x 3, in pixels) to N x height x width x 2, in -1..1.
 
     As functional.affine_grid, and 20 times as fast: a place is a sum of one term for its column and one for its row.
     """

@@ -1,0 +1,79 @@
+"""Where a data set comes from: what the parameter `data` says, and which version of it is there now."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from components.shared.archive import SUFFIXES, fingerprint, is_archive
+from components.shared.catalogue import CATALOGUE
+from components.shared.errors import UserError
+from components.shared.fetch import url_version
+from components.shared.files import sha256_json
+
+NAMES = (*CATALOGUE, "digits")
+ACCEPTED = f"{', '.join(NAMES)}, https://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
+
+
+class Source(NamedTuple):
+    """A data set's kind of place, and its name, URL or path."""
+
+    kind: Literal["digits", "catalogue", "url", "path"]
+    place: str
+
+
+def find_source(data: str) -> Source:
+    """Read the parameter `data`; UserError where it is no known name, address or existing path of a possible kind."""
+    try:
+        parts = urlsplit(data)
+    except ValueError as error:
+        raise UserError(f"data={data} is no address ({error}); give {ACCEPTED}") from None
+    if data == "digits":
+        return Source("digits", data)
+    if data in CATALOGUE:
+        return Source("catalogue", data)
+    if parts.scheme in ("https", "http"):
+        _check_archive(unquote(parts.path).rsplit("/", 1)[-1], data)
+        return Source("url", data)
+    if parts.scheme == "file" or (not parts.scheme and ("/" in data or os.path.exists(data))):
+        return Source("path", str(_check_path(_path_of(data) if parts.scheme else Path(data))))
+    if parts.scheme:
+        raise UserError(f"data={data} has the scheme {parts.scheme}://, which is not known; give {ACCEPTED}")
+    raise UserError(f"data={data} is no known data set; give {ACCEPTED}")
+
+
+def version_of(source: Source) -> str:
+    """The version that is there now: it differs where the content may differ, and costs no reading of the content.
+
+    A digest of the catalogue's digests, a URL's digest or ETag, or a digest over a path's names, sizes and times.
+    """
+    match source.kind:
+        case "digits":
+            return f"scikit-learn {version('scikit-learn')}"
+        case "catalogue":
+            return f"sha256:{sha256_json([file.sha256 for file in CATALOGUE[source.place].files])}"
+        case "url":
+            return url_version(source.place)
+        case "path":
+            return f"listing:{fingerprint(Path(source.place))}"
+
+
+def _check_archive(name: str, data: str) -> None:
+    if not is_archive(Path(name)):
+        raise UserError(f"data={data} ends in {name!r}, which is no archive; give one of {', '.join(SUFFIXES)}")
+
+
+def _path_of(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise UserError(f"data={uri} has a host, ? or #; give file:///path, with %3F for ? and %23 for #")
+    return Path(unquote(parts.path))
+
+
+def _check_path(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"data={path} does not exist; give a folder, or an archive ({', '.join(SUFFIXES)})")
+    if not path.is_dir() and not is_archive(path):
+        raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")
+    return path
