@@ -26,7 +26,7 @@ def test_every_make_command_of_the_readme_exists() -> None:
 
 @pytest.mark.parametrize("arguments", re.findall(r'make run ARGS="([^"]*)"', README))
 def test_every_run_of_the_readme_has_parameters_that_are_accepted(arguments: str) -> None:
-    parse_parameters(pipeline.training, shlex.split(arguments))
+    parse_parameters(pipeline.training, [word for word in shlex.split(arguments) if word != "--no-cache"])
 
 
 def test_the_accurate_settings_are_those_that_were_measured() -> None:
@@ -55,7 +55,7 @@ def test_the_tree_names_what_is_there() -> None:
 
 
 def test_every_field_of_the_summary_is_described(tmp_path: Path) -> None:
-    document = summary.collect(tmp_path, 0.0, "done", {}, {}, None)
+    document = summary.collect(tmp_path, 0.0, "done", {}, {}, {}, None)
     section = README.split("## `summary.json`")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) == set(document)
     for word in (*STEPS, *SPLITS):

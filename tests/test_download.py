@@ -105,6 +105,17 @@ def test_a_folder_of_pictures_is_packed(tmp_path: Path) -> None:
     assert samples(raw) == of_pictures()
 
 
+def test_data_that_changed_since_the_run_began_is_refused(tmp_path: Path, server: Loopback) -> None:
+    server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
+    for data in (str(folder_of(tmp_path / "pets", PICTURES)), f"{server.url}/pets.tar.gz"):
+        version = resolve(data=data)
+        (tmp_path / "pets" / "cat" / "more.png").write_bytes(picture(9))
+        server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
+        with pytest.raises(UserError, match=r"was .* when the run began and is .* now; run it again"):
+            download(data=data, version=version, raw=str(tmp_path / "raw"))
+        assert not list(tmp_path.glob("raw*"))
+
+
 def test_a_file_uri_names_the_same_folder(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "my pets#1", PICTURES)
     assert get(folder.as_uri(), tmp_path).digest == get(folder, tmp_path, "again").digest

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from loopback import picture
 
 from components.shared.dataset import open_dataset
 from components.shared.files import sha256_file
@@ -72,17 +74,47 @@ def _people_see_progress_and_a_table(shown: str) -> None:
 def test_the_same_run_twice_gives_a_bit_identical_model(tmp_path: Path, run_pipeline: Runner) -> None:
     digests = []
     for _ in range(2):
-        assert run_pipeline("data=digits", "epochs=2", "min_accuracy=0").returncode == 0
-        folder, _ = _latest(tmp_path)
+        assert run_pipeline("--no-cache", "data=digits", "epochs=2", "min_accuracy=0").returncode == 0
+        folder, summary = _latest(tmp_path)
+        assert _states(summary)["train"] == "done"
         digests.append([sha256_file(folder / "model" / name) for name in ("model.safetensors", "model.json")])
     assert digests[0] == digests[1]
+
+
+def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipeline: Runner) -> None:
+    pets = tmp_path / "pets"
+    for name in ("cat", "dog"):
+        (pets / name).mkdir(parents=True)
+        for number in range(20):
+            (pets / name / f"{number}.png").write_bytes(picture(number + 100 * (name == "dog")))
+    words = (f"data={pets.as_uri()}", "epochs=1", "batch_size=8", "min_accuracy=0", "min_recall=0")
+
+    def states(*changed: str) -> list[str]:
+        done = run_pipeline(*words, *changed)
+        assert (done.returncode, done.stderr) == (0, "")
+        folder, summary = _latest(tmp_path)
+        for path in summary["artifacts"].values():
+            assert (folder / path).exists(), path
+        assert (folder / "report.html").is_file() and (folder / "package" / "model.onnx").is_file()
+        assert summary["accepted"] is True and sum(summary["dataset"]["counts"].values()) > 0
+        return list(_states(summary).values())
+
+    assert states() == ["done"] * 6
+    assert states() == ["done"] + ["cached"] * 5
+    assert states("learning_rate=0.01") == ["done", "cached", "cached", "done", "done", "done"]
+    (pets / "cat" / "new.png").write_bytes(picture(200))
+    assert states() == ["done"] * 6
+    assert states("--no-cache") == ["done"] * 6
+    for model in (tmp_path / "runs").glob("*/torch2kubeflow-training-*/train/model"):
+        shutil.rmtree(model)
+    assert states() == ["done", "cached", "cached", "done", "done", "done"]
 
 
 def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_path: Path, run_pipeline: Runner) -> None:
     done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1")
     assert done.returncode == 0
     folder, summary = _latest(tmp_path)
-    assert _states(summary) == dict.fromkeys(("download", "preprocess", "train", "evaluate"), "done") | {
+    assert _states(summary) == dict.fromkeys(("resolve", "download", "preprocess", "train", "evaluate"), "done") | {
         "export": "skipped"
     }
     assert summary["accepted"] is False
