@@ -25,6 +25,7 @@ OUTPUTS = {
     "train": ("model",),
     "evaluate": ("metrics", "classification", "report", "evaluation"),
     "export": ("package",),
+    "finish": ("record",),
 }
 STUB = """
 import shutil

@@ -6,6 +6,7 @@ preprocess  raw files -> prepared dataset (`dataset.json` and uint8 shards)
 train       prepared dataset -> model (`model.json`, `model.safetensors`, `history.json`)
 evaluate    model + test split -> `evaluation.json`, predictions, metrics, report, verdict
 export      model + test split -> package (`package.json`, `model.onnx`, `model.pt2`)
+finish      how the run ended -> `record.json`, whatever happened
 
 Step modules are ordinary Python and never import one another: only artifacts cross between steps.
 `steps.py` holds their Kubeflow ports; `shared/` what several steps need.

@@ -1,13 +1,22 @@
 """The Kubeflow ports of the steps: a typed signature, an image, one call each, and no logic."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import (
+    HTML,
+    Artifact,
+    ClassificationMetrics,
+    Dataset,
+    Input,
+    Metrics,
+    Model,
+    Output,
+    PipelineTaskFinalStatus,
+)
 
-from components.shared.version import code_version
+from components.shared.images import image
 
-# An image is named after the code in it, so a cached result never outlives the code that made it.
-DATA_IMAGE = f"torch2kubeflow/data:{code_version()}"
-TORCH_IMAGE = f"torch2kubeflow/torch:{code_version()}"
+DATA_IMAGE = image("data")
+TORCH_IMAGE = image("torch")
 
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
@@ -36,6 +45,15 @@ def resolve(
     min_recall: float,
     seed: int,
     threads: int,
+    gpus: str,
+    gpu_resource: str,
+    node_selector: dict[str, str],
+    tolerations: list[dict[str, str]],
+    train_cpu: str,
+    train_memory: str,
+    s3_secret: str,
+    s3_config: str,
+    source_secret: str,
 ) -> str:
     """Check every parameter of the run, and find the version of the data set."""
     parameters = dict(locals())
@@ -175,3 +193,11 @@ def export(
         threads=threads,
         package=package.path,
     )
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def finish(run_id: str, run_name: str, status: PipelineTaskFinalStatus, record: Output[Artifact]) -> None:
+    """Record how the run ended."""
+    from components import finish
+
+    finish.finish(run_id=run_id, run_name=run_name, status=status, record=record.path)

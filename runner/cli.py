@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,9 @@ from typing import Any
 from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
+from components import steps
 from components.shared.errors import UserError
+from components.shared.images import is_pinned
 from components.shared.parameters import check
 from runner import local
 
@@ -26,7 +29,7 @@ EXAMPLES = """examples:
   python pipeline.py local data=file:///home/me/pictures image_size=32 seed=3
   python pipeline.py compile
 """
-TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool}
+TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
 # What the user can mend outside: space, permission, a folder that is none.
 OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
@@ -69,8 +72,8 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
             raise UserError(_unknown(word, name, list(inputs)))
         if name in given:
             raise UserError(f"{word}: {name} is given twice; keep one of them")
-        given[name] = _value(name, text, TYPES[inputs[name].type])
-    parameters = {name: given.get(name, TYPES[spec.type](spec.default)) for name, spec in inputs.items()}
+        given[name] = _value(name, text, _kind(inputs[name].type))
+    parameters = {name: given.get(name, _kind(spec.type)(spec.default)) for name, spec in inputs.items()}
     check(**parameters)
     return parameters
 
@@ -78,6 +81,10 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
 def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.verb == "compile":
+        if not is_pinned(steps.TORCH_IMAGE):
+            print(
+                f"warning: {steps.TORCH_IMAGE} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr
+            )
         print(compile_pipeline(pipeline, arguments.output))
         return 0
     parameters = parse_parameters(pipeline, arguments.parameters)
@@ -108,13 +115,33 @@ def _unknown(word: str, name: str, names: list[str]) -> str:
     return f"{word!r} is no parameter{hint}; give name=value with one of: {', '.join(names)}"
 
 
+def _kind(type_name: str) -> type:
+    """Python's type for KFP's name of it, such as Dict[String, String]."""
+    return TYPES[type_name.partition("[")[0]]
+
+
 def _value(name: str, text: str, kind: type) -> Any:
     words = {"true": True, "false": False}
     try:
+        if kind in (list, dict):
+            return _json(text, kind)
         return words[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        accepted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+        accepted = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            list: "a JSON list",
+            dict: "a JSON object",
+        }[kind]
         raise UserError(f"{name}={text} is of the wrong type; give {accepted}") from None
+
+
+def _json(text: str, kind: type) -> Any:
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise ValueError(text)
+    return value
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -19,6 +19,7 @@ from unittest import mock
 
 import kfp.components
 import kfp.local
+import yaml
 from kfp.dsl import Artifact
 from kfp.local import cache, status, subprocess_task_handler
 
@@ -28,7 +29,7 @@ from runner import summary
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export")
+STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"report": "report.html", "model": "model", "package": "package"}
 # The last line of a step's traceback tells whether the user can mend it.
@@ -97,7 +98,8 @@ class Record:
     def run_step(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step as a child process, showing its progress; return its exit code."""
         name = command[command.index("--function_to_execute") + 1]
-        self.tail.clear()
+        if not self.failed:  # the exit task runs after a failed step too
+            self.tail.clear()
         self.steps[name]["state"] = "failed"  # until it ends well
         started = time.monotonic()
         try:
@@ -131,7 +133,7 @@ class Record:
             assert child.stdout
             for line in child.stdout:
                 print(line, end="")  # KFP's log
-                if line.strip():
+                if line.strip() and not self.failed:
                     self.tail.append(line.rstrip())
                 self.terminal.show(line)
             return child.wait()
@@ -140,10 +142,19 @@ class Record:
 def _execute(package: Path, parameters: dict[str, Any], record: Record, cache_folder: Path | None) -> bool:
     """Run the pipeline; whether it succeeded. KFP's own output goes to the run's log."""
     with open(record.log, "w", buffering=1) as log, _kfp_local(record, cache_folder, log):
-        pipeline = kfp.components.load_component_from_file(str(package))
+        pipeline = kfp.components.load_component_from_text(_without_retries(package.read_text()))
         pipeline(**parameters)
     record.terminal.finish()
     return record.failed is None
+
+
+def _without_retries(package: str) -> str:
+    """The compiled pipeline without pod retries: on this machine a step that failed would only fail again."""
+    documents = list(yaml.safe_load_all(package))
+    for component in [documents[0]["root"], *documents[0]["components"].values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents)
 
 
 @contextlib.contextmanager
@@ -180,6 +191,7 @@ def _kfp_local(record: Record, cache_folder: Path | None, log: TextIO) -> Iterat
         contextlib.redirect_stdout(log),
     ):
         warnings.filterwarnings("ignore", message="You may be attemping", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="Task '.*settings", category=UserWarning)  # of pods
         yield
 
 

@@ -21,6 +21,13 @@ def test_words_set_parameters_and_the_rest_keep_their_defaults() -> None:
     assert parameters["image_size"] == 32
 
 
+def test_objects_and_lists_are_given_as_json() -> None:
+    words = ['node_selector={"disk": "ssd"}', 'tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]']
+    parameters = parse_parameters(pipeline.training, words)
+    assert parameters["node_selector"] == {"disk": "ssd"}
+    assert parameters["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+
 def test_a_value_may_hold_equals_signs() -> None:
     parameters = parse_parameters(pipeline.training, ["data=https://example.org/a.zip?x=1#sha256=00"])
     assert parameters["data"] == "https://example.org/a.zip?x=1#sha256=00"
@@ -44,6 +51,16 @@ def test_a_value_may_hold_equals_signs() -> None:
         ("optimizer=adam", "one of sgd, adamw, muon"),
         ("pooling=sum", "one of max, avg"),
         ("seed=-1", "seed=-1 is not accepted"),
+        ("gpus=-1", "a whole number from 0 to 99"),
+        ("gpus=lots", "a whole number from 0 to 99"),
+        ("train_memory=16GB", "a Kubernetes quantity such as 16Gi"),
+        ("train_cpu=two", "a Kubernetes quantity such as 2, 0.5 or 500m"),
+        ("gpu_resource=a100", "a Kubernetes resource such as nvidia.com/gpu"),
+        ("node_selector=ssd", "a JSON object"),
+        ('node_selector={"disk": 1}', "an object of labels"),
+        ("tolerations={}", "a JSON list"),
+        ('tolerations=[{"name": "gpu"}]', "effect, key, operator, tolerationSeconds, value"),
+        ("s3_secret=", "a Kubernetes name"),
         ("data=", "give a data set's name or a URI"),
     ],
 )

@@ -99,24 +99,24 @@ def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipe
         assert summary["accepted"] is True and sum(summary["dataset"]["counts"].values()) > 0
         return list(_states(summary).values())
 
-    assert states() == ["done"] * 6
-    assert states() == ["done"] + ["cached"] * 5
-    assert states("learning_rate=0.01") == ["done", "cached", "cached", "done", "done", "done"]
+    assert states() == ["done"] * 7
+    assert states() == ["done"] + ["cached"] * 5 + ["done"]
+    assert states("learning_rate=0.01") == ["done", "cached", "cached", "done", "done", "done", "done"]
     (pets / "cat" / "new.png").write_bytes(picture(200))
-    assert states() == ["done"] * 6
-    assert states("--no-cache") == ["done"] * 6
+    assert states() == ["done"] * 7
+    assert states("--no-cache") == ["done"] * 7
     for model in (tmp_path / "runs").glob("*/torch2kubeflow-training-*/train/model"):
         shutil.rmtree(model)
-    assert states() == ["done", "cached", "cached", "done", "done", "done"]
+    assert states() == ["done", "cached", "cached", "done", "done", "done", "done"]
 
 
 def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_path: Path, run_pipeline: Runner) -> None:
     done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1")
     assert done.returncode == 0
     folder, summary = _latest(tmp_path)
-    assert _states(summary) == dict.fromkeys(("resolve", "download", "preprocess", "train", "evaluate"), "done") | {
-        "export": "skipped"
-    }
+    assert _states(summary) == dict.fromkeys(
+        ("resolve", "download", "preprocess", "train", "evaluate", "finish"), "done"
+    ) | {"export": "skipped"}
     assert summary["accepted"] is False
     assert summary["reasons"]
     assert "package" not in summary["artifacts"]
@@ -156,6 +156,8 @@ def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
     assert summary["state"] == "failed"
     assert summary["error"] in failed.stderr
     assert "failed" in _states(summary).values()
+    record = json.loads((folder / summary["artifacts"]["record"] / "record.json").read_text())
+    assert record["state"] == "FAILED"
     assert not list(folder.rglob("*.partial"))
 
 

@@ -42,7 +42,8 @@ def test_a_port_calls_its_function_once_and_never_branches(name: str) -> None:
 
 
 def test_every_step_of_the_compiled_pipeline_is_known_to_the_runner(tmp_path: Path) -> None:
-    compiled = yaml.safe_load(compile_pipeline(pipeline.training, tmp_path / "pipeline.yaml").read_text())
+    package = compile_pipeline(pipeline.training, tmp_path / "pipeline.yaml")
+    compiled, _ = yaml.safe_load_all(package.read_text())
     executors = compiled["deploymentSpec"]["executors"]
     assert {name.removeprefix("exec-") for name in executors} == set(STEPS) == set(PORTS)
     for executor in executors.values():

@@ -1,6 +1,7 @@
 """What each parameter of the pipeline may be: the rules that the command line and the steps share."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from components.shared.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
 POOLINGS = ("max", "avg")
+TOLERATION = {"key", "operator", "value", "effect", "tolerationSeconds"}
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -25,6 +27,19 @@ def _one_of(names: tuple[str, ...]) -> Rule:
     return (lambda value: value in names), f"one of {', '.join(names)}"
 
 
+def _matching(pattern: str, accepted: str) -> Rule:
+    return (lambda value: re.fullmatch(pattern, value) is not None), accepted
+
+
+def _are_labels(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
+
+
+def _are_tolerations(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(t, dict) and t.keys() <= TOLERATION for t in value)
+
+
+_NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: small letters, digits, - and .")
 _FRACTION: Rule = (lambda value: 0 < value < 1), "above 0 and below 1"
 
 RULES: dict[str, Rule] = {
@@ -51,6 +66,15 @@ RULES: dict[str, Rule] = {
     "min_recall": _between(0, 1),
     "seed": _between(0, 2**31 - 1),
     "threads": _between(0, 1024),
+    "gpus": _matching(r"[0-9]|[1-9][0-9]", "a whole number from 0 to 99"),
+    "gpu_resource": _matching(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", "a Kubernetes resource such as nvidia.com/gpu"),
+    "node_selector": (_are_labels, 'an object of labels such as {"disk": "ssd"}'),
+    "tolerations": (_are_tolerations, f"a list of objects with {', '.join(sorted(TOLERATION))}"),
+    "train_cpu": _matching(r"[0-9]+m|[0-9]+(\.[0-9]+)?", "a Kubernetes quantity such as 2, 0.5 or 500m"),
+    "train_memory": _matching(r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", "a Kubernetes quantity such as 16Gi"),
+    "s3_secret": _NAME,
+    "s3_config": _NAME,
+    "source_secret": _NAME,
 }
 
 
