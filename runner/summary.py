@@ -1,4 +1,4 @@
-"""`summary.json`: what a run did, for scripts."""
+"""`summary.json`: what a run did, for scripts; the same document for a local run and for one in the cluster."""
 
 import os
 import time
@@ -28,13 +28,41 @@ def collect(
     artifacts = _artifacts(folder) | earlier
     dataset = _read(folder, artifacts, "dataset")
     evaluation = _read(folder, artifacts, "evaluation")
+    return compose(
+        run_id=folder.name,
+        state=state,
+        started=started,
+        seconds=time.time() - started,
+        parameters=parameters,
+        steps=steps,
+        error=error,
+        dataset=dataset,
+        evaluation=evaluation,
+        artifacts=artifacts,
+    )
+
+
+def compose(
+    *,
+    run_id: str,
+    state: str,
+    started: float,
+    seconds: float,
+    parameters: dict[str, Any],
+    steps: dict[str, Any],
+    error: str | None,
+    dataset: Document | None,
+    evaluation: Document | None,
+    artifacts: dict[str, str],
+) -> Document:
+    """The document of a run; what is not known is null, and `started` is in seconds since 1970."""
     return {
         "format": FORMAT,
         "pipeline": PIPELINE,
-        "run_id": folder.name,
+        "run_id": run_id,
         "state": state,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 3),
+        "seconds": round(seconds, 3),
         "parameters": parameters,
         "steps": steps,
         "error": error,

@@ -1,4 +1,4 @@
-"""What a person sees of a local run: progress as bars on a terminal, plain lines elsewhere, and the closing table."""
+"""What a person sees of a run: progress as bars on a terminal, plain lines elsewhere, and the closing table."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ from components.shared.files import Document
 LINE = re.compile(r"^\[(?P<step>\w+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
+UNKNOWN = "see the report"  # of a run in the cluster whose logs cannot be read
 
 
 class Terminal:
@@ -44,16 +45,14 @@ class Terminal:
         for name, step in document["steps"].items():
             lines.append(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
         cached = any(step["state"] == "cached" for step in document["steps"].values())
-        verdict = "accepted" if document["accepted"] else f"not accepted, not exported: {document['reasons'][0]}"
+        accuracy, reasons = document["test_accuracy"], document["reasons"] or [UNKNOWN]
+        verdict = {True: "accepted", False: f"not accepted, not exported: {reasons[0]}", None: UNKNOWN}
         lines += [
             f"{'total':<22}{document['seconds']:>8.1f}",
-            *(
-                ["", "cached: taken from earlier runs, whose inputs and code were the same; --no-cache does them again"]
-                * cached
-            ),
+            *(["", "cached: taken from earlier runs, whose inputs and code were the same"] * cached),
             "",
-            f"{'test accuracy':<15}{document['test_accuracy']:.2%}",
-            f"{'verdict':<15}{verdict}",
+            f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
+            f"{'verdict':<15}{verdict[document['accepted']]}",
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
         ]
         self._write("\n" + "\n".join(lines) + "\n")

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 with warnings.catch_warnings():  # of the packages behind KFP, before warnings are errors
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401
+
+from tests.kfp_server import KfpServer, kfp_server
 
 ROOT = Path(__file__).parents[1]
 Runner = Callable[..., subprocess.CompletedProcess[str]]
@@ -50,3 +52,14 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluation=folder / "evaluation",
     )
     return folder
+
+
+@pytest.fixture
+def kfp_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    """A server of KFP's API that the environment names, and nothing else of Kubeflow or Kubernetes in it."""
+    for name in [name for name in os.environ if name.startswith(("KF_PIPELINES_", "KFP_", "KUBE", "SSL_CERT"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with kfp_server() as server:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+        yield server

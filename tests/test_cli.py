@@ -8,7 +8,9 @@ import pytest
 
 import pipeline
 from components.shared.errors import UserError
-from runner.cli import compile_pipeline, main, parse_parameters
+from runner.cli import main
+from runner.package import compile_pipeline
+from runner.parameters import parse_parameters
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
-from runner.cli import compile_pipeline
+from runner.package import compile_pipeline
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")

@@ -10,8 +10,8 @@ import pytest
 import pipeline
 from components.shared.dataset import SPLITS
 from runner import summary
-from runner.cli import parse_parameters
 from runner.local import STEPS
+from runner.parameters import parse_parameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -11,7 +11,7 @@ import pipeline
 from components.resolve import resolve
 from components.shared.errors import UserError
 from components.shared.fetch import fetch_url
-from runner.cli import parse_parameters
+from runner.parameters import parse_parameters
 
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
 

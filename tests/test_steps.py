@@ -10,8 +10,9 @@ import yaml
 
 import pipeline
 from components.shared.parameters import RULES
-from runner.cli import compile_pipeline, parse_parameters
 from runner.local import STEPS
+from runner.package import compile_pipeline
+from runner.parameters import parse_parameters
 
 PORTS = {
     node.name: node

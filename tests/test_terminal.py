@@ -64,3 +64,10 @@ def test_the_table_tells_why_a_model_is_not_accepted(tmp_path: Path) -> None:
     assert "verdict        not accepted, not exported: accuracy 97.12 % is below 98 %" in shown
     assert f"report         {tmp_path}/report.html" in shown
     assert "package" not in shown
+
+
+def test_the_table_guesses_nothing() -> None:
+    stream = io.StringIO()
+    document = {"steps": {}, "seconds": 1.5, "test_accuracy": None, "accepted": None, "reasons": None}
+    Terminal(stream).show_table(document, [])
+    assert stream.getvalue().splitlines()[-2:] == ["test accuracy  see the report", "verdict        see the report"]

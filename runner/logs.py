@@ -1,0 +1,100 @@
+"""Verb `logs`: what the steps of a run in the cluster have printed, as far as it may be read."""
+
+import argparse
+import re
+from typing import Any
+
+import kubernetes
+import urllib3
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.errors import UserError
+from runner import cluster_run
+from runner.connection import Connection, add_options, connect
+from runner.local import STEPS
+from runner.status import find_run
+
+# Argo names a pod `workflow-template-node`, and a node `workflow-node`. These are KFP's templates for a step with no
+# annotation, two labels and retries, as ours are, and for one with less.
+TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
+COMPONENT = "app.kubernetes.io/component"  # the label with a pod's step
+# What KFP's launcher (glog) and Argo's executor add to a step's own lines, after its last one above all.
+ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
+HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("logs", help="print what the steps of a run in Kubeflow have printed")
+    parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
+    parser.add_argument("step", nargs="?", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}; else all")
+    add_options(parser)
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    """Print the logs; UserError where none may be read."""
+    connection = connect(arguments)
+    run = find_run(connection, arguments.run, pipeline.name)
+    ran = [name for name, step in cluster_run.steps(run).items() if step["state"] not in ("skipped", "cached")]
+    wanted = [arguments.step] if arguments.step else ran
+    logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
+    if not logs:
+        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read; {HINT}")
+    for step, log in logs.items():
+        if len(logs) > 1:
+            print(f"== {step}")
+        print(log.rstrip())
+    print(connection.ui_link("run", run.run_id))
+    return 0
+
+
+def read_log(connection: Connection, run: Any, step: str) -> str | None:
+    """The log of the step's last attempt, from its pod or from KFP's archive; None where neither may be read."""
+    if connection.kube:
+        log = _from_pod(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
+        if log is not None:
+            return log
+    for pod in _candidates(run, step):
+        log = connection.read_text(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log")
+        if log is not None:
+            return log
+    return None
+
+
+def own_lines(log: str) -> list[str]:
+    """What the step itself has printed, without empty lines."""
+    return [line.rstrip() for line in log.splitlines() if line.strip() and not ADDED.match(line)]
+
+
+def _from_pod(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
+    """The log of the latest pod with these labels."""
+    try:
+        pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
+        if not pods:
+            return None
+        latest = max(pods, key=lambda pod: pod.metadata.creation_timestamp)
+        return str(kube.read_namespaced_pod_log(latest.metadata.name, namespace, container="main", _request_timeout=60))
+    except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
+        return None  # no right to, or gone: KFP may still have it
+
+
+def _candidates(run: Any, step: str) -> list[str]:
+    """Names under which KFP may know the step's pod, the last attempt first."""
+    tasks = cluster_run.tasks(run)
+    mine = next((task for task in tasks if task.display_name == step), None)
+    if not mine:
+        return []
+    pods = [task for task in tasks if task.display_name == cluster_run.POD and cluster_run.within(task, mine)]
+    attempts = [_pod(child, template) for pod in pods for child in _children(pod)[::-1] for template in TEMPLATES]
+    own = [_pod(child, template) for child in _children(mine) for template in TEMPLATES]
+    return attempts + own + _children(mine)
+
+
+def _children(task: Any) -> list[str]:
+    return [child.pod_name for child in task.child_tasks or [] if child.pod_name]
+
+
+def _pod(node: str, template: str) -> str:
+    workflow, _, number = node.rpartition("-")
+    return f"{workflow}-{template}-{number}"

@@ -1,0 +1,67 @@
+"""The parameters of a pipeline as a user types them: words `name=value`."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.errors import UserError
+from components.shared.parameters import check
+
+TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
+
+
+def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
+    """The value of every parameter of the pipeline: its default, or what a word `name=value` says.
+
+    UserError for an unknown name, a value of the wrong type or out of its range, and a name given twice.
+    """
+    inputs = pipeline.component_spec.inputs
+    given: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in inputs:
+            raise UserError(_unknown(word, name, list(inputs)))
+        if name in given:
+            raise UserError(f"{word}: {name} is given twice; keep one of them")
+        given[name] = _value(name, text, _kind(inputs[name].type))
+    parameters = {name: given.get(name, _kind(spec.type)(spec.default)) for name, spec in inputs.items()}
+    check(**parameters)
+    return parameters
+
+
+def _unknown(word: str, name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{word!r} is no parameter{hint}; give name=value with one of: {', '.join(names)}"
+
+
+def _kind(type_name: str) -> type:
+    """Python's type for KFP's name of it, such as Dict[String, String]."""
+    return TYPES[type_name.partition("[")[0]]
+
+
+def _value(name: str, text: str, kind: type) -> Any:
+    words = {"true": True, "false": False}
+    try:
+        if kind in (list, dict):
+            return _json(text, kind)
+        return words[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        accepted = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            list: "a JSON list",
+            dict: "a JSON object",
+        }[kind]
+        raise UserError(f"{name}={text} is of the wrong type; give {accepted}") from None
+
+
+def _json(text: str, kind: type) -> Any:
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise ValueError(text)
+    return value
