@@ -38,8 +38,8 @@ def download(*, data: str, version: str, raw: str) -> None:
     digest differs, an archive is not safe, the data is no classification set, or it is of another version by now.
     """
     started = time.monotonic()
-    source = find_source(data)
     with new_folder(raw) as folder:
+        source = find_source(data)
         found = _FETCH[source.kind](source.place, folder)
         present = found.pop("version", None) or version_of(source)
         if present != version:

@@ -10,11 +10,9 @@ from types import FrameType
 
 from kfp.dsl.base_component import BaseComponent
 
-from components import steps
 from components.shared.errors import UserError
-from components.shared.images import is_pinned
 from runner import apply, doctor, local, logs, run, schedule, status, upload
-from runner.package import compile_pipeline
+from runner.package import compile_pipeline, warn_of_tags
 from runner.parameters import parse_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +21,9 @@ EXAMPLES = """examples:
   python pipeline.py local data=fashion-mnist epochs=5 min_accuracy=0.85
   python pipeline.py local data=file:///home/me/pictures image_size=32 seed=3
   python pipeline.py compile
+  python pipeline.py doctor gpus=1
+  python pipeline.py run epochs=30 gpus=1 --wait
+  python pipeline.py schedule add nightly "0 2 * * *" data=https://example.org/pictures.zip
 """
 # What the user can mend outside: space, permission, a folder that is none.
 OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
@@ -49,8 +50,7 @@ def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
 
 
 def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    if not is_pinned(steps.TORCH_IMAGE):
-        print(f"warning: {steps.TORCH_IMAGE} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)
+    warn_of_tags()
     print(compile_pipeline(pipeline, arguments.output))
     return 0
 

@@ -1,11 +1,15 @@
 """The compiled pipeline: one YAML file, the same bytes for the same code."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
+
+from components import steps
+from components.shared.images import is_pinned
 
 
 def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
@@ -16,3 +20,9 @@ def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
         Compiler().compile(pipeline, str(fresh))
         os.replace(fresh, output)
     return output
+
+
+def warn_of_tags() -> None:
+    """Say on stderr that images are named by tags, where the present code was not pushed."""
+    if not is_pinned(steps.TORCH_IMAGE):
+        print(f"warning: {steps.TORCH_IMAGE} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)

@@ -18,7 +18,7 @@ from components.shared.errors import UserError
 from components.shared.files import sha256_json
 from components.shared.version import code_version
 from runner.connection import Connection, add_options, connect
-from runner.package import compile_pipeline
+from runner.package import compile_pipeline, warn_of_tags
 from runner.rest import ApiError
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +71,7 @@ def upload(connection: Connection, pipeline: BaseComponent) -> Version:
         there = versions(connection, pipeline_id, digest) if pipeline_id else []
         if there:
             return there[0]
+        warn_of_tags()
         if not pipeline_id:
             pipeline_id = _create_pipeline(connection, pipeline)
         return _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")

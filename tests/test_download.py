@@ -105,15 +105,24 @@ def test_a_folder_of_pictures_is_packed(tmp_path: Path) -> None:
     assert samples(raw) == of_pictures()
 
 
-def test_data_that_changed_since_the_run_began_is_refused(tmp_path: Path, server: Loopback) -> None:
+def changed_since(data: str, version: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"was .* when the run began and is .* now; run it again"):
+        download(data=data, version=version, raw=str(tmp_path / "raw"))
+    assert not list(tmp_path.glob("raw*"))
+
+
+def test_a_folder_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
+    pets = folder_of(tmp_path / "pets", PICTURES)
+    version = resolve(data=str(pets))
+    (pets / "cat" / "more.png").write_bytes(picture(9))
+    changed_since(str(pets), version, tmp_path)
+
+
+def test_a_url_that_changed_since_the_run_began_is_refused(tmp_path: Path, server: Loopback) -> None:
     server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
-    for data in (str(folder_of(tmp_path / "pets", PICTURES)), f"{server.url}/pets.tar.gz"):
-        version = resolve(data=data)
-        (tmp_path / "pets" / "cat" / "more.png").write_bytes(picture(9))
-        server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
-        with pytest.raises(UserError, match=r"was .* when the run began and is .* now; run it again"):
-            download(data=data, version=version, raw=str(tmp_path / "raw"))
-        assert not list(tmp_path.glob("raw*"))
+    version = resolve(data=f"{server.url}/pets.tar.gz")
+    server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
+    changed_since(f"{server.url}/pets.tar.gz", version, tmp_path)
 
 
 def test_a_file_uri_names_the_same_folder(tmp_path: Path) -> None:
@@ -312,4 +321,4 @@ def test_an_older_download_is_replaced(tmp_path: Path) -> None:
 
 def test_a_failed_download_takes_the_older_one_away(tmp_path: Path) -> None:
     get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
-    refused("mnits", tmp_path, "no known data set")
+    refused(folder_of(tmp_path / "cats", {"cat/1.png": picture(0)}), tmp_path, "one class")
