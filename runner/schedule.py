@@ -1,0 +1,199 @@
+"""Verb `schedule`: runs of the pipeline that recur in Kubeflow."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.errors import UserError
+from runner import recurring, upload
+from runner.audit import audit
+from runner.connection import Connection, add_options, connect
+from runner.cron import Schedule, parse
+from runner.parameters import parse_parameters
+from runner.recurring import FOLLOWS_LATEST, Recurring
+
+EXAMPLES = """examples:
+  python pipeline.py schedule add nightly "0 2 * * *" data=fashion-mnist min_accuracy=0.85
+  python pipeline.py schedule add often "every 6h" --follow-latest
+  python pipeline.py schedule pause nightly
+  python pipeline.py schedule audit
+"""
+NAMED = {
+    "pause": "let no further run start",
+    "resume": "let runs start again",
+    "remove": "delete it; a run under way goes on",
+}
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "schedule",
+        help="let the pipeline run again and again in Kubeflow",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_add(actions)
+    actions.add_parser("list", help="show the recurring runs of the namespace").set_defaults(act=_list)
+    for name, says in NAMED.items():
+        action = actions.add_parser(name, help=says)
+        action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
+        action.set_defaults(act={"pause": _pause, "resume": _resume, "remove": _remove}[name])
+    says = "tell what is wrong with them; exit code 1 if anything is"
+    actions.add_parser("audit", help=says, description=says).set_defaults(act=_audit)
+    for action in actions.choices.values():
+        add_options(action)
+        action.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    """Do what the action says, and return the exit code."""
+    code: int = arguments.act(arguments, pipeline)
+    return code
+
+
+def show_times(schedule: Schedule) -> None:
+    """Print the next three times, in UTC and as the clock here shows them."""
+    for time in islice(schedule.times(datetime.now(UTC)), 3):
+        print(f"  next {time:%Y-%m-%d %H:%M} UTC, here {time.astimezone():%Y-%m-%d %H:%M %Z}")
+
+
+def _add_add(actions: Any) -> None:
+    add = actions.add_parser("add", help="make a recurring run")
+    add.add_argument("name", metavar="NAME", help="its name, not taken yet")
+    add.add_argument(
+        "when",
+        metavar="WHEN",
+        help="a crontab's five fields, in UTC unless KFP is set to another zone; @daily; or 'every 6h'",
+    )
+    add.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
+    version = add.add_mutually_exclusive_group()
+    version.add_argument("--version", metavar="NAME", help="pin this uploaded version, not the present code")
+    version.add_argument("--follow-latest", action="store_true", help="each run takes the version uploaded last")
+    add.add_argument("--catch-up", action="store_true", help="after a pause, run every time that was missed")
+    add.add_argument(
+        "--max-concurrency",
+        type=int,
+        choices=range(1, recurring.AT_ONCE + 1),
+        default=1,
+        metavar="N",
+        help=f"runs at the same time, 1 to {recurring.AT_ONCE} (%(default)s)",
+    )
+    add.set_defaults(act=_add)
+
+
+def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    schedule = parse(arguments.when)
+    connection = connect(arguments)
+    for item in recurring.every(connection):
+        if item.display_name == arguments.name:
+            raise UserError(f"{arguments.name} is taken: {item.recurring_run_id}; choose another name, or remove it")
+    version, parameters = _choose(connection, pipeline, arguments)
+    wanted = Recurring(
+        name=arguments.name,
+        schedule=schedule,
+        pipeline_id=version.pipeline_id,
+        version_id=FOLLOWS_LATEST if arguments.follow_latest else version.version_id,
+        parameters=parameters,
+        max_concurrency=arguments.max_concurrency,
+        catch_up=arguments.catch_up,
+    )
+    recurring_run_id = recurring.create(connection, wanted)
+    follows = "the latest version, now " if arguments.follow_latest else "version "
+    print(f"{arguments.name}: {schedule}, {follows}{version.name} of {pipeline.name}")
+    show_times(schedule)
+    print(connection.ui_link("recurring_run", recurring_run_id))
+    return 0
+
+
+def _choose(
+    connection: Connection, pipeline: BaseComponent, arguments: argparse.Namespace
+) -> tuple[upload.Version, dict[str, Any]]:
+    """The version that will run, and the parameters given, checked against it."""
+    if not arguments.version and not arguments.follow_latest:
+        parameters = given(pipeline, arguments.parameters)  # before anything is uploaded
+        version = upload.upload(connection, pipeline)
+        print(upload.describe(version, pipeline.name))
+        return version, parameters
+    if arguments.version:
+        version = upload.find_version(connection, pipeline.name, arguments.version)
+    else:
+        version = _latest(connection, pipeline.name)
+    return version, given(upload.load_version(connection, version), arguments.parameters)
+
+
+def given(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
+    """The parameters that the words set; the others stay the version's own, so that they may follow it."""
+    parameters = parse_parameters(pipeline, words)
+    return {name: parameters[name] for name in (word.partition("=")[0] for word in words)}
+
+
+def _latest(connection: Connection, pipeline_name: str) -> upload.Version:
+    pipeline_id = upload.find_pipeline(connection, pipeline_name)
+    for version in upload.versions(connection, pipeline_id) if pipeline_id else []:
+        return version
+    raise UserError(f"{pipeline_name} has no version yet; run `python pipeline.py upload` first")
+
+
+def _list(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+    connection = connect(arguments)
+    found = [recurring.read(item) for item in recurring.every(connection)]
+    for one in found:
+        print(f"{one.name:<24}{_state(one):<8}  {one.schedule}")
+    if not found:
+        print("no recurring run yet; make one with `python pipeline.py schedule add`")
+    return 0
+
+
+def _state(one: Recurring) -> str:
+    return "enabled" if one.enabled else "paused"
+
+
+def _pause(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+    connection = connect(arguments)
+    item = recurring.find(connection, arguments.name)
+    connection.client.disable_recurring_run(item.recurring_run_id)
+    print(f"{item.display_name}: paused; a run under way goes on")
+    print(connection.ui_link("recurring_run", item.recurring_run_id))
+    return 0
+
+
+def _resume(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+    connection = connect(arguments)
+    item = recurring.find(connection, arguments.name)
+    connection.client.enable_recurring_run(item.recurring_run_id)
+    missed = "the last" if item.no_catchup else "every one"
+    print(f"{item.display_name}: resumed; of the runs missed meanwhile, {missed} starts now")
+    print(connection.ui_link("recurring_run", item.recurring_run_id))
+    return 0
+
+
+def _remove(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+    connection = connect(arguments)
+    item = recurring.find(connection, arguments.name)
+    recurring.remove(connection, item.recurring_run_id)
+    print(f"{item.display_name}: removed; a run under way goes on")
+    return 0
+
+
+def _audit(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+    connection = connect(arguments)
+    found = list(audit(connection))
+    for one in found:
+        print(f"{one.recurring.name}: {_state(one.recurring)}, {one.recurring.schedule}")
+        age = f", {one.age.days} days old" if one.age is not None else ""
+        print(f"  version  {one.version}{age}")
+        last = f"{one.last_state} {one.last_time:%Y-%m-%d %H:%M} UTC" if one.last_time else "no run yet"
+        print(f"  last     {last}")
+        for text in one.wrong:
+            print(f"  wrong    {text}")
+        if one.wrong:
+            print(f"  {connection.ui_link('recurring_run', one.id)}")
+    wrong = sum(bool(one.wrong) for one in found)
+    print(f"recurring runs: {len(found)}, with something wrong: {wrong}")
+    return 1 if wrong else 0
