@@ -50,8 +50,9 @@ def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
 
 
 def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    warn_of_tags()
-    print(compile_pipeline(pipeline, arguments.output))
+    package = compile_pipeline(pipeline, arguments.output)
+    warn_of_tags(package)
+    print(package)
     return 0
 
 

@@ -5,10 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
 from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
-from components import steps
 from components.shared.images import is_pinned
 
 
@@ -22,7 +22,9 @@ def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
     return output
 
 
-def warn_of_tags() -> None:
-    """Say on stderr that images are named by tags, where the present code was not pushed."""
-    if not is_pinned(steps.TORCH_IMAGE):
-        print(f"warning: {steps.TORCH_IMAGE} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)
+def warn_of_tags(package: Path) -> None:
+    """Say on stderr which images a compiled pipeline names by tags, as where the present code was not pushed."""
+    executors = next(yaml.safe_load_all(package.read_text()))["deploymentSpec"]["executors"].values()
+    tags = sorted({executor["container"]["image"] for executor in executors})
+    for name in [tag for tag in tags if not is_pinned(tag)]:
+        print(f"warning: image {name} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)

@@ -71,7 +71,7 @@ def upload(connection: Connection, pipeline: BaseComponent) -> Version:
         there = versions(connection, pipeline_id, digest) if pipeline_id else []
         if there:
             return there[0]
-        warn_of_tags()
+        warn_of_tags(package)
         if not pipeline_id:
             pipeline_id = _create_pipeline(connection, pipeline)
         return _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")

@@ -9,7 +9,7 @@ import pytest
 from components.shared.errors import UserError
 from runner import schedule, upload
 from tests.kfp_server import KfpServer, error
-from tests.verbs import changed_pipeline, run_verb
+from tests.verbs import IMAGE, changed_pipeline, run_verb
 
 NOW = datetime.now(UTC)
 
@@ -197,7 +197,7 @@ def test_an_audit_tells_an_image_older_than_the_newest_version(
     executors = newest.pipeline_spec["deploymentSpec"]["executors"]
     executors["exec-resolve"]["container"]["image"] = "torch2kubeflow/data:2"
     (told,) = _wrong(capsys)
-    assert f"torch2kubeflow/data:1, the newest version, {newest.display_name}, runs torch2kubeflow/data:2;" in told
+    assert f"{IMAGE}, the newest version, {newest.display_name}, runs torch2kubeflow/data:2;" in told
     run_verb(schedule, "remove", "nightly")
     run_verb(schedule, "add", "nightly", "@daily", "--follow-latest")
     _only(kfp_api).created_at = NOW
