@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / "pipeline.py", *sorted((ROOT / "components").rglob("*.py")), *sorted((ROOT / "runner").glob("*.py"))]
+SOURCES = [ROOT / "pipeline.py", *sorted((ROOT / "components").rglob("*.py")), *sorted((ROOT / "runner").rglob("*.py"))]
 STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
 
 

@@ -1,0 +1,60 @@
+"""What a check finds: a state, what was seen, and what mends it."""
+
+import json
+import re
+from typing import Literal, NamedTuple
+
+from kubernetes.client.exceptions import ApiException
+
+State = Literal["ok", "warning", "problem", "unknown"]
+
+DENIED = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?')
+
+
+class Finding(NamedTuple):
+    """One line of the doctor's table; only a problem keeps a run from ending well."""
+
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def ok(text: str) -> Finding:
+    return Finding("ok", text)
+
+
+def warning(text: str, remedy: str) -> Finding:
+    return Finding("warning", text, remedy)
+
+
+def problem(text: str, remedy: str) -> Finding:
+    return Finding("problem", text, remedy)
+
+
+def unknown(text: str, remedy: str) -> Finding:
+    return Finding("unknown", text, remedy)
+
+
+def refused(error: ApiException) -> Finding:
+    """What an error answer of the Kubernetes API means for the check that asked."""
+    if error.status == 401:
+        return problem("the Kubernetes API does not know this user (401)", "log in again, or choose another --context")
+    denied = DENIED.search(message_of(error))
+    if error.status == 403 and denied:
+        return unknown(f"this user may not {denied[1]} {denied[2]}", f"ask for the right: {rule(denied)}")
+    return unknown(f"the Kubernetes API answered {error.status}: {message_of(error)}", "try again later")
+
+
+def rule(denied: re.Match[str]) -> str:
+    """The rule of a Role that grants what was denied."""
+    verb, resource, group, namespace = denied.groups()
+    role = f"a Role in namespace {namespace}" if namespace else "a ClusterRole"
+    return f'{{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}} in {role}'
+
+
+def message_of(error: ApiException) -> str:
+    """The message of a `Status` answer, or the HTTP reason where the body is none."""
+    try:
+        return " ".join(str(json.loads(error.body)["message"]).split())
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason or "no reason")

@@ -1,0 +1,120 @@
+"""The pods of the run that is to be judged, read from the compiled pipeline."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+from kfp.dsl.base_component import BaseComponent
+from kubernetes.client import (
+    V1Capabilities,
+    V1Container,
+    V1ObjectMeta,
+    V1Pod,
+    V1PodSpec,
+    V1ResourceRequirements,
+    V1SeccompProfile,
+    V1SecurityContext,
+    V1Toleration,
+)
+
+CHANNEL = re.compile(r"pipelinechannel--(\w+)")
+STEP = "app.kubernetes.io/component"  # the label that names the step
+# What KFP and Argo add; drivers and Argo's own pods carry these alone.
+RUN_LABELS = {
+    "workflows.argoproj.io/workflow": "torch2kubeflow-training",
+    "workflows.argoproj.io/completed": "false",
+    "pipelines.kubeflow.org/v2_component": "true",
+    "pipeline/runid": "00000000-0000-0000-0000-000000000000",
+}
+
+
+class Run(NamedTuple):
+    """What is to be judged: a run's parameters and pods, and the store that it will use."""
+
+    parameters: dict[str, Any]
+    pods: list[V1Pod]
+    store: str = ""  # s3://bucket/prefix, or empty
+    s3_endpoint: str = ""  # where this machine reaches the S3 server; empty: where the pods do
+
+
+def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
+    """One pod per step, as KFP would make it for a run with these parameters."""
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    platforms = json_format.MessageToDict(pipeline.platform_spec)["platforms"]
+    settings = platforms["kubernetes"]["deploymentSpec"]["executors"]
+    executors = spec["deploymentSpec"]["executors"]
+    return [_pod(executors[name]["container"], settings[name], parameters) for name in sorted(executors)]
+
+
+def step_of(pod: V1Pod) -> str:
+    return str(pod.metadata.labels[STEP])
+
+
+def resources_of(pod: V1Pod) -> V1ResourceRequirements:
+    return pod.spec.containers[0].resources
+
+
+def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[str, Any]) -> V1Pod:
+    labels = settings["podMetadata"]["labels"]
+    tolerations = [
+        V1Toleration(
+            key=t.get("key"),
+            operator=t.get("operator"),
+            value=t.get("value"),
+            effect=t.get("effect"),
+            toleration_seconds=t.get("tolerationSeconds"),
+        )
+        for entry in settings.get("tolerations", [])
+        for t in _given(entry["tolerationJson"]["componentInputParameter"], parameters)
+    ]
+    selector = settings.get("nodeSelector", {}).get("nodeSelectorJson")
+    main = V1Container(
+        name="main",
+        image=container["image"],
+        resources=V1ResourceRequirements(
+            requests=dict(_amounts(container["resources"], "Request", parameters)),
+            limits=dict(_amounts(container["resources"], "Limit", parameters)),
+        ),
+        security_context=_security(settings["securityContext"]),
+    )
+    return V1Pod(
+        api_version="v1",
+        kind="Pod",
+        metadata=V1ObjectMeta(name=f"torch2kubeflow-doctor-{labels[STEP]}", labels=RUN_LABELS | labels),
+        spec=V1PodSpec(
+            containers=[main],
+            restart_policy="Never",
+            tolerations=tolerations,
+            node_selector=_given(selector["componentInputParameter"], parameters) if selector else {},
+        ),
+    )
+
+
+def _amounts(resources: dict[str, Any], bound: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and quantity of each resource; an extended one is requested as it is limited."""
+    yield "cpu", _given(resources[f"resourceCpu{bound}"], parameters)
+    yield "memory", _given(resources[f"resourceMemory{bound}"], parameters)
+    accelerator = resources.get("accelerator")
+    if accelerator:
+        count = _given(accelerator["resourceCount"], parameters)
+        if count != "0":
+            yield _given(accelerator["resourceType"], parameters), count
+
+
+def _security(settings: dict[str, Any]) -> V1SecurityContext:
+    """The user that the pipeline asks for, and what KFP takes from every step's container."""
+    return V1SecurityContext(
+        run_as_user=int(settings["runAsUser"]),
+        run_as_group=int(settings["runAsGroup"]),
+        run_as_non_root=settings["runAsNonRoot"],
+        allow_privilege_escalation=False,
+        capabilities=V1Capabilities(drop=["ALL"]),
+        seccomp_profile=V1SeccompProfile(type="RuntimeDefault"),
+    )
+
+
+def _given(text: str, parameters: dict[str, Any]) -> Any:
+    """The value of the pipeline's parameter that `text` refers to, or `text` itself."""
+    channel = CHANNEL.search(text)
+    return parameters[channel[1]] if channel else text
