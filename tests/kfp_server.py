@@ -447,7 +447,6 @@ class KfpServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: KfpServer
-    disable_nagle_algorithm = True  # an answer in several writes would wait for the client
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else every answer takes 40 ms
 

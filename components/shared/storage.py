@@ -1,0 +1,371 @@
+"""S3, and the one door to it: objects below a prefix, streamed, checked by SHA-256, sent again after faults.
+
+For AWS S3, MinIO, SeaweedFS and whatever else speaks S3, by the client `minio`. It makes no bucket, and touches nothing
+outside its prefix.
+"""
+
+import hashlib
+import io
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from configparser import Error as ConfigError
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from uuid import uuid4
+from xml.etree.ElementTree import ParseError
+
+from minio import Minio
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import AWSConfigProvider, IamAwsProvider, Provider, StaticProvider, WebIdentityProvider
+from minio.datatypes import Object
+from minio.deleteobjects import DeleteObject
+from minio.error import MinioException, S3Error
+from minio.helpers import check_bucket_name
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
+
+from components.shared.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
+from components.shared.errors import UserError
+from components.shared.files import new_file, sha256_file
+from components.shared.progress import Progress
+from components.shared.transport import ATTEMPTS, Transport, pause, reason_of
+
+STEP = "store"
+PART_BYTES = 8 * 2**20  # a larger file is sent in parts of this size
+PARALLEL_PARTS = 3
+MAX_PARTS = 10_000  # of S3
+BLOCK_BYTES = 2**20
+MAX_BYTES = 2**26
+SHA256, WRITER = "x-amz-meta-sha256", "x-amz-meta-writer"
+
+
+class NoSuchObject(UserError):
+    """An object that is not there."""
+
+
+class Conflict(Exception):
+    """A conditional write that found the object other than expected, and changed nothing."""
+
+
+class Entry(NamedTuple):
+    """An object: its name below the store's prefix, size in bytes, ETag, and when it was written."""
+
+    name: str
+    size: int
+    etag: str
+    modified: datetime | None
+
+
+def open_store(uri: str, environment: Mapping[str, str], prefix: str = "", attempts: int = ATTEMPTS) -> "Store":
+    """The store at s3://bucket/prefix, reached as the environment's variables say; no request is made yet.
+
+    The variables are those of the AWS tools, each with `prefix` before its name: AWS_ENDPOINT_URL_S3 (or S3_ENDPOINT),
+    AWS_REGION, AWS_CA_BUNDLE, and for credentials AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN,
+    or AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN, or AWS_CONTAINER_CREDENTIALS_FULL_URI, or AWS_PROFILE; else none.
+    A request that fails by chance is sent up to `attempts` times. UserError where a variable or the address is wrong.
+    """
+    bucket, folder = parse_uri(uri)
+    variables = Variables(environment, prefix)
+    endpoint = find_endpoint(variables)
+    region = variables.get("AWS_REGION", "AWS_DEFAULT_REGION")
+    if not region and "amazonaws.com" not in endpoint.netloc:  # AWS itself tells the region of a bucket
+        region = "us-east-1"
+    transport = Transport(STEP, find_ca_bundle(variables), prefix, attempts)
+    credentials = _credentials(variables, region, transport)
+    try:
+        check_bucket_name(bucket, strict=True, s3_check=True)
+        client = Minio(
+            endpoint.netloc,
+            secure=endpoint.scheme == "https",
+            region=region or None,
+            credentials=credentials,
+            http_client=transport,
+        )
+    except ValueError as error:
+        place = f"{uri} at {endpoint.geturl()}"
+        raise UserError(f"{place} cannot be right ({error}); give s3://bucket/prefix, and http://host:port") from None
+    return Store(client, transport, bucket, folder, credentials is None)
+
+
+class Store:
+    """The objects of a bucket below a prefix; open_store makes it. Threads may share it, processes may not.
+
+    Every call may raise UserError: no such bucket, access denied, wrong keys, region or clock, server out of reach.
+    """
+
+    def __init__(self, client: Minio, transport: Transport, bucket: str, folder: str, is_anonymous: bool) -> None:
+        """`folder` is empty or ends in a slash."""
+        self._client, self._transport = client, transport
+        self._bucket, self._folder, self._is_anonymous = bucket, folder, is_anonymous
+
+    def uri(self, name: str = "") -> str:
+        """The address of an object, or of the store."""
+        return f"s3://{self._bucket}/{self._folder}{name}".rstrip("/")
+
+    def put_file(self, path: str | Path, name: str) -> str:
+        """Send a file, a large one in parts side by side, and return its SHA-256; the object appears whole or not."""
+        key, sha256 = self._key(name), sha256_file(path)
+        with self._explained(name), _Source(path, sha256, name) as source:
+            part = max(PART_BYTES, math.ceil(source.size / MAX_PARTS))
+            try:
+                self._client.put_object(
+                    self._bucket,
+                    key,
+                    source,
+                    source.size,
+                    metadata={"sha256": sha256},
+                    part_size=part,
+                    num_parallel_uploads=PARALLEL_PARTS,
+                )
+            except S3Error as error:
+                # The answer to the last request was lost, and at its repetition nothing was left to complete.
+                if error.code != "NoSuchUpload" or not self._find(key, SHA256, sha256):
+                    raise
+        return sha256
+
+    def get_file(self, name: str, path: str | Path, sha256: str = "") -> str:
+        """Write an object to a file, which appears whole and checked or not at all, and return its SHA-256.
+
+        It is checked against `sha256` where given, and against the digest kept beside the object by put_file.
+        """
+        with new_file(path) as file:
+            return self._receive(name, file, sha256, shutil.disk_usage(Path(path).parent).free, "free")[0]
+
+    def put_bytes(self, content: bytes, name: str, *, if_absent: bool = False, if_match: str = "") -> str:
+        """Write a small object and return its ETag.
+
+        Conflict where `if_absent` finds an object, or `if_match` an object of another ETag or none: of many writers at
+        once, one wins. An ETag is that of the content, so give each write a content of its own where this matters.
+        """
+        key, writer = self._key(name), uuid4().hex
+        headers = {SHA256: hashlib.sha256(content).hexdigest(), WRITER: writer}
+        if if_absent:
+            headers["If-None-Match"] = "*"
+        if if_match:
+            headers["If-Match"] = f'"{if_match}"'
+        with self._explained(name):
+            try:
+                return self._put(key, content, headers)
+            except S3Error as error:
+                if error.code != "PreconditionFailed" and not (if_match and error.code == "NoSuchKey"):
+                    raise
+            etag = self._find(key, WRITER, writer)  # an attempt of ours, whose answer was lost
+        if not etag:
+            raise Conflict(f"{self.uri(name)} was written by another")
+        return etag
+
+    def get_bytes(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, str]:
+        """The bytes of a small object, and its ETag; UserError where there are more than `limit`."""
+        file = io.BytesIO()
+        _, etag = self._receive(name, file, "", limit, "allowed")
+        return file.getvalue(), etag
+
+    def list(self, under: str = "") -> Iterator[Entry]:
+        """The objects below the folder `under`, ordered by name, a page at a time."""
+        start = f"{self._key(under)}/" if under else self._folder
+        with self._explained(under):
+            for found in self._client.list_objects(self._bucket, prefix=start, recursive=True):
+                name = found.object_name.removeprefix(self._folder)
+                if not name.endswith("/"):  # the mark of a folder
+                    yield Entry(name, found.size, found.etag, found.last_modified)
+
+    def stat(self, name: str) -> Entry | None:
+        """What is known of an object without reading it; None where it is not there."""
+        with self._explained(name):
+            found = self._head(self._key(name))
+        return Entry(name, found.size or 0, found.etag or "", found.last_modified) if found else None
+
+    def exists(self, name: str) -> bool:
+        """Whether an object is there."""
+        return self.stat(name) is not None
+
+    def remove(self, *names: str) -> None:
+        """Remove objects; those that are gone already are no mistake."""
+        objects = [DeleteObject(self._key(name)) for name in names]
+        with self._explained(names[0] if len(names) == 1 else ""):
+            for error in self._client.remove_objects(self._bucket, objects):
+                raise self._mistake(error.code or "", error.message or "", f"s3://{self._bucket}/{error.name}")
+
+    def _key(self, name: str) -> str:
+        check_name(name)
+        return self._folder + name
+
+    def _put(self, key: str, content: bytes, headers: dict[str, str]) -> str:
+        """PutObject with conditions, for which minio has no public call: its put_object would keep them as metadata."""
+        return self._client._put_object(self._bucket, key, content, dict(headers)).etag or ""
+
+    def _head(self, key: str) -> Object | None:
+        try:
+            return self._client.stat_object(self._bucket, key)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                return None
+            self._client.get_object(self._bucket, key).close()  # fails too, and with the reason
+            raise
+
+    def _find(self, key: str, header: str, value: str) -> str:
+        """The ETag of an object that has the header; empty where there is none."""
+        found = self._head(key)
+        return found.etag or "" if found and found.metadata and found.metadata.get(header) == value else ""
+
+    def _receive(self, name: str, file: BinaryIO, sha256: str, limit: int, limited: str) -> tuple[str, str]:
+        """Take an object's bytes into a file, and return their SHA-256 and the ETag."""
+        uri = self.uri(name)
+        digest = hashlib.sha256()
+        with self._explained(name):
+            response = self._client.get_object(self._bucket, self._key(name))
+            size = int(response.headers["Content-Length"])
+            if size > limit:
+                response.close()
+                raise UserError(f"{uri} has {size:,} bytes, and {limit:,} are {limited}")
+            advance = _progress(name, size)
+            with ThreadPoolExecutor(1) as beside:  # the digest of a block, while the next one arrives
+                hashed: Future[None] | None = None
+                for block in self._blocks(name, response, size):
+                    if hashed:
+                        hashed.result()
+                    hashed = beside.submit(digest.update, block)
+                    file.write(block)
+                    advance(len(block))
+        found = digest.hexdigest()
+        for expected in (sha256, response.headers.get(SHA256)):
+            if expected and found != expected:
+                raise UserError(f"{uri} has the digest sha256={found}, not {expected}; it is damaged: write it anew")
+        return found, response.headers.get("ETag", "").strip('"')
+
+    def _blocks(self, name: str, response: BaseHTTPResponse, size: int) -> Iterator[bytes]:
+        """The bytes of an answer in blocks; after a cut it goes on where it was, if the object is still the same."""
+        have = failures = 0
+        etag = response.headers["ETag"]
+        while True:
+            try:
+                with response:
+                    for block in response.stream(BLOCK_BYTES, decode_content=False):
+                        have, failures = have + len(block), 0
+                        yield block
+                break
+            except HTTPError as error:
+                failures += 1
+                if failures == self._transport.attempts:
+                    raise UserError(f"{self.uri(name)} was cut {failures} times; try again later") from None
+                pause(STEP, f"{self.uri(name)}: the server {reason_of(error)} after {have:,} bytes", failures)
+            response = self._client.get_object(
+                self._bucket, self._key(name), offset=have, request_headers={"If-Match": etag}
+            )
+        if have != size:
+            raise UserError(f"{self.uri(name)} came with {have:,} bytes, not {size:,}; try again")
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Turn what the client raises into one line with the remedy."""
+        try:
+            yield
+        except S3Error as error:
+            raise self._mistake(error.code or "", error.message or "", self.uri(name)) from None
+        except (MinioException, ParseError) as error:
+            if "HTTP request to an HTTPS server" in str(error):
+                raise UserError(f"{self.uri(name)}: the server speaks TLS; give https:// in its address") from None
+            raise UserError(
+                f"{self.uri(name)} is not served as S3 does ({str(error)[:200]}); check the address"
+            ) from None
+
+    def _mistake(self, code: str, message: str, uri: str) -> UserError:
+        if code == "NoSuchKey":
+            return NoSuchObject(f"{uri} does not exist; check its name")
+        prefix = self._transport.prefix
+        keys = f"{prefix}AWS_ACCESS_KEY_ID and {prefix}AWS_SECRET_ACCESS_KEY"
+        told, remedy = _REMEDIES.get(code, (f"{code}: {message}", "see the server's log"))
+        if code == "AccessDenied" and self._is_anonymous:
+            told, remedy = "there are no credentials", "set {keys}"
+        return UserError(f"{uri}: {told}; {remedy.format(keys=keys, prefix=prefix)} ({code})")
+
+
+_KEYS = "check {keys}"
+_REGION = ("the bucket lies in another region", "set {prefix}AWS_REGION to it")
+_REMEDIES = {
+    "NoSuchBucket": ("there is no such bucket", "make it, or correct the address"),
+    "AccessDenied": ("access is denied", "let the credentials list the bucket, and read, write and remove its objects"),
+    "InvalidAccessKeyId": ("the access key is not known", _KEYS),
+    "SignatureDoesNotMatch": ("the secret key is not that of the access key", _KEYS),
+    "ExpiredToken": ("the credentials have expired", "set {prefix}AWS_SESSION_TOKEN and its keys anew"),
+    "InvalidToken": ("the session token is not accepted", "set {prefix}AWS_SESSION_TOKEN and its keys anew"),
+    "RequestTimeTooSkewed": ("this machine's clock is wrong", "set it, or let NTP do so"),
+    "PreconditionFailed": ("the object was changed while it was read", "try again"),
+    "AuthorizationHeaderMalformed": _REGION,
+    "PermanentRedirect": _REGION,
+    "XMinioStorageFull": ("the store is full", "make room there"),
+}
+
+
+class _Source(io.FileIO):
+    """A file to send: UserError at its end if it is no longer what its SHA-256 says, before an object appears."""
+
+    def __init__(self, path: str | Path, sha256: str, name: str) -> None:
+        super().__init__(path)
+        self.size = Path(path).stat().st_size
+        self._expected, self._digest = sha256, hashlib.sha256()
+        self._advance = _progress(name, self.size)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        block = super().read(size) or b""
+        self._digest.update(block)
+        self._advance(len(block))
+        if (not block or self.tell() >= self.size) and self._digest.hexdigest() != self._expected:
+            raise UserError(f"{self.name} was changed while it was sent; try again")
+        return block
+
+
+def _credentials(variables: Variables, region: str, transport: Transport) -> Provider | None:
+    """The first that the variables name, in the order of the AWS tools; None for a bucket open to all."""
+    name, key = variables.find("AWS_ACCESS_KEY_ID")
+    secret = variables.get("AWS_SECRET_ACCESS_KEY")
+    if bool(key) != bool(secret):
+        missing = name.replace("ACCESS_KEY_ID", "SECRET_ACCESS_KEY") if key else name
+        raise UserError(f"{missing} is missing beside its other half; set both")
+    if key:
+        return StaticProvider(key, secret, variables.get("AWS_SESSION_TOKEN") or None)
+    token_file = variables.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    if token_file:
+        return _Told(_web_identity(variables, token_file, region, transport), f"the web identity of {token_file}")
+    if variables.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        return _Told(IamAwsProvider(http_client=transport), "the container's credentials")
+    profile = variables.get("AWS_PROFILE")
+    if profile:
+        return _Told(AWSConfigProvider(variables.get("AWS_SHARED_CREDENTIALS_FILE"), profile), f"AWS_PROFILE={profile}")
+    return None
+
+
+def _web_identity(variables: Variables, token_file: str, region: str, transport: Transport) -> Provider:
+    regional = f"https://sts.{region}.amazonaws.com" + ".cn" * region.startswith("cn-")
+    return WebIdentityProvider(
+        jwt_provider_func=lambda: {"access_token": Path(token_file).read_text().strip()},  # it is renewed in place
+        sts_endpoint=variables.get("AWS_ENDPOINT_URL_STS") or (regional if region else "https://sts.amazonaws.com"),
+        role_arn=variables.get("AWS_ROLE_ARN"),
+        role_session_name=variables.get("AWS_ROLE_SESSION_NAME"),
+        http_client=transport,
+    )
+
+
+class _Told(Provider):
+    """Credentials that have to be fetched, and whose failures are told without the token that was shown."""
+
+    def __init__(self, provider: Provider, source: str) -> None:
+        self._provider, self._source = provider, source
+
+    def retrieve(self) -> Credentials:
+        try:
+            return self._provider.retrieve()
+        except UserError:
+            raise
+        except (ValueError, ParseError, ConfigError, OSError) as error:
+            why = f": {error.strerror}" if isinstance(error, OSError) else ""
+            raise UserError(f"{self._source} gave no S3 credentials{why}; check it, its role and its policy") from None
+
+
+def _progress(name: str, size: int) -> Callable[[int], None]:
+    """What counts the bytes of a transfer, and shows those of a large one."""
+    return Progress(STEP, name.rpartition("/")[2], size, "bytes").advance if size > PART_BYTES else lambda _: None

@@ -1,0 +1,102 @@
+"""HTTP requests that are sent again when they fail by chance: what the S3 client speaks through."""
+
+import random
+import re
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import TimeoutError as SlowError
+
+from components.shared.errors import UserError
+from components.shared.progress import say
+
+ATTEMPTS = 8  # over a minute: a server that is moved to another node is away for that long
+CONNECT_SECONDS, READ_SECONDS = 5, 60
+MAX_WAIT_SECONDS = 30.0
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+# Failures that S3 servers tell with another status; the first two even with 200, once they have begun to answer.
+TRANSIENT_CODE = re.compile(
+    rb"<Code>(InternalError|SlowDown|RequestTimeout|OperationAborted|ConditionalRequestConflict"
+    rb"|BadDigest|XAmzContentSHA256Mismatch)</Code>"
+)
+
+
+def pause(step: str, reason: str, failures: int, asked: float | None = None) -> None:
+    """Say why, and wait: twice as long after every failure, with jitter, or the seconds that the server asks for."""
+    wait = min(0.25 * 2**failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
+    wait = wait if asked is None else min(asked, 2 * MAX_WAIT_SECONDS)
+    say(step, f"{reason}; trying again in {wait:.1f} s")
+    time.sleep(wait)
+
+
+def reason_of(error: HTTPError) -> str:
+    """What befell a request, in words for a line that names the server."""
+    if isinstance(error, NewConnectionError | ConnectTimeoutError):
+        return "could not be reached"
+    return "did not answer in time" if isinstance(error, SlowError) else "broke the connection"
+
+
+class Transport(PoolManager):
+    """urllib3's pool of connections, with patience: a request that failed by chance is sent again.
+
+    UserError where the server is not known, not reached or not trusted, or fails every time.
+    """
+
+    def __init__(self, step: str, ca_bundle: str, prefix: str, attempts: int) -> None:
+        """`step` tells of repetitions; `ca_bundle` is the file of trusted authorities; `prefix` the variables'."""
+        super().__init__(
+            maxsize=64,  # connections kept; more are made and thrown away
+            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=ca_bundle,
+        )
+        self.step, self.prefix, self.attempts = step, prefix, attempts
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> BaseHTTPResponse:
+        """Send a request as often as it needs; a redirection is not followed, for what is signed goes to one host."""
+        address = url.partition("?")[0]  # a query may hold a token
+        failures = 0
+        while True:
+            asked = None
+            try:
+                response = super().urlopen(method, url, redirect=False, **{**options, "retries": False})
+                if not _may_pass(response, options.get("preload_content", True)):
+                    return response
+                reason = f"answered {response.status} {response.reason}"
+                after = response.headers.get("Retry-After", "")
+                asked = float(after) if after.isdecimal() else None
+                response.drain_conn()
+            except HTTPError as error:
+                self._check(url, error)
+                reason = reason_of(error)
+            failures += 1
+            if failures == self.attempts:
+                raise UserError(f"{_server(url)} {reason} {failures} times; check the address, or try again later")
+            pause(self.step, f"{method} {address}: it {reason}", failures, asked)
+
+    def _check(self, url: str, error: HTTPError) -> None:
+        """Refuse what no repetition mends."""
+        if isinstance(error, NameResolutionError):
+            cause = error.__cause__
+            if not isinstance(cause, socket.gaierror) or cause.errno != socket.EAI_AGAIN:
+                raise UserError(f"{_server(url)} is not known; check the address") from None
+        if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            remedy = f"name its authority in {self.prefix}AWS_CA_BUNDLE"
+            raise UserError(f"{_server(url)} has a certificate that is not trusted; {remedy}") from None
+        if isinstance(error, SSLError) and re.search("WRONG_VERSION_NUMBER|RECORD_LAYER", str(error)):
+            raise UserError(f"{_server(url)} does not speak TLS; give http:// in place of https://") from None
+
+
+def _may_pass(response: BaseHTTPResponse, is_read: bool) -> bool:
+    return response.status in TRANSIENT or (is_read and TRANSIENT_CODE.search(response.data) is not None)
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
