@@ -24,6 +24,8 @@ from zlib import crc32
 import kfp_server_api as api
 import yaml
 
+from tests.loopback import serving
+
 PREFIX = "/apis/v2beta1"
 CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # of gRPC, by HTTP status
 KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
@@ -551,14 +553,8 @@ def refuse(handler: _Handler, refusal: Refusal, **headers: str) -> None:
 @contextmanager
 def kfp_server() -> Iterator[KfpServer]:
     """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
-    with KfpServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(KfpServer()) as server:
+        yield server
         assert not server.breaches
 
 

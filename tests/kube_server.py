@@ -6,7 +6,6 @@ models of `kubernetes.client` build what it sends and check what it receives, fi
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from kubernetes import client
+
+from tests.loopback import serving
 
 TOKEN = "kube-token-7d31"
 USER = "ada"
@@ -223,12 +224,6 @@ def _denial(request: Request) -> str:
 @contextmanager
 def kube_server() -> Iterator[KubeServer]:
     """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
-    with KubeServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(KubeServer()) as server:
+        yield server
         assert not server.breaches

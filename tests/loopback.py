@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class Loopback(ThreadingHTTPServer):
@@ -83,9 +86,9 @@ def answer(code: int, body: bytes = b"", **headers: str) -> Answer:
 
 
 @contextmanager
-def loopback() -> Iterator[Loopback]:
-    """A running server, gone at the end of the block."""
-    with Loopback() as server:
+def serving(server: Server) -> Iterator[Server]:
+    """The server, running until the end of the block."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -93,6 +96,13 @@ def loopback() -> Iterator[Loopback]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def loopback() -> Iterator[Loopback]:
+    """A running server, gone at the end of the block."""
+    with serving(Loopback()) as server:
+        yield server
 
 
 def sha256(body: bytes) -> str:

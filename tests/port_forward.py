@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tests.loopback import serving
+
 PORT = struct.pack("<H", 8888)
 BINARY, CLOSE = 2, 8
 
@@ -116,11 +118,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def kube_server(target: int) -> Iterator[Any]:
     """A running server, gone at the end of the block."""
-    with KubeServer(target) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(KubeServer(target)) as server:
+        yield server

@@ -17,6 +17,8 @@ from typing import Any
 import urllib3
 from minio import Minio
 
+from tests.loopback import serving
+
 BUCKET = "bucket"
 KEY, SECRET = "write-key", "write-secret-5cc1"
 READER_KEY, READER_SECRET = "read-key", "read-secret-91e0"
@@ -238,14 +240,8 @@ FAULTS = (answer(503, "SlowDown"), answer(500, "InternalError"), hang_up, lose_a
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
     """A running proxy, gone at the end of the block."""
-    with Proxy(upstream) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Proxy(upstream)) as server:
+        yield server
 
 
 def _free_ports(count: int) -> list[int]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loopback import tar_bytes
 
 from components.shared import archive
 from components.shared.archive import is_archive, members
 from components.shared.errors import UserError
+from tests.loopback import tar_bytes
 
 FILES = {"a/1.png": b"one" * 100, "a/2.png": b"two", "b/1.png": b"three"}
 TARS = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loopback import Loopback, loopback, picture, sha256, tar_bytes
 
 from components import download as module
 from components.download import download
@@ -20,6 +19,7 @@ from components.shared.errors import UserError
 from components.shared.files import sha256_file
 from components.shared.idx import write_idx
 from components.shared.raw import Raw, open_raw
+from tests.loopback import Loopback, loopback, picture, sha256, tar_bytes
 
 PICTURES = {f"{kind}/{number}.png": picture(number) for number, kind in enumerate(("cat", "cat", "dog", "dog"))}
 SPLITS = {f"{split}/{name}": content for split in ("train", "test") for name, content in PICTURES.items()}

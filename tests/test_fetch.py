@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Loopback, answer, cut_after, etag, loopback, sha256, whole
 
 from components.shared import fetch
 from components.shared.errors import UserError
 from components.shared.fetch import ATTEMPTS, MAX_WAIT_SECONDS, fetch_url
+from tests.loopback import Loopback, answer, cut_after, etag, loopback, sha256, whole
 
 BODY = random.Random(0).randbytes(500_000)
 HALF = len(BODY) // 2

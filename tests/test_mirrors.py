@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from loopback import Loopback, answer, loopback, sha256
 
 from components.shared import fetch
 from components.shared.cache import place
 from components.shared.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.errors import UserError
 from components.shared.mirrors import fetch_entry
+from tests.loopback import Loopback, answer, loopback, sha256
 
 FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
 

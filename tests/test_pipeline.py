@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from loopback import picture
 
 from components.shared.dataset import open_dataset
 from components.shared.files import sha256_file
 from tests.conftest import ROOT, Runner
+from tests.loopback import picture
 
 pytestmark = pytest.mark.slow
 

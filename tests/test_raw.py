@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loopback import picture, tar_bytes
 
 from components.shared import raw as raw_module
 from components.shared.errors import UserError
 from components.shared.idx import write_idx
 from components.shared.raw import Chunk, Raw, open_raw, write_raw
+from tests.loopback import picture, tar_bytes
 
 IMAGES = np.arange(5 * 4 * 4, dtype=np.uint8).reshape(5, 4, 4)
 LABELS = np.array([0, 1, 1, 0, 1], np.uint8)

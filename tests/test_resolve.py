@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
 
 import pipeline
 from components.resolve import resolve
 from components.shared.errors import UserError
 from components.shared.fetch import fetch_url
 from runner.parameters import parse_parameters
+from tests.loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
 
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
 
