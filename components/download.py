@@ -6,14 +6,14 @@ import shutil
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from components.shared.archive import SUFFIXES, Member, members
+from components.shared.archive import SUFFIXES, Member, is_archive, members
 from components.shared.catalogue import CATALOGUE, DIGITS
 from components.shared.errors import UserError
 from components.shared.fetch import STEP, fetch_url
@@ -23,7 +23,9 @@ from components.shared.layout import NO_SPLITS, find_layout, is_picture
 from components.shared.mirrors import fetch_entry
 from components.shared.progress import Progress, say
 from components.shared.raw import MAX_PICTURE_BYTES, write_raw
+from components.shared.s3_source import open_object, open_source, s3_members
 from components.shared.source import find_source, version_of
+from components.shared.storage import Store
 
 IDX_NAME = re.compile(r"(train|val|t10k|test)-(images[.-]idx3|labels[.-]idx1)-ubyte(\.gz)?")
 IDX_SPLITS = {"train": "train", "val": "val", "t10k": "test", "test": "test"}
@@ -81,26 +83,45 @@ def _from_path(place: str, folder: Path) -> dict[str, Any]:
     return _describe(path if path.is_dir() else _keep(path, path.name, folder), place, folder)
 
 
+def _from_s3(uri: str, folder: Path) -> dict[str, Any]:
+    if not is_archive(Path(uri)):
+        return _describe(open_source(uri), uri, folder)
+    store, name = open_object(uri)
+    copy = _place_of(name, folder)
+    store.get_file(name, copy)
+    return _describe(copy, uri, folder)
+
+
 _FETCH: dict[str, Callable[[str, Path], dict[str, Any]]] = {
     "digits": _digits,
     "catalogue": _from_catalogue,
     "url": _from_url,
+    "s3": _from_s3,
     "path": _from_path,
 }
 
 
 def _keep(archive: Path, name: str, folder: Path) -> Path:
-    """Copy an archive called `name` into `folder`, under a name of ours with the suffix that tells its kind."""
-    copy = folder / f"download{''.join(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))}"
+    """Copy an archive called `name` into `folder`."""
+    copy = _place_of(name, folder)
     shutil.copyfile(archive, copy)
     return copy
 
 
-def _describe(place: Path, source: str, folder: Path) -> dict[str, Any]:
-    """Look at what a folder or archive holds, keep it in `folder`, and describe it."""
+def _place_of(archive: str, folder: Path) -> Path:
+    """Where an archive of that name goes in `folder`: a name of ours, with the suffix that tells its kind."""
+    return folder / f"download{''.join(suffix for suffix in SUFFIXES if archive.lower().endswith(suffix))}"
+
+
+def _members(place: Path | Store, read: bool = False) -> Iterator[Member]:
+    return members(place) if isinstance(place, Path) else s3_members(place, read)
+
+
+def _describe(place: Path | Store, source: str, folder: Path) -> dict[str, Any]:
+    """Look at what a folder, an archive or S3 holds, keep it in `folder`, and describe it."""
     folders: Counter[str] = Counter()
     idx = False
-    for member in members(place):
+    for member in _members(place):
         parent = member.name.rstrip("/").rpartition("/")[0]
         idx |= IDX_NAME.fullmatch(member.name.rpartition("/")[2]) is not None
         if member.is_folder:
@@ -114,7 +135,10 @@ def _describe(place: Path, source: str, folder: Path) -> dict[str, Any]:
         return _take_idx(place, name, folder)
     layout, counts = find_layout(source, folders)
     total = sum(folders.values())
-    files = _pack(place, folder, total) if place.is_dir() else [place.name]
+    if isinstance(place, Path) and place.is_file():
+        files = [place.name]
+    else:
+        files = _pack(_members(place, read=True), name, folder, total)
     return {
         "name": name,
         "kind": "pictures",
@@ -125,11 +149,11 @@ def _describe(place: Path, source: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _pack(pictures: Path, folder: Path, total: int) -> list[str]:
-    """Pack a folder's pictures into few tar shards, the same bytes for the same pictures."""
-    progress = Progress(STEP, f"pack {pictures.name}", total, "pictures")
+def _pack(there: Iterator[Member], name: str, folder: Path, total: int) -> list[str]:
+    """Pack pictures into few tar shards, the same bytes for the same pictures."""
+    progress = Progress(STEP, f"pack {name}", total, "pictures")
     shards: list[str] = []
-    found = (member for member in members(pictures) if not member.is_folder and is_picture(member.name))
+    found = (member for member in there if not member.is_folder and is_picture(member.name))
     member = next(found, None)
     while member:
         shards.append(f"pictures-{len(shards):05}.tar")
@@ -150,9 +174,9 @@ def _add(shard: tarfile.TarFile, member: Member) -> int:
     return member.size
 
 
-def _take_idx(place: Path, name: str, folder: Path) -> dict[str, Any]:
+def _take_idx(place: Path | Store, name: str, folder: Path) -> dict[str, Any]:
     """Copy the IDX files out of a folder or archive."""
-    for member in members(place):
+    for member in _members(place):
         base = member.name.rpartition("/")[2]
         if IDX_NAME.fullmatch(base):
             path = folder / base.replace(".idx", "-idx")

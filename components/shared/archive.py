@@ -63,11 +63,11 @@ def members(path: Path) -> Iterator[Member]:
     encrypted, where there are too many or too much in them for the archive's own size, or where the archive is broken.
     """
     if path.is_dir():
-        yield from _visible(path, _folder_members(path))
+        yield from visible(str(path), _folder_members(path))
     else:
         with _broken_is_an_error(path):
             reader = _zip_members if path.name.lower().endswith(".zip") else _tar_members
-            yield from _visible(path, _limited(path, reader(path)))
+            yield from visible(str(path), _limited(path, reader(path)))
 
 
 def fingerprint(path: Path) -> str:
@@ -208,13 +208,14 @@ def _check_name(path: Path, name: str) -> None:
         raise UserError(f"{path} holds {name!r}, which leads outside the archive; pack it with relative names")
 
 
-def _visible(path: Path, found: Iterator[Member]) -> Iterator[Member]:
+def visible(source: str, found: Iterator[Member]) -> Iterator[Member]:
+    """Pass on what is not hidden, under tidied names; UserError where a name is no UTF-8."""
     for member in found:
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if parts and parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts):
             name = "/".join(parts) + ("/" if member.is_folder else "")
             if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that are no UTF-8
-                raise UserError(f"{path} holds {name!r}, a name that is no UTF-8; rename it")
+                raise UserError(f"{source} holds {name!r}, a name that is no UTF-8; rename it")
             yield Member(name, member.size, member.is_folder, member.open)
 
 

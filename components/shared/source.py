@@ -11,15 +11,16 @@ from components.shared.catalogue import CATALOGUE
 from components.shared.errors import UserError
 from components.shared.fetch import url_version
 from components.shared.files import sha256_json
+from components.shared.s3_source import object_version, open_source, prefix_version
 
 NAMES = (*CATALOGUE, "digits")
-ACCEPTED = f"{', '.join(NAMES)}, https://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
+ACCEPTED = f"{', '.join(NAMES)}, https://..., s3://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
 
 
 class Source(NamedTuple):
     """A data set's kind of place, and its name, URL or path."""
 
-    kind: Literal["digits", "catalogue", "url", "path"]
+    kind: Literal["digits", "catalogue", "url", "s3", "path"]
     place: str
 
 
@@ -36,6 +37,9 @@ def find_source(data: str) -> Source:
     if parts.scheme in ("https", "http"):
         _check_archive(unquote(parts.path).rsplit("/", 1)[-1], data)
         return Source("url", data)
+    if parts.scheme == "s3":
+        open_source(data)  # which checks the address
+        return Source("s3", data)
     if parts.scheme == "file" or (not parts.scheme and ("/" in data or os.path.exists(data))):
         return Source("path", str(_check_path(_path_of(data) if parts.scheme else Path(data))))
     if parts.scheme:
@@ -46,7 +50,7 @@ def find_source(data: str) -> Source:
 def version_of(source: Source) -> str:
     """The version that is there now: it differs where the content may differ, and costs no reading of the content.
 
-    A digest of the catalogue's digests, a URL's digest or ETag, or a digest over a path's names, sizes and times.
+    A digest of the catalogue's digests, a URL's digest or ETag, or a digest over names, sizes and times or ETags.
     """
     match source.kind:
         case "digits":
@@ -55,6 +59,10 @@ def version_of(source: Source) -> str:
             return f"sha256:{sha256_json([file.sha256 for file in CATALOGUE[source.place].files])}"
         case "url":
             return url_version(source.place)
+        case "s3" if is_archive(Path(source.place)):
+            return object_version(source.place)
+        case "s3":
+            return prefix_version(source.place)
         case "path":
             return f"listing:{fingerprint(Path(source.place))}"
 
