@@ -4,6 +4,7 @@ Both programs take uint8 images of any batch size and return probabilities; norm
 """
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -130,6 +130,9 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
 
 
 def _load_onnx(path: Path, threads: int) -> Classify:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would tell Microsoft of its use, from its import on
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any import of onnxruntime
+
 with warnings.catch_warnings():  # of the packages behind KFP, before warnings are errors
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401

@@ -1,7 +1,10 @@
 """The step export, on a network trained on digits: pytest tests/test_export.py"""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from components.export import ParityError, export
 from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
 from components.shared.files import read_json, sha256_file
+from tests.conftest import ROOT
 from tests.trained_digits import CLASSES, write_dataset
 
 
@@ -141,3 +145,13 @@ def test_another_dataset_than_the_evaluated_one_is_refused(artifacts: Path, tmp_
 def test_a_folder_that_is_no_evaluation_is_refused(artifacts: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evaluation\.json is missing"):
         exported(artifacts, tmp_path, evaluation=tmp_path)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_is_kept_from_calling_home(tmp_path: Path) -> None:
+    code = "import components.export as e, pathlib, sys; e._load_onnx(pathlib.Path(sys.argv[1]), 1)"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    run = subprocess.run([sys.executable, "-c", code, "none.onnx"], cwd=ROOT, env=environment, capture_output=True)
+    assert b"none.onnx" in run.stderr  # it came as far as loading the program
+    assert not list(tmp_path.iterdir()), "it keeps what it has to tell in the user's cache"
