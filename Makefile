@@ -3,9 +3,11 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
+NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile test test-quick lint bench lock clean
+.PHONY: help run compile images push test test-quick lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +17,14 @@ run: $(READY) ## Run the pipeline on this machine, e.g. make run ARGS="data=fash
 
 compile: $(READY) ## Write build/pipeline.yaml for the Kubeflow UI
 	@$(BIN)/python pipeline.py compile
+
+images: ## Build the images of the steps, e.g. make images TAG=v1 (needs Docker, but no .venv)
+	@$(NEW_PYTHON)
+	@$(PYTHON) -m runner.images build --tag "$(TAG)"
+
+push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=registry.example.org/me
+	@$(NEW_PYTHON)
+	@$(PYTHON) -m runner.images push --tag "$(TAG)" "$(REGISTRY)"
 
 test: $(READY) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest $(ARGS)
@@ -28,14 +38,20 @@ lint: $(READY) ## Check style and types
 bench: $(READY) ## Measure the README's figures into bench/results/ (hours; needs an idle machine)
 	@for script in input overhead preprocess training; do $(BIN)/python bench/$$script.py || exit; done
 
-lock: $(READY) ## Pin requirements.in anew
-	@$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header requirements.in -o requirements.txt
+lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
+	@$(LOCK) requirements.in -o requirements.txt
+	@for list in data torch; do \
+	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
+	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
+
+lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-cpu.txt UV_TORCH_BACKEND=cpu
+	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
 	@rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): requirements-uv.txt requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(NEW_PYTHON)
 	@echo "making .venv (a few GB, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt

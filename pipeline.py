@@ -97,7 +97,7 @@ def training(
     """Train LeNet-5 on an image data set, evaluate it once on the test split, and export it if it is good enough.
 
     Args:
-        data: mnist, fashion-mnist, kmnist, cifar10, digits, or the https://, s3:// or file:// URI of an archive or folder.
+        data: mnist, fashion-mnist, kmnist, cifar10, digits, or a https://, s3:// or file:// URI.
         image_size: Height and width in pixels to which images are brought (LeNet-5 reads 32).
         val_fraction: Share of the training images held out for validation, where the source has no val split.
         test_fraction: Share of the images held out for the test, where the source has no test split.
