@@ -16,6 +16,7 @@ from tests.s3_server import BUCKET, S3Server, s3_server
 
 pytestmark = pytest.mark.slow
 PICTURES = {f"{kind}/{number}.png": picture(number) for kind in ("cat", "dog") for number in range(40)}
+ARCHIVE = tar_bytes(PICTURES)
 PETS = f"s3://{BUCKET}/data/pets"
 
 
@@ -26,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         for name, content in PICTURES.items():
             store.put_bytes(content, f"pets/{name}")
         store.put_bytes(b"hidden", "pets/cat/.DS_Store")
-        store.put_bytes(tar_bytes(PICTURES), "pets.tar.gz")
+        store.put_bytes(ARCHIVE, "pets.tar.gz")
         yield server
 
 
@@ -64,7 +65,7 @@ def test_pictures_below_a_prefix_are_packed_as_those_of_a_folder(tmp_path: Path)
 def test_an_archive_is_kept_as_it_is(tmp_path: Path) -> None:
     raw = get(f"{PETS}.tar.gz", tmp_path / "raw")
     assert sorted(samples(raw)) == sorted((int("dog" in name), content) for name, content in PICTURES.items())
-    assert (tmp_path / "raw" / "download.tar.gz").read_bytes() == tar_bytes(PICTURES)
+    assert (tmp_path / "raw" / "download.tar.gz").read_bytes() == ARCHIVE
 
 
 def test_the_version_follows_the_objects(server: S3Server) -> None:
