@@ -15,7 +15,8 @@ from components import steps
 USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-S3_PLACE = ("AWS_ENDPOINT_URL_S3", "AWS_REGION")
+S3_PLACE = ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_CA_BUNDLE")
+S3_FILES = "/etc/torch2kubeflow"  # where the ConfigMap is mounted too, for an authority of one's own in its key ca.crt
 
 
 Text: TypeAlias = str | PipelineParameterChannel
@@ -46,6 +47,7 @@ def _place(
     secret, config, source = secrets
     kubernetes.use_secret_as_env(task, secret, {name: name for name in S3_KEYS}, optional=True)
     kubernetes.use_config_map_as_env(task, config, {name: name for name in S3_PLACE}, optional=True)
+    kubernetes.use_config_map_as_volume(task, config, mount_path=S3_FILES, optional=True)
     kubernetes.use_secret_as_env(task, source, {name: f"SOURCE_{name}" for name in S3_KEYS + S3_PLACE}, optional=True)
 
 
@@ -128,7 +130,7 @@ def training(
         train_cpu: CPUs of the training pod, in a cluster.
         train_memory: Memory of the training pod, in a cluster.
         s3_secret: Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it, the pod's own identity counts.
-        s3_config: ConfigMap with AWS_ENDPOINT_URL_S3 and AWS_REGION, where S3 is not Amazon's.
+        s3_config: ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_CA_BUNDLE and ca.crt, as far as they are needed.
         source_secret: Secret with the same names, for a data source in an S3 of its own.
     """
     secrets = (s3_secret, s3_config, source_secret)

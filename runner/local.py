@@ -33,7 +33,9 @@ STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "fi
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"report": "report.html", "model": "model", "package": "package"}
 # The last line of a step's traceback tells whether the user can mend it.
-MENDABLE = re.compile(r"^(?:[\w.]+\.)?UserError: (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)")
+MENDABLE = re.compile(
+    r"^(?:[\w.]+\.)?(?:UserError|(?P<outage>Outage)): (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)"
+)
 
 
 def run(package: Path, parameters: dict[str, Any], runs: Path, *, caching: bool) -> int:

@@ -147,7 +147,13 @@ def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, An
         (config,) = pods[step]["configMapAsEnv"]
         assert own["optional"] and source["optional"] and config["optional"], step
         assert {key["envVar"] for key in own["keyToEnv"]} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-        assert {key["envVar"] for key in config["keyToEnv"]} == {"AWS_ENDPOINT_URL_S3", "AWS_REGION"}
+        assert {key["envVar"] for key in config["keyToEnv"]} == {
+            "AWS_ENDPOINT_URL_S3",
+            "AWS_REGION",
+            "AWS_CA_BUNDLE",
+        }
+        (files,) = pods[step]["configMapAsVolume"]
+        assert files["optional"] and files["mountPath"] == "/etc/torch2kubeflow"
         assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
 
 

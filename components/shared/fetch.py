@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import random
 import re
 import tempfile
 import time
@@ -13,19 +12,18 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, NameResolutionError
+from urllib3.exceptions import HTTPError
 
 from components.shared.cache import cache_folder, cached, place
-from components.shared.errors import UserError
+from components.shared.errors import Outage, UserError
 from components.shared.files import Document, read_json, sha256_file, write_json
 from components.shared.progress import Progress, say
+from components.shared.transport import TRANSIENT, is_unknown, pause
 
 STEP = "download"
-ATTEMPTS = 4  # without a byte gained
+ATTEMPTS = 6  # without a byte gained
 CONNECT_SECONDS, READ_SECONDS = 5, 30
-MAX_WAIT_SECONDS = 30.0
 BLOCK = 1 << 18
-TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 URL_FORMAT = "torch2kubeflow/url"
 VALIDATORS = ("ETag", "Last-Modified")
 
@@ -147,11 +145,8 @@ def _transfer(
                 gained, have = file.tell() > have, file.tell()
                 failures = 1 if gained else failures + 1
                 if failures >= ATTEMPTS:
-                    raise UserError(f"{address} cannot be had: {cut}; try again later") from None
-                wait = min(0.5 * 2**failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
-                wait = wait if cut.wait is None else min(cut.wait, 2 * MAX_WAIT_SECONDS)
-                say(STEP, f"{cut}; trying again in {wait:.1f} s")
-                time.sleep(wait)
+                    raise Outage(f"{address} cannot be had: {cut}; try again later") from None
+                pause(STEP, str(cut), failures, cut.wait)
 
 
 class _Transfer:
@@ -182,7 +177,7 @@ class _Transfer:
         except requests.exceptions.SSLError as error:
             raise UserError(f"{self.address} has no certificate that is trusted here ({error})") from None
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-            if any(isinstance(getattr(cause, "reason", None), NameResolutionError) for cause in error.args):
+            if any(is_unknown(getattr(cause, "reason", None)) for cause in error.args):
                 raise UserError(f"{urlsplit(self.address).hostname} is not known; is there a network?") from None
             raise _Cut(f"the connection to {self.address} failed ({type(error).__name__})") from None
         except UserError:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.shared.cache import cache_folder, cached, place
 from components.shared.catalogue import Entry, File, Mirror
-from components.shared.errors import UserError
+from components.shared.errors import Outage, UserError
 from components.shared.fetch import BLOCK, STEP, download
 from components.shared.files import new_file
 from components.shared.progress import say
@@ -23,7 +23,7 @@ CLIENT_SECONDS = 600
 def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
     """Bring all files of a catalogue entry into the cache, from the first mirror that has them: file name -> path.
 
-    UserError with each mirror's reason where none has.
+    Outage with each mirror's reason where none has.
     """
     reasons = []
     for mirror in entry.mirrors:
@@ -38,7 +38,7 @@ def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
             say(STEP, reasons[-1])
     paths = {file.name: cached(file.sha256) for file in entry.files}
     if None in paths.values():
-        raise UserError(f"no mirror of {name} could be used; {'; '.join(reasons)}")
+        raise Outage(f"no mirror of {name} could be used; {'; '.join(reasons)}")
     return {file: path for file, path in paths.items() if path}
 
 

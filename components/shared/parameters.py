@@ -9,7 +9,13 @@ from components.shared.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
 POOLINGS = ("max", "avg")
-TOLERATION = {"key", "operator", "value", "effect", "tolerationSeconds"}
+TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes knows; empty where any will do
+    "key": (),
+    "operator": ("Exists", "Equal"),
+    "value": (),
+    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+    "tolerationSeconds": (),
+}
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -36,7 +42,13 @@ def _are_labels(value: Any) -> bool:
 
 
 def _are_tolerations(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(t, dict) and t.keys() <= TOLERATION for t in value)
+    return isinstance(value, list) and all(isinstance(item, dict) and _is_toleration(item) for item in value)
+
+
+def _is_toleration(item: dict[str, Any]) -> bool:
+    return all(
+        name in TOLERATION and (not TOLERATION[name] or value in TOLERATION[name]) for name, value in item.items()
+    )
 
 
 _NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: small letters, digits, - and .")
@@ -69,9 +81,11 @@ RULES: dict[str, Rule] = {
     "gpus": _matching(r"[0-9]|[1-9][0-9]", "a whole number from 0 to 99"),
     "gpu_resource": _matching(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", "a Kubernetes resource such as nvidia.com/gpu"),
     "node_selector": (_are_labels, 'an object of labels such as {"disk": "ssd"}'),
-    "tolerations": (_are_tolerations, f"a list of objects with {', '.join(sorted(TOLERATION))}"),
-    "train_cpu": _matching(r"[0-9]+m|[0-9]+(\.[0-9]+)?", "a Kubernetes quantity such as 2, 0.5 or 500m"),
-    "train_memory": _matching(r"[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", "a Kubernetes quantity such as 16Gi"),
+    "tolerations": (_are_tolerations, f"a list of objects with {', '.join(TOLERATION)} as Kubernetes knows them"),
+    "train_cpu": _matching(r"(?=.*[1-9])([0-9]+m|[0-9]+(\.[0-9]+)?)", "a Kubernetes quantity such as 2, 0.5 or 500m"),
+    "train_memory": _matching(
+        r"(?=.*[1-9])[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", "a Kubernetes quantity such as 16Gi"
+    ),
     "s3_secret": _NAME,
     "s3_config": _NAME,
     "source_secret": _NAME,

@@ -28,7 +28,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from components.shared.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
-from components.shared.errors import UserError
+from components.shared.errors import Outage, UserError
 from components.shared.files import new_file, sha256_file
 from components.shared.progress import Progress
 from components.shared.transport import ATTEMPTS, Transport, pause, reason_of
@@ -250,13 +250,13 @@ class Store:
             except HTTPError as error:
                 failures += 1
                 if failures == self._transport.attempts:
-                    raise UserError(f"{self.uri(name)} was cut {failures} times; try again later") from None
+                    raise Outage(f"{self.uri(name)} was cut {failures} times; try again later") from None
                 pause(STEP, f"{self.uri(name)}: the server {reason_of(error)} after {have:,} bytes", failures)
             response = self._client.get_object(
                 self._bucket, self._key(name), offset=have, request_headers={"If-Match": etag}
             )
         if have != size:
-            raise UserError(f"{self.uri(name)} came with {have:,} bytes, not {size:,}; try again")
+            raise Outage(f"{self.uri(name)} came with {have:,} bytes, not {size:,}; try again")
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:

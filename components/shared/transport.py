@@ -12,7 +12,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as SlowError
 
-from components.shared.errors import UserError
+from components.shared.errors import Outage, UserError
 from components.shared.progress import say
 
 ATTEMPTS = 8  # over a minute: a server that is moved to another node is away for that long
@@ -41,10 +41,16 @@ def reason_of(error: HTTPError) -> str:
     return "did not answer in time" if isinstance(error, SlowError) else "broke the connection"
 
 
+def is_unknown(error: object) -> bool:
+    """Whether a failure says that a server's name does not exist; a name service that is away for a moment does not."""
+    reason = error.__cause__ if isinstance(error, NameResolutionError) else None
+    return isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN
+
+
 class Transport(PoolManager):
     """urllib3's pool of connections, with patience: a request that failed by chance is sent again.
 
-    UserError where the server is not known, not reached or not trusted, or fails every time.
+    UserError where the server is not known or not trusted, Outage where it is not reached or fails every time.
     """
 
     def __init__(self, step: str, ca_bundle: str, prefix: str, attempts: int) -> None:
@@ -78,15 +84,13 @@ class Transport(PoolManager):
                 reason = reason_of(error)
             failures += 1
             if failures == self.attempts:
-                raise UserError(f"{_server(url)} {reason} {failures} times; check the address, or try again later")
+                raise Outage(f"{_server(url)} {reason} {failures} times; check the address, or try again later")
             pause(self.step, f"{method} {address}: it {reason}", failures, asked)
 
     def _check(self, url: str, error: HTTPError) -> None:
         """Refuse what no repetition mends."""
-        if isinstance(error, NameResolutionError):
-            reason = error.__cause__
-            if not isinstance(reason, socket.gaierror) or reason.errno != socket.EAI_AGAIN:
-                raise UserError(f"{_server(url)} is not known; check the address") from None
+        if is_unknown(error):
+            raise UserError(f"{_server(url)} is not known; check the address") from None
         cause = error.args[0] if error.args else None
         if isinstance(cause, ssl.SSLCertVerificationError):
             told = f"has a certificate that is not trusted ({cause.verify_message})"
