@@ -121,7 +121,8 @@ def test_what_the_pipeline_names_is_there(overlay: str) -> None:
     assert secrets.keys() == {DEFAULTS["s3_secret"], DEFAULTS["source_secret"]} - keyless
     (config,) = find(overlay, "ConfigMap", RUNS_LIVE_IN[overlay]).values()
     assert config["metadata"]["name"] == DEFAULTS["s3_config"]
-    assert config["data"].keys() == set(pipeline.S3_PLACE) - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
+    needed = {"AWS_ENDPOINT_URL_S3", "AWS_REGION"} - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
+    assert config["data"].keys() == needed <= set(pipeline.S3_PLACE)
 
 
 @needs_kubectl
