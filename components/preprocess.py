@@ -97,6 +97,9 @@ def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) ->
                 images = _stack([result for result in results if not isinstance(result, BadPicture)], image_size)
             spool.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
             progress.advance(len(chunk.labels))
+    if bad_images:
+        first = bad_images[0]
+        say("preprocess", f"pictures skipped: {len(bad_images)}, the first {first['name']} ({first['reason']})")
     return spool, bad_images
 
 

@@ -33,6 +33,8 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
 
 
 def _unknown(word: str, name: str, names: list[str]) -> str:
+    if name in names:
+        return f"{word} has no value; give {name}=..."
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"{word!r} is no parameter{hint}; give name=value with one of: {', '.join(names)}"

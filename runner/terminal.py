@@ -46,7 +46,7 @@ class Terminal:
             lines.append(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
         cached = any(step["state"] == "cached" for step in document["steps"].values())
         accuracy, reasons = document["test_accuracy"], document["reasons"] or [UNKNOWN]
-        verdict = {True: "accepted", False: f"not accepted, not exported: {reasons[0]}", None: UNKNOWN}
+        verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
         lines += [
             f"{'total':<22}{document['seconds']:>8.1f}",
             *(["", "cached: taken from earlier runs, whose inputs and code were the same"] * cached),

@@ -69,9 +69,9 @@ def upload(connection: Connection, pipeline: BaseComponent) -> Version:
         digest = content_digest(package)
         pipeline_id = find_pipeline(connection, pipeline.name)
         there = versions(connection, pipeline_id, digest) if pipeline_id else []
+        warn_of_tags(package)
         if there:
             return there[0]
-        warn_of_tags(package)
         if not pipeline_id:
             pipeline_id = _create_pipeline(connection, pipeline)
         return _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")

@@ -11,6 +11,8 @@ from components.shared.errors import UserError
 from runner.cli import main
 from runner.package import compile_pipeline
 from runner.parameters import parse_parameters
+from tests import verbs
+from tests.kfp_server import KfpServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +55,12 @@ def test_a_value_may_hold_equals_signs() -> None:
         ("optimizer=adam", "one of sgd, adamw, muon"),
         ("pooling=sum", "one of max, avg"),
         ("seed=-1", "seed=-1 is not accepted"),
+        (
+            "data=mnits",
+            "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path",
+        ),
+        ("data=ftp://example.org/a.zip", "data=ftp://example.org/a.zip is not accepted"),
+        ("epochs", "epochs has no value; give epochs=..."),
         ("gpus=-1", "a whole number from 0 to 99"),
         ("gpus=lots", "a whole number from 0 to 99"),
         ("train_memory=16GB", "a Kubernetes quantity such as 16Gi"),
@@ -67,7 +75,7 @@ def test_a_value_may_hold_equals_signs() -> None:
         ("tolerations={}", "a JSON list"),
         ('tolerations=[{"name": "gpu"}]', "key, operator, value, effect, tolerationSeconds as Kubernetes knows them"),
         ("s3_secret=", "a Kubernetes name"),
-        ("data=", "give a data set's name or a URI"),
+        ("data=", "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path"),
     ],
 )
 def test_a_wrong_word_is_refused_with_what_is_accepted(word: str, said: str) -> None:
@@ -100,6 +108,52 @@ def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.
         main(pipeline.training, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
     assert stop.value.code == 2
     assert str(tmp_path / "runs") in capsys.readouterr().err
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a verb says that ends as the user's mistake."""
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.training, words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_is_compiled_goes_into_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "there.yaml"
+    folder.mkdir()
+    told = f"error: --output {folder} is a folder; name a file, such as {folder / 'pipeline.yaml'}\n"
+    assert _refused(capsys, "compile", "--output", str(folder)) == told
+    for name in ("foo.txt", "foo.json", "foo"):
+        told = f"error: --output {tmp_path / name} is no YAML file; give a name that ends in .yaml\n"
+        assert _refused(capsys, "compile", "--output", str(tmp_path / name)) == told
+    assert list(tmp_path.iterdir()) == [folder]
+    (tmp_path / "file").write_text("")
+    told = _refused(capsys, "compile", "--output", str(tmp_path / "file" / "pipeline.yaml"))
+    assert str(tmp_path / "file") in told
+    assert "--runs" not in told
+
+
+def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def started(*words: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(verbs.pipeline, words)
+        assert stop.value.code == 0
+
+    started("run", "epochs=3", "--pipeline-root", "s3://bucket", "data=digits")
+    (run,) = kfp_api.runs.values()
+    assert run.runtime_config.parameters == {"data": "digits", "epochs": 3, "node_selector": {}}
+    started("schedule", "add", "nightly", "0 2 * * *", "--follow-latest", "data=digits")
+    (item,) = kfp_api.recurring_runs.values()
+    assert item.runtime_config.parameters == {"data": "digits"}
+    told = _refused(capsys, "local", "data=digits", "--no-cache", "epochs=0")
+    assert told == "error: epochs=0 is not accepted; give 1 or more\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "epochs=3", "--wiat", "gpus=1"], ["compile", "epochs=3"], ["status", "latest", "more"]]
+)
+def test_unknown_options_and_words_too_many_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "error: unrecognized arguments: " in _refused(capsys, *words)
 
 
 def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -181,9 +181,9 @@ def test_idx_files_are_taken_from_a_folder_or_archive(tmp_path: Path, suffix: st
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mnits", "data=mnits is no known data set; give mnist, fashion-mnist, kmnist, cifar10, digits, https://"),
-        ("ftp://host/a.zip", "has the scheme ftp://, which is not known; give"),
-        ("gs://bucket/a", "has the scheme gs://"),
+        ("mnits", "data=mnits is not accepted; give mnist, fashion-mnist, kmnist, cifar10, digits, a https://"),
+        ("ftp://host/a.zip", "data=ftp://host/a.zip is not accepted"),
+        ("gs://bucket/a", "data=gs://bucket/a is not accepted"),
         ("https://[", "data=https://\\[ is no address"),
         ("/no/such/folder", "data=/no/such/folder does not exist"),
         ("file:///no/such/folder", "data=/no/such/folder does not exist"),

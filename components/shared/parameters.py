@@ -3,8 +3,10 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from components.shared.catalogue import CATALOGUE
 from components.shared.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
@@ -16,6 +18,8 @@ TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes 
     "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
     "tolerationSeconds": (),
 }
+DATA_SETS = (*CATALOGUE, "digits")
+SCHEMES = ("https", "http", "s3", "file")  # http for the loopback interface alone
 OPTIMIZERS = ("sgd", "adamw", "muon")
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -37,6 +41,13 @@ def _matching(pattern: str, accepted: str) -> Rule:
     return (lambda value: re.fullmatch(pattern, value) is not None), accepted
 
 
+def _is_source(value: str) -> bool:
+    scheme, colon, _ = value.partition("://")
+    if colon:
+        return scheme in SCHEMES
+    return value in DATA_SETS or "/" in value or (value != "" and Path(value).exists())
+
+
 def _are_labels(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
 
@@ -55,7 +66,7 @@ _NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: s
 _FRACTION: Rule = (lambda value: 0 < value < 1), "above 0 and below 1"
 
 RULES: dict[str, Rule] = {
-    "data": ((lambda value: bool(value.strip())), "a data set's name or a URI"),
+    "data": (_is_source, f"{', '.join(DATA_SETS)}, a https://, s3:// or file:// URI, or a path"),
     "image_size": _between(8, 4096),
     "val_fraction": _FRACTION,
     "test_fraction": _FRACTION,

@@ -1,6 +1,5 @@
 """Where a data set comes from: what the parameter `data` says, and which version of it is there now."""
 
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,10 +10,8 @@ from components.shared.catalogue import CATALOGUE
 from components.shared.errors import UserError
 from components.shared.fetch import url_version
 from components.shared.files import sha256_json
+from components.shared.parameters import check
 from components.shared.s3_source import object_version, open_source, prefix_version
-
-NAMES = (*CATALOGUE, "digits")
-ACCEPTED = f"{', '.join(NAMES)}, https://..., s3://..., file:///..., or a folder or archive ({', '.join(SUFFIXES)})"
 
 
 class Source(NamedTuple):
@@ -26,10 +23,11 @@ class Source(NamedTuple):
 
 def find_source(data: str) -> Source:
     """Read the parameter `data`; UserError where it is no known name, address or existing path of a possible kind."""
+    check(data=data)
     try:
         parts = urlsplit(data)
     except ValueError as error:
-        raise UserError(f"data={data} is no address ({error}); give {ACCEPTED}") from None
+        raise UserError(f"data={data} is no address ({error}); check it") from None
     if data == "digits":
         return Source("digits", data)
     if data in CATALOGUE:
@@ -40,11 +38,7 @@ def find_source(data: str) -> Source:
     if parts.scheme == "s3":
         open_source(data)  # which checks the address
         return Source("s3", data)
-    if parts.scheme == "file" or (not parts.scheme and ("/" in data or os.path.exists(data))):
-        return Source("path", str(_check_path(_path_of(data) if parts.scheme else Path(data))))
-    if parts.scheme:
-        raise UserError(f"data={data} has the scheme {parts.scheme}://, which is not known; give {ACCEPTED}")
-    raise UserError(f"data={data} is no known data set; give {ACCEPTED}")
+    return Source("path", str(_check_path(_path_of(data) if parts.scheme == "file" else Path(data))))
 
 
 def version_of(source: Source) -> str:
