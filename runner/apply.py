@@ -14,7 +14,7 @@ from runner.connection import Connection, add_options, connect
 from runner.deployment import Deployment, Plan
 from runner.package import compile_pipeline
 from runner.recurring import FOLLOWS_LATEST, Recurring, differences
-from runner.schedule import given, show_times
+from runner.schedule import add_zone_option, find_zone, given, show_times
 
 DONE = {
     "create": "created",
@@ -45,6 +45,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("apply", help="make Kubeflow agree with a file: the pipeline's version and its schedules")
     parser.add_argument("-f", "--file", type=Path, required=True, metavar="FILE", help="such as deploy.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    add_zone_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 
@@ -56,6 +57,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
         raise UserError(f"{arguments.file}: pipeline: {wanted.pipeline} is none of ours; give {pipeline.name}")
     parameters = [_parameters(arguments.file, plan, pipeline) for plan in wanted.plans]
     connection = _connect(arguments, wanted)
+    zone = find_zone(connection, arguments)
     items = recurring.every(connection)
     version = _find(connection, pipeline)
     _refuse_taken(items, wanted.plans, version.pipeline_id)
@@ -74,7 +76,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
         made = None if arguments.dry_run else _carry_out(connection, change)
         print(f"{change.name}: {done}{_tell(change.differs, names)}")
         if made and change.wanted and change.wanted.enabled:
-            show_times(change.wanted.schedule)
+            show_times(change.wanted.schedule, zone)
         if made:
             print(f"  {connection.ui_link('recurring_run', made)}")
     return 0

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice, takewhile
 from typing import Any
 
@@ -31,8 +31,8 @@ class Audit:
     wrong: list[str]
 
 
-def audit(connection: Connection) -> Iterator[Audit]:
-    """Every recurring run of the namespace, one after the other."""
+def audit(connection: Connection, zone: tzinfo) -> Iterator[Audit]:
+    """Every recurring run of the namespace, one after the other; their times are those of `zone`."""
     versions: dict[str, list[Any]] = {}
     now = datetime.now(UTC)
     for item in recurring.every(connection):
@@ -53,7 +53,7 @@ def audit(connection: Connection) -> Iterator[Audit]:
             last_time=last.created_at if last else None,
             wrong=[
                 *(_wrong_version(used, newest) if found.pipeline_id else []),
-                *_wrong_schedule(found, last.created_at if last else item.created_at, now),
+                *_wrong_schedule(found, last.created_at if last else item.created_at, now, zone),
                 *(["its last run failed; see `python pipeline.py logs`"] if last and last.state == "FAILED" else []),
             ],
         )
@@ -108,7 +108,7 @@ def _images(version: Any) -> set[str]:
     return {executor["container"]["image"] for executor in executors if "container" in executor}
 
 
-def _wrong_schedule(found: Recurring, since: datetime, now: datetime) -> Iterator[str]:
+def _wrong_schedule(found: Recurring, since: datetime, now: datetime, zone: tzinfo) -> Iterator[str]:
     """What is wrong with the times of a recurring run; `since` is the last time at which all was well."""
     if found.catch_up:
         yield "catch-up is on: after a pause, every time missed is run; replace it"
@@ -119,7 +119,7 @@ def _wrong_schedule(found: Recurring, since: datetime, now: datetime) -> Iterato
         except UserError as error:
             yield str(error)
             return
-    missed = _missed(schedule, since, now) if found.enabled else 0
+    missed = _missed(schedule, since, now, zone) if found.enabled else 0
     if missed:
         many = f"{missed} or more" if missed == COUNTED else missed
         yield (
@@ -128,6 +128,6 @@ def _wrong_schedule(found: Recurring, since: datetime, now: datetime) -> Iterato
         )
 
 
-def _missed(schedule: Schedule, since: datetime, now: datetime) -> int:
-    past = takewhile(lambda time: time < now - LATE, schedule.times(since))
+def _missed(schedule: Schedule, since: datetime, now: datetime, zone: tzinfo) -> int:
+    past = takewhile(lambda time: time < now - LATE, schedule.times(since, zone))
     return len(list(islice(past, COUNTED)))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
@@ -39,18 +40,29 @@ def main(pipeline: BaseComponent, argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in OUTSIDE:
             raise
-        _fail(f"{error.strerror}: {error.filename or 'the disk'}; make room or give another folder with --runs", 2)
+        _fail(f"{error.strerror}: {error.filename or 'the disk'}; make room there, or give another place", 2)
     except KeyboardInterrupt:
         _fail("interrupted; nothing half-written is left", 130)
 
 
 def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes the words before the first option, and leaves those after it.
+    if rest and (not hasattr(arguments, "parameters") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.parameters += rest
     return int(arguments.handle(arguments, pipeline))
 
 
 def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    package = compile_pipeline(pipeline, arguments.output)
+    output = arguments.output
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name a file, such as {output / 'pipeline.yaml'}")
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--output {output} is no YAML file; give a name that ends in .yaml")
+    package = compile_pipeline(pipeline, output)
     warn_of_tags(package)
     print(package)
     return 0
@@ -62,10 +74,17 @@ def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     return local.run(package, parameters, arguments.runs, caching=not arguments.no_cache)
 
 
+class _ExactParser(argparse.ArgumentParser):
+    """A parser, of verbs too, for which a shortened option is a mistake."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _ExactParser(
         prog="python pipeline.py",
-        description=__doc__,
+        description="Train, evaluate and export an image classifier, on this machine or in Kubeflow.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

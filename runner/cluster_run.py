@@ -14,6 +14,8 @@ from runner.summary import compose
 
 FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
 STATES = {**FINAL, "RUNNING": "running", "PENDING": "waiting", "CANCELING": "canceling", "PAUSED": "paused"}
+# What an ended run says of steps that it did not get to (Argo's Omitted has no state in KFP) or through.
+UNFINISHED = {"waiting": "skipped", "running": "canceled", "canceling": "canceled", "paused": "canceled"}
 POD = "executor"
 # What step `evaluate` says last.
 VERDICT = re.compile(r"^\[evaluate\] test accuracy (?P<percent>[\d.]+)%: (?P<reasons>.*)$")
@@ -33,7 +35,11 @@ def steps(run: Any) -> dict[str, dict[str, Any]]:
     """State and seconds of every step, as a local run's summary has them."""
     found = {task.display_name: task for task in tasks(run)}
     pods = [task for task in tasks(run) if task.display_name == POD]
-    return {name: _step(found.get(name), found.get(f"{name}-driver"), pods) for name in STEPS}
+    told = {name: _step(found.get(name), found.get(f"{name}-driver"), pods) for name in STEPS}
+    if run.state in FINAL:
+        for step in told.values():
+            step["state"] = UNFINISHED.get(step["state"], step["state"])
+    return told
 
 
 def failed_step(run: Any) -> str | None:

@@ -29,7 +29,7 @@ API_PORT = 8888
 API_PODS = "app=ml-pipeline"
 PROJECTED_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-PAGES = {"run": "runs", "pipeline": "pipelines", "recurring_run": "recurringrun", "experiment": "experiments"}
+PAGES = {"run": "runs", "pipeline": "pipelines", "recurring_run": "recurringrun"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def connect(arguments: argparse.Namespace) -> Connection:
     address = host or f"http://ml-pipeline.{arguments.kfp_namespace}:{API_PORT}"
     client, rest = _client(address, arguments, tunnel)
     multi_user = bool(client.get_kfp_healthz().multi_user)
-    namespace = _namespace(arguments, multi_user)
+    namespace = runs_namespace(arguments, multi_user)
     client.namespace_is(namespace if multi_user else "")
     return Connection(
         client=client,
@@ -171,7 +171,7 @@ class _Client(kfp.Client):  # type: ignore[misc]
 def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnection] | None) -> tuple[_Client, Rest]:
     authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
     token_file = _token_file(arguments)
-    cookie = _secret(arguments.cookie_file, "--cookie-file") or os.environ.get("KFP_COOKIE")
+    cookie = _secret(arguments.cookie_file, "--cookie-file") or _secret_variable("KFP_COOKIE")
     if authority and not os.access(authority, os.R_OK):
         raise UserError(f"--ca {authority} cannot be read; give a file of certificates in PEM form")
     with warnings.catch_warnings():
@@ -179,7 +179,7 @@ def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnec
         client = _Client(
             host=address,
             cookies=cookie,
-            existing_token=None if token_file else os.environ.get("KFP_EXISTING_TOKEN"),
+            existing_token=None if token_file else _secret_variable("KFP_EXISTING_TOKEN"),
             credentials=ServiceAccountTokenVolumeCredentials(str(token_file)) if token_file else None,
             ssl_ca_cert=authority and str(authority),
         )
@@ -189,13 +189,18 @@ def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnec
 
 
 def _host(arguments: argparse.Namespace) -> str | None:
-    """KFP's address, if one is given; UserError where it is no URL."""
-    host: str | None = (
-        arguments.host or os.environ.get("KF_PIPELINES_ENDPOINT") or os.environ.get("KFP_ENDPOINT") or None
-    )
-    if host is None:
+    """KFP's address, if one is given; UserError where it is no URL, or holds a password."""
+    given: str = arguments.host or os.environ.get("KF_PIPELINES_ENDPOINT") or os.environ.get("KFP_ENDPOINT") or ""
+    host = given.strip()
+    if not host:
         return None
-    parts = urlsplit(host)
+    if "@" in host:
+        raise UserError("the address of KFP holds a user or password; give it alone, and a token with --token-file")
+    try:
+        parts = urlsplit(host)
+        _ = parts.port  # which is read only here
+    except ValueError as error:
+        raise UserError(f"{host} is no address ({error}); give https://NAME or https://NAME:PORT") from None
     if parts.scheme not in ("http", "https"):
         raise UserError(f"{host} has no scheme; write https://{host.rpartition('://')[2]} (or http://)")
     if not parts.hostname:
@@ -213,17 +218,28 @@ def _token_file(arguments: argparse.Namespace) -> Path | None:
 
 
 def _secret(path: Path | None, option: str) -> str | None:
-    """The one line in a file; UserError that does not show it."""
+    """The one line in a file; UserError where it is something else."""
     if path is None:
         return None
     try:
-        text = path.read_text().strip()
+        return _plain(path.read_text(), f"{option} {path}")
     except OSError as error:
         raise UserError(f"{option} {path} cannot be read ({error.strerror}); give another file") from None
     except UnicodeDecodeError:
         raise UserError(f"{option} {path} is no text; give another file") from None
-    if len(text.splitlines()) != 1:
-        raise UserError(f"{option} {path} holds no single line; put nothing but the token or cookie into it")
+
+
+def _secret_variable(name: str) -> str | None:
+    """The one line in a variable of the environment, if it is set; UserError where it is something else."""
+    value = os.environ.get(name)
+    return _plain(value, name) if value else None
+
+
+def _plain(text: str, place: str) -> str:
+    """A token or cookie as a header takes it; UserError that does not show it."""
+    text = text.strip()  # files and Secrets often end in a newline
+    if not text or not (text.isascii() and text.isprintable()):
+        raise UserError(f"{place} holds no single line of ASCII; put nothing but the token or cookie into it")
     return text
 
 
@@ -231,7 +247,7 @@ def _in_pod(context: str | None) -> bool:
     return context is None and "KUBERNETES_SERVICE_HOST" in os.environ and POD_NAMESPACE.exists()
 
 
-def _namespace(arguments: argparse.Namespace, multi_user: bool) -> str:
+def runs_namespace(arguments: argparse.Namespace, multi_user: bool) -> str:
     """The namespace of the runs; UserError where there are many users and none is named."""
     named: str | None = arguments.namespace or os.environ.get("KFP_NAMESPACE")
     if not named and multi_user and POD_NAMESPACE.exists():

@@ -7,7 +7,7 @@ Each field means what it does to crontab, but Sunday is 0, never 7 (github.com/r
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
 
 from cronsim import CronSim, CronSimError
@@ -53,11 +53,11 @@ class Schedule:
         unit, seconds = next(pair for pair in reversed(UNITS.items()) if self.seconds % pair[1] == 0)
         return f"every {self.seconds // seconds}{unit}"
 
-    def times(self, start: datetime) -> Iterator[datetime]:
-        """The times after `start`, in UTC; those of an interval are counted from `start`."""
+    def times(self, start: datetime, zone: tzinfo = UTC) -> Iterator[datetime]:
+        """The times after `start`, in UTC: cron as the clock in `zone` shows it, an interval counted from `start`."""
         start = start.astimezone(UTC)
         if self.cron:
-            return CronSim(self.cron, start)
+            return (time.astimezone(UTC) for time in CronSim(self.cron, start.astimezone(zone)))
         return (start + number * timedelta(seconds=self.seconds) for number in count(1))
 
 

@@ -1,6 +1,5 @@
 """Recurring runs in KFP, which can be made, paused and deleted there, but not changed."""
 
-import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -9,9 +8,8 @@ import kfp_server_api as api
 from components.shared.errors import UserError
 from runner.connection import Connection
 from runner.cron import Schedule
-from runner.run import find_experiment
+from runner.run import EXPERIMENT, find_experiment
 
-EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 AT_ONCE = 10  # runs of one recurring run that KFP allows at the same time, at most
 FOLLOWS_LATEST = ""  # the id of no version
 

@@ -23,6 +23,7 @@ from runner.rest import ApiError
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
+EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again
 TAIL = 40  # lines of a failed step's log
@@ -47,7 +48,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--version", metavar="NAME", help="run this uploaded version, not the present code")
     parser.add_argument(
         "--experiment",
-        default=os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow"),
+        default=EXPERIMENT,
         metavar="NAME",
         help="the experiment that the run belongs to (%(default)s)",
     )
@@ -103,21 +104,13 @@ class Watch:
         while True:
             try:
                 run = self._wait()
+                error, tail = self._failure(run)
+                if run.state != "FAILED" or self.retries < 1 or _fails_again(tail):
+                    return self._close(run, error, tail, runs)
+                self._retry(run)
             except KeyboardInterrupt:
                 if not self._terminate():
                     return 130
-                continue
-            error, tail = self._failure(run)
-            # A mistake in the parameters or the data fails again.
-            if run.state != "FAILED" or self.retries < 1 or (tail and MENDABLE.match(tail[-1])):
-                return self._close(run, error, tail, runs)
-            self.retries -= 1
-            self.terminal.show(
-                f"[{cluster_run.failed_step(run) or 'run'}] failed; retried, {self.retries} retries left"
-            )
-            self.connection.client.runs.run_service_retry_run(run_id=self.run_id)
-            self.shown.clear()
-            time.sleep(POLL_SECONDS)
 
     def _wait(self) -> Any:
         """The run when it has ended; while KFP does not answer, ask again for a while."""
@@ -136,6 +129,13 @@ class Watch:
                     return run
             time.sleep(POLL_SECONDS)
 
+    def _retry(self, run: Any) -> None:
+        self.retries -= 1
+        self.terminal.show(f"[{cluster_run.failed_step(run) or 'run'}] failed; retried, {self.retries} retries left")
+        self.connection.client.runs.run_service_retry_run(run_id=self.run_id)
+        self.shown.clear()
+        time.sleep(POLL_SECONDS)
+
     def _show(self, run: Any) -> None:
         """Tell what has changed."""
         for name, step in cluster_run.steps(run).items():
@@ -153,9 +153,14 @@ class Watch:
         except (EOFError, KeyboardInterrupt):
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
-            print(f"\nthe run goes on; see `python pipeline.py status {self.run_id}`")
+            print(f"\nthe run is left alone; see `python pipeline.py status {self.run_id}`")
             return False
-        self.connection.client.terminate_run(self.run_id)
+        self.retries = 0
+        try:
+            self.connection.client.terminate_run(self.run_id)
+        except ApiError as error:
+            if error.status != 400:  # it has ended meanwhile
+                raise
         print("terminating; its end is waited for")
         return True
 
@@ -228,6 +233,12 @@ def _start(
         for run in client.list_runs(namespace=connection.scope, filter=upload.named(name)).runs or []:
             return run
         raise
+
+
+def _fails_again(tail: list[str]) -> bool:
+    """Whether the last line of a step tells of a mistake in the parameters or the data, and of no outage."""
+    found = MENDABLE.match(tail[-1]) if tail else None
+    return found is not None and not found["outage"]
 
 
 def _explain(document: Document, run: Any, tail: list[str], link: str) -> int:

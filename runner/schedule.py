@@ -2,19 +2,21 @@
 
 import argparse
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.errors import UserError
 from runner import recurring, upload
 from runner.audit import audit
-from runner.connection import Connection, add_options, connect
+from runner.connection import Connection, add_options, connect, kube_errors
 from runner.cron import Schedule, parse
 from runner.parameters import parse_parameters
 from runner.recurring import FOLLOWS_LATEST, Recurring
+from runner.rest import ApiError
 
 EXAMPLES = """examples:
   python pipeline.py schedule add nightly "0 2 * * *" data=fashion-mnist min_accuracy=0.85
@@ -22,6 +24,7 @@ EXAMPLES = """examples:
   python pipeline.py schedule pause nightly
   python pipeline.py schedule audit
 """
+ZONE_PLACE = "pipeline-install-config", "cronScheduleTimezone"  # a ConfigMap of KFP's namespace, and a key
 NAMED = {
     "pause": "let no further run start",
     "resume": "let runs start again",
@@ -45,7 +48,9 @@ def add_parser(verbs: Any) -> None:
         action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
         action.set_defaults(act={"pause": _pause, "resume": _resume, "remove": _remove}[name])
     says = "tell what is wrong with them; exit code 1 if anything is"
-    actions.add_parser("audit", help=says, description=says).set_defaults(act=_audit)
+    auditing = actions.add_parser("audit", help=says, description=says)
+    add_zone_option(auditing)
+    auditing.set_defaults(act=_audit)
     for action in actions.choices.values():
         add_options(action)
         action.set_defaults(handle=handle)
@@ -57,9 +62,39 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     return code
 
 
-def show_times(schedule: Schedule) -> None:
+def add_zone_option(parser: argparse.ArgumentParser) -> None:
+    """Add to a verb the option that `find_zone` reads."""
+    parser.add_argument(
+        "--time-zone", metavar="NAME", help="the zone in which KFP reads cron, instead of what the cluster says or UTC"
+    )
+
+
+def find_zone(connection: Connection, arguments: argparse.Namespace) -> tzinfo:
+    """The zone in which KFP reads cron: as given, else as the cluster says where it may be asked, else UTC."""
+    name = arguments.time_zone or _zone_of_cluster(connection) or "UTC"
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError):
+        raise UserError(f"{name} is no time zone known here; give --time-zone NAME such as Europe/Berlin") from None
+
+
+def _zone_of_cluster(connection: Connection) -> str | None:
+    if not connection.kube:
+        return None
+    (place, key), namespace = ZONE_PLACE, connection.kfp_namespace
+    try:
+        with kube_errors(f"read ConfigMap {place} in namespace {namespace}"):
+            found = connection.kube.read_namespaced_config_map(place, namespace, _request_timeout=30)
+    except ApiError as error:
+        if error.status not in (403, 404):
+            raise
+        return None
+    return (found.data or {}).get(key)
+
+
+def show_times(schedule: Schedule, zone: tzinfo) -> None:
     """Print the next three times, in UTC and as the clock here shows them."""
-    for time in islice(schedule.times(datetime.now(UTC)), 3):
+    for time in islice(schedule.times(datetime.now(UTC), zone), 3):
         print(f"  next {time:%Y-%m-%d %H:%M} UTC, here {time.astimezone():%Y-%m-%d %H:%M %Z}")
 
 
@@ -84,12 +119,14 @@ def _add_add(actions: Any) -> None:
         metavar="N",
         help=f"runs at the same time, 1 to {recurring.AT_ONCE} (%(default)s)",
     )
+    add_zone_option(add)
     add.set_defaults(act=_add)
 
 
 def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     schedule = parse(arguments.when)
     connection = connect(arguments)
+    zone = find_zone(connection, arguments)  # a mistake in it is told before anything is made
     for item in recurring.every(connection):
         if item.display_name == arguments.name:
             raise UserError(f"{arguments.name} is taken: {item.recurring_run_id}; choose another name, or remove it")
@@ -106,7 +143,7 @@ def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     recurring_run_id = recurring.create(connection, wanted)
     follows = "the latest version, now " if arguments.follow_latest else "version "
     print(f"{arguments.name}: {schedule}, {follows}{version.name} of {pipeline.name}")
-    show_times(schedule)
+    show_times(schedule, zone)
     print(connection.ui_link("recurring_run", recurring_run_id))
     return 0
 
@@ -183,7 +220,7 @@ def _remove(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
 
 def _audit(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     connection = connect(arguments)
-    found = list(audit(connection))
+    found = list(audit(connection, find_zone(connection, arguments)))
     for one in found:
         print(f"{one.recurring.name}: {_state(one.recurring)}, {one.recurring.schedule}")
         age = f", {one.age.days} days old" if one.age is not None else ""

@@ -31,6 +31,7 @@ CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # o
 KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
 KINDS |= {"LIST": list, "STRUCT": dict}
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
 
 
 class Refusal(Exception):
@@ -346,7 +347,7 @@ class KfpServer(ThreadingHTTPServer):
                     display_name=name.partition("#")[0],
                     create_time=run.created_at,
                     start_time=start,
-                    end_time=end if state in FINAL else datetime(1, 1, 1, tzinfo=UTC),
+                    end_time=end if state in {*FINAL, OMITTED} else datetime(1, 1, 1, tzinfo=UTC),
                     state=state,
                     child_tasks=[api.PipelineTaskDetailChildTask(pod_name=node) for node in _children(name, stage)],
                 )

@@ -24,7 +24,14 @@ TOKEN = "kube-token-7d31"
 USER = "ada"
 PATH = re.compile(r"/(?:api/v1|apis/(?P<group>[^/]+)/v1)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)")
 PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
-REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 500: "InternalError"}
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    422: "Invalid",
+    500: "InternalError",
+}
 MODELS = {"pods": "V1Pod", "localsubjectaccessreviews": "V1LocalSubjectAccessReview"}
 
 

@@ -55,6 +55,11 @@ def test_the_example_of_this_repository_is_accepted() -> None:
     assert sunday == {**nightly, "epochs": 10}
 
 
+def test_the_next_times_are_those_of_the_zone_that_is_given(kfp_api: KfpServer, folder: Folder) -> None:
+    lines = folder.apply("--time-zone", "Asia/Tokyo", schedules={"nightly": NIGHTLY})
+    assert {line.split()[2] for line in lines if line.startswith("  next")} == {"17:00"}
+
+
 def test_a_version_and_its_schedules_are_made(kfp_api: KfpServer, folder: Folder) -> None:
     plan = {"when": "every 6h", "parameters": {"epochs": 5}, "follow_latest": True, "enabled": False}
     lines = folder.apply(parameters={"data": "digits", "epochs": 1}, schedules={"nightly": NIGHTLY, "often": plan})

@@ -150,7 +150,13 @@ def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    "words", [["run", "epochs=3", "--wiat", "gpus=1"], ["compile", "epochs=3"], ["status", "latest", "more"]]
+    "words",
+    [
+        ["run", "epochs=3", "--wiat", "gpus=1"],
+        ["local", "--no-cach"],
+        ["compile", "epochs=3"],
+        ["status", "latest", "more"],
+    ],
 )
 def test_unknown_options_and_words_too_many_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "error: unrecognized arguments: " in _refused(capsys, *words)

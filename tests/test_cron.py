@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,12 @@ def test_an_interval_is_counted_in_seconds(text: str, seconds: int, told: str) -
     assert parse(text) == Schedule(seconds=seconds)
     assert str(parse(text)) == told
     assert _next(parse("every 6h")) == ["11-24 18:00:00", "11-25 00:00:00", "11-25 06:00:00"]
+
+
+def test_a_zone_has_its_own_hours_and_summer_time() -> None:
+    march = datetime(2026, 3, 27, 12, tzinfo=UTC)
+    times = list(islice(parse("30 6 * * *").times(march, ZoneInfo("Europe/Berlin")), 3))
+    assert [f"{time:%d %H:%M %Z}" for time in times] == ["28 05:30 UTC", "29 04:30 UTC", "30 04:30 UTC"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,12 @@ def argo(policy: str = "", executor: Any = None) -> client.V1ConfigMap:
     return config("workflow-controller-configmap", **data)
 
 
+def in_one_key(settings: client.V1ConfigMap, **beside: str) -> client.V1ConfigMap:
+    """The same settings in the other form that Argo knows: all below `config`."""
+    whole = {key: yaml.safe_load(value) for key, value in settings.data.items()}
+    return config(settings.metadata.name, config=yaml.safe_dump(whole), **beside)
+
+
 def kubernetes_endpoints() -> client.V1Endpoints:
     addresses = [client.V1EndpointAddress(ip="10.0.0.1")]
     subsets = [client.V1EndpointSubset(addresses=addresses, ports=[client.CoreV1EndpointPort(port=6443)])]
@@ -231,6 +237,9 @@ def test_a_profile_is_known_by_its_label(cluster: KubeServer, kfp_api: KfpServer
     assert "ada is a Profile (multi-user); runs use service account default-editor" in table
 
 
+ALL = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+NO_METADATA = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}
+PUBLIC_ONLY = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]}}
 GPU_NODE = node("gpu", "nvidia.com/gpu=present:NoSchedule", labels={"nvidia.com/gpu.product": "A100"}, gpu="4")
 FOUND: list[tuple[Change, list[str], str]] = [
     (lambda c: c.remove("namespaces", STANDALONE), [], "problem namespace namespace kubeflow does not exist"),
@@ -414,6 +423,22 @@ FOUND: list[tuple[Change, list[str], str]] = [
         "warning admission the cluster refuses the training pod: ",
     ),
     (
+        lambda c: c.faults.update({"create pods": error(422, "spec.nodeSelector: Invalid value: must be no more")}),
+        [],
+        "problem admission the cluster refuses the training pod: spec.nodeSelector: Invalid value: must be no more "
+        "-> change the parameters that it names",
+    ),
+    (
+        lambda c: c.faults.update({"create pods": error(400, 'webhook "team" denied the request: no owner')}),
+        [],
+        'problem admission the cluster refuses the training pod: webhook "team" denied the request: no owner',
+    ),
+    (
+        lambda c: c.faults.update({"create pods": error(400, 'webhook "team" does not support dry run')}),
+        [],
+        'unknown admission the training pod cannot be tried: webhook "team" does not support dry run',
+    ),
+    (
         lambda c: c.remove("serviceaccounts", "pipeline-runner"),
         [],
         "problem service account service account pipeline-runner does not exist in kubeflow",
@@ -431,10 +456,47 @@ FOUND: list[tuple[Change, list[str], str]] = [
     ),
     (lambda c: c.add(argo()), [], "warning retries Argo retries a step that failed (retryPolicy OnFailure)"),
     (
+        lambda c: c.remove("configmaps", "workflow-controller-configmap"),
+        [],
+        "unknown retries no ConfigMap workflow-controller-configmap in namespace kubeflow tells Argo's retry policy",
+    ),
+    (
+        lambda c: (
+            c.remove("configmaps", "workflow-controller-configmap"),
+            c.add(namespace(STANDALONE, **{"pod-security.kubernetes.io/enforce": "restricted"})),
+        ),
+        [],
+        "unknown Pod Security Pod Security level restricted, and no ConfigMap workflow-controller-configmap",
+    ),
+    (
+        lambda c: c.add(in_one_key(argo(), **argo("Always").data)),
+        [],
+        "warning retries Argo retries a step that failed (retryPolicy OnFailure)",
+    ),
+    (
         lambda c: c.add(policy(STANDALONE, podSelector={"matchLabels": STEP_LABELS}, policyTypes=["Egress"])),
         [],
         "problem NetworkPolicy a NetworkPolicy keeps step download, step evaluate, step export, step finish, "
         "step preprocess, step resolve, step train from DNS (UDP 53)",
+    ),
+    (
+        lambda c: c.add(policy(STANDALONE, egress=[{"to": [ALL]}], policyTypes=["Egress"])),
+        [],
+        "warning NetworkPolicy NetworkPolicies let every pod of a run reach ml-pipeline (TCP 8888) by an ipBlock "
+        "alone, which holds for pods with some CNIs only -> allow egress to pods app=ml-pipeline,",
+    ),
+    (
+        lambda c: c.add(
+            policy(STANDALONE, podSelector={"matchLabels": STEP_LABELS}, egress=[{"to": [NO_METADATA]}]),
+            policy(STANDALONE, policyTypes=["Ingress"], ingress=[{"from": [ALL]}]),
+        ),
+        [],
+        "warning NetworkPolicy NetworkPolicies let every pod of a run reach ml-pipeline (TCP 8888) by an ipBlock alone",
+    ),
+    (
+        lambda c: c.add(policy(STANDALONE, egress=[{"to": [PUBLIC_ONLY]}], policyTypes=["Egress"])),
+        [],
+        "problem NetworkPolicy a NetworkPolicy keeps every pod of a run from ml-pipeline (TCP 8888)",
     ),
     (
         lambda c: c.add(config("kfp-launcher", providers="[")),
@@ -516,7 +578,7 @@ def test_without_any_right_nothing_is_known_and_nothing_is_wrong(cluster: KubeSe
     [
         (error(500, "etcd is away"), "unknown nodes the Kubernetes API answered 500: etcd is away -> try again later"),
         (error(401, "Unauthorized"), "problem nodes the Kubernetes API does not know this user (401) -> log in again"),
-        (cut, "unknown nodes http://127.0.0.1:"),
+        (cut, "unknown nodes the Kubernetes API cannot be reached to ask http://127.0.0.1:"),
         (lambda handler: handler.reply(503, "no Status"), "unknown nodes the Kubernetes API answered 503: Service"),
     ],
 )
@@ -550,8 +612,9 @@ def test_a_cluster_out_of_reach_is_one_line(tmp_path: Path, cluster: KubeServer,
     (tmp_path / ".kube" / "config").write_text(text.replace(cluster.url, "http://127.0.0.1:1"))
     code, table = examine()
     assert code == 0
-    assert "unknown Kubernetes http://127.0.0.1:1 cannot be reached" in table
-    assert "Connection refused" in table
+    said = "unknown Kubernetes the Kubernetes API cannot be reached to ask http://127.0.0.1:1 ("
+    assert said in table
+    assert "Connection refused) -> check the kubeconfig's context" in table
 
 
 @pytest.mark.slow  # its client tries again, with waits
@@ -564,6 +627,16 @@ def test_a_kfp_out_of_reach_is_a_problem(
     assert code == 1
     assert table.splitlines()[0].startswith("problem KFP http://127.0.0.1:1 cannot be reached")
     assert "ok namespace ada is a Profile" in table
+
+
+def test_in_a_pod_runs_live_beside_it(
+    cluster: KubeServer, examine: Examine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_profile(cluster)
+    (tmp_path / "namespace").write_text(PROFILE)
+    monkeypatch.setattr("runner.connection.POD_NAMESPACE", tmp_path / "namespace")
+    assert "ok namespace ada is a Profile" in examine("--host", "no-scheme")[1]
+    assert "ok namespace kubeflow is KFP's own" in examine("--host", "no-scheme", "--namespace", STANDALONE)[1]
 
 
 def test_a_parameter_that_may_not_be_is_refused(cluster: KubeServer) -> None:
@@ -626,9 +699,12 @@ def test_a_profile_with_our_manifests_has_room_and_open_ways(
     assert "problem quota" not in table, table
 
 
-def test_argo_may_meet_the_restricted_level(cluster: KubeServer, examine: Examine) -> None:
+@pytest.mark.parametrize("form", [lambda settings: settings, in_one_key], ids=["keys", "one key"])
+def test_argo_may_meet_the_restricted_level(
+    cluster: KubeServer, examine: Examine, form: Callable[[client.V1ConfigMap], client.V1ConfigMap]
+) -> None:
     cluster.add(namespace(STANDALONE, **{"pod-security.kubernetes.io/enforce": "restricted"}))
-    cluster.add(argo("Always", executor=RESTRICTED))
+    cluster.add(form(argo("Always", executor=RESTRICTED)))
     assert "ok Pod Security Pod Security level restricted, which our steps and Argo's containers meet" in examine()[1]
 
 
@@ -656,6 +732,8 @@ TO_SERVER = {
         ([policy(PROFILE, egress=[{"ports": [{"port": 8000, "endPort": 9000}]}])], SERVER, True),
         ([policy(PROFILE, egress=[{"ports": [{"port": 8888, "protocol": "UDP"}]}])], SERVER, False),
         ([policy(PROFILE, egress=[{"ports": [{"protocol": "TCP"}]}])], SERVER, True),
+        ([policy(PROFILE, egress=[{"ports": [{"port": "http"}]}])], SERVER, True),
+        ([policy(PROFILE, egress=[{"ports": [{"port": "http", "protocol": "UDP"}]}])], SERVER, False),
         ([policy(PROFILE, egress=[{"to": [TO_SERVER]}])], SERVER, True),
         ([policy(PROFILE, egress=[{"to": [{"podSelector": {}}]}])], SERVER, False),
         ([policy(PROFILE, egress=[{"to": [{"namespaceSelector": {}}]}])], SERVER, True),
@@ -685,22 +763,24 @@ def test_policies_are_read_as_kubernetes_reads_them(
     assert allows(rules, SOURCE, Connection(target, 8888)) is open_
 
 
+CHALLENGE = 'Bearer realm="http://HOST/token",service="r",scope="pull"'
+GRANT = '{"token": "granted"}'
+
+
 @contextmanager
-def registry(images: set[str], login: str = "") -> Iterator[str]:
+def registry(images: set[str], login: str = "", challenge: str = CHALLENGE, grant: str = GRANT) -> Iterator[str]:
     """A registry on the loopback interface that has `images` (repository/manifests/reference); yields its name."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             """Grant a token to whom it knows."""
-            basic = base64.b64encode(login.encode()).decode()
-            if login and self.headers.get("Authorization") != f"Basic {basic}":
+            if login and self.headers.get("Authorization") != f"Basic {basic(login)}":
                 return self.reply(401, b"")
-            return self.reply(200, b'{"token": "granted"}')
+            return self.reply(200, grant.encode())
 
         def do_HEAD(self) -> None:
             if self.headers.get("Authorization") != "Bearer granted":
-                realm = f"http://{self.headers['Host']}/token"
-                return self.reply(401, b"", WWW_Authenticate=f'Bearer realm="{realm}",service="r",scope="pull"')
+                return self.reply(401, b"", WWW_Authenticate=challenge.replace("HOST", self.headers["Host"]))
             return self.reply(200 if self.path.removeprefix("/v2/") in images else 404, b"")
 
         def reply(self, status: int, body: bytes, **headers: str) -> None:
@@ -724,6 +804,18 @@ def registry(images: set[str], login: str = "") -> Iterator[str]:
             thread.join()
 
 
+def basic(login: str) -> str:
+    return base64.b64encode(login.encode()).decode()
+
+
+def add_pull_secret(server: KubeServer, text: str) -> None:
+    """Give the pods' service account a pull secret."""
+    server.add(secret("pull", **{".dockerconfigjson": text}))
+    account = client.V1ServiceAccount(metadata=meta("pipeline-runner", STANDALONE))
+    account.image_pull_secrets = [client.V1LocalObjectReference(name="pull")]
+    server.add(account)
+
+
 def ask_for_image(server: KubeServer, tmp_path: Path, name: str) -> Finding:
     """What is found about an image that all steps use."""
     pods = pods_of(pipeline.training, parse_parameters(pipeline.training, []))
@@ -743,7 +835,7 @@ def test_an_image_is_asked_for_as_a_node_would(cluster: KubeServer, tmp_path: Pa
     assert missing.state == "problem"
     assert missing.text == f"image {host}/team/data:2 is not in its registry"
     gone = ask_for_image(cluster, tmp_path, f"{host}/team/data:1")
-    assert (gone.state, gone.text.partition(" (")[0]) == ("unknown", f"registry {host} gives no answer here")
+    assert (gone.state, gone.text.partition(" (")[0]) == ("unknown", f"registry {host} gives no usable answer here")
 
 
 def test_a_private_image_needs_the_service_accounts_pull_secret(cluster: KubeServer, tmp_path: Path) -> None:
@@ -752,12 +844,62 @@ def test_a_private_image_needs_the_service_accounts_pull_secret(cluster: KubeSer
         refused = ask_for_image(cluster, tmp_path, name)
         assert (refused.state, refused.text) == ("problem", f"image {name} cannot be pulled without credentials (401)")
         for login, state in (("ada:lovelace", "ok"), ("ada:byron", "problem")):
-            auths = {"auths": {host: {"auth": base64.b64encode(login.encode()).decode()}}}
-            cluster.add(secret("pull", **{".dockerconfigjson": json.dumps(auths)}))
-            account = client.V1ServiceAccount(metadata=meta("pipeline-runner", STANDALONE))
-            account.image_pull_secrets = [client.V1LocalObjectReference(name="pull")]
-            cluster.add(account)
+            add_pull_secret(cluster, json.dumps({"auths": {host: {"auth": basic(login)}}}))
             assert ask_for_image(cluster, tmp_path, name).state == state
+
+
+@pytest.mark.parametrize("key", ["https://HOST", "http://HOST/v2/", "HOST/team", "HOST/v1/team/data", "*.0.0.1:PORT"])
+def test_a_pull_secret_is_found_as_kubelet_finds_it(cluster: KubeServer, tmp_path: Path, key: str) -> None:
+    with registry({"team/data/manifests/1"}, login="ada:lovelace") as host:
+        key = key.replace("HOST", host).replace("PORT", host.partition(":")[2])
+        others = {f"{host}/other": {"auth": basic("ada:byron")}, host.partition(":")[0]: {}, "*.1": {}}
+        logins = {**others, key: {"username": "ada", "password": "lovelace", "auth": ""}}
+        add_pull_secret(cluster, json.dumps({"auths": logins}))
+        assert ask_for_image(cluster, tmp_path, f"{host}/team/data:1").state == "ok"
+
+
+def test_the_nearest_login_of_a_pull_secret_counts(cluster: KubeServer, tmp_path: Path) -> None:
+    with registry({"team/data/manifests/1"}, login="ada:lovelace") as host:
+        logins = {host: {"auth": basic("ada:byron")}, f"https://{host}/team": {"auth": basic("ada:lovelace")}}
+        add_pull_secret(cluster, json.dumps({"auths": logins}))
+        assert ask_for_image(cluster, tmp_path, f"{host}/team/data:1").state == "ok"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"auths": {"HOST": {"identitytoken": "x"}}}',
+        '{"auths": {"HOST": {"auth": "YQ"}}}',
+        '{"auths": {"HOST": {"auth": "bm8gY29sb24="}}}',
+        '{"auths": {"HOST": "x"}}',
+        '{"auths": ["HOST"]}',
+        "[]",
+        "{",
+    ],
+)
+def test_a_bad_pull_secret_is_told(cluster: KubeServer, tmp_path: Path, text: str) -> None:
+    with registry(set()) as host:
+        add_pull_secret(cluster, text.replace("HOST", host))
+        with pytest.raises(UserError, match="pull secret pull cannot be read; make it anew"):
+            ask_for_image(cluster, tmp_path, f"{host}/team/data:1")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "grant", "why"),
+    [
+        ('Bearer service="r"', "", "InvalidHeader"),
+        (CHALLENGE, "no JSON", "JSONDecodeError"),
+        (CHALLENGE, "[]", "InvalidJSONError"),
+        (CHALLENGE, "{}", "InvalidJSONError"),
+    ],
+)
+def test_a_registry_that_answers_nonsense_is_told(
+    cluster: KubeServer, tmp_path: Path, challenge: str, grant: str, why: str
+) -> None:
+    with registry(set(), challenge=challenge, grant=grant) as host:
+        found = ask_for_image(cluster, tmp_path, f"{host}/team/data:1")
+    text = f"registry {host} gives no usable answer here ({why}); the nodes may reach it"
+    assert (found.state, found.text) == ("unknown", text)
 
 
 def test_an_image_on_some_nodes_only_is_a_warning(cluster: KubeServer, tmp_path: Path) -> None:
@@ -789,6 +931,19 @@ def test_s3_is_tried_with_the_pods_own_credentials(cluster: KubeServer, examine:
         assert "problem S3 s3://no-bucket/store of the steps: s3://no-bucket/store" in table
         assert "there is no such bucket -> make it, or correct the address" in table
 
+        place = {"AWS_ENDPOINT_URL_S3": server.tls_url, "ca.crt": server.certificate.read_text()}
+        cluster.add(config("torch2kubeflow-s3", **place))
+        _, table = examine("--store", f"s3://{BUCKET}/store")
+        assert "problem S3 s3://bucket/store of the steps" in table
+        assert "not trusted (self-signed certificate) -> name its authority in AWS_CA_BUNDLE" in table
+        cluster.add(config("torch2kubeflow-s3", **place, AWS_CA_BUNDLE="/etc/torch2kubeflow/ca.crt"))
+        cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.tls_url))
+        _, table = examine("--store", f"s3://{BUCKET}/store")
+        assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: {tried}" in table
+        assert f"ok S3 s3://{BUCKET}/store of the steps: {tried}" in table
+
+        cluster.add(config("torch2kubeflow-s3", AWS_ENDPOINT_URL_S3=server.url))
+        cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.address))
         cluster.add(secret("mlpipeline-minio-artifact", accesskey=READER_KEY, secretkey=READER_SECRET))
         _, table = examine()
         assert "access is denied -> let the credentials list the bucket, and read, write and remove" in table

@@ -12,7 +12,7 @@ import pytest
 
 from components.shared.errors import UserError
 from runner import rest, run, summary, upload
-from tests.kfp_server import KfpServer, Request, Stage, cut, error, lost, node_id, pod_name
+from tests.kfp_server import OMITTED, KfpServer, Request, Stage, cut, error, lost, node_id, pod_name
 from tests.verbs import changed_pipeline, run_verb
 
 ORDER = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
@@ -158,6 +158,17 @@ def test_a_mistake_of_the_user_is_one_line_and_is_not_retried(
     assert not kfp_api.asked("POST .*:retry")
 
 
+def test_an_outage_is_retried(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = [Stage("FAILED", tasks(download="FAILED"))]
+    kfp_api.logs[pod_name("executor#download")] = (
+        "Traceback\ncomponents.shared.errors.Outage: the server answered 503; try again later\n" + LAUNCHER
+    )
+    kfp_api.plan_of_retry = [Stage("SUCCEEDED", tasks())]
+    code, _ = wait(tmp_path, "--retries", "3")
+    assert code == 0
+    assert len(kfp_api.asked("POST .*:retry")) == 1
+
+
 def test_a_driver_that_fails_is_its_steps_failure(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +176,14 @@ def test_a_driver_that_fails_is_its_steps_failure(
     code, document = wait(tmp_path)
     assert (code, document["steps"]["download"]["state"]) == (1, "failed")
     assert "error: download failed: its log cannot be read from here" in capsys.readouterr().err
+
+
+def test_steps_that_a_failed_run_did_not_get_to_are_skipped(kfp_api: KfpServer, tmp_path: Path) -> None:
+    omitted = {"evaluate-driver": OMITTED, "evaluate": OMITTED, "export-driver": OMITTED}
+    kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED") | omitted)]
+    _, document = wait(tmp_path)
+    states = [document["steps"][step] for step in ("evaluate", "export")]
+    assert states == [{"state": "skipped", "seconds": 0.0}] * 2
 
 
 def test_the_log_of_the_last_attempt_counts(kfp_api: KfpServer, tmp_path: Path) -> None:
@@ -176,9 +195,17 @@ def test_the_log_of_the_last_attempt_counts(kfp_api: KfpServer, tmp_path: Path) 
 
 
 def test_a_canceled_run_ends_the_wait(kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kfp_api.plan = [Stage("RUNNING", tasks(train="RUNNING")), Stage("CANCELING"), Stage("CANCELED")]
+    cut_off = tasks(resolve="SUCCEEDED", train="RUNNING") | {"evaluate-driver": "PENDING", "evaluate": "PENDING"}
+    kfp_api.plan = [Stage("RUNNING", tasks(train="RUNNING")), Stage("CANCELING"), Stage("CANCELED", cut_off)]
     code, document = wait(tmp_path)
     assert (code, document["state"]) == (1, "canceled")
+    assert [document["steps"][step]["state"] for step in ORDER[:5]] == [
+        "done",
+        "skipped",
+        "skipped",
+        "canceled",
+        "skipped",
+    ]
     assert "error: the run was canceled" in capsys.readouterr().err
 
 
@@ -231,8 +258,37 @@ def test_ctrl_c_leaves_the_run_alone_where_nobody_can_be_asked(
     kfp_api.script("GET /runs/.*", _interrupting)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert run_verb(run, "--wait", "--runs", str(tmp_path)) == 130
-    assert "the run goes on" in capsys.readouterr().out
+    assert "the run is left alone; see `python pipeline.py status" in capsys.readouterr().out
     assert not kfp_api.asked("POST .*:terminate")
+
+
+@pytest.mark.parametrize("route", ["GET .*/log", "POST .*:retry"])
+def test_ctrl_c_asks_also_while_a_failure_is_looked_at(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    kfp_api.plan = kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))]
+    kfp_api.script(route, _interrupting)
+    monkeypatch.setattr(sys, "stdin", _Keyboard("y\n"))
+    assert wait(tmp_path, "--retries", "2")[0] == 1  # a run that has ended cannot be terminated
+    assert len(kfp_api.asked("POST .*:terminate")) == 1
+    assert len(kfp_api.asked("POST .*:retry")) == (route == "POST .*:retry")
+
+
+def test_ctrl_c_asks_also_in_the_pause_after_a_retry(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfp_api.plan, kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))], [Stage("RUNNING")]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.time, "sleep", pause)
+    monkeypatch.setattr(sys, "stdin", _Keyboard("y\n"))
+    code, document = wait(tmp_path, "--retries", "1")
+    assert (code, document["state"]) == (1, "canceled")
 
 
 def test_a_run_whose_creation_was_not_confirmed_is_not_made_twice(kfp_api: KfpServer) -> None:

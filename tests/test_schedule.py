@@ -1,14 +1,17 @@
 """Verb `schedule` against a server of KFP's API."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import kfp_server_api as api
+import kubernetes
 import pytest
 
 from components.shared.errors import UserError
 from runner import schedule, upload
 from tests.kfp_server import KfpServer, error
+from tests.kube_server import kube_server
 from tests.verbs import IMAGE, changed_pipeline, run_verb
 
 NOW = datetime.now(UTC)
@@ -50,6 +53,39 @@ def test_it_is_told_when_it_runs_and_where_it_is_seen(kfp_api: KfpServer, capsys
     assert lines[2] == f"  next {tomorrow:%Y-%m-%d %H:%M} UTC, here {tomorrow.astimezone():%Y-%m-%d %H:%M %Z}"
     assert len(lines) == 6
     assert lines[5] == f"{kfp_api.url}/#/recurringrun/details/{_only(kfp_api).recurring_run_id}"
+
+
+def test_the_next_times_are_those_of_the_zone_that_is_given(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _lines(capsys, "add", "nightly", "30 2 * * *", "--time-zone", "Asia/Tokyo")
+    assert {line.split()[2] for line in lines[2:5]} == {"17:30"}
+    with pytest.raises(UserError, match="Asia/Tokio is no time zone known here; give --time-zone NAME such as"):
+        run_verb(schedule, "add", "another", "@daily", "--time-zone", "Asia/Tokio")
+    assert len(kfp_api.recurring_runs) == 1
+
+
+def test_the_zone_is_read_from_the_cluster_where_it_may_be(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+    def hours(name: str, *words: str) -> set[str]:
+        lines = _lines(capsys, "add", name, "30 2 * * *", "--context", "loopback", *words)
+        return {line.split()[2] for line in lines if line.startswith("  next")}
+
+    with kube_server() as cluster:
+        cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        assert hours("none") == {"02:30"}
+        metadata = kubernetes.client.V1ObjectMeta(name="pipeline-install-config", namespace="kubeflow")
+        cluster.add(kubernetes.client.V1ConfigMap(metadata=metadata))
+        assert hours("empty") == {"02:30"}
+        data = {"cronScheduleTimezone": "Asia/Tokyo"}
+        cluster.add(kubernetes.client.V1ConfigMap(metadata=metadata, data=data))
+        assert hours("tokyo") == {"17:30"}
+        assert hours("given", "--time-zone", "UTC") == {"02:30"}
+        cluster.denied.add("get configmaps")
+        assert hours("denied") == {"02:30"}
 
 
 def test_an_interval_concurrency_and_catch_up_are_passed_on(kfp_api: KfpServer) -> None:
@@ -147,12 +183,12 @@ def test_an_audit_of_what_is_well_says_so(kfp_api: KfpServer, capsys: pytest.Cap
     _add()
     item, (version,) = _only(kfp_api), kfp_api.versions.values()
     item.created_at, version.created_at = NOW, NOW - timedelta(days=3, hours=1)
-    kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(hours=1))
+    kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(minutes=5))
     kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(hours=25), state="FAILED")
     assert _lines(capsys, "audit") == [
         "nightly: enabled, 0 0 2 * * *",
         f"  version  {version.display_name}, 3 days old",
-        f"  last     done {NOW - timedelta(hours=1):%Y-%m-%d %H:%M} UTC",
+        f"  last     done {NOW - timedelta(minutes=5):%Y-%m-%d %H:%M} UTC",
         "recurring runs: 1, with something wrong: 0",
     ]
 
@@ -169,6 +205,14 @@ def test_an_audit_tells_missed_runs(kfp_api: KfpServer, capsys: pytest.CaptureFi
     assert _wrong(capsys)[0].startswith(f"missed 3 runs since {NOW - timedelta(hours=20):%Y-%m-%d %H:%M} UTC")
     run_verb(schedule, "pause", "often")
     assert run_verb(schedule, "audit") == 0
+
+
+def test_an_audit_counts_in_the_zone(kfp_api: KfpServer) -> None:
+    hour_ago = NOW - timedelta(hours=1)  # as a clock shows it that is five hours and a half ahead of UTC
+    run_verb(schedule, "add", "nightly", f"{(hour_ago + timedelta(minutes=330)):%M %H} * * *")
+    _only(kfp_api).created_at = NOW - timedelta(hours=2)
+    assert run_verb(schedule, "audit") == 0
+    assert run_verb(schedule, "audit", "--time-zone", "Asia/Kolkata") == 1
 
 
 def test_an_audit_tells_five_fields_catch_up_a_failure_and_a_deleted_version(

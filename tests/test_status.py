@@ -11,7 +11,7 @@ from components.shared.errors import UserError
 from pipeline import training
 from runner import logs, run, status
 from runner.package import compile_pipeline
-from tests.kfp_server import KfpServer, Stage, error, pod_name
+from tests.kfp_server import OMITTED, KfpServer, Stage, error, pod_name
 from tests.port_forward import kube_server
 from tests.verbs import run_verb
 
@@ -65,6 +65,15 @@ def test_one_run_is_shown_step_by_step(
     assert lines[1:3] == [["resolve", "done", "10.0"], ["download", "skipped", "0.0"]]
     assert lines[4] == ["train", "running", "0.0"]
     assert lines[-1] == [f"{kfp_api.url}/#/runs/details/{run_id}"]
+
+
+def test_a_failed_run_waits_for_nothing(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    kfp_api.plan = [Stage("FAILED", {"train": "FAILED", "evaluate-driver": OMITTED, "evaluate": OMITTED})]
+    run_verb(run)
+    capsys.readouterr()
+    assert run_verb(status, "latest") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[4:6] == [["train", "failed", "10.0"], ["evaluate", "skipped", "0.0"]]
 
 
 def test_an_unknown_run(kfp_api: KfpServer) -> None:

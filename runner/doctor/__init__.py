@@ -6,7 +6,6 @@ as a dry run.
 
 import argparse
 import json
-import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +14,9 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 from kubernetes.client import VersionApi
 from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
 
 from components.shared.errors import UserError
-from runner.connection import Connection, add_options, connect, kube_client
+from runner.connection import Connection, add_options, connect, kube_client, kube_errors, runs_namespace
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
 from runner.doctor.launcher import check_launcher
@@ -30,6 +28,7 @@ from runner.doctor.plan import Run, pods_of
 from runner.doctor.pull import check_images
 from runner.doctor.store import check_store
 from runner.parameters import parse_parameters
+from runner.rest import ApiError
 
 NEEDED = (2, 17)  # of KFP's backend: only there do nested groups tell their state to the exit handler
 EXAMPLES = """examples:
@@ -102,8 +101,8 @@ def _examine(arguments: argparse.Namespace, run: Run) -> Iterator[tuple[str, Fin
     except UserError as error:
         yield "Kubernetes", _told(error, unknown)
         return
-    named = arguments.namespace or os.environ.get("KFP_NAMESPACE") or arguments.kfp_namespace
-    cluster = Cluster(api, connection.namespace if connection else named, arguments.kfp_namespace)
+    namespace = connection.namespace if connection else _likely_namespace(arguments)
+    cluster = Cluster(api, namespace, arguments.kfp_namespace)
     with api:
         reached = list(_findings(_check_kubernetes, cluster, run))
         yield from (("Kubernetes", finding) for finding in reached)
@@ -115,16 +114,24 @@ def _examine(arguments: argparse.Namespace, run: Run) -> Iterator[tuple[str, Fin
                 yield from ((name, finding) for finding in fresh)
 
 
+def _likely_namespace(arguments: argparse.Namespace) -> str:
+    """Where runs live if KFP does not tell whether it has many users: KFP's own namespace where nothing names one."""
+    try:
+        return runs_namespace(arguments, multi_user=True)
+    except UserError:
+        return str(arguments.kfp_namespace)
+
+
 def _findings(check: Check, cluster: Cluster, run: Run) -> Iterator[Finding]:
     """What a check finds; what keeps it from finding more is a finding too."""
     try:
-        yield from check(cluster, run)
-    except ApiException as error:
-        yield refused(error)
-    except HTTPError as error:
-        reason = getattr(error, "reason", None) or error
-        host = cluster.api.configuration.host
-        yield unknown(f"{host} cannot be reached ({str(reason).rpartition(': ')[2]})", "try again, or check --context")
+        with kube_errors(f"ask {cluster.api.configuration.host}"):
+            try:
+                yield from check(cluster, run)
+            except ApiException as error:
+                yield refused(error)
+    except ApiError as error:
+        yield _told(error, unknown)
     except UserError as error:
         yield _told(error, problem)
 

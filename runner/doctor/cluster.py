@@ -72,6 +72,16 @@ class Cluster:
         return found and dict(found.data or {})
 
 
+def argo_setting(cluster: Cluster, key: str) -> dict[str, Any] | None:
+    """A setting of Argo's controller, empty where it is not set; None where the ConfigMap is absent."""
+    data = cluster.config(ARGO, cluster.kfp_namespace)
+    if data is None:
+        return None
+    if "config" in data:  # Argo reads either this one key or all the others
+        return parse_yaml(data, "config", ARGO).get(key) or {}
+    return parse_yaml(data, key, ARGO)
+
+
 def parse_yaml(config: dict[str, str], key: str, name: str) -> dict[str, Any]:
     """The mapping under a key of ConfigMap `name`, empty where the key is absent; UserError where it is no mapping."""
     try:

@@ -6,12 +6,13 @@ from kubernetes.client import V1LimitRangeItem, V1Pod, V1ResourceQuota
 from kubernetes.client.exceptions import ApiException
 from kubernetes.utils import parse_quantity
 
-from runner.doctor.cluster import ARGO, SECONDS, Cluster, parse_yaml
+from runner.doctor.cluster import ARGO, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, message_of, ok, problem, unknown, warning
 from runner.doctor.plan import Run, resources_of, step_of
 
 LEVEL = "pod-security.kubernetes.io/enforce"
 DEFAULTED = ("cpu", "memory")
+REFUSALS = (400, 403, 422)  # a webhook refuses with whichever it likes, 400 if it names none
 CHANGE = "change train_cpu, train_memory or gpus, the step's resources in pipeline.py, or the LimitRange"
 
 
@@ -49,8 +50,15 @@ def check_pod_security(cluster: Cluster, run: Run) -> Iterator[Finding]:
     if level != "restricted":
         yield ok(f"Pod Security level {level}")
         return
-    argo = cluster.config(ARGO, cluster.kfp_namespace) or {}
-    security = parse_yaml(argo, "executor", ARGO).get("securityContext") or {}
+    executor = argo_setting(cluster, "executor")
+    if executor is None:
+        yield unknown(
+            f"Pod Security level restricted, and no ConfigMap {ARGO} in namespace {cluster.kfp_namespace} tells "
+            "whether Argo's own containers meet it",
+            "give KFP's own namespace with --kfp-namespace",
+        )
+        return
+    security = executor.get("securityContext") or {}
     if security.get("runAsNonRoot") and security.get("seccompProfile"):
         yield ok("Pod Security level restricted, which our steps and Argo's containers meet")
         return
@@ -68,7 +76,7 @@ def check_admission(cluster: Cluster, run: Run) -> Iterator[Finding]:
         cluster.core.create_namespaced_pod(cluster.namespace, pod, dry_run="All", _request_timeout=SECONDS)
     except ApiException as error:
         message = message_of(error)
-        if error.status != 403 or "cannot create resource" in message:
+        if error.status not in REFUSALS or "cannot create resource" in message:
             raise
         yield _refusal(message)
     else:
@@ -77,6 +85,8 @@ def check_admission(cluster: Cluster, run: Run) -> Iterator[Finding]:
 
 def _refusal(message: str) -> Finding:
     text = f"the cluster refuses the training pod: {message}"
+    if "does not support dry run" in message:  # said by a webhook that was not asked at all
+        return unknown(f"the training pod cannot be tried: {message}", "look at a run's first pods instead")
     if "exceeded quota" in message:
         return warning(text, "wait until other runs end, ask for less, or have the quota raised")
     if "violates PodSecurity" in message:

@@ -10,8 +10,8 @@ from kubernetes.client import (
     V1SubjectAccessReviewSpec,
 )
 
-from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, parse_yaml
-from runner.doctor.finding import Finding, ok, problem, warning
+from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, argo_setting
+from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, AWS, ENDPOINT, REGION, SECRET, has_role
 from runner.doctor.plan import Run
 
@@ -90,9 +90,11 @@ def check_service_account(cluster: Cluster, run: Run) -> Iterator[Finding]:
 
 def check_retries(cluster: Cluster, run: Run) -> Iterator[Finding]:
     """Argo's default retry policy, which a pipeline cannot change; without one it is OnFailure."""
-    data = cluster.config(ARGO, cluster.kfp_namespace) or {}
-    whole = parse_yaml(data, "config", ARGO)  # Argo reads either this one key or all the others
-    defaults = whole.get("workflowDefaults") or parse_yaml(data, "workflowDefaults", ARGO)
+    defaults = argo_setting(cluster, "workflowDefaults")
+    if defaults is None:
+        where = f"no ConfigMap {ARGO} in namespace {cluster.kfp_namespace}"
+        yield unknown(f"{where} tells Argo's retry policy", "give KFP's own namespace with --kfp-namespace")
+        return
     templates = (defaults.get("spec") or {}).get("templateDefaults") or {}
     policy = (templates.get("retryStrategy") or {}).get("retryPolicy", "OnFailure")
     yield RETRIED.get(policy) or warning(f"Argo has retryPolicy {policy}", _ALWAYS)

@@ -18,7 +18,7 @@ from kubernetes.client import (
 from kubernetes.client.exceptions import ApiException
 
 from runner.doctor.cluster import SECONDS, Cluster
-from runner.doctor.finding import Finding, ok, problem, refused
+from runner.doctor.finding import Finding, ok, problem, refused, warning
 from runner.doctor.launcher import endpoints, is_internal
 from runner.doctor.plan import RUN_LABELS, Run, step_of
 
@@ -45,6 +45,7 @@ class End(NamedTuple):
     namespace_labels: dict[str, str]
     labels: dict[str, str]
     address: str = ""  # an IP address where the end is no pod; empty where that is not known
+    in_blocks: bool = False  # whether a block of all addresses holds for a pod: some CNIs have it so, others not
 
 
 class Connection(NamedTuple):
@@ -70,13 +71,9 @@ def check_network(cluster: Cluster, run: Run) -> Iterator[Finding]:
     except ApiException as error:
         yield refused(error)
     sources = list(_sources(cluster, run))
-    is_open = True
-    for connection in connections:
-        names = [pod.name for pod in sources if not allows(policies, pod, connection)]
-        if names:
-            is_open = False
-            yield _closed(connection, "every pod of a run" if len(names) == len(sources) else ", ".join(names))
-    if is_open:
+    findings = [finding for connection in connections for finding in _judge(policies, sources, connection)]
+    yield from findings
+    if not findings:
         yield ok(f"{len(policies)} NetworkPolicies, which leave open what steps and drivers need")
 
 
@@ -84,6 +81,26 @@ def allows(policies: list[V1NetworkPolicy], source: End, connection: Connection)
     """Whether the policies let `source` open the connection, at its own end and at the target's."""
     target, port = connection.target, (connection.port, connection.protocol)
     return _open(policies, "Egress", source, target, *port) and _open(policies, "Ingress", target, source, *port)
+
+
+def _judge(policies: list[V1NetworkPolicy], sources: list[End], connection: Connection) -> Iterator[Finding]:
+    """What is to say of the sources that cannot open a connection for certain; nothing where all can."""
+    barred = [pod for pod in sources if not allows(policies, pod, connection)]
+    by_block = connection._replace(target=_in_blocks(connection.target))
+    closed = [pod for pod in barred if not allows(policies, _in_blocks(pod), by_block)]
+    doubtful = [pod for pod in barred if pod not in closed]
+    if closed:
+        yield problem(f"a NetworkPolicy keeps {_names(closed, sources)} from {_told(connection)}", _remedy(connection))
+    if doubtful:
+        yield warning(
+            f"NetworkPolicies let {_names(doubtful, sources)} reach {_told(connection)} by an ipBlock alone, "
+            "which holds for pods with some CNIs only",
+            _remedy(connection),
+        )
+
+
+def _in_blocks(end: End) -> End:
+    return end._replace(in_blocks=bool(end.namespace))
 
 
 def _open(policies: list[V1NetworkPolicy], direction: str, pod: End, other: End, port: int, protocol: str) -> bool:
@@ -122,7 +139,7 @@ def _is_peer(peer: V1NetworkPolicyPeer | None, policy: V1NetworkPolicy, end: End
     if peer is None:  # a rule without peers is for all
         return True
     if peer.ip_block:
-        return not end.namespace and _is_in_block(peer, end.address)
+        return _may_hold_pods(peer) if end.in_blocks else not end.namespace and _is_in_block(peer, end.address)
     if not end.namespace:
         return False
     if peer.namespace_selector is None:
@@ -130,6 +147,12 @@ def _is_peer(peer: V1NetworkPolicyPeer | None, policy: V1NetworkPolicy, end: End
     else:
         in_namespace = _matches(peer.namespace_selector, end.namespace_labels)
     return in_namespace and (peer.pod_selector is None or _matches(peer.pod_selector, end.labels))
+
+
+def _may_hold_pods(peer: V1NetworkPolicyPeer) -> bool:
+    """Whether a block has all addresses, but perhaps those of the machines' own networks (cloud metadata)."""
+    holes = [ipaddress.ip_network(cidr) for cidr in peer.ip_block._except or []]
+    return ipaddress.ip_network(peer.ip_block.cidr).prefixlen == 0 and all(hole.is_link_local for hole in holes)
 
 
 def _is_in_block(peer: V1NetworkPolicyPeer, address: str) -> bool:
@@ -145,9 +168,9 @@ def _is_port(allowed: V1NetworkPolicyPort | None, port: int, protocol: str) -> b
         return True
     if (allowed.protocol or "TCP") != protocol:
         return False
-    return allowed.port is None or (
-        isinstance(allowed.port, int) and allowed.port <= port <= (allowed.end_port or allowed.port)
-    )
+    if not isinstance(allowed.port, int):  # all ports, or one by its name, whose number only the pod knows
+        return True
+    return bool(allowed.port <= port <= (allowed.end_port or allowed.port))
 
 
 def _sources(cluster: Cluster, run: Run) -> Iterator[End]:
@@ -198,11 +221,16 @@ def _named(namespace: str) -> dict[str, str]:
     return {"kubernetes.io/metadata.name": namespace}
 
 
-def _closed(connection: Connection, names: str) -> Finding:
+def _names(pods: list[End], sources: list[End]) -> str:
+    return "every pod of a run" if len(pods) == len(sources) else ", ".join(pod.name for pod in pods)
+
+
+def _told(connection: Connection) -> str:
+    return f"{connection.target.name} ({connection.protocol} {connection.port})"
+
+
+def _remedy(connection: Connection) -> str:
     target = connection.target
     pods = ", ".join(f"{label}={value}" for label, value in target.labels.items())
     where = f"pods {pods} of namespace {target.namespace}" if target.namespace else target.address or target.name
-    return problem(
-        f"a NetworkPolicy keeps {names} from {target.name} ({connection.protocol} {connection.port})",
-        f"allow egress to {where}, and ingress there; see manifests/",
-    )
+    return f"allow egress to {where}, and ingress there; see manifests/"

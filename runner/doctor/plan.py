@@ -18,11 +18,13 @@ from kubernetes.client import (
     V1Toleration,
 )
 
+from runner.summary import PIPELINE
+
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
 STEP = "app.kubernetes.io/component"  # the label that names the step
 # What KFP and Argo add; drivers and Argo's own pods carry these alone.
 RUN_LABELS = {
-    "workflows.argoproj.io/workflow": "torch2kubeflow-training",
+    "workflows.argoproj.io/workflow": PIPELINE,
     "workflows.argoproj.io/completed": "false",
     "pipelines.kubeflow.org/v2_component": "true",
     "pipeline/runid": "00000000-0000-0000-0000-000000000000",

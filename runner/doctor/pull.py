@@ -4,12 +4,14 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 import requests
 from kubernetes.client.exceptions import ApiException
 
-from runner.doctor.cluster import Cluster
+from components.shared.errors import UserError
+from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.plan import Run
 
@@ -23,8 +25,7 @@ MANIFESTS = ", ".join(
     )
 )
 LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?")  # served without TLS, as Docker has it
-DOCKER_HUB = "docker.io"  # whose API has another host, and whose logins are kept under an address
-SECONDS = (5, 15)
+DOCKER_HUB = "docker.io"  # whose API has another host
 Login = tuple[str, str]
 
 
@@ -47,7 +48,7 @@ def check_images(cluster: Cluster, run: Run) -> Iterator[Finding]:
     for name in sorted({pod.spec.containers[0].image for pod in run.pods}):
         image = parse(name)
         if image:
-            finding = _ask(image, name, _login(cluster, image.registry))
+            finding = _ask(image, name, _login(cluster, image))
         else:
             finding = problem(f"image {name} names no registry", "make push REGISTRY=..., which records its digest")
         yield finding if finding.state == "ok" else _on_nodes(cluster, name, finding)
@@ -70,7 +71,7 @@ def _ask(image: Image, name: str, login: Login | None) -> Finding:
         status = _status(image, login)
     except requests.RequestException as error:
         return unknown(
-            f"registry {image.registry} gives no answer here ({type(error).__name__}); the nodes may reach it",
+            f"registry {image.registry} gives no usable answer here ({type(error).__name__}); the nodes may reach it",
             "look at the first pod's events if it stays in ImagePullBackOff",
         )
     if status == 200:
@@ -96,30 +97,65 @@ def _status(image: Image, login: Login | None) -> int:
         if answer.status_code != 401:
             return answer.status_code
         if challenge.lower().startswith("bearer"):
-            fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-            query = {key: fields[key] for key in ("service", "scope") if key in fields}
-            granted = session.get(fields["realm"], params=query, auth=login, timeout=SECONDS)
+            granted = _grant(session, challenge, login)
             if granted.status_code != 200:
                 return granted.status_code
-            document = granted.json()
-            session.headers["Authorization"] = f"Bearer {document.get('token') or document['access_token']}"
+            session.headers["Authorization"] = f"Bearer {_token(granted)}"
         elif login:
             session.auth = login
         return session.head(image.url, timeout=SECONDS).status_code
 
 
-def _login(cluster: Cluster, registry: str) -> Login | None:
-    """User and password for a registry, from the pull secrets of the pods' service account."""
-    key = "https://index.docker.io/v1/" if registry == DOCKER_HUB else registry
+def _grant(session: requests.Session, challenge: str, login: Login | None) -> requests.Response:
+    """The answer of the server to which the registry sends for a token."""
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    if "realm" not in fields:
+        raise requests.exceptions.InvalidHeader("WWW-Authenticate without a realm")
+    query = {key: fields[key] for key in ("service", "scope") if key in fields}
+    return session.get(fields["realm"], params=query, auth=login, timeout=SECONDS)
+
+
+def _token(granted: requests.Response) -> str:
+    document = granted.json()
+    token = isinstance(document, dict) and (document.get("token") or document.get("access_token"))
+    if not token:
+        raise requests.exceptions.InvalidJSONError("no token")
+    return str(token)
+
+
+def _login(cluster: Cluster, image: Image) -> Login | None:
+    """User and password for an image, from the pull secrets of the pods' service account; UserError for a bad one."""
     for reference in (cluster.account and cluster.account.image_pull_secrets) or []:
         text = (cluster.secret(reference.name) or {}).get(".dockerconfigjson", "{}")
-        entry = json.loads(text).get("auths", {}).get(key)
-        if entry and "auth" in entry:
-            user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-            return user, password
-        if entry:
-            return entry["username"], entry["password"]
+        try:
+            auths = json.loads(text).get("auths") or {}
+            keys = [key for key in auths if _is_for(key, image)]
+            if keys:
+                return _parse_login(auths[max(keys, key=lambda key: _parts(key)[1])])
+        except (ValueError, TypeError, AttributeError, KeyError):
+            raise UserError(f"pull secret {reference.name} cannot be read; make it anew") from None
     return None
+
+
+def _is_for(key: str, image: Image) -> bool:
+    """Whether kubelet takes the login under a key for an image: a host may have wildcards, a path is a beginning."""
+    host, path = _parts(key)
+    registries = (DOCKER_HUB, "index.docker.io") if image.registry == DOCKER_HUB else (image.registry,)
+    is_host = any(fnmatchcase(name, host) and name.count(".") == host.count(".") for name in registries)
+    return is_host and image.repository.startswith(path)
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """Host and path of a key such as r.io, r.io/team or https://index.docker.io/v1/."""
+    host, _, path = re.sub("^https?://", "", key).partition("/")
+    return host, re.sub("^v[12]/", "", path)
+
+
+def _parse_login(entry: dict[str, Any]) -> Login:
+    if not entry.get("auth"):
+        return entry["username"], entry["password"]
+    user, password = base64.b64decode(entry["auth"]).decode().split(":", 1)
+    return user, password
 
 
 def _on_nodes(cluster: Cluster, name: str, finding: Finding) -> Finding:

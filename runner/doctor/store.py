@@ -16,13 +16,25 @@ from runner.doctor.launcher import ACCESS, ENDPOINT, Place, is_internal, places
 from runner.doctor.plan import Run
 
 CONNECT_SECONDS = 3
+AUTHORITIES = "AWS_CA_BUNDLE"  # which pods take from the ConfigMap, as they do the file ca.crt
 FOLDER = "torch2kubeflow-doctor"  # below the store's prefix; what is written there is removed again
 
 
 def check_store(cluster: Cluster, run: Run) -> Iterator[Finding]:
     """Each place in S3 that a run uses, tried from this machine with the pods' own credentials."""
-    for place in places(cluster, run):
-        yield from _check_place(cluster, run, place)
+    with tempfile.TemporaryDirectory() as folder:
+        trusted = _trusted(cluster, run, Path(folder))
+        for place in places(cluster, run):
+            yield from _check_place(cluster, run, place._replace(environment=place.environment | trusted))
+
+
+def _trusted(cluster: Cluster, run: Run, folder: Path) -> dict[str, str]:
+    """What a pod is told of authorities, their file in `folder`; a step's variables are its launcher's too."""
+    values = cluster.config(run.parameters["s3_config"]) or {}
+    if not (values.get(AUTHORITIES) and values.get("ca.crt")):
+        return {}
+    (folder / "ca.crt").write_text(values["ca.crt"])
+    return {AUTHORITIES: str(folder / "ca.crt")}
 
 
 def _check_place(cluster: Cluster, run: Run, place: Place) -> Iterator[Finding]:
