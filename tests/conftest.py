@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,8 @@ with warnings.catch_warnings():  # of the packages behind KFP, before warnings a
 from tests.kfp_server import KfpServer, kfp_server
 
 ROOT = Path(__file__).parents[1]
+# A job in the background of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 
