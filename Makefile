@@ -3,6 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+CHECKOV := .venv-checkov/.ready
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
@@ -26,7 +27,7 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 	@$(NEW_PYTHON)
 	@$(PYTHON) -m runner.images push --tag "$(TAG)" "$(REGISTRY)"
 
-test: $(READY) ## Test everything that can be tested on this machine
+test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-quick: $(READY) ## Test what takes seconds
@@ -43,12 +44,18 @@ lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
 	@for list in data torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
+	@$(LOCK) --no-annotate requirements-checkov.in -o requirements-checkov.txt
 
 lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-cpu.txt UV_TORCH_BACKEND=cpu
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(CHECKOV): requirements-checkov.txt | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-checkov
+	@$(BIN)/uv pip install -q --python .venv-checkov/bin/python --require-hashes -r $<
+	@touch $@
 
 $(READY): requirements-uv.txt requirements.txt
 	@$(NEW_PYTHON)

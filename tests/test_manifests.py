@@ -1,6 +1,8 @@
 """The manifests: held to Kubernetes' schemas and restricted Pod Security, and to the names that the pipeline uses."""
 
+import copy
 import json
+import os
 import re
 import socket
 import subprocess
@@ -23,6 +25,7 @@ from tests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, fin
 DEFAULTS = {name: spec.default for name, spec in pipeline.training.component_spec.inputs.items()}
 PATCHES = sorted([*MANIFESTS.glob("admin/*.yaml"), *MANIFESTS.glob("overlays/*/patches/*.yaml")])
 MAJOR, MINOR = map(int, kubernetes_validate.latest_version().split(".")[:2])
+CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 LAST_THREE = [f"{MAJOR}.{MINOR - age}" for age in range(3)]
 
 
@@ -123,6 +126,28 @@ def test_what_the_pipeline_names_is_there(overlay: str) -> None:
     assert config["metadata"]["name"] == DEFAULTS["s3_config"]
     needed = {"AWS_ENDPOINT_URL_S3", "AWS_REGION"} - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
     assert config["data"].keys() == needed <= set(pipeline.S3_PLACE)
+
+
+@pytest.mark.slow
+@needs_kubectl
+@pytest.mark.skipif(not CHECKOV.exists(), reason="checkov has an environment of its own, which `make test` makes")
+@pytest.mark.parametrize("overlay", ["local", "minio"])
+def test_checkov_finds_no_breach_of_the_restricted_profile_and_sees_one(overlay: str, tmp_path: Path) -> None:
+    objects = list(render(overlay))
+    assert _checkov(objects, tmp_path) == 0
+    server = copy.deepcopy(next(thing for thing in objects if thing["kind"] in ("StatefulSet", "Deployment")))
+    server["spec"]["template"]["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    assert _checkov([server], tmp_path) == 1
+
+
+def _checkov(objects: list[Object], folder: Path) -> int:
+    """The exit code of checkov's checks that make up the restricted profile, without any request."""
+    (folder / "rendered.yaml").write_text(yaml.safe_dump_all(objects))
+    checks = ",".join(f"CKV_K8S_{number}" for number in (16, 17, 18, 19, 20, 23, 26, 27, 31, 37))
+    options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--check", checks]
+    command = [CHECKOV, "-f", folder / "rendered.yaml", *options]
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
 
 
 @needs_kubectl
