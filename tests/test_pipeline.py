@@ -137,8 +137,6 @@ def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("data=mnits",), "mnits"),
-        (("data=ftp://example.org/a.zip",), "ftp"),
         (("data=file:///no/such/folder",), "/no/such/folder"),
         (("data=digits", "batch_size=100000"), "batch_size=100000"),
         (("data=digits", "image_size=28"), "image_size=32"),
