@@ -52,6 +52,8 @@ LARGE = random.Random(1).randbytes(2 * PART_BYTES + 12_345)  # three parts
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 
+pytestmark = pytest.mark.slow  # each needs the real server
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
@@ -164,7 +166,6 @@ def test_a_store_may_be_a_whole_bucket(server: S3Server) -> None:
     store.remove("at-the-top")
 
 
-@pytest.mark.slow
 def test_a_listing_has_many_pages(store: Store) -> None:
     names = [f"{number:04}" for number in range(1005)]
     with ThreadPoolExecutor(8) as pool:
@@ -174,7 +175,6 @@ def test_a_listing_has_many_pages(store: Store) -> None:
     assert list(store.list()) == []
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_objects_are_listed_in_constant_memory(uri: str) -> None:
     """Pages as a server tells them, made here: 100,000 objects would take minutes to write."""
     pages = 100
@@ -199,7 +199,6 @@ def test_a_hundred_thousand_objects_are_listed_in_constant_memory(uri: str) -> N
     assert resident_bytes() - before < 16 * 2**20
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("call", ["put_file(sys.argv[1], 'file')", "get_file('file', sys.argv[1] + '.got')"])
 def test_a_large_file_travels_in_little_memory(
     server: S3Server, store: Store, tmp_path: Path, uri: str, call: str
@@ -248,7 +247,6 @@ def test_a_conditional_write_changes_only_what_it_expects(store: Store) -> None:
     assert store.get_bytes("pointer") == (b"2", second)
 
 
-@pytest.mark.slow
 def test_of_many_writers_at_once_one_wins(store: Store) -> None:
     etag, gate = "", threading.Barrier(24)
     for _ in range(3):  # the first makes the object, the others replace it
@@ -494,7 +492,6 @@ def test_what_no_repetition_mends_is_not_repeated(
     assert waits == []
 
 
-@pytest.mark.slow
 def test_one_request_in_ten_may_fail(faulty: Store, between: Proxy, tmp_path: Path) -> None:
     between.rate = 0.1
     contents = {f"{size}": random.Random(size).randbytes(size) for size in (*range(0, 200_000, 1_000), len(LARGE))}
@@ -508,7 +505,6 @@ def test_one_request_in_ten_may_fail(faulty: Store, between: Proxy, tmp_path: Pa
     assert {entry.name: entry.size for entry in faulty.list()} == {name: len(c) for name, c in contents.items()}
 
 
-@pytest.mark.slow
 def test_a_server_that_is_killed_in_mid_upload_and_starts_again_loses_nothing(tmp_path: Path) -> None:
     with s3_server(tmp_path) as server:
         store = open_store(f"s3://{BUCKET}/a", server.environment)
