@@ -128,8 +128,10 @@ def kube_client(context: str | None = None) -> kubernetes.client.ApiClient:
             return kubernetes.client.ApiClient(configuration)
         return kubernetes.config.new_client_from_config(place, context)
     except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError, ValueError) as error:
+        is_there = any(Path(part).expanduser().exists() for part in place.split(os.pathsep))
+        told = str(error) if is_there else "no such file"
         raise UserError(
-            f"no cluster is known: kubeconfig {place}: {error}; mend it, give --context, or reach KFP with --host URL"
+            f"no cluster is known: kubeconfig {place}: {told}; mend it, give --context, or reach KFP with --host URL"
         ) from None
 
 

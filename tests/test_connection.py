@@ -237,7 +237,9 @@ def test_a_kubeconfig_that_is_of_no_use(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     if text is not None:
         (tmp_path / "kubeconfig").write_text(text)
-    assert "no cluster is known: kubeconfig" in told()
+    line = told()
+    assert "no cluster is known: kubeconfig" in line
+    assert ("no such file" in line) == (text is None)
 
 
 @contextmanager
