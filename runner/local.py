@@ -19,9 +19,9 @@ from unittest import mock
 
 import kfp.components
 import kfp.local
-import yaml
 from kfp.dsl import Artifact
 from kfp.local import cache, status, subprocess_task_handler
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.shared.errors import UserError
 from components.shared.files import sha256_json, write_json
@@ -146,19 +146,18 @@ class Record:
 def _execute(package: Path, parameters: dict[str, Any], record: Record, cache_folder: Path | None) -> bool:
     """Run the pipeline; whether it succeeded. KFP's own output goes to the run's log."""
     with open(record.log, "w", buffering=1) as log, _kfp_local(record, cache_folder, log):
-        pipeline = kfp.components.load_component_from_text(_without_retries(package.read_text()))
+        pipeline = kfp.components.load_component_from_file(str(package))
+        _drop_retries(pipeline.component_spec.implementation.graph)
         pipeline(**parameters)
     record.terminal.finish()
     return record.failed is None
 
 
-def _without_retries(package: str) -> str:
-    """The compiled pipeline without pod retries: on this machine a step that failed would only fail again."""
-    documents = list(yaml.safe_load_all(package))
-    for component in [documents[0]["root"], *documents[0]["components"].values()]:
-        for task in component.get("dag", {}).get("tasks", {}).values():
-            task.pop("retryPolicy", None)
-    return yaml.safe_dump_all(documents)
+def _drop_retries(spec: PipelineSpec) -> None:
+    """Take away the retries of pods: on this machine a step that failed would only fail again."""
+    for component in (spec.root, *spec.components.values()):
+        for task in component.dag.tasks.values():
+            task.ClearField("retry_policy")
 
 
 @contextlib.contextmanager
