@@ -1,6 +1,7 @@
 """Verb `apply`: make Kubeflow agree with a file, and say of each item what that takes."""
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from components.shared.errors import UserError
 from runner import deployment, recurring, upload
 from runner.connection import Connection, add_options, connect
 from runner.deployment import Deployment, Plan
-from runner.package import compile_pipeline
+from runner.package import compile_pipeline, read_package
 from runner.recurring import FOLLOWS_LATEST, Recurring, differences
 from runner.schedule import add_zone_option, find_zone, given, show_times
 
@@ -144,11 +145,10 @@ def _connect(arguments: argparse.Namespace, wanted: Deployment) -> Connection:
 
 def _find(connection: Connection, pipeline: BaseComponent) -> upload.Version:
     """The version with the present content, or what stands for it until it is uploaded."""
-    package = compile_pipeline(pipeline, upload.ROOT / "build" / "pipeline.yaml")
-    pipeline_id = upload.find_pipeline(connection, pipeline.name)
-    for version in upload.versions(connection, pipeline_id, upload.content_digest(package)) if pipeline_id else []:
-        return version
-    return upload.Version(pipeline_id or TO_COME, TO_COME, TO_COME, is_new=True)
+    with tempfile.TemporaryDirectory() as folder:
+        documents = read_package(compile_pipeline(pipeline, Path(folder) / "pipeline.yaml"))
+    pipeline_id, there = upload.find_same(connection, pipeline.name, upload.content_digest(documents))
+    return there or upload.Version(pipeline_id or TO_COME, TO_COME, TO_COME, is_new=True)
 
 
 def _refuse_taken(items: list[Any], plans: list[Plan], pipeline_id: str) -> None:

@@ -13,7 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.errors import UserError
 from runner import apply, doctor, local, logs, run, schedule, status, upload
-from runner.package import compile_pipeline, warn_of_tags
+from runner.package import PACKAGE, compile_pipeline, read_package, warn_of_tags
 from runner.parameters import parse_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -63,14 +63,14 @@ def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"--output {output} is no YAML file; give a name that ends in .yaml")
     package = compile_pipeline(pipeline, output)
-    warn_of_tags(package)
+    warn_of_tags(read_package(package))
     print(package)
     return 0
 
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     parameters = parse_parameters(pipeline, arguments.parameters)
-    package = compile_pipeline(pipeline, ROOT / "build" / "pipeline.yaml")
+    package = compile_pipeline(pipeline, PACKAGE)
     return local.run(package, parameters, arguments.runs, caching=not arguments.no_cache)
 
 
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     here.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where runs are kept")
     here.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
     compiling = verbs.add_parser("compile", help="write the compiled pipeline for the Kubeflow UI")
-    compiling.add_argument("--output", type=Path, default=ROOT / "build" / "pipeline.yaml", metavar="FILE")
+    compiling.add_argument("--output", type=Path, default=PACKAGE, metavar="FILE")
     here.set_defaults(handle=_local)
     compiling.set_defaults(handle=_compile)
     for verb in (upload, run, schedule, status, logs, doctor, apply):

@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,9 @@ def add_parser(verbs: Any) -> None:
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Start a run and, if asked to, wait for it; the exit code is 0 only for a success."""
     connection = connect(arguments)
-    parameters, version = _choose(connection, pipeline, arguments.version, arguments.parameters)
+    version, parameters = upload.choose(
+        connection, pipeline, arguments.version, lambda chosen: parse_parameters(chosen, arguments.parameters)
+    )
     started = _start(connection, pipeline.name, version, parameters, arguments)
     print(f"started run {started.display_name}: {started.run_id}")
     print(connection.ui_link("run", started.run_id), flush=True)
@@ -191,19 +192,6 @@ class Watch:
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
         return next((line for line in reversed(lines) if cluster_run.VERDICT.match(line)), None)
-
-
-def _choose(
-    connection: Connection, pipeline: BaseComponent, version_name: str | None, words: Sequence[str]
-) -> tuple[dict[str, Any], upload.Version]:
-    """The parameters, checked against the version that will run, and that version."""
-    if version_name:
-        version = upload.find_version(connection, pipeline.name, version_name)
-        return parse_parameters(upload.load_version(connection, version), words), version
-    parameters = parse_parameters(pipeline, words)  # before anything is uploaded
-    version = upload.upload(connection, pipeline)
-    print(upload.describe(version, pipeline.name))
-    return parameters, version
 
 
 def _start(

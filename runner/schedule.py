@@ -152,16 +152,14 @@ def _choose(
     connection: Connection, pipeline: BaseComponent, arguments: argparse.Namespace
 ) -> tuple[upload.Version, dict[str, Any]]:
     """The version that will run, and the parameters given, checked against it."""
-    if not arguments.version and not arguments.follow_latest:
-        parameters = given(pipeline, arguments.parameters)  # before anything is uploaded
-        version = upload.upload(connection, pipeline)
-        print(upload.describe(version, pipeline.name))
-        return version, parameters
-    if arguments.version:
-        version = upload.find_version(connection, pipeline.name, arguments.version)
-    else:
-        version = _latest(connection, pipeline.name)
-    return version, given(upload.load_version(connection, version), arguments.parameters)
+
+    def read(chosen: BaseComponent) -> dict[str, Any]:
+        return given(chosen, arguments.parameters)
+
+    if not arguments.follow_latest:
+        return upload.choose(connection, pipeline, arguments.version, read)
+    version = _latest(connection, pipeline.name)
+    return version, read(upload.load_version(connection, version))
 
 
 def given(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 def find_run(connection: Connection, run_id: str, pipeline_name: str) -> Any:
     """The run of that id, or the `latest` of the pipeline; UserError where there is none."""
     if run_id == "latest":
-        newest = _runs(connection, pipeline_name)
+        newest = _runs(connection, upload.find_pipeline(connection, pipeline_name))
         if not newest:
             raise UserError(f"no run of {pipeline_name} is there; start one with `python pipeline.py run`")
         run_id = newest[0].run_id
@@ -51,9 +51,8 @@ def find_run(connection: Connection, run_id: str, pipeline_name: str) -> Any:
         raise UserError(f"no run has the id {run_id}; `python pipeline.py status` lists the latest") from None
 
 
-def _runs(connection: Connection, pipeline_name: str) -> list[Any]:
+def _runs(connection: Connection, pipeline_id: str | None) -> list[Any]:
     """The latest runs of the pipeline, newest first, among the hundred latest of all."""
-    pipeline_id = upload.find_pipeline(connection, pipeline_name)
     page = connection.client.list_runs(page_size=100, sort_by="created_at desc", namespace=connection.scope)
     return [
         run
@@ -63,12 +62,12 @@ def _runs(connection: Connection, pipeline_name: str) -> list[Any]:
 
 
 def _print_runs(connection: Connection, pipeline_name: str) -> None:
-    runs = _runs(connection, pipeline_name)
+    pipeline_id = upload.find_pipeline(connection, pipeline_name)
+    runs = _runs(connection, pipeline_id)
     for run in runs:
         print(f"{run.run_id}  {cluster_run.state(run):<10}{_age(run.created_at):>6}  {run.display_name}")
     if not runs:
         print(f"no run of {pipeline_name} yet; start one with `python pipeline.py run`")
-    pipeline_id = upload.find_pipeline(connection, pipeline_name)
     if pipeline_id:
         print(connection.ui_link("pipeline", pipeline_id))
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from components.shared.errors import UserError
 from components.shared.files import sha256_json
 from components.shared.version import code_version
 from runner.connection import Connection, add_options, connect
-from runner.package import compile_pipeline, warn_of_tags
+from runner.package import compile_pipeline, read_package, warn_of_tags
 from runner.rest import ApiError
 
 ROOT = Path(__file__).parents[1]
@@ -66,15 +67,41 @@ def upload(connection: Connection, pipeline: BaseComponent) -> Version:
     """The version of the pipeline with its present content, uploaded if it is not there."""
     with tempfile.TemporaryDirectory() as folder:
         package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml")
-        digest = content_digest(package)
-        pipeline_id = find_pipeline(connection, pipeline.name)
-        there = versions(connection, pipeline_id, digest) if pipeline_id else []
-        warn_of_tags(package)
+        documents = read_package(package)
+        digest = content_digest(documents)
+        pipeline_id, there = find_same(connection, pipeline.name, digest)
+        warn_of_tags(documents)
         if there:
-            return there[0]
+            return there
         if not pipeline_id:
             pipeline_id = _create_pipeline(connection, pipeline)
         return _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")
+
+
+def find_same(connection: Connection, pipeline_name: str, digest: str) -> tuple[str | None, Version | None]:
+    """The id of the pipeline of that name, and its newest version of that content; None for what is not there."""
+    pipeline_id = find_pipeline(connection, pipeline_name)
+    there = versions(connection, pipeline_id, digest) if pipeline_id else []
+    return pipeline_id, there[0] if there else None
+
+
+def choose(
+    connection: Connection,
+    pipeline: BaseComponent,
+    version_name: str | None,
+    read: Callable[[BaseComponent], dict[str, Any]],
+) -> tuple[Version, dict[str, Any]]:
+    """The version that will run, and the parameters that `read` finds right for its pipeline.
+
+    It is the one of that name or, without a name, that of the present content, uploaded if it is not there.
+    """
+    if version_name:
+        version = find_version(connection, pipeline.name, version_name)
+        return version, read(load_version(connection, version))
+    parameters = read(pipeline)  # before anything is uploaded
+    version = upload(connection, pipeline)
+    print(describe(version, pipeline.name))
+    return version, parameters
 
 
 def find_pipeline(connection: Connection, name: str) -> str | None:
@@ -118,9 +145,9 @@ def load_version(connection: Connection, version: Version) -> BaseComponent:
     return load_component_from_text(yaml.safe_dump_all(documents))
 
 
-def content_digest(package: Path) -> str:
-    """Twelve hexadecimal digits over what a compiled pipeline says, whatever the form."""
-    return sha256_json(list(yaml.safe_load_all(package.read_text())))[:12]
+def content_digest(documents: list[Any]) -> str:
+    """Twelve hexadecimal digits over what the documents of a compiled pipeline say."""
+    return sha256_json(documents)[:12]
 
 
 def named(name: str, operation: str = "EQUALS") -> str:

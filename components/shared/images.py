@@ -1,6 +1,7 @@
 """The names of the images in which steps run in a cluster."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 from components.shared.files import sha256_json
@@ -23,6 +24,7 @@ def image(name: str, record: Path = RECORD) -> str:
     return f"torch2kubeflow/{name}:{version}"
 
 
+@cache
 def image_version() -> str:
     """Twelve hexadecimal digits over what the images are made of: the code, the Dockerfile and the locks."""
     recipe = sorted(path for path in (ROOT / "docker").glob("*") if path.suffix != ".in")

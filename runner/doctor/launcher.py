@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from components.shared.endpoint import AWS
 from components.shared.errors import UserError
 from runner.doctor.cluster import Cluster, parse_yaml
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
@@ -12,7 +13,6 @@ from runner.doctor.plan import Run
 ROOT = "minio://mlpipeline/v2/artifacts"  # of a launcher that is told nothing
 SEAWEEDFS = "http://seaweedfs.kubeflow:9000"
 SEAWEEDFS_KEYS = {"secretName": "mlpipeline-minio-artifact", "accessKeyKey": "accesskey", "secretKeyKey": "secretkey"}
-AWS = "https://s3.amazonaws.com"
 ACCESS, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 ENDPOINT, REGION = "AWS_ENDPOINT_URL_S3", "AWS_REGION"
 ROLE = "eks.amazonaws.com/role-arn"  # the annotation that gives a service account's pods a role of AWS

@@ -10,9 +10,10 @@ from kubernetes.client import (
     V1SubjectAccessReviewSpec,
 )
 
+from components.shared.endpoint import AWS
 from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
-from runner.doctor.launcher import ACCESS, AWS, ENDPOINT, REGION, SECRET, has_role
+from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role
 from runner.doctor.plan import Run
 
 # What launcher and Argo's executor do with the pod's own service account: group, resource, verb.

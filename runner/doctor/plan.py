@@ -18,10 +18,10 @@ from kubernetes.client import (
     V1Toleration,
 )
 
+from runner.logs import COMPONENT
 from runner.summary import PIPELINE
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
-STEP = "app.kubernetes.io/component"  # the label that names the step
 # What KFP and Argo add; drivers and Argo's own pods carry these alone.
 RUN_LABELS = {
     "workflows.argoproj.io/workflow": PIPELINE,
@@ -50,7 +50,7 @@ def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
 
 
 def step_of(pod: V1Pod) -> str:
-    return str(pod.metadata.labels[STEP])
+    return str(pod.metadata.labels[COMPONENT])
 
 
 def resources_of(pod: V1Pod) -> V1ResourceRequirements:
@@ -83,7 +83,7 @@ def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[s
     return V1Pod(
         api_version="v1",
         kind="Pod",
-        metadata=V1ObjectMeta(name=f"torch2kubeflow-doctor-{labels[STEP]}", labels=RUN_LABELS | labels),
+        metadata=V1ObjectMeta(name=f"torch2kubeflow-doctor-{labels[COMPONENT]}", labels=RUN_LABELS | labels),
         spec=V1PodSpec(
             containers=[main],
             restart_policy="Never",
