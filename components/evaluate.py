@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from components.shared import models
 from components.shared.classifier import Classifier, on_arrays, predict
-from components.shared.cpu import cpu_count
+from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import Document, new_file, new_folder, write_json
@@ -77,7 +77,7 @@ def evaluate(
     started = time.monotonic()
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads)
     data, trained = _open(dataset, model)
-    torch.set_num_threads(threads or cpu_count())
+    torch.set_num_threads(thread_count(threads))
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))
         labels = np.concatenate([labels for _, labels in shards])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from components.shared import models
 from components.shared.classifier import Classifier, Classify, on_arrays, predict
-from components.shared.cpu import cpu_count
+from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import Document, new_folder, read_json, sha256_file, write_json
@@ -48,14 +48,14 @@ def export(
     started = time.monotonic()
     check(threads=threads)
     data, trained, evaluated = _open(dataset, model, evaluation)
-    torch.set_num_threads(threads or cpu_count())
+    torch.set_num_threads(thread_count(threads))
     classifier = Classifier(trained)
     with new_folder(package) as folder:
         description = _describe(trained, evaluated)
         _write_programs(classifier, folder, description)
         programs = {
             "eager": on_arrays(classifier),
-            "onnxruntime": _load_onnx(folder / "model.onnx", threads or cpu_count()),
+            "onnxruntime": _load_onnx(folder / "model.onnx", thread_count(threads)),
             "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
         }
         reference = np.load(Path(evaluation) / "predictions.npy", allow_pickle=False)

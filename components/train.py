@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.shared import models
-from components.shared.cpu import cpu_count
+from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import new_folder
@@ -254,7 +254,7 @@ def one_cycle(step: int, steps: int) -> float:
 def _start_torch(seed: int, threads: int) -> torch.device:
     """Set threads, seed and determinism, before the first operation; the device to train on."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of CUDA's matrix products
-    torch.set_num_threads(threads or cpu_count())
+    torch.set_num_threads(thread_count(threads))
     # As torch.use_deterministic_algorithms(True), without its 4 seconds of importing the compiler.
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

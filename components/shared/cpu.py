@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 
+def thread_count(threads: int) -> int:
+    """The threads to use where the parameter `threads` is so many: 0 takes every CPU."""
+    return threads or cpu_count()
+
+
 def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """The CPUs that affinity and the cgroup's quota allow, at least 1.
 

@@ -60,7 +60,7 @@ def url_version(url: str) -> str:
         if not record:
             raise
         say(STEP, f"{error}; using the file of {record['date']}")
-        return str(record["version"])
+        return _recorded(record).version
     return version or fetch_url(url).version
 
 
@@ -77,7 +77,8 @@ def fetch_url(url: str) -> Fetched:
         return Fetched(known, demanded, f"sha256:{demanded}")
     record = {} if demanded else _record(address)
     try:
-        return _download(address, demanded, record)
+        fetched = _download(address, demanded, record)
+        return fetched._replace(version=f"sha256:{demanded}") if demanded else fetched
     except UserError as error:
         kept = cached(record["sha256"]) if record else None
         if kept is None:
@@ -87,11 +88,12 @@ def fetch_url(url: str) -> Fetched:
 
 
 def _recorded(record: Document) -> Fetched:
-    return Fetched(place(record["sha256"]), record["sha256"], record["version"])
+    digest = record["sha256"]
+    return Fetched(place(digest), digest, _version(record) or f"sha256:{digest}")
 
 
 def _version(headers: Mapping[str, str]) -> str:
-    """What an answer's headers say of the version; empty where they say nothing."""
+    """What an answer's headers, or the record of them, say of the version; empty where they say nothing."""
     return next((f"{name}: {headers[name]}" for name in VALIDATORS if headers.get(name)), "")
 
 
@@ -108,7 +110,6 @@ def _download(address: str, demanded: str, record: Document) -> Fetched:
             "format": URL_FORMAT,
             "url": address,
             "sha256": digest,
-            "version": (not demanded and _version(answer.headers)) or f"sha256:{digest}",
             "date": time.strftime("%Y-%m-%d"),
             **{name: answer.headers.get(name) for name in VALIDATORS},
         }

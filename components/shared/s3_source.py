@@ -5,8 +5,7 @@ import io
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO
 
@@ -63,21 +62,12 @@ def s3_members(store: Store, read: bool) -> Iterator[Member]:
 
 def _read_ahead(store: Store, entries: Iterator[Entry]) -> Iterator[Member]:
     with ThreadPoolExecutor(READERS) as readers:
-        waiting: deque[tuple[Entry, Future[IO[bytes]]]] = deque()
+        waiting: deque[Member] = deque()
         for entry in entries:
-            waiting.append((entry, readers.submit(_open, store, entry)))
+            waiting.append(Member(entry.name, entry.size, False, readers.submit(_open, store, entry).result))
             if len(waiting) > 2 * READERS:
-                yield _fetched(*waiting.popleft())
-        while waiting:
-            yield _fetched(*waiting.popleft())
-
-
-def _fetched(entry: Entry, content: Future[IO[bytes]]) -> Member:
-    return Member(entry.name, entry.size, False, partial(_result, content))
-
-
-def _result(content: Future[IO[bytes]]) -> AbstractContextManager[IO[bytes]]:
-    return content.result()
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:
