@@ -48,6 +48,9 @@ def _place(
     kubernetes.use_secret_as_env(task, secret, {name: name for name in S3_KEYS}, optional=True)
     kubernetes.use_config_map_as_env(task, config, {name: name for name in S3_PLACE}, optional=True)
     kubernetes.use_config_map_as_volume(task, config, mount_path=S3_FILES, optional=True)
+    # What cannot be an input, since a step is cached by its inputs.
+    kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
+    task.set_env_variable("STEP_IMAGE", task.container_spec.image)
     kubernetes.use_secret_as_env(task, source, {name: f"SOURCE_{name}" for name in S3_KEYS + S3_PLACE}, optional=True)
 
 
@@ -86,6 +89,11 @@ def training(
     min_recall: float = 0.95,
     seed: int = 0,
     threads: int = 0,
+    store: str = "",
+    model_name: str = "",
+    significance: float = 0.05,
+    checkpoint_seconds: int = 30,
+    handover_mib: int = 1024,
     gpus: str = "0",
     gpu_resource: str = "nvidia.com/gpu",
     node_selector: dict[str, str] = {},  # noqa: B006 (KFP's defaults are values)
@@ -123,6 +131,11 @@ def training(
         min_recall: Recall of the weakest class below which the model is not accepted.
         seed: Seed of the split, the initial weights, the order of the images and the augmentation.
         threads: CPU threads of PyTorch; 0 takes what the CPU quota allows. Another number gives slightly other weights.
+        store: s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models; empty keeps nothing.
+        model_name: Name under which an accepted model is registered in the store; empty takes the data set's name.
+        significance: P-value of McNemar's test below which a better model takes the champion's place.
+        checkpoint_seconds: Seconds between two checkpoints of the training, which go to the store.
+        handover_mib: Size of a prepared data set, in MiB, above which the steps read it from the store piece by piece.
         gpus: GPUs for training, in a cluster; 0 trains on the CPU.
         gpu_resource: Kubernetes' name of the GPU resource, such as nvidia.com/gpu or amd.com/gpu.
         node_selector: Labels of the nodes to train on, such as {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}.
@@ -133,46 +146,15 @@ def training(
         s3_config: ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_CA_BUNDLE and ca.crt, as far as they are needed.
         source_secret: Secret with the same names, for a data source in an S3 of its own.
     """
+    parameters = dict(locals())
     secrets = (s3_secret, s3_config, source_secret)
-    ended = steps.finish(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER)
+    ended = steps.finish(
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, **parameters
+    )
     _place(ended, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
     ended.set_caching_options(False)
     with dsl.ExitHandler(ended, name="training"):
-        resolved = steps.resolve(
-            data=data,
-            image_size=image_size,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            max_bad_images=max_bad_images,
-            activation=activation,
-            pooling=pooling,
-            bias=bias,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            epochs=epochs,
-            label_smoothing=label_smoothing,
-            rotation=rotation,
-            shift=shift,
-            scale=scale,
-            shear=shear,
-            ema_decay=ema_decay,
-            patience=patience,
-            min_accuracy=min_accuracy,
-            min_recall=min_recall,
-            seed=seed,
-            threads=threads,
-            gpus=gpus,
-            gpu_resource=gpu_resource,
-            node_selector=node_selector,
-            tolerations=tolerations,
-            train_cpu=train_cpu,
-            train_memory=train_memory,
-            s3_secret=s3_secret,
-            s3_config=s3_config,
-            source_secret=source_secret,
-        )
+        resolved = steps.resolve(**parameters)
         _place(resolved, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
         resolved.set_caching_options(False)
         raw = steps.download(data=data, version=resolved.output)
@@ -184,6 +166,8 @@ def training(
             test_fraction=test_fraction,
             max_bad_images=max_bad_images,
             seed=seed,
+            store=store,
+            handover_mib=handover_mib,
         )
         _place(prepared, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=6 * HOUR, secrets=secrets)
         trained = steps.train(
@@ -205,6 +189,8 @@ def training(
             patience=patience,
             seed=seed,
             threads=threads,
+            store=store,
+            checkpoint_seconds=checkpoint_seconds,
         )
         _place(trained, cpu=(train_cpu,) * 2, memory=(train_memory,) * 2, seconds=72 * HOUR, secrets=secrets)
         _on_gpu(trained, gpus, gpu_resource, node_selector, tolerations)
@@ -214,6 +200,7 @@ def training(
             min_accuracy=min_accuracy,
             min_recall=min_recall,
             threads=threads,
+            store=store,
         )
         _place(evaluated, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
@@ -224,6 +211,17 @@ def training(
                 threads=threads,
             )
             _place(exported, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+            registered = steps.register(
+                dataset=prepared.outputs["dataset"],
+                model=trained.outputs["model"],
+                evaluation=evaluated.outputs["evaluation"],
+                package=exported.outputs["package"],
+                store=store,
+                model_name=model_name,
+                significance=significance,
+                threads=threads,
+            )
+            _place(registered, cpu=("500m", "2"), memory=("1Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def evaluate(
     min_accuracy: float,
     min_recall: float,
     threads: int,
+    store: str,
     metrics: str | Path,
     classification: str | Path,
     report: str | Path,

@@ -1,10 +1,12 @@
 """Step finish: how the run ended -> a record. It runs last whatever happened, and is never cached."""
 
+import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from components.shared.files import new_folder, write_json
 from components.shared.progress import say
+from components.shared.storage import open_store
 
 STEP = "finish"
 FORMAT = "torch2kubeflow/record"
@@ -17,8 +19,13 @@ class FinalStatus(Protocol):
     error_message: str
 
 
-def finish(*, run_id: str, run_name: str, status: FinalStatus, record: str | Path) -> None:
-    """Write `record.json` to folder `record`: the run's id and name, and the final state of its steps."""
+def finish(
+    *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, **parameters: Any
+) -> None:
+    """Write `record.json` to folder `record`: the run's id, name and parameters, and the final state of its steps.
+
+    With a `store` it is also kept there, as `runs/<run_id>.json`.
+    """
     with new_folder(record) as folder:
         document = {
             "format": FORMAT,
@@ -26,6 +33,9 @@ def finish(*, run_id: str, run_name: str, status: FinalStatus, record: str | Pat
             "run_name": run_name,
             "state": status.state,
             "error": status.error_message,
+            "parameters": {"store": store, **parameters},
         }
         write_json(folder / "record.json", document)
+        if store:
+            open_store(store, os.environ).put_file(folder / "record.json", f"runs/{run_id}.json")
     say(STEP, f"run {run_name} ended: {status.state}")

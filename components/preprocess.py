@@ -39,6 +39,8 @@ def preprocess(
     test_fraction: float,
     max_bad_images: int,
     seed: int,
+    store: str,
+    handover_mib: int,
     dataset: str,
 ) -> None:
     """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.

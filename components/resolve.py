@@ -3,21 +3,26 @@
 It runs first and in a second: what the user can mend is refused here, before anything is downloaded.
 """
 
+import os
 from typing import Any
 
 from components.shared.parameters import check
 from components.shared.progress import say
 from components.shared.source import find_source, version_of
+from components.shared.storage import open_store
 
 STEP = "resolve"
 
 
-def resolve(*, data: str, **parameters: Any) -> str:
+def resolve(*, data: str, store: str, **parameters: Any) -> str:
     """The version of what the URI `data` holds now: equal versions hold equal data.
 
-    UserError where any parameter of the run is out of its range, or `data` is unknown or out of reach.
+    UserError where any parameter of the run is out of its range, or `data` is unknown or out of reach,
+    or the `store` is not there for us.
     """
-    check(data=data, **parameters)
+    check(data=data, store=store, **parameters)
+    if store:
+        open_store(store, os.environ).exists("runs")
     version = version_of(find_source(data))
     say(STEP, f"{data} is at {version}")
     return version

@@ -45,6 +45,11 @@ def resolve(
     min_recall: float,
     seed: int,
     threads: int,
+    store: str,
+    model_name: str,
+    significance: float,
+    checkpoint_seconds: int,
+    handover_mib: int,
     gpus: str,
     gpu_resource: str,
     node_selector: dict[str, str],
@@ -78,6 +83,8 @@ def preprocess(
     test_fraction: float,
     max_bad_images: int,
     seed: int,
+    store: str,
+    handover_mib: int,
     dataset: Output[Dataset],
 ) -> None:
     """Turn raw files into a prepared dataset with train, val and test splits."""
@@ -90,6 +97,8 @@ def preprocess(
         test_fraction=test_fraction,
         max_bad_images=max_bad_images,
         seed=seed,
+        store=store,
+        handover_mib=handover_mib,
         dataset=dataset.path,
     )
 
@@ -114,6 +123,8 @@ def train(
     patience: int,
     seed: int,
     threads: int,
+    store: str,
+    checkpoint_seconds: int,
     model: Output[Model],
 ) -> None:
     """Train LeNet-5 and keep the weights of the best epoch."""
@@ -138,6 +149,8 @@ def train(
         patience=patience,
         seed=seed,
         threads=threads,
+        store=store,
+        checkpoint_seconds=checkpoint_seconds,
         model=model.path,
     )
 
@@ -149,6 +162,7 @@ def evaluate(
     min_accuracy: float,
     min_recall: float,
     threads: int,
+    store: str,
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
     report: Output[HTML],
@@ -163,6 +177,7 @@ def evaluate(
         min_accuracy=min_accuracy,
         min_recall=min_recall,
         threads=threads,
+        store=store,
         metrics=metrics.path,
         classification=classification.path,
         report=report.path,
@@ -195,9 +210,83 @@ def export(
     )
 
 
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def register(
+    dataset: Input[Dataset],
+    model: Input[Model],
+    evaluation: Input[Artifact],
+    package: Input[Artifact],
+    store: str,
+    model_name: str,
+    significance: float,
+    threads: int,
+    registration: Output[Artifact],
+    promotion: Output[HTML],
+) -> None:
+    """Make an exported model a version in the store, and the champion if it is better."""
+    from components import register
+
+    register.register(
+        dataset=dataset.path,
+        model=model.path,
+        evaluation=evaluation.path,
+        package=package.path,
+        store=store,
+        model_name=model_name,
+        significance=significance,
+        threads=threads,
+        registration=registration.path,
+        promotion=promotion.path,
+    )
+
+
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def finish(run_id: str, run_name: str, status: PipelineTaskFinalStatus, record: Output[Artifact]) -> None:
+def finish(
+    run_id: str,
+    run_name: str,
+    status: PipelineTaskFinalStatus,
+    data: str,
+    image_size: int,
+    val_fraction: float,
+    test_fraction: float,
+    max_bad_images: int,
+    activation: str,
+    pooling: str,
+    bias: bool,
+    optimizer: str,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: int,
+    epochs: int,
+    label_smoothing: float,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    ema_decay: float,
+    patience: int,
+    min_accuracy: float,
+    min_recall: float,
+    seed: int,
+    threads: int,
+    store: str,
+    model_name: str,
+    significance: float,
+    checkpoint_seconds: int,
+    handover_mib: int,
+    gpus: str,
+    gpu_resource: str,
+    node_selector: dict[str, str],
+    tolerations: list[dict[str, str]],
+    train_cpu: str,
+    train_memory: str,
+    s3_secret: str,
+    s3_config: str,
+    source_secret: str,
+    record: Output[Artifact],
+) -> None:
     """Record how the run ended."""
+    parameters = dict(locals())
     from components import finish
 
-    finish.finish(run_id=run_id, run_name=run_name, status=status, record=record.path)
+    finish.finish(**{**parameters, "record": record.path})

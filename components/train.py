@@ -51,6 +51,8 @@ def train(
     patience: int,
     seed: int,
     threads: int,
+    store: str,
+    checkpoint_seconds: int,
     model: str | Path,
 ) -> None:
     """Train LeNet-5 on the train split of `dataset` and write the weights of the best epoch to folder `model`.

@@ -29,7 +29,7 @@ from runner import summary
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
+STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
 # OpenMP's threads wait without sleeping by default: beside other work on the cores, training takes 6 times as long.
 THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.

@@ -17,8 +17,8 @@ import pipeline
 from runner.package import compile_pipeline
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
-TORCH = {"train", "evaluate", "export"}
+STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
+TORCH = {"train", "evaluate", "export", "register"}
 
 
 @pytest.fixture(scope="module")

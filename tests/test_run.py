@@ -15,7 +15,7 @@ from runner import rest, run, summary, upload
 from tests.kfp_server import OMITTED, KfpServer, Request, Stage, cut, error, lost, node_id, pod_name
 from tests.verbs import changed_pipeline, run_verb
 
-ORDER = ("resolve", "download", "preprocess", "train", "evaluate", "export", "finish")
+ORDER = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
 # What follows a step's own lines in a pod's log.
 LAUNCHER = """\
 F1124 10:20:30.123456      21 main.go:56] failed to execute component: exit status 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.catalogue import CATALOGUE
+from components.shared.endpoint import parse_uri
 from components.shared.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
@@ -46,6 +47,12 @@ def _is_source(value: str) -> bool:
     if colon:
         return scheme in SCHEMES
     return value in DATA_SETS or "/" in value or (value != "" and Path(value).exists())
+
+
+def _is_store(value: str) -> bool:
+    if value:
+        parse_uri(value)
+    return True
 
 
 def _are_labels(value: Any) -> bool:
@@ -89,6 +96,11 @@ RULES: dict[str, Rule] = {
     "min_recall": _between(0, 1),
     "seed": _between(0, 2**31 - 1),
     "threads": _between(0, 1024),
+    "store": (_is_store, "s3://bucket or s3://bucket/prefix"),
+    "model_name": _matching(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", "small letters, digits and -, up to 63"),
+    "significance": _between(0, 1),
+    "checkpoint_seconds": _at_least(1),
+    "handover_mib": _at_least(0),
     "gpus": _matching(r"[0-9]|[1-9][0-9]", "a whole number from 0 to 99"),
     "gpu_resource": _matching(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", "a Kubernetes resource such as nvidia.com/gpu"),
     "node_selector": (_are_labels, 'an object of labels such as {"disk": "ssd"}'),
