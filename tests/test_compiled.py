@@ -157,6 +157,14 @@ def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, An
         assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
 
 
+def test_every_step_learns_its_run_and_its_image_without_an_input(
+    pods: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    for step in STEPS:
+        assert pods[step]["fieldPathAsEnv"] == [{"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
+        assert containers[step]["env"] == [{"name": "STEP_IMAGE", "value": containers[step]["image"]}]
+
+
 def test_all_is_cached_but_the_first_and_the_last_step(documents: list[dict[str, Any]]) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
     assert {name for name in STEPS if not cached[name]} == {"resolve", "finish"}

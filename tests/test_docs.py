@@ -39,7 +39,7 @@ def test_the_parameter_table_is_the_signature() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*?) \|$", README, re.M)
     inputs = pipeline.training.component_spec.inputs
     defaults = parse_parameters(pipeline.training, [])
-    shown = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in defaults.items()}
+    shown = {name: str(value).lower() if isinstance(value, bool) else str(value) or '""' for name, value in defaults.items()}
     assert rows == [(name, shown[name], spec.description) for name, spec in inputs.items()]
 
 

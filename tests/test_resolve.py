@@ -39,9 +39,9 @@ def pets(tmp_path: Path) -> Path:
 
 def test_known_data_sets_have_fixed_versions_and_need_no_network(cache: Path) -> None:
     names = ("mnist", "fashion-mnist", "kmnist", "cifar10", "digits")
-    versions = {name: resolve(data=name) for name in names}
+    versions = {name: resolve(store="", data=name) for name in names}
     assert len(set(versions.values())) == len(names)
-    assert versions == {name: resolve(data=name) for name in names}
+    assert versions == {name: resolve(store="", data=name) for name in names}
     assert not cache.exists()
 
 
@@ -64,51 +64,51 @@ def _overwrite_with_as_many_bytes(pets: Path) -> None:
 
 @pytest.mark.parametrize("change", [_add, _remove, _rename, _overwrite_with_as_many_bytes])
 def test_a_changed_folder_has_another_version(pets: Path, change: object) -> None:
-    first = resolve(data=pets.as_uri())
-    assert resolve(data=pets.as_uri()) == first
+    first = resolve(store="", data=pets.as_uri())
+    assert resolve(store="", data=pets.as_uri()) == first
     change(pets)  # type: ignore[operator]
-    assert resolve(data=pets.as_uri()) != first
+    assert resolve(store="", data=pets.as_uri()) != first
 
 
 def test_hidden_files_change_nothing(pets: Path) -> None:
-    first = resolve(data=str(pets))
+    first = resolve(store="", data=str(pets))
     (pets / ".cache").mkdir()
     (pets / ".cache" / "x.png").write_bytes(b"x")
     (pets / "cat" / ".DS_Store").write_bytes(b"x")
-    assert resolve(data=str(pets)) == first
+    assert resolve(store="", data=str(pets)) == first
 
 
 def test_a_changed_archive_has_another_version(tmp_path: Path) -> None:
     archive = tmp_path / "pets.tar.gz"
     archive.write_bytes(ARCHIVE)
-    first = resolve(data=str(archive))
-    assert resolve(data=str(archive)) == first
+    first = resolve(store="", data=str(archive))
+    assert resolve(store="", data=str(archive)) == first
     os.utime(archive, (0, 0))
-    assert resolve(data=str(archive)) != first
+    assert resolve(store="", data=str(archive)) != first
 
 
 def test_a_url_is_at_the_etag_of_its_server(server: Loopback, cache: Path) -> None:
-    first = resolve(data=f"{server.url}/pets.tar.gz")
-    assert first == resolve(data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
+    first = resolve(store="", data=f"{server.url}/pets.tar.gz")
+    assert first == resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
     assert not list(cache.rglob(sha256(ARCHIVE))), "the file itself is not fetched"
     server.files["/pets.tar.gz"] = b"new"
-    assert resolve(data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
+    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
 
 
 def test_a_server_without_an_etag_is_asked_for_the_date_of_change(server: Loopback) -> None:
     server.script = [answer(200, ARCHIVE, Last_Modified="Tue, 01 Sep 2026 00:00:00 GMT")]
-    assert resolve(data=f"{server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
+    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
 
 
 def test_a_file_about_which_the_server_tells_nothing_is_read_for_its_digest(server: Loopback) -> None:
     server.script = [answer(200, ARCHIVE)] * 2
-    assert resolve(data=f"{server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
+    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
 
 
 def test_a_demanded_digest_is_the_version_and_needs_no_network() -> None:
     with loopback() as gone:
         pass
-    assert resolve(data=f"{gone.url}/pets.tar.gz#sha256={'a' * 64}") == f"sha256:{'a' * 64}"
+    assert resolve(store="", data=f"{gone.url}/pets.tar.gz#sha256={'a' * 64}") == f"sha256:{'a' * 64}"
 
 
 def test_a_server_out_of_reach_leaves_the_version_of_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,15 +117,15 @@ def test_a_server_out_of_reach_leaves_the_version_of_the_last_time(monkeypatch: 
         server.files["/pets.tar.gz"] = ARCHIVE
         url = f"{server.url}/pets.tar.gz"
         with_record = fetch_url(url).version
-    assert resolve(data=url) == with_record == f"ETag: {etag(ARCHIVE)}"
+    assert resolve(store="", data=url) == with_record == f"ETag: {etag(ARCHIVE)}"
     with pytest.raises(UserError, match="cannot be had"):
-        resolve(data=url.replace("pets", "others"))
+        resolve(store="", data=url.replace("pets", "others"))
 
 
 def test_a_failure_that_may_pass_is_tried_again(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     server.script = [answer(503), answer(429)]
-    assert resolve(data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
+    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
 
 
 @pytest.mark.parametrize(
