@@ -1,6 +1,7 @@
 """Verb `apply`: make Kubeflow agree with a file, and say of each item what that takes."""
 
 import argparse
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -80,6 +81,9 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
             show_times(change.wanted.schedule, zone)
         if made:
             print(f"  {connection.ui_link('recurring_run', made)}")
+    for name in _left_alone(items, plans, version.pipeline_id):
+        command = f"python pipeline.py schedule remove {shlex.quote(name)}"
+        print(f"{name}: left alone (not in the file; remove it with `{command}`)")
     return 0
 
 
@@ -91,11 +95,21 @@ def _changes(items: list[Any], plans: list[Recurring], pipeline_id: str) -> Iter
         there.sort(key=lambda item: len(differences(recurring.read(item), wanted)))
         yield _change(wanted, there[0] if there else None)
         yield from (Change(f"{wanted.name}, old", "remove", there=item) for item in there[1:])
+    for item in _unnamed(items, plans, pipeline_id):
+        if item.description == OURS:
+            yield Change(item.display_name, "remove", there=item)
+
+
+def _left_alone(items: list[Any], plans: list[Recurring], pipeline_id: str) -> list[str]:
+    """The names of the pipeline's recurring runs that the plans do not name and that no `apply` has made."""
+    return [item.display_name for item in _unnamed(items, plans, pipeline_id) if item.description != OURS]
+
+
+def _unnamed(items: list[Any], plans: list[Recurring], pipeline_id: str) -> list[Any]:
     names = {wanted.name for wanted in plans}
-    for item in items:
-        found = recurring.read(item)
-        if found.pipeline_id == pipeline_id and found.description == OURS and found.name not in names:
-            yield Change(found.name, "remove", there=item)
+    return [
+        item for item in items if item.display_name not in names and recurring.read(item).pipeline_id == pipeline_id
+    ]
 
 
 def _change(wanted: Recurring, there: Any) -> Change:

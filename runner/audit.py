@@ -1,6 +1,5 @@
 """What is wrong with the recurring runs of a namespace."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -11,7 +10,7 @@ from components.shared.errors import UserError
 from runner import cluster_run, recurring
 from runner.connection import Connection
 from runner.cron import Schedule, parse_kfp
-from runner.recurring import FOLLOWS_LATEST, Recurring
+from runner.recurring import FOLLOWS_LATEST, Recurring, last_run
 from runner.rest import ApiError
 
 LATE = timedelta(minutes=10)  # KFP's scheduler is not punctual
@@ -43,7 +42,7 @@ def audit(connection: Connection, zone: tzinfo) -> Iterator[Audit]:
         newest = known[0] if known else None
         pinned = next((version for version in known if version.pipeline_version_id == found.version_id), None)
         used = newest if found.version_id == FOLLOWS_LATEST else pinned
-        last = _last_run(connection, item.recurring_run_id)
+        last = last_run(connection, item.recurring_run_id)
         yield Audit(
             id=item.recurring_run_id,
             recurring=found,
@@ -76,18 +75,6 @@ def _version(found: Recurring, used: Any) -> str:
     if not used:
         return "none"
     return f"{'latest, now ' if found.version_id == FOLLOWS_LATEST else ''}{used.display_name}"
-
-
-def _last_run(connection: Connection, recurring_run_id: str) -> Any:
-    """The run that a recurring run started last; None where there is none."""
-    predicate = {"operation": "EQUALS", "key": "recurring_run_id", "string_value": recurring_run_id}
-    page = connection.client.list_runs(
-        page_size=1,
-        sort_by="created_at desc",
-        namespace=connection.scope,
-        filter=json.dumps({"predicates": [predicate]}),
-    )
-    return page.runs[0] if page.runs else None
 
 
 def _wrong_version(used: Any, newest: Any) -> Iterator[str]:

@@ -60,6 +60,13 @@ class Schedule:
             return (time.astimezone(UTC) for time in CronSim(self.cron, start.astimezone(zone)))
         return (start + number * timedelta(seconds=self.seconds) for number in count(1))
 
+    def after(self, now: datetime, last: datetime, zone: tzinfo = UTC) -> datetime:
+        """The first time after `now`, in UTC: cron as the clock in `zone` shows it, an interval counted from `last`."""
+        if self.cron:
+            return next(self.times(now, zone))
+        interval = timedelta(seconds=self.seconds)
+        return last + ((now - last) // interval + 1) * interval
+
 
 def parse(text: str) -> Schedule:
     """The schedule that a user writes; UserError where it is none, or where its time never comes."""
@@ -90,6 +97,15 @@ def parse_kfp(cron: str) -> Schedule:
     if len(fields) != 6:
         raise UserError(f"cron {cron!r} is not understood here; give six fields, seconds first")
     return _six_fields(cron, fields)
+
+
+def write(schedule: Schedule) -> str:
+    """What `parse` reads as this schedule: five fields, or an interval; else what stands in KFP."""
+    five = schedule.cron.removeprefix("0 ")
+    try:
+        return five if parse(five) == schedule else str(schedule)
+    except UserError:
+        return str(schedule)
 
 
 def _six_fields(text: str, fields: list[str]) -> Schedule:

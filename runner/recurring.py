@@ -1,6 +1,8 @@
 """Recurring runs in KFP, which can be made, paused and deleted there, but not changed."""
 
+import json
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import kfp_server_api as api
@@ -70,6 +72,29 @@ def find(connection: Connection, name: str) -> Any:
         ids = ", ".join(item.recurring_run_id for item in found)
         raise UserError(f"{len(found)} recurring runs are called {name}; give the id of one: {ids}")
     return found[0]
+
+
+def next_time(connection: Connection, item: Any, schedule: Schedule, zone: tzinfo) -> datetime | None:
+    """When KFP's `item` with that schedule starts its next run; None where it starts none."""
+    bounds = item.trigger and (item.trigger.cron_schedule or item.trigger.periodic_schedule)
+    if not bounds or item.status != "ENABLED":
+        return None
+    start = bounds.start_time or item.created_at
+    last = last_run(connection, item.recurring_run_id) if schedule.seconds else None
+    time = schedule.after(max(start, datetime.now(UTC)), last.created_at if last else start, zone)
+    return None if bounds.end_time and time > bounds.end_time else time
+
+
+def last_run(connection: Connection, recurring_run_id: str) -> Any:
+    """The run that a recurring run started last; None where there is none."""
+    predicate = {"operation": "EQUALS", "key": "recurring_run_id", "string_value": recurring_run_id}
+    page = connection.client.list_runs(
+        page_size=1,
+        sort_by="created_at desc",
+        namespace=connection.scope,
+        filter=json.dumps({"predicates": [predicate]}),
+    )
+    return page.runs[0] if page.runs else None
 
 
 def create(connection: Connection, wanted: Recurring) -> str:

@@ -13,7 +13,7 @@ from components.shared.errors import UserError
 from runner import recurring, upload
 from runner.audit import audit
 from runner.connection import Connection, add_options, connect, kube_errors
-from runner.cron import Schedule, parse
+from runner.cron import Schedule, parse, parse_kfp, write
 from runner.parameters import parse_parameters
 from runner.recurring import FOLLOWS_LATEST, Recurring
 from runner.rest import ApiError
@@ -42,7 +42,9 @@ def add_parser(verbs: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_add(actions)
-    actions.add_parser("list", help="show the recurring runs of the namespace").set_defaults(act=_list)
+    listing = actions.add_parser("list", help="show the recurring runs of the namespace, and when each runs next")
+    add_zone_option(listing)
+    listing.set_defaults(act=_list)
     for name, says in NAMED.items():
         action = actions.add_parser(name, help=says)
         action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
@@ -177,12 +179,25 @@ def _latest(connection: Connection, pipeline_name: str) -> upload.Version:
 
 def _list(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     connection = connect(arguments)
-    found = [recurring.read(item) for item in recurring.every(connection)]
-    for one in found:
-        print(f"{one.name:<24}{_state(one):<8}  {one.schedule}")
-    if not found:
+    zone = find_zone(connection, arguments)
+    items = recurring.every(connection)
+    for item in items:
+        one = recurring.read(item)
+        line = f"{one.name:<22}  {_state(one):<8}  {write(one.schedule):<14}  {_next(connection, item, zone)}"
+        print(line.rstrip())
+    if not items:
         print("no recurring run yet; make one with `python pipeline.py schedule add`")
     return 0
+
+
+def _next(connection: Connection, item: Any, zone: tzinfo) -> str:
+    schedule = recurring.read(item).schedule
+    try:
+        understood = parse_kfp(schedule.cron) if schedule.cron else schedule
+    except UserError:
+        return "misread by KFP, or not understood here; see `python pipeline.py schedule audit`"
+    time = recurring.next_time(connection, item, understood, zone)
+    return f"next {time:%Y-%m-%d %H:%M} UTC" if time else ""
 
 
 def _state(one: Recurring) -> str:

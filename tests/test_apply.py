@@ -186,8 +186,12 @@ def test_what_the_file_no_longer_names_is_removed_and_what_it_never_named_stays(
     folder.apply(schedules={"other": NIGHTLY})
     _named(kfp_api, "other")[0].pipeline_version_reference.pipeline_id = "another"
     folder.apply(schedules={"nightly": NIGHTLY, "often": {"when": "every 6h"}})
-    assert folder.items("--dry-run", schedules={"nightly": NIGHTLY}) == ["nightly: unchanged", "often: would remove"]
-    assert folder.items(schedules={"nightly": NIGHTLY}) == ["nightly: unchanged", "often: removed"]
+    remedy = "remove it with `python pipeline.py schedule remove by-hand`"
+    left = f"by-hand: left alone (not in the file; {remedy})"
+    keys = {"schedules": {"nightly": NIGHTLY}}
+    assert folder.items("--dry-run", **keys) == ["nightly: unchanged", "often: would remove", left]
+    assert folder.items(**keys) == ["nightly: unchanged", "often: removed", left]
+    assert folder.items(**keys) == ["nightly: unchanged", left]
     assert sorted(item.display_name for item in kfp_api.recurring_runs.values()) == ["by-hand", "nightly", "other"]
 
 

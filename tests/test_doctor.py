@@ -25,7 +25,7 @@ from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok
 from runner.doctor.network import Connection, End, allows
 from runner.doctor.plan import Run, pods_of
-from runner.doctor.pull import check_images
+from runner.doctor.pull import check_images, check_images_from_here
 from runner.parameters import parse_parameters
 from tests.kfp_server import KfpServer
 from tests.kube_server import Answer, KubeServer, cut, error, kube_server
@@ -477,7 +477,7 @@ FOUND: list[tuple[Change, list[str], str]] = [
         lambda c: c.add(policy(STANDALONE, podSelector={"matchLabels": STEP_LABELS}, policyTypes=["Egress"])),
         [],
         "problem NetworkPolicy a NetworkPolicy keeps step download, step evaluate, step export, step finish, "
-        "step preprocess, step resolve, step train from DNS (UDP 53)",
+        "step preprocess, step register, step resolve, step train from DNS (UDP 53)",
     ),
     (
         lambda c: c.add(policy(STANDALONE, egress=[{"to": [ALL]}], policyTypes=["Egress"])),
@@ -596,22 +596,35 @@ def test_an_expired_login_ends_the_checks_of_the_cluster(cluster: KubeServer, ex
     code, table = examine()
     assert code == 1
     assert table.splitlines()[1].startswith("problem Kubernetes the Kubernetes API does not know this user (401)")
-    assert table.splitlines()[2] == ""
+    assert {line.split()[1] for line in table.splitlines()[2:-2]} == {"images"}
 
 
-def test_without_a_kubeconfig_kfp_alone_is_looked_at(tmp_path: Path, cluster: KubeServer, examine: Examine) -> None:
+def test_without_a_kubeconfig_kfp_and_images_alone_are_looked_at(
+    tmp_path: Path, cluster: KubeServer, examine: Examine
+) -> None:
     (tmp_path / ".kube" / "config").unlink()
     code, table = examine()
-    assert code == 0
-    assert table.splitlines()[0].startswith("ok KFP")
-    assert table.splitlines()[1].startswith("unknown Kubernetes no cluster is known")
+    assert code == 1
+    kfp, kubernetes, *images = table.splitlines()[:-2]
+    assert kfp.startswith("ok KFP")
+    assert kubernetes.startswith("unknown Kubernetes no cluster is known")
+    assert images == [
+        f"problem images image {name} names no registry -> make push REGISTRY=..., which records its digest"
+        for name in (steps.DATA_IMAGE, steps.TORCH_IMAGE)
+    ]
 
 
-def test_a_cluster_out_of_reach_is_one_line(tmp_path: Path, cluster: KubeServer, examine: Examine) -> None:
+def test_a_cluster_out_of_reach_leaves_the_images(
+    tmp_path: Path, cluster: KubeServer, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (tmp_path / ".kube" / "config").read_text()
     (tmp_path / ".kube" / "config").write_text(text.replace(cluster.url, "http://127.0.0.1:1"))
-    code, table = examine()
+    with registry({"team/data/manifests/1"}) as host:
+        pods = pods_with(f"{host}/team/data:1")
+        monkeypatch.setattr(doctor, "pods_of", lambda *_: pods)
+        code, table = examine()
     assert code == 0
+    assert table.splitlines()[2:-2] == [f"ok images image {host}/team/data:1 can be pulled; {FROM_HERE}"]
     said = "unknown Kubernetes the Kubernetes API cannot be reached to ask http://127.0.0.1:1 ("
     assert said in table
     assert "Connection refused) -> check the kubeconfig's context" in table
@@ -818,12 +831,32 @@ def add_pull_secret(server: KubeServer, text: str) -> None:
 
 def ask_for_image(server: KubeServer, tmp_path: Path, name: str) -> Finding:
     """What is found about an image that all steps use."""
+    with config_api.new_client_from_config(str(tmp_path / ".kube" / "config")) as api:
+        (finding,) = check_images(Cluster(api, STANDALONE, STANDALONE), Run({}, pods_with(name)))
+    return finding
+
+
+def pods_with(image: str) -> list[client.V1Pod]:
+    """The pods of a run whose steps all use that image."""
     pods = pods_of(pipeline.training, parse_parameters(pipeline.training, []))
     for pod in pods:
-        pod.spec.containers[0].image = name
-    with config_api.new_client_from_config(str(tmp_path / ".kube" / "config")) as api:
-        (finding,) = check_images(Cluster(api, STANDALONE, STANDALONE), Run({}, pods))
-    return finding
+        pod.spec.containers[0].image = image
+    return pods
+
+
+FROM_HERE = "asked from here, without the cluster's pull secrets"
+
+
+def test_without_a_cluster_an_image_is_asked_for_without_its_pull_secrets() -> None:
+    with registry({"team/data/manifests/1"}) as open_, registry({"team/data/manifests/1"}, login="a:b") as private:
+        names = f"{open_}/team/data:1", f"{open_}/team/data:2", f"{private}/team/data:1", "data:1"
+        found = {name: finding for name in names for finding in check_images_from_here(Run({}, pods_with(name)))}
+    gone = list(check_images_from_here(Run({}, pods_with(names[0]))))
+    assert [finding.state for finding in found.values()] == ["ok", "problem", "unknown", "problem"]
+    assert found[names[0]].text == f"image {names[0]} can be pulled; {FROM_HERE}"
+    assert found[names[2]].text == f"image {names[2]} cannot be pulled without credentials (401); {FROM_HERE}"
+    assert "imagePullSecrets of the service account" in found[names[2]].remedy
+    assert [finding.state for finding in gone] == ["unknown"]
 
 
 def test_an_image_is_asked_for_as_a_node_would(cluster: KubeServer, tmp_path: Path) -> None:
@@ -920,25 +953,25 @@ def test_s3_is_tried_with_the_pods_own_credentials(cluster: KubeServer, examine:
         cluster.add(secret("mlpipeline-minio-artifact", accesskey=KEY, secretkey=SECRET))
         cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.address))
         tried = "written, read and removed, also in parts and on conditions"
-        code, table = examine("--store", f"s3://{BUCKET}/store")
+        code, table = examine(f"store=s3://{BUCKET}/store")
         assert code == 0, table
         assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: {tried}" in table
         assert f"ok S3 s3://{BUCKET}/store of the steps: {tried}" in table
         assert f"s3://{BUCKET}/store of the steps: {server.url} is not encrypted (no TLS)" in table
         assert not list(server.client.list_objects(BUCKET, recursive=True))
 
-        _, table = examine("--store", "s3://no-bucket/store")
+        _, table = examine("store=s3://no-bucket/store")
         assert "problem S3 s3://no-bucket/store of the steps: s3://no-bucket/store" in table
         assert "there is no such bucket -> make it, or correct the address" in table
 
         place = {"AWS_ENDPOINT_URL_S3": server.tls_url, "ca.crt": server.certificate.read_text()}
         cluster.add(config("torch2kubeflow-s3", **place))
-        _, table = examine("--store", f"s3://{BUCKET}/store")
+        _, table = examine(f"store=s3://{BUCKET}/store")
         assert "problem S3 s3://bucket/store of the steps" in table
         assert "not trusted (self-signed certificate) -> name its authority in AWS_CA_BUNDLE" in table
         cluster.add(config("torch2kubeflow-s3", **place, AWS_CA_BUNDLE="/etc/torch2kubeflow/ca.crt"))
         cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.tls_url))
-        _, table = examine("--store", f"s3://{BUCKET}/store")
+        _, table = examine(f"store=s3://{BUCKET}/store")
         assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: {tried}" in table
         assert f"ok S3 s3://{BUCKET}/store of the steps: {tried}" in table
 

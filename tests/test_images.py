@@ -316,11 +316,11 @@ def test_training_that_is_killed_starts_again_and_ends_with_the_same_model(
 def test_pushed_images_are_pinned_by_the_registrys_digests_and_pulled_by_them(
     client: docker.DockerClient, place: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """Without PyTorch, whose gigabytes take minutes to push: so the run ends at train, which cannot import it."""
-    small, code = ROOT / "docker" / "kfp.txt", ROOT / "components" / "__init__.py"
-    changed = {"docker/torch.txt": small.read_text(), "components/__init__.py": code.read_text() + "# pushed\n"}
+    """With a lock without PyTorch, whose gigabytes take minutes to push: train, unable to import it, ends the run."""
+    code = ROOT / "components" / "__init__.py"
+    changed = {"components/__init__.py": code.read_text() + "# pushed\n", "docker/torch.txt": "not-asked-for\n"}
     with registry(place) as host:
-        pushed = _built(_checkout(tmp_path / "checkout", **changed), "push", f"REGISTRY={host}")
+        pushed = _built(_checkout(tmp_path / "checkout", **changed), "push", f"REGISTRY={host}", "TORCH_LOCK=kfp.txt")
         record = json.loads((pushed.checkout / "build" / "images.json").read_text())
         assert record == {"version": pushed.version, "images": _digests(host, pushed.version)}
         assert set(_steps(pushed.package).values()) == set(record["images"].values())
@@ -331,6 +331,13 @@ def test_pushed_images_are_pinned_by_the_registrys_digests_and_pulled_by_them(
     assert "No module named 'torch'" in done.stdout
     assert _ended(tmp_path / "root") == {"resolve", "download", "preprocess", "finish"}
     assert _record(tmp_path / "root")["state"] == "FAILED"
+
+
+@pytest.mark.slow
+def test_the_build_of_pytorch_that_is_asked_for_is_what_uv_is_told(client: docker.DockerClient, tmp_path: Path) -> None:
+    refused = _make(_checkout(tmp_path / "checkout"), "images", "TORCH_LOCK=kfp.txt", "UV_TORCH_BACKEND=abacus")
+    assert refused.returncode == 2
+    assert "abacus" in refused.stderr and "--torch-backend" in refused.stderr
 
 
 def _digests(host: str, tag: str) -> dict[str, str]:

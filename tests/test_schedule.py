@@ -1,6 +1,7 @@
 """Verb `schedule` against a server of KFP's API."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from components.shared.errors import UserError
 from runner import schedule, upload
+from runner.cron import parse
 from tests.kfp_server import KfpServer, error
 from tests.kube_server import kube_server
 from tests.verbs import IMAGE, changed_pipeline, run_verb
@@ -145,8 +147,61 @@ def test_recurring_runs_are_listed(kfp_api: KfpServer, capsys: pytest.CaptureFix
     _add()
     run_verb(schedule, "add", "often", "every 6h")
     run_verb(schedule, "pause", "often")
-    listed = [line.split(maxsplit=2) for line in _lines(capsys, "list")]
-    assert listed == [["nightly", "enabled", "0 0 2 * * *"], ["often", "paused", "every 6h"]]
+    nightly, often = _lines(capsys, "list")
+    (time,) = islice(parse("0 2 * * *").times(datetime.now(UTC)), 1)
+    assert nightly.split() == f"nightly enabled 0 2 * * * next {time:%Y-%m-%d %H:%M} UTC".split()
+    assert often.split() == ["often", "paused", "every", "6h"]
+
+
+def _listed_cron(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str], cron: str) -> str:
+    """What the list says of a recurring run beside its name and state."""
+    _only(kfp_api).trigger.cron_schedule.cron = cron
+    (line,) = _lines(capsys, "list", "--time-zone", "Asia/Tokyo")
+    return " ".join(line.split()[2:])
+
+
+def test_a_cron_is_listed_as_it_was_given_where_no_other_meaning_is_possible(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add()
+    misread = "misread by KFP, or not understood here; see `python pipeline.py schedule audit`"
+    for cron, shown in (
+        ("0 30 2 * * 0", "30 2 * * 0 next"),
+        ("30 0 2 * * *", "30 0 2 * * * next"),
+        ("0 0 2 ? * MON", "0 0 2 ? * MON next"),
+        ("@daily", "@daily next"),
+        ("0 2 * * *", f"0 2 * * * {misread}"),
+        ("0 0 2 * *", f"0 0 2 * * {misread}"),
+    ):
+        assert _listed_cron(kfp_api, capsys, cron).startswith(shown)
+    assert _listed_cron(kfp_api, capsys, "0 30 2 * * *").endswith(" 17:30 UTC"), "which is 2:30 in Tokyo"
+
+
+def test_the_next_time_of_an_interval_counts_from_its_last_run(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_verb(schedule, "add", "often", "every 6h")
+    item = _only(kfp_api)
+
+    def next_time() -> str:
+        (line,) = _lines(capsys, "list")
+        return " ".join(line.split()[4:])
+
+    item.created_at = NOW - timedelta(hours=20)
+    assert next_time() == f"next {NOW + timedelta(hours=4):%Y-%m-%d %H:%M} UTC"
+    kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(hours=1))
+    assert next_time() == f"next {NOW + timedelta(hours=5):%Y-%m-%d %H:%M} UTC"
+    item.trigger.periodic_schedule.end_time = NOW + timedelta(hours=4)
+    assert next_time() == ""
+
+
+def test_a_schedule_that_begins_later_runs_next_after_its_begin(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add()
+    _only(kfp_api).trigger.cron_schedule.start_time = datetime(2999, 12, 31, 12, tzinfo=UTC)
+    (line,) = _lines(capsys, "list")
+    assert line.endswith("next 3000-01-01 02:00 UTC")
 
 
 def test_a_recurring_run_is_paused_resumed_and_removed_by_name_or_id(kfp_api: KfpServer) -> None:

@@ -1,7 +1,7 @@
 """Verb `doctor`: look at what makes first runs fail, before one does, and say what mends it.
 
 It changes nothing: it writes only to S3, below a name of its own that it removes, and asks the cluster to admit a pod
-as a dry run.
+as a dry run. Where it has no access to a cluster, it still asks the registries for the images.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from runner.doctor.namespace import check_config, check_namespace, check_retries
 from runner.doctor.network import check_network
 from runner.doctor.nodes import check_nodes
 from runner.doctor.plan import Run, pods_of
-from runner.doctor.pull import check_images
+from runner.doctor.pull import check_images, check_images_from_here
 from runner.doctor.store import check_store
 from runner.parameters import parse_parameters
 from runner.rest import ApiError
@@ -34,7 +34,7 @@ NEEDED = (2, 17)  # of KFP's backend: only there do nested groups tell their sta
 EXAMPLES = """examples:
   python pipeline.py doctor
   python pipeline.py doctor gpus=1 train_memory=16Gi --namespace my-profile
-  python pipeline.py doctor --store s3://bucket/prefix --s3-endpoint http://localhost:9000
+  python pipeline.py doctor store=s3://bucket/prefix --s3-endpoint http://localhost:9000
 
 exit code: 0 where nothing was found that would keep such a run from ending well, 1 where something was;
 warnings, and what could not be looked at, do not count
@@ -71,7 +71,6 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the run to be judged")
-    parser.add_argument("--store", default="", metavar="s3://BUCKET/PREFIX", help="a place in S3 that steps will use")
     parser.add_argument(
         "--s3-endpoint", default="", metavar="URL", help="where this machine reaches the pods' S3, as by a port-forward"
     )
@@ -82,7 +81,7 @@ def add_parser(verbs: Any) -> None:
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Make all checks and print the table: 0 where no problem was found, 1 otherwise."""
     parameters = parse_parameters(pipeline, arguments.parameters)
-    run = Run(parameters, pods_of(pipeline, parameters), arguments.store, arguments.s3_endpoint)
+    run = Run(parameters, pods_of(pipeline, parameters), arguments.s3_endpoint)
     findings = list(_examine(arguments, run))
     print("\n".join(_table(findings)))
     return int(any(finding.state == "problem" for _, finding in findings))
@@ -100,18 +99,26 @@ def _examine(arguments: argparse.Namespace, run: Run) -> Iterator[tuple[str, Fin
         api = kube_client(arguments.context)
     except UserError as error:
         yield "Kubernetes", _told(error, unknown)
+        yield from _without_cluster(run)
         return
     namespace = connection.namespace if connection else _likely_namespace(arguments)
     cluster = Cluster(api, namespace, arguments.kfp_namespace)
     with api:
         reached = list(_findings(_check_kubernetes, cluster, run))
         yield from (("Kubernetes", finding) for finding in reached)
-        if reached[0].state == "ok":
-            told = set()  # several checks may meet the same obstacle
-            for name, check in CHECKS.items():
-                fresh = [f for f in _findings(check, cluster, run) if f.state != "problem" or f not in told]
-                told |= set(fresh)
-                yield from ((name, finding) for finding in fresh)
+        yield from _in_cluster(cluster, run) if reached[0].state == "ok" else _without_cluster(run)
+
+
+def _in_cluster(cluster: Cluster, run: Run) -> Iterator[tuple[str, Finding]]:
+    told: set[Finding] = set()  # several checks may meet the same obstacle
+    for name, check in CHECKS.items():
+        fresh = [f for f in _findings(check, cluster, run) if f.state != "problem" or f not in told]
+        told |= set(fresh)
+        yield from ((name, finding) for finding in fresh)
+
+
+def _without_cluster(run: Run) -> Iterator[tuple[str, Finding]]:
+    return (("images", finding) for finding in check_images_from_here(run))
 
 
 def _likely_namespace(arguments: argparse.Namespace) -> str:

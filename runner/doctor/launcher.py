@@ -73,8 +73,8 @@ def places(cluster: Cluster, run: Run) -> Iterator[Place]:
     launcher, own = read_launcher(cluster), steps_environment(cluster, run)
     if launcher.is_s3:
         yield Place("KFP's launcher", launcher.uri, _environment(cluster, launcher, own))
-    if run.store:
-        yield Place("the steps", run.store, own)
+    if run.parameters["store"]:
+        yield Place("the steps", run.parameters["store"], own)
 
 
 def endpoints(cluster: Cluster, run: Run) -> set[str]:

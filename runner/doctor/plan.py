@@ -32,11 +32,10 @@ RUN_LABELS = {
 
 
 class Run(NamedTuple):
-    """What is to be judged: a run's parameters and pods, and the store that it will use."""
+    """What is to be judged: a run's parameters and pods."""
 
     parameters: dict[str, Any]
     pods: list[V1Pod]
-    store: str = ""  # s3://bucket/prefix, or empty
     s3_endpoint: str = ""  # where this machine reaches the S3 server; empty: where the pods do
 
 

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -45,13 +45,21 @@ class Image(NamedTuple):
 
 def check_images(cluster: Cluster, run: Run) -> Iterator[Finding]:
     """Each image of the steps: at its registry, with the service account's pull secrets, or on the nodes already."""
-    for name in sorted({pod.spec.containers[0].image for pod in run.pods}):
+    for name in _names(run):
+        image = parse(name)
+        finding = _ask(image, name, _login(cluster, image)) if image else _no_registry(name)
+        yield finding if finding.state == "ok" else _on_nodes(cluster, name, finding)
+
+
+def check_images_from_here(run: Run) -> Iterator[Finding]:
+    """Each image of the steps at its registry, as far as that tells without a cluster and its pull secrets."""
+    for name in _names(run):
         image = parse(name)
         if image:
-            finding = _ask(image, name, _login(cluster, image))
+            finding = _ask(image, name, login=None, denied=unknown)
+            yield finding._replace(text=f"{finding.text}; asked from here, without the cluster's pull secrets")
         else:
-            finding = problem(f"image {name} names no registry", "make push REGISTRY=..., which records its digest")
-        yield finding if finding.state == "ok" else _on_nodes(cluster, name, finding)
+            yield _no_registry(name)
 
 
 def parse(name: str) -> Image | None:
@@ -66,7 +74,16 @@ def parse(name: str) -> Image | None:
     return Image(registry, path, tag or "latest")
 
 
-def _ask(image: Image, name: str, login: Login | None) -> Finding:
+def _names(run: Run) -> list[str]:
+    return sorted({pod.spec.containers[0].image for pod in run.pods})
+
+
+def _no_registry(name: str) -> Finding:
+    return problem(f"image {name} names no registry", "make push REGISTRY=..., which records its digest")
+
+
+def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, str], Finding] = problem) -> Finding:
+    """What the registry's answer means; an image that it denies to who has no login is as bad as `denied` says."""
     try:
         status = _status(image, login)
     except requests.RequestException as error:
@@ -79,7 +96,7 @@ def _ask(image: Image, name: str, login: Login | None) -> Finding:
     if status == 404:
         return problem(f"image {name} is not in its registry", f"make push REGISTRY={image.registry}/...")
     if status in (401, 403) and login is None:
-        return problem(
+        return denied(
             f"image {name} cannot be pulled without credentials ({status})",
             "kubectl create secret docker-registry, and name it in imagePullSecrets of the service account",
         )
