@@ -1,8 +1,9 @@
 """Step evaluate: a model and the test split -> figures, a report and a verdict.
 
-It is the only step that reads the test split's labels, and reads them once: nothing is chosen by them.
+Nothing is chosen by the test split's labels but, in the step register, the champion, by a test that is counted.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.shared import models
-from components.shared.classifier import Classifier, on_arrays, predict
+from components.shared import checkpoints, models
+from components.shared.classifier import Classifier, on_arrays
 from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
@@ -28,8 +29,10 @@ from components.shared.metrics import (
     wilson_interval,
 )
 from components.shared.parameters import check
+from components.shared.programs import predict
 from components.shared.progress import Progress, say
 from components.shared.report import Mistake, render
+from components.shared.storage import open_store
 from components.shared.version import code_version
 
 STEP = "evaluate"
@@ -72,12 +75,15 @@ def evaluate(
     """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
 
     The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
-    is also written to the JSON files `metrics` and `classification`. UserError where a parameter is out of range or the
-    model was trained on another dataset.
+    is also written to the JSON files `metrics` and `classification`. First of all the checkpoints of the model's
+    training are removed from `store`: the model has been handed over. UserError where a parameter is out of range or
+    the model was trained on another dataset.
     """
     started = time.monotonic()
-    check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads)
+    check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
     data, trained = _open(dataset, model)
+    if store:
+        checkpoints.forget(open_store(store, os.environ), trained.document["checkpoint_key"])
     torch.set_num_threads(thread_count(threads))
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))

@@ -15,19 +15,22 @@ from components.shared import models
 from components.shared.dataset import DatasetWriter, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import read_json
+from components.shared.storage import open_store
 from components.shared.transforms import normalise
 from tests.page import assert_self_contained
+from tests.s3_server import BUCKET, s3_server
 from tests.trained_digits import CLASSES, write_dataset, write_model
 
 FORMAT = "torch2kubeflow/evaluation"
 
 
-def evaluated(artifacts: Path, folder: Path, **thresholds: float) -> Evaluation:
+def evaluated(artifacts: Path, folder: Path, store: str = "", **thresholds: float) -> Evaluation:
     return evaluate(
         dataset=artifacts / "dataset",
         model=artifacts / "model",
         **{"min_accuracy": 0.0, "min_recall": 0.0, **thresholds},
         threads=1,
+        store=store,
         metrics=folder / "metrics.json",
         classification=folder / "classification.json",
         report=folder / "report.html",
@@ -157,6 +160,7 @@ def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifact
             min_accuracy=0.0,
             min_recall=0.0,
             threads=1,
+            store="",
             metrics=tmp_path / "metrics.json",
             classification=tmp_path / "classification.json",
             report=tmp_path / "report.html",
@@ -168,3 +172,25 @@ def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifact
 def test_a_threshold_out_of_range_is_refused(artifacts: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"min_accuracy=1\.5 is not accepted; give from 0 to 1"):
         evaluated(artifacts, tmp_path, min_accuracy=1.5)
+
+
+@pytest.mark.slow  # needs the real server
+def test_the_checkpoints_of_the_models_training_are_removed_and_a_store_that_fails_is_told(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = models.load(artifacts / "model")
+    (tmp_path / "model").mkdir()
+    models.save(tmp_path / "model", given.module, {**given.document, "checkpoint_key": "a" * 64}, given.history)
+    (tmp_path / "dataset").symlink_to(artifacts / "dataset")
+    (tmp_path / "s3").mkdir()
+    with s3_server(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://{BUCKET}/prefix", server.environment)
+        for key, step in (("a" * 64, 1), ("a" * 64, 2), ("b" * 64, 3)):
+            store.put_bytes(b"checkpoint", f"checkpoints/{key}/{step:010}.safetensors")
+        evaluated(tmp_path, tmp_path, store=store.uri())
+        assert [entry.name for entry in store.list()] == [f"checkpoints/{'b' * 64}/0000000003.safetensors"]
+        evaluated(tmp_path, tmp_path, store="s3://no-such-bucket")
+    told = "[evaluate] the training's checkpoints were not removed: s3://no-such-bucket"
+    assert told in capsys.readouterr().out

@@ -38,6 +38,8 @@ SETTINGS: dict[str, Any] = {
     "patience": 0,
     "seed": 0,
     "threads": 1,
+    "store": "",
+    "checkpoint_seconds": 30,
 }
 
 
@@ -87,7 +89,18 @@ def test_the_document_tells_what_made_the_model(digits: Path, tmp_path: Path) ->
     assert (model.classes, model.image_shape) == (data.classes, data.image_shape)
     assert (document["mean"], document["std"]) == (data.document["mean"], data.document["std"])
     assert (document["seed"], document["threads"], document["torch"]) == (3, 1, torch.__version__)
-    assert document["parameters"] == {k: v for k, v in SETTINGS.items() if k not in ("seed", "threads")}
+    others = ("seed", "threads", "store", "checkpoint_seconds")
+    assert document["parameters"] == {k: v for k, v in SETTINGS.items() if k not in others}
+
+
+def test_the_key_of_the_checkpoints_depends_on_whatever_determines_the_weights(digits: Path, tmp_path: Path) -> None:
+    def key(**settings: Any) -> str:
+        document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": 400, **settings}).document
+        return str(document["checkpoint_key"])
+
+    others = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
+    assert len({key(), *(key(**settings) for settings in others)}) == 1 + len(others)
+    assert key() == key(checkpoint_seconds=7)
 
 
 def test_the_history_tells_each_epoch_and_the_seconds_of_all_steps_so_far(digits: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 State = dict[str, Tensor]
 Rule = Callable[[Tensor, State], Tensor]  # a gradient and what the rule remembers of earlier ones -> a step down
+Memory = Callable[[Tensor], State]  # a parameter -> what its rule remembers at the start
 
 
 class Optimizer:
@@ -26,11 +27,11 @@ class Optimizer:
 
     def __init__(self, name: str, network: nn.Module, learning_rate: float, weight_decay: float) -> None:
         """`name` is sgd, adamw or muon."""
-        self.rule, vector_rate = RULES[name]
+        self.rule, memory, vector_rate = RULES[name]
         self.learning_rate, self.vector_learning_rate = learning_rate, vector_rate * learning_rate
         self.weight_decay = weight_decay
         self.parameters = list(network.parameters())
-        self.states: list[State] = [{} for _ in self.parameters]
+        self.states = [memory(parameter) for parameter in self.parameters]
 
     @torch.no_grad()
     def step(self, share: float) -> None:
@@ -47,18 +48,28 @@ class Optimizer:
             parameter.grad = None
 
 
+def velocity_memory(parameter: Tensor) -> State:
+    """What Nesterov's gradient and Muon remember."""
+    return {"velocity": torch.zeros_like(parameter)}
+
+
+def adam_memory(parameter: Tensor) -> State:
+    """What Adam remembers; `count` is a scalar on the CPU."""
+    return {"count": torch.zeros(()), "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+
+
 def nesterov(gradient: Tensor, state: State, momentum: float = MOMENTUM) -> Tensor:
     """Nesterov's accelerated gradient, in the form of Sutskever et al. 2013 that torch.optim.SGD uses too."""
-    velocity = state.setdefault("velocity", torch.zeros_like(gradient)).mul_(momentum).add_(gradient)
+    velocity = state["velocity"].mul_(momentum).add_(gradient)
     return gradient.add(velocity, alpha=momentum)
 
 
 def adam(gradient: Tensor, state: State) -> Tensor:
     """Kingma and Ba, "Adam" (2015), algorithm 1; with decoupled decay it is AdamW (Loshchilov and Hutter 2019)."""
     first, second = ADAM_BETAS
-    count = state.setdefault("count", torch.zeros(())).add_(1)
-    mean = state.setdefault("mean", torch.zeros_like(gradient)).lerp_(gradient, 1 - first)
-    square = state.setdefault("square", torch.zeros_like(gradient)).lerp_(gradient.square(), 1 - second)
+    count = state["count"].add_(1)
+    mean = state["mean"].lerp_(gradient, 1 - first)
+    square = state["square"].lerp_(gradient.square(), 1 - second)
     steps = int(count)
     return mean / (1 - first**steps) / ((square / (1 - second**steps)).sqrt() + ADAM_EPSILON)
 
@@ -88,4 +99,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return x * float(max(1, rows / columns) ** 0.5)
 
 
-RULES: dict[str, tuple[Rule, float]] = {"sgd": (nesterov, 1.0), "adamw": (adam, 1.0), "muon": (muon, MUON_VECTOR_RATE)}
+RULES: dict[str, tuple[Rule, Memory, float]] = {
+    "sgd": (nesterov, velocity_memory, 1.0),
+    "adamw": (adam, adam_memory, 1.0),
+    "muon": (muon, velocity_memory, MUON_VECTOR_RATE),
+}

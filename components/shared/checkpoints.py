@@ -1,0 +1,232 @@
+"""Checkpoints of a training in the store, from which it goes on after a kill, with every local file gone.
+
+Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors, and in its metadata a JSON document
+`state` with the other figures, and the `checksum` of both. The key is a digest of what determines the weights, so that
+a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
+end of the training and the hand-over of the model costs seconds. The model has been handed over when the next step
+begins; so step evaluate is the one that removes the checkpoints of its model.
+"""
+
+import hashlib
+import json
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from components.shared.errors import Damaged, UserError
+from components.shared.files import Document, parse_json
+from components.shared.progress import say
+from components.shared.storage import Entry, NoSuchObject, Store
+
+STEP = "train"
+FORMAT = "torch2kubeflow/checkpoint"
+FOLDER = "checkpoints"
+KEPT = 2
+MAX_STATE_BYTES = 2**24  # of all that is not tensors: some 50,000 epochs
+GRACE_SECONDS = 20  # to send a checkpoint after SIGTERM; Kubernetes kills after 30
+TERMINATED = 128 + signal.SIGTERM
+
+Tensors = Mapping[str, Tensor]
+
+
+class Resumable(Protocol):
+    """A training whose state can be taken between two steps."""
+
+    @property
+    def done(self) -> int:
+        """The steps taken so far."""
+
+    def steps(self) -> Iterator[None]:
+        """Take all steps that are left, and yield after each."""
+
+    def tensors(self) -> Tensors:
+        """All tensors that steps change; names, shapes and dtypes are the same at every step."""
+
+    def figures(self) -> Document:
+        """All else that steps change, as JSON takes it."""
+
+    def restore(self, tensors: Tensors, figures: Document) -> None:
+        """Go back to what the two methods told; Damaged, with nothing changed, where they cannot have told that."""
+
+
+def run_resumably(training: Resumable, store: Store, key: str, seconds: float, scratch: Path) -> None:
+    """Take the steps that are left after the newest usable checkpoint, and send another every `seconds` and at the end.
+
+    They are sent beside the training, which a store that fails does not stop; files on their way lie in the folder
+    `scratch`. After SIGTERM one more is sent, and the process ends by SystemExit. UserError where the store cannot be
+    read at the start.
+    """
+    checkpoints = _Checkpoints(store, key, scratch)
+    checkpoints.resume(training)
+    due = time.monotonic() + seconds
+    with _sigterm_told() as terminated:
+        for _ in training.steps():
+            if terminated.is_set():
+                checkpoints.write(training, GRACE_SECONDS)
+                checkpoints.wait(GRACE_SECONDS)
+                raise SystemExit(TERMINATED)
+            if time.monotonic() >= due and not checkpoints.is_busy:
+                checkpoints.write(training)
+                due = time.monotonic() + seconds
+    checkpoints.finish(training)
+    if terminated.is_set():
+        raise SystemExit(TERMINATED)
+
+
+def forget(store: Store, key: str) -> None:
+    """Remove the checkpoints of a key; a store that fails is told, for `prune` removes them too."""
+    try:
+        names = [entry.name for entry in store.list(f"{FOLDER}/{key}")]
+        store.remove(*names)
+    except UserError as error:
+        say("evaluate", f"the training's checkpoints were not removed: {error}")
+
+
+class _Checkpoints:
+    """Those of one key, read at the start and written by a thread."""
+
+    def __init__(self, store: Store, key: str, scratch: Path) -> None:
+        self._store, self._key, self._scratch = store, key, scratch
+        self._folder = f"{FOLDER}/{key}"
+        self._names: list[str] = []  # of those to be removed when there are newer ones
+        self._newest = ""  # that was restored or has been sent
+        self._thread = threading.Thread()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is on its way."""
+        return self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until none is on its way, at most so many seconds."""
+        if self.is_busy:
+            self._thread.join(seconds)
+
+    def resume(self, training: Resumable) -> None:
+        """Restore the newest usable one and tell of those that are not; Outage or UserError where the store fails."""
+        pattern = re.compile(rf"{self._folder}/\d{{10}}\.safetensors")
+        entries = [entry for entry in self._store.list(self._folder) if pattern.fullmatch(entry.name)]
+        self._names = [entry.name for entry in entries]
+        for entry in reversed(entries):
+            try:
+                training.restore(*self._read(entry, training.tensors()))
+                self._newest = entry.name
+            except NoSuchObject:
+                continue  # another writer of this key has removed it meanwhile
+            except Damaged as error:
+                say(STEP, f"{self._store.uri(entry.name)} is not used: {error}")
+            else:
+                say(STEP, f"goes on after step {training.done:,}, from {self._store.uri(entry.name)}")
+                return
+
+    def write(self, training: Resumable, patience: float | None = None) -> None:
+        """Copy the state and send it by a thread, when none is on its way; nothing if that takes over `patience` s."""
+        self.wait(patience)
+        if self.is_busy:
+            return
+        tensors = {
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in training.tensors().items()
+        }
+        state = json.dumps({"format": FORMAT, "key": self._key, **training.figures()}, allow_nan=False)
+        arguments = (self._name(training.done), tensors, state)
+        self._thread = threading.Thread(target=self._send, args=arguments, daemon=True)
+        self._thread.start()
+
+    def finish(self, training: Resumable) -> None:
+        """Send the state, if it is not there yet, and wait for its end."""
+        self.wait()
+        if self._newest != self._name(training.done):
+            self.write(training)
+            self.wait()
+
+    def _name(self, done: int) -> str:
+        return f"{self._folder}/{done:010}.safetensors"
+
+    def _send(self, name: str, tensors: dict[str, Tensor], state: str) -> None:
+        """Send a checkpoint, and remove all but the newest of this writer and of those it found at the start."""
+        path = self._scratch / "sent.safetensors"
+        try:
+            save_file(tensors, path, {"state": state, "checksum": _checksum(tensors, state)})
+            self._store.put_file(path, name)
+            self._newest = name
+            self._names = [other for other in self._names if other != name] + [name]
+            self._store.remove(*self._names[:-KEPT])
+            del self._names[:-KEPT]
+        except (UserError, OSError, SafetensorError) as error:
+            say(STEP, f"the checkpoint of step {name[-22:-12]} was not kept, the training goes on: {error}")
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _read(self, entry: Entry, expected: Tensors) -> tuple[dict[str, Tensor], Document]:
+        """Tensors and figures of a checkpoint; Damaged where it is not one of this training."""
+        limit = sum(tensor.nbytes for tensor in expected.values()) + MAX_STATE_BYTES
+        if entry.size > limit:
+            raise Damaged(f"it has {entry.size:,} bytes, and {limit:,} are allowed")
+        path = self._scratch / "found.safetensors"
+        self._store.get_file(entry.name, path)
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise Damaged(f"it is no safetensors file ({error})") from None
+        finally:
+            path.unlink()
+        if _kinds(tensors) != _kinds(expected):
+            raise Damaged("its tensors are not those of this training")
+        state = metadata.get("state", "")
+        if metadata.get("checksum") != _checksum(tensors, state):
+            raise Damaged("it differs from its checksum")
+        return tensors, self._figures(state)
+
+    def _figures(self, state: str) -> Document:
+        """What the training told, and format and key beside it."""
+        try:
+            document = parse_json(state.encode(), FORMAT, "its state")
+        except UserError as error:
+            raise Damaged(str(error)) from None
+        if document.get("key") != self._key:
+            raise Damaged(f"it was written under the key {document.get('key')!r}")
+        return document
+
+
+def _kinds(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _checksum(tensors: Tensors, state: str) -> str:
+    """The SHA-256 of the state's text and the tensors' bytes, ordered by name."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _sigterm_told() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets instead of ending the process; outside the main thread nothing sets it."""
+    terminated = threading.Event()
+
+    def tell(_signal: int, _frame: FrameType | None) -> None:
+        terminated.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+    former = signal.signal(signal.SIGTERM, tell)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, former)
