@@ -4,6 +4,8 @@ import copy
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from components.shared.dataset import SPLITS, DatasetWriter, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import sha256_json
+from tests.conftest import ROOT
 
 CLASSES = ["cat", "dog", "Käfer"]
 SHAPE = (3, 4, 5)
@@ -88,6 +91,26 @@ def test_digest_is_of_the_content(tmp_path):
     assert write(tmp_path / "c", splits)["digest"] != digest
 
 
+def test_digest_of_a_split_is_of_that_split_alone(tmp_path):
+    splits = content(3, (5, 5, 5))
+    before = write(tmp_path / "a", splits)["splits"]
+    splits["train"][0][0] ^= 1
+    after = write(tmp_path / "b", splits, shard_bytes=100)["splits"]
+    assert {split for split in SPLITS if after[split]["digest"] != before[split]["digest"]} == {"train"}
+    shown = write(tmp_path / "c", {**splits, "train": splits["test"]})["splits"]
+    assert shown["train"]["digest"] == after["test"]["digest"]  # of what the split holds, not of what it is called
+
+
+@pytest.mark.parametrize("digest", [None, "", "a" * 64, "../../x"])
+def test_digest_of_a_split_that_is_none_or_anothers_is_told(small, tmp_path, digest):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    document["splits"]["test"]["digest"] = digest
+    forge(folder, document)
+    with pytest.raises(UserError, match="splits"):
+        open_dataset(folder)
+
+
 def test_mean_and_std_are_numpys_of_the_training_split(tmp_path):
     splits = content(4, (200, 9, 9))
     document = write(tmp_path / "dataset", splits)
@@ -134,6 +157,21 @@ def test_any_damage_is_told_or_harmless(small, data):
         assert str(folder) in str(error)
     finally:
         path.write_bytes(original)
+
+
+def test_dataset_on_the_disk_is_read_without_the_s3_client(small):
+    code = "import sys; from components.shared.dataset import open_dataset as o; o(sys.argv[1]).load('val')"
+    code += "; print('minio' in sys.modules)"
+    command = [sys.executable, "-c", code, str(small[0])]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("address", [None, "", 7, "s3://", "s3://bucket/../x", "file:///etc", ["s3://bucket"]])
+def test_address_of_shards_that_is_none_is_told(small, tmp_path, address):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "shards": address})
+    with pytest.raises(UserError, match="'shards'"):
+        open_dataset(folder)
 
 
 def test_missing_shard_is_told(small, tmp_path):
@@ -271,5 +309,5 @@ def test_document_with_nan_is_told(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace('"name": "small"', '"name": NaN'))
-    with pytest.raises(UserError, match="checksum"):
+    with pytest.raises(UserError, match="no JSON document"):
         open_dataset(folder)

@@ -24,16 +24,17 @@ from components.shared.raw import write_raw
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
+NO_STORE = {"store": "", "handover_mib": 0}
 
 
 def prepare(raw, dataset, **settings):
-    preprocess(raw=str(raw), dataset=str(dataset), **{**SETTINGS, **settings})
+    preprocess(raw=str(raw), dataset=str(dataset), **{**SETTINGS, **NO_STORE, **settings})
     return open_dataset(dataset)
 
 
 def raw_of(source, tmp_path):
     raw = tmp_path / "raw"
-    download(data=source.as_uri(), version=resolve(data=source.as_uri()), raw=str(raw))
+    download(data=source.as_uri(), version=resolve(data=source.as_uri(), store=""), raw=str(raw))
     return raw
 
 
@@ -65,7 +66,7 @@ def ordered(images):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     raw = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=resolve(data="digits"), raw=str(raw))
+    download(data="digits", version=resolve(data="digits", store=""), raw=str(raw))
     return raw
 
 
@@ -269,7 +270,14 @@ def test_single_class_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"image_size": 0}, {"val_fraction": 0.0}, {"test_fraction": float("nan")}, {"max_bad_images": -1}, {"seed": -1}],
+    [
+        {"image_size": 0},
+        {"val_fraction": 0.0},
+        {"test_fraction": float("nan")},
+        {"max_bad_images": -1},
+        {"seed": -1},
+        {"handover_mib": -1},
+    ],
 )
 def test_parameter_out_of_range_is_told(digits, tmp_path, settings):
     (name,) = settings
@@ -291,7 +299,7 @@ import re, sys
 from components.preprocess import preprocess
 from components.resolve import resolve
 preprocess(raw=sys.argv[1], image_size=32, val_fraction=0.1, test_fraction=0.1, max_bad_images=0, seed=0,
-           dataset=sys.argv[2])
+           store="", handover_mib=0, dataset=sys.argv[2])
 print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """
 

@@ -2,8 +2,9 @@
 
 A folder of NumPy shards `<split>-<number>.images.npy` (uint8, N x C x H x W) and `<split>-<number>.labels.npy`
 (int64, N), and `dataset.json`, written last, which names classes, image shape, the training split's mean and standard
-deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of the content, and
-the checksum of the document itself.
+deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's
+content and of the whole, and the checksum of the document itself. A document with the field `shards`, an s3:// address,
+may stand alone: its shards lie there, as `<sha256>.npy`.
 """
 
 import hashlib
@@ -11,15 +12,19 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cached_property
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.errors import UserError
-from components.shared.files import Document, read_json, sha256_file, sha256_json, write_json
+from components.shared.endpoint import parse_uri
+from components.shared.errors import Damaged, UserError
+from components.shared.fields import check_fields, is_count, is_list, is_sha256, is_size, is_text
+from components.shared.files import Document, read_json, sha256_json, write_json
+from components.shared.shards import StoredShards, open_shard
 
 FORMAT = "torch2kubeflow/dataset"
 SPLITS = ("train", "val", "test")
@@ -62,27 +67,38 @@ class DatasetWriter:
         for writer in self.splits.values():
             assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
         mean, std = self.moments.mean_and_std()
+        digests = {name: self._digest(writer) for name, writer in self.splits.items()}
         document = {
             "format": FORMAT,
-            "digest": self._digest(),
+            "digest": sha256_json(digests),
             "classes": self.classes,
             "image_shape": list(self.image_shape),
             "mean": mean,
             "std": std,
             "splits": {
-                name: {"count": writer.count, "class_counts": self.class_counts[name].tolist(), "shards": writer.shards}
+                name: {
+                    "digest": digests[name],
+                    "count": writer.count,
+                    "class_counts": self.class_counts[name].tolist(),
+                    "shards": writer.shards,
+                }
                 for name, writer in self.splits.items()
             },
             **facts,
         }
-        document["checksum"] = sha256_json(document)
-        write_json(self.folder / "dataset.json", document)
-        return document
+        return write_document(self.folder, document)
 
-    def _digest(self) -> str:
-        """Over the content alone: however it is cut into shards, and wherever it lies."""
-        splits = {n: [w.count, w.pixels.hexdigest(), w.labels.hexdigest()] for n, w in self.splits.items()}
-        return sha256_json({"classes": self.classes, "image_shape": list(self.image_shape), "splits": splits})
+    def _digest(self, split: "_SplitWriter") -> str:
+        """Over the content of a split alone: however it is cut into shards, and whatever the other splits hold."""
+        return sha256_json(
+            {
+                "classes": self.classes,
+                "image_shape": list(self.image_shape),
+                "count": split.count,
+                "pixels": split.pixels.hexdigest(),
+                "labels": split.labels.hexdigest(),
+            }
+        )
 
 
 class _SplitWriter:
@@ -191,16 +207,26 @@ class Dataset:
         """The number of images of each split."""
         return {name: self.document["splits"][name]["count"] for name in SPLITS}
 
+    @cached_property
+    def _stored(self) -> StoredShards:
+        return StoredShards(self.document["shards"])
+
+    def files(self) -> Iterator[Document]:
+        """Yield the entry of each shard's file: `path` in the folder, `sha256`, and size in `bytes`."""
+        for split in SPLITS:
+            for shard in self.document["splits"][split]["shards"]:
+                yield from (shard["images"], shard["labels"])
+
     def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
         """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
 
-        UserError where a shard is missing or not the one that the document describes.
+        Damaged where a shard is missing or not the one that the document describes.
         """
         for shard in self.document["splits"][split]["shards"]:
             images = self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
             labels = self._array(shard["labels"], (shard["count"],), np.int64)
             if labels.min() < 0 or labels.max() >= len(self.classes):
-                raise UserError(f"{self.folder} holds labels that name no class of dataset.json; prepare it again")
+                raise Damaged(f"{self.folder} holds labels that name no class of dataset.json; prepare it again")
             yield images, labels
 
     def load(self, split: str) -> tuple[Images, Labels]:
@@ -215,26 +241,47 @@ class Dataset:
         return images, labels
 
     def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        path = self.folder / entry["path"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            raise UserError(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
         # Compared, never parsed: whatever else a .npy file may hold does not get near NumPy's reader.
         header = _header(shape, dtype)
-        with open(path, "rb") as file:
+        with self._open(entry) as file:
             found = file.read(len(header))
-        if found != header or entry["bytes"] != len(header) + math.prod(shape) * np.dtype(dtype).itemsize:
-            raise UserError(f"{path} is no NumPy array of shape {shape}; prepare it again")
-        return np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
+            if found != header or entry["bytes"] != len(header) + math.prod(shape) * np.dtype(dtype).itemsize:
+                raise Damaged(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
+            return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
+
+    def _open(self, entry: Document) -> FileIO:
+        if "shards" in self.document:
+            return self._stored.open(entry["sha256"], entry["bytes"])
+        path = self.folder / entry["path"]
+        file = open_shard(path, entry["sha256"], entry["bytes"])
+        if not file:
+            raise Damaged(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
+        return file
 
 
 def open_dataset(path: str | Path) -> Dataset:
     """Open the dataset in folder `path`; UserError where its document is missing, changed or of another format."""
     file = Path(path) / "dataset.json"
     document = read_json(file, FORMAT)
-    for field, fits in _FIELDS.items():
-        if field not in document or not fits(document):
-            raise UserError(f"{file} has no proper field {field!r}; prepare the dataset again")
+    check_document(document, str(file))
     return Dataset(Path(path), document)
+
+
+def check_document(document: Document, place: str) -> None:
+    """Hold the document that was found at `place` to the format; UserError naming the first field that breaks it."""
+    rules = {**_FIELDS, "shards": _lies_in_a_store} if "shards" in document else _FIELDS
+    check_fields(document, rules, place, "prepare the dataset again")
+
+
+def write_document(folder: Path, document: Document) -> Document:
+    """Write `dataset.json` and return what it holds: the document with a checksum of its own."""
+    content = {**document, "checksum": _checksum(document)}
+    write_json(folder / "dataset.json", content)
+    return content
+
+
+def _checksum(document: Document) -> str:
+    return sha256_json({name: value for name, value in document.items() if name != "checksum"})
 
 
 def _header(shape: tuple[int, ...], dtype: type[np.generic]) -> bytes:
@@ -245,64 +292,62 @@ def _header(shape: tuple[int, ...], dtype: type[np.generic]) -> bytes:
     return file.getvalue()
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _is_list(value: object, item: Callable[[Any], bool], length: int | None = None) -> bool:
-    return isinstance(value, list) and length in (None, len(value)) and all(map(item, value))
-
-
 def _is_file(entry: object) -> bool:
     """Names as the writer gives them: a document cannot point out of its folder."""
     match entry:
-        case {"path": str(path), "sha256": str(), "bytes": size}:
-            return bool(re.fullmatch(r"(train|val|test)-\d{5,9}\.(images|labels)\.npy", path)) and _is_count(size)
+        case {"path": str(path), "sha256": sha256, "bytes": size}:
+            is_name = re.fullmatch(r"(train|val|test)-\d{5,9}\.(images|labels)\.npy", path) is not None
+            return is_name and is_sha256(sha256) and is_count(size)
     return False
 
 
 def _is_shard(shard: object) -> bool:
     match shard:
         case {"count": count, "images": images, "labels": labels}:
-            return _is_count(count) and count > 0 and _is_file(images) and _is_file(labels)
+            return is_size(count) and _is_file(images) and _is_file(labels)
     return False
 
 
 def _is_split(split: object, classes: int) -> bool:
     match split:
-        case {"count": count, "class_counts": class_counts, "shards": shards}:
+        case {"digest": digest, "count": count, "class_counts": class_counts, "shards": shards}:
             return (
-                _is_list(class_counts, _is_count, classes)
-                and _is_list(shards, _is_shard)
-                and _is_count(count)
+                is_sha256(digest)
+                and is_list(class_counts, is_count, classes)
+                and is_list(shards, _is_shard)
+                and is_count(count)
                 and count == sum(class_counts) == sum(shard["count"] for shard in shards)
             )
     return False
 
 
 def _are_figures(value: object, channels: int) -> bool:
-    return _is_list(value, lambda figure: type(figure) is float and 0 <= figure <= 1, channels)
+    return is_list(value, lambda figure: type(figure) is float and 0 <= figure <= 1, channels)
 
 
 def _is_untouched(document: Document) -> bool:
-    rest = {key: value for key, value in document.items() if key != "checksum"}
+    return bool(document["checksum"] == _checksum(document))
+
+
+def _lies_in_a_store(document: Document) -> bool:
     try:
-        return bool(document["checksum"] == sha256_json(rest))
-    except ValueError:  # a figure beyond a float's range, which the writer refuses
+        return is_text(document["shards"]) and bool(parse_uri(document["shards"])[0])
+    except UserError:
         return False
 
 
 # In this order: each rule may rest on those above it.
 _FIELDS: dict[str, Callable[[Document], bool]] = {
     "checksum": _is_untouched,
-    "digest": lambda d: isinstance(d["digest"], str),
-    "classes": lambda d: _is_list(d["classes"], lambda name: isinstance(name, str)) and len(d["classes"]) > 0,
-    "image_shape": lambda d: _is_list(d["image_shape"], lambda n: _is_count(n) and n > 0, 3),
+    "digest": lambda d: is_sha256(d["digest"]),
+    "classes": lambda d: is_list(d["classes"], is_text) and len(d["classes"]) > 0,
+    "image_shape": lambda d: is_list(d["image_shape"], is_size, 3),
     "mean": lambda d: _are_figures(d["mean"], d["image_shape"][0]),
     "std": lambda d: _are_figures(d["std"], d["image_shape"][0]) and min(d["std"]) > 0,
     "splits": lambda d: (
         isinstance(d["splits"], dict)
         and set(d["splits"]) == set(SPLITS)
         and all(_is_split(split, len(d["classes"])) for split in d["splits"].values())
+        and d["digest"] == sha256_json({name: split["digest"] for name, split in d["splits"].items()})
     ),
 }

@@ -13,3 +13,7 @@ class UserError(ValueError):
 
 class Outage(UserError):
     """Something outside failed as often as it was tried: the same run may succeed later."""
+
+
+class Damaged(UserError):
+    """Kept bytes that are not what their digest says."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 from components.shared.errors import UserError
 
 Document = dict[str, Any]
+MAX_JSON_BYTES = 2**28
 
 
 @contextmanager
@@ -50,24 +52,48 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
 
 def write_json(path: str | Path, document: Document) -> None:
     """Write a JSON document whole; NaN and infinity are refused (ValueError)."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    content = json_bytes(document)
     with new_file(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(content)
+
+
+def json_bytes(document: Document) -> bytes:
+    """A JSON document as it stands in a file; NaN and infinity are refused (ValueError)."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def read_json(path: str | Path, document_format: str) -> Document:
     """Read a JSON document whose field `format` is `document_format`; UserError where it is missing or another's."""
     try:
-        document = json.loads(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            content = file.read(MAX_JSON_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: the folder is incomplete or no {document_format}; make it again") from None
+    return parse_json(content, document_format, str(path))
+
+
+def parse_json(content: bytes, document_format: str, name: str) -> Document:
+    """The JSON document in the bytes of `name`, of that field `format`; UserError where it is none or another's."""
+    try:
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
+        document = json.loads(content, parse_float=_finite, parse_constant=_finite)
+        if b"\\u" in content:
+            json_bytes(document)  # refuses half a surrogate pair, which could not be written again
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON document ({error}); make it again") from None
+        raise UserError(f"{name} is no JSON document ({error}); make it again") from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != document_format:
-        raise UserError(f"{path} has the format {found!r}, not {document_format!r}")
+        raise UserError(f"{name} has the format {found!r}, not {document_format!r}")
     assert isinstance(document, dict)
     return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
 
 
 def sha256_file(path: str | Path) -> str:
