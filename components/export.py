@@ -4,7 +4,6 @@ Both programs take uint8 images of any batch size and return probabilities; norm
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from components.shared import models
-from components.shared.classifier import Classifier, Classify, on_arrays, predict
+from components.shared.classifier import Classifier, on_arrays
 from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import Document, new_folder, read_json, sha256_file, write_json
+from components.shared.package import write_package
 from components.shared.parameters import check
+from components.shared.programs import Classify, load_onnx, predict
 from components.shared.progress import Progress, say
 
 STEP = "export"
-FORMAT = "torch2kubeflow/package"
+TIMINGS_FORMAT = "torch2kubeflow/timings"
 TIE = 1e-6  # two classes whose probabilities lie closer may change places
 TOLERANCE = 1e-4  # of a probability: float32 sums in another order
 LATENCY_BATCHES = (1, 256)
@@ -39,7 +40,7 @@ class ParityError(RuntimeError):
 def export(
     *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
 ) -> None:
-    """Write `model.onnx`, `model.pt2` and, last, `package.json` to folder `package`.
+    """Write `model.onnx`, `model.pt2`, `timings.json` and, last, `package.json` to folder `package`.
 
     UserError where a parameter is out of range, or `evaluation` is not of this model and dataset. ParityError where
     ONNX Runtime, the reloaded torch.export program or the predictions that were evaluated differ from PyTorch in the
@@ -55,20 +56,24 @@ def export(
         _write_programs(classifier, folder, description)
         programs = {
             "eager": on_arrays(classifier),
-            "onnxruntime": _load_onnx(folder / "model.onnx", thread_count(threads)),
+            "onnxruntime": load_onnx(folder / "model.onnx", thread_count(threads)),
             "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
         }
         reference = np.load(Path(evaluation) / "predictions.npy", allow_pickle=False)
         document = {
-            "format": FORMAT,
             **description,
+            "predictions_sha256": sha256_file(Path(evaluation) / "predictions.npy"),
             "metrics": {name: value for name, value in evaluated.items() if isinstance(value, float)},
             "parity": _prove_parity(programs, data, reference),
-            "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
             "files": {path.name: _file(path) for path in sorted(folder.iterdir())},
+        }
+        timings = {
+            "format": TIMINGS_FORMAT,
+            "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
             "seconds": {**evaluated["seconds"], STEP: time.monotonic() - started},
         }
-        write_json(folder / "package.json", document)
+        write_json(folder / "timings.json", timings)
+        write_package(folder, document)
     say(STEP, f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
@@ -127,21 +132,6 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
     onnx.helper.set_model_props(graph, texts)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save_model(graph, folder / "model.onnx")
-
-
-def _load_onnx(path: Path, threads: int) -> Classify:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would tell Microsoft of its use, from its import on
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def classify(images: Images) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], {"images": images})[0]
-        return probabilities
-
-    return classify
 
 
 def _prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Document:

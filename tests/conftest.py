@@ -51,6 +51,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         min_accuracy=0.5,
         min_recall=0.1,
         threads=1,
+        store="",
         metrics=folder / "metrics.json",
         classification=folder / "classification.json",
         report=folder / "report.html",

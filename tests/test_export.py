@@ -18,6 +18,7 @@ from components.export import ParityError, export
 from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
 from components.shared.files import read_json, sha256_file
+from components.shared.package import read_package
 from tests.conftest import ROOT
 from tests.trained_digits import CLASSES, write_dataset
 
@@ -84,7 +85,7 @@ def test_the_programs_say_themselves_what_they_are(artifacts: Path, package: Pat
 
 
 @pytest.mark.slow
-def test_the_document_tells_files_parity_latency_and_seconds(artifacts: Path, package: Path) -> None:
+def test_the_document_tells_files_and_parity(artifacts: Path, package: Path) -> None:
     known = document(package)
     assert known["files"].keys() == {"model.onnx", "model.pt2"}
     for name, entry in known["files"].items():
@@ -92,9 +93,34 @@ def test_the_document_tells_files_parity_latency_and_seconds(artifacts: Path, pa
     assert known["parity"]["images"] == 150
     assert all(0 <= difference < 1e-5 for difference in known["parity"]["largest_difference"].values())
     assert known["parity"]["largest_difference"].keys() == {"onnxruntime", "torch_export", "evaluated"}
-    for latencies in known["latency_microseconds"].values():
+    assert known["predictions_sha256"] == sha256_file(artifacts / "evaluation/predictions.npy")
+
+
+@pytest.mark.slow
+def test_the_time_is_told_beside_the_package(package: Path) -> None:
+    timings = read_json(package / "timings.json", "torch2kubeflow/timings")
+    assert timings["latency_microseconds"].keys() == {"eager", "onnxruntime", "torch_export"}
+    for latencies in timings["latency_microseconds"].values():
         assert 0 < latencies["batch_1"] < latencies["batch_256"]
-    assert list(known["seconds"]) == ["download", "preprocess", "train", "evaluate", "export"]
+    assert list(timings["seconds"]) == ["download", "preprocess", "train", "evaluate", "export"]
+
+
+@pytest.mark.slow
+def test_a_model_exported_again_is_the_same_package_byte_by_byte(
+    artifacts: Path, package: Path, tmp_path: Path
+) -> None:
+    again = exported(artifacts, tmp_path)
+    for name in ("package.json", "model.onnx", "model.pt2"):
+        assert (again / name).read_bytes() == (package / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_package_that_was_changed_is_refused(package: Path, tmp_path: Path) -> None:
+    assert read_package(package)["digest"] == document(package)["digest"]
+    known = {**document(package), "test_accuracy": 1.0}
+    (tmp_path / "package.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="differs from its digest; export the model again"):
+        read_package(tmp_path)
 
 
 @pytest.mark.slow
@@ -149,7 +175,7 @@ def test_a_folder_that_is_no_evaluation_is_refused(artifacts: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_onnx_runtime_is_kept_from_calling_home(tmp_path: Path) -> None:
-    code = "import components.export as e, pathlib, sys; e._load_onnx(pathlib.Path(sys.argv[1]), 1)"
+    code = "import components.shared.programs as p, pathlib, sys; p.load_onnx(pathlib.Path(sys.argv[1]), 1)"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     run = subprocess.run([sys.executable, "-c", code, "none.onnx"], cwd=ROOT, env=environment, capture_output=True)

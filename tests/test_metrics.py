@@ -21,6 +21,28 @@ def test_wilson_interval_is_that_of_the_tables(right: int, total: int, low: floa
     assert metrics.wilson_interval(right, total) == pytest.approx((low, high), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("n01", "n10", "p_value"),
+    [
+        (0, 0, 1),
+        (5, 5, 1),
+        (1, 0, 1),
+        (0, 6, 2 / 64),
+        (8, 1, 20 / 512),
+        (25, 10, 0.016673847800),
+        (2000, 1000, 1.0090148628e-75),
+    ],
+)
+def test_mcnemar_is_the_binomial_test_of_the_images_that_one_alone_has_right(
+    n01: int, n10: int, p_value: float
+) -> None:
+    both = [True] * 7 + [False] * 3
+    first, second = np.array([False] * n01 + [True] * n10 + both), np.array([True] * n01 + [False] * n10 + both)
+    found = metrics.mcnemar(first, second)
+    assert (found.n01, found.n10) == (n01, n10)
+    assert found.p_value == pytest.approx(p_value, rel=1e-9)
+
+
 def test_class_scores_by_hand_and_a_class_never_predicted_has_none() -> None:
     labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
     scores = metrics.class_scores(labels, predicted, 3)

@@ -29,7 +29,8 @@ def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int 
     writer = DatasetWriter(folder, classes=classes, image_shape=shape, counts=counts, shard_bytes=SHARD_BYTES)
     for name, place in places.items():
         writer.append(name, images[place], labels[place].astype(np.int64))
-    writer.finish(name="<b>digits</b>", seconds={"download": 0.5, "preprocess": 1.5})
+    origin = {"source": "scikit-learn", "raw_digest": "0" * 64, "parameters": {"image_size": 32}}
+    writer.finish(name="<b>digits</b>", **origin, seconds={"download": 0.5, "preprocess": 1.5})
     return folder
 
 
@@ -54,6 +55,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     figures = {"learning_rate": 0.003, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
     history = [{"epoch": n, **figures, "seconds": 1.0, "images_per_second": 1.0} for n in range(1, epochs + 1)]
     trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
+    trained["torch"] = torch.__version__
     folder.mkdir()
     models.save(
         folder,

@@ -1,20 +1,16 @@
-"""A trained network as one function from pixels to probabilities, and its use on a whole split."""
+"""A trained network as one function from pixels to probabilities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from components.shared.dataset import Images, Labels
+from components.shared.dataset import Images
 from components.shared.models import Model
-from components.shared.progress import Progress
+from components.shared.programs import Classify
 from components.shared.transforms import normalise
-
-BATCH = 256
-
-Classify = Callable[[Images], NDArray[np.float32]]  # uint8, N x C x H x W -> probabilities, N x classes
 
 
 class Classifier(nn.Module):
@@ -43,14 +39,3 @@ def on_arrays(module: Callable[[Tensor], Tensor]) -> Classify:
         return module(torch.from_numpy(images)).numpy()
 
     return classify
-
-
-def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress) -> NDArray[np.float32]:
-    """The probabilities (float32, N x classes) of all images of `shards`, in batches of 256."""
-    parts = []
-    for images, _ in shards:
-        for start in range(0, len(images), BATCH):
-            batch = np.array(images[start : start + BATCH])  # a copy: torch wants memory that may be written to
-            parts.append(classify(batch))
-            progress.advance(len(batch))
-    return np.concatenate(parts)

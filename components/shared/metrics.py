@@ -46,6 +46,31 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+class McNemar(NamedTuple):
+    """Two classifiers on the same images: `n01` of them the second alone has right, `n10` the first alone.
+
+    `p_value` is the probability of a difference as large as theirs, or larger, if both were equally good.
+    """
+
+    n01: int
+    n10: int
+    p_value: float
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
+    """Compare two classifiers by the images that each has right (bool, N): exact, two-sided.
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947); on so few images as two good classifiers differ in, by the binomial distribution itself.
+    """
+    n01, n10 = int((~first & second).sum()), int((first & ~second).sum())
+    discordant, tail, ways = n01 + n10, 0, 1
+    for successes in range(min(n01, n10) + 1):
+        tail += ways  # of all 2 ** discordant outcomes, those with so many successes or fewer
+        ways = ways * (discordant - successes) // (successes + 1)
+    return McNemar(n01, n10, min(1.0, 2 * tail / 2**discordant))
+
+
 def class_scores(labels: Labels, predicted: Labels, num_classes: int) -> ClassScores:
     """Precision, recall and F1 of every class; each class has at least one image."""
     assert np.bincount(labels, minlength=num_classes).all(), "a class without a test image has no recall"

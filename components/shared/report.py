@@ -4,9 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from PIL import Image
 
 from components.shared import plots
 from components.shared.files import Document
+from components.shared.page import page
 
 TABLE_CLASSES = 20  # up to here the confusion matrix is a table with numbers, beyond it a picture
 CONFUSIONS = 10
@@ -38,7 +37,7 @@ def render(
     """The page, from the documents of evaluation, model and history; `seconds` is what the evaluation took so far."""
     matrix, classes = evaluation["confusion_matrix"], evaluation["classes"]
     epochs, best = history["epochs"], history["best_epoch"]
-    return _template().render(
+    return page("report.html").render(
         evaluation=evaluation,
         model=model,
         mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],
@@ -52,19 +51,6 @@ def render(
         confusion=Markup(plots.confusion(matrix)) if len(classes) > TABLE_CLASSES else None,
         seconds=Markup(plots.seconds({**history["seconds"], "evaluate": seconds})),
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["thousands"] = "{:,}".format
-    environment.filters["percent"] = "{:.2%}".format
-    return environment.get_template("report.html")
 
 
 def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:

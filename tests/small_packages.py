@@ -1,0 +1,113 @@
+"""Small artifacts of models that predict what a test wants, for what comes after export."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.register import register
+from components.shared.dataset import DatasetWriter, open_dataset
+from components.shared.files import sha256_file, sha256_json, write_json
+from components.shared.package import read_package, write_package
+
+CLASSES = ["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The folders of what a run made of one model."""
+
+    dataset: Path
+    model: Path
+    evaluation: Path
+    package: Path
+
+    @property
+    def digest(self) -> str:
+        return str(read_package(self.package)["digest"])
+
+    def register(self, folder: Path, store: str = "", name: str = "", significance: float = 0.05) -> dict[str, Any]:
+        """Run the step; its outputs, beside the page `promotion.html`, lie in `folder`; returns `registration.json`."""
+        register(
+            dataset=self.dataset,
+            model=self.model,
+            evaluation=self.evaluation,
+            package=self.package,
+            store=store,
+            model_name=name,
+            significance=significance,
+            threads=1,
+            registration=folder / "registration",
+            promotion=folder / "promotion.html",
+        )
+        document: dict[str, Any] = json.loads((folder / "registration/registration.json").read_bytes())
+        assert sorted(path.name for path in folder.iterdir()) == ["promotion.html", "registration"]
+        assert [path.name for path in (folder / "registration").iterdir()] == ["registration.json"]
+        return document
+
+
+def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, side: int = 4, seed: int = 0) -> Path:
+    """Pictures (side x side) at random, `images` of them to test."""
+    random = np.random.default_rng(seed)
+    counts = {"train": 8, "val": 8, "test": images}
+    folder.mkdir(parents=True)
+    writer = DatasetWriter(folder, classes=classes, image_shape=(1, side, side), counts=counts)
+    for split, count in counts.items():
+        writer.append(split, random.integers(0, 256, (count, 1, side, side), np.uint8), np.arange(count) % len(classes))
+    writer.finish(name="Light & dark", source="made", raw_digest="0" * 64, parameters={"image_size": side})
+    return folder
+
+
+def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndarray, seed: int = 0) -> Artifacts:
+    """Model, evaluation and package of a model that has the images `right` (bool, N) of the test split right."""
+    data = open_dataset(dataset)
+    labels = data.load("test")[1]
+    predictions = np.eye(len(data.classes), dtype=np.float32)[(labels + ~np.asarray(right)) % len(data.classes)]
+    made = Artifacts(dataset, folder / "model", folder / "evaluation", folder / "package")
+    for path in (made.model, made.evaluation, made.package):
+        path.mkdir(parents=True)
+    np.save(made.evaluation / "predictions.npy", predictions)
+    content = hashlib.sha256(predictions.tobytes() + bytes([seed % 256])).digest()
+    for path in (made.model / "model.safetensors", made.package / "model.onnx", made.package / "model.pt2"):
+        path.write_bytes(path.name.encode() + content)
+    weights = sha256_file(made.model / "model.safetensors")
+    model = {
+        "format": "torch2kubeflow/model",
+        "dataset_digest": data.digest,
+        "code_version": "0" * 12,
+        "parameters": {"epochs": 1},
+        "seed": seed,
+        "threads": 1,
+        "torch": "2",
+        "weights_sha256": weights,
+    }
+    digests = {"dataset_digest": data.digest, "model_digest": sha256_json(model)}
+    write_json(made.model / "model.json", {**model, "checksum": sha256_json(model)})
+    write_json(made.evaluation / "evaluation.json", {"format": "torch2kubeflow/evaluation", **digests})
+    accuracy = float(np.mean(right))
+    programs = [made.package / "model.onnx", made.package / "model.pt2"]
+    description = {
+        "classes": data.classes,
+        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *data.image_shape]},
+        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", len(data.classes)]},
+        **digests,
+        "weights_sha256": weights,
+        "test_accuracy": accuracy,
+        "predictions_sha256": sha256_file(made.evaluation / "predictions.npy"),
+        "metrics": {"accuracy": accuracy},
+        "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in programs},
+    }
+    write_package(made.package, description)
+    return made
+
+
+def right(images: int, *places: range) -> np.ndarray:
+    """Which images (bool, N) are right: those at `places`."""
+    found = np.zeros(images, bool)
+    for place in places:
+        found[place] = True
+    return found
