@@ -4,17 +4,21 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 CHECKOV := .venv-checkov/.ready
+FUZZ := .venv-fuzz/.ready
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run compile images push test test-quick lint bench lock lock-cpu clean
+.PHONY: help run s3 compile images push test test-quick fuzz lint bench lock lock-cpu clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## Run the pipeline on this machine, e.g. make run ARGS="data=fashion-mnist epochs=5"
 	@$(BIN)/python pipeline.py local $(ARGS)
+
+s3: $(READY) ## Keep the S3 server of the runs running, to look inside
+	@$(BIN)/python pipeline.py s3 $(ARGS)
 
 compile: $(READY) ## Write build/pipeline.yaml for the Kubeflow UI
 	@$(BIN)/python pipeline.py compile
@@ -33,6 +37,9 @@ test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 test-quick: $(READY) ## Test what takes seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
+	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)
+
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
@@ -44,17 +51,23 @@ lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
 	@for list in data torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
-	@$(LOCK) --no-annotate requirements-checkov.in -o requirements-checkov.txt
+	@for name in checkov fuzz; do \
+	  $(LOCK) --no-annotate requirements-$$name.in -o requirements-$$name.txt || exit; done
 
 lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-cpu.txt UV_TORCH_BACKEND=cpu
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv .venv-checkov build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov .venv-fuzz build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(CHECKOV): requirements-checkov.txt | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-checkov
 	@$(BIN)/uv pip install -q --python .venv-checkov/bin/python --require-hashes -r $<
+	@touch $@
+
+$(FUZZ): requirements-fuzz.txt | $(READY)
+	@rm -rf .venv-fuzz
+	@$(BIN)/uv pip install -q --python $(BIN)/python --target .venv-fuzz --require-hashes -r $<
 	@touch $@
 
 $(READY): requirements-uv.txt requirements.txt

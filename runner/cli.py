@@ -12,11 +12,10 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.errors import UserError
-from runner import apply, doctor, local, logs, run, schedule, status, upload
+from runner import apply, doctor, local, logs, models, run, s3, schedule, status, upload, verify
 from runner.package import PACKAGE, compile_pipeline, read_package, warn_of_tags
 from runner.parameters import parse_parameters
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = """examples:
   python pipeline.py local
   python pipeline.py local data=fashion-mnist epochs=5 min_accuracy=0.85
@@ -70,8 +69,8 @@ def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     parameters = parse_parameters(pipeline, arguments.parameters)
-    package = compile_pipeline(pipeline, PACKAGE)
-    return local.run(package, parameters, arguments.runs, caching=not arguments.no_cache)
+    embedded = parameters["store"] == s3.STORE or not any(word.startswith("store=") for word in arguments.parameters)
+    return local.run(pipeline, parameters, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
 
 
 class _ExactParser(argparse.ArgumentParser):
@@ -91,13 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     here = verbs.add_parser("local", help="compile the pipeline and run it on this machine")
     here.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
-    here.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where runs are kept")
+    here.add_argument("--runs", type=Path, default=s3.RUNS, metavar="DIR", help="where runs are kept")
     here.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
     compiling = verbs.add_parser("compile", help="write the compiled pipeline for the Kubeflow UI")
     compiling.add_argument("--output", type=Path, default=PACKAGE, metavar="FILE")
     here.set_defaults(handle=_local)
     compiling.set_defaults(handle=_compile)
-    for verb in (upload, run, schedule, status, logs, doctor, apply):
+    for verb in (upload, run, schedule, status, logs, doctor, apply, models, verify, s3):
         verb.add_parser(verbs)
     return parser
 

@@ -84,6 +84,7 @@ def summarise(run: Any, error: str | None, verdict: str | None) -> Document:
         error=error,
         dataset=None,
         evaluation=evaluation,
+        registration=None,
         artifacts={},
     )
 

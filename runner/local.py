@@ -1,7 +1,6 @@
 """Run the compiled pipeline on this machine with KFP's local runner."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,12 +19,15 @@ from unittest import mock
 import kfp.components
 import kfp.local
 from kfp.dsl import Artifact
+from kfp.dsl.base_component import BaseComponent
 from kfp.local import cache, status, subprocess_task_handler
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from components.shared.errors import UserError
 from components.shared.files import sha256_json, write_json
-from runner import summary
+from runner import s3, summary
+from runner.package import PACKAGE, compile_pipeline
+from runner.processes import bound, hold
+from runner.revision import git_revision
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
@@ -33,39 +35,47 @@ STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "re
 # OpenMP's threads wait without sleeping by default: beside other work on the cores, training takes 6 times as long.
 THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
-SHORTCUTS = {"report": "report.html", "model": "model", "package": "package"}
+SHORTCUTS = {"report": "report.html", "model": "model", "package": "package", "promotion": "promotion.html"}
 # The last line of a step's traceback tells whether the user can mend it.
 MENDABLE = re.compile(
     r"^(?:[\w.]+\.)?(?:UserError|(?P<outage>Outage)): (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)"
 )
 
 
-def run(package: Path, parameters: dict[str, Any], runs: Path, *, caching: bool) -> int:
-    """Run the compiled pipeline `package`, leave `runs/<run-id>/` behind, and return the exit code.
+def run(pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
+    """Compile the pipeline and run it, leave `runs/<run-id>/` behind, and return the exit code.
 
-    With `caching`, a step that an earlier run did with the same inputs and code is not done again.
+    With `embedded`, its store is the S3 server that is embedded in the runner. With `caching`, a step that an earlier
+    run did with the same inputs and code is not done again.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    with _lock(runs):
-        folder = _new_run(runs)
-        record = Record(folder, Terminal(sys.stdout))
-        started = time.time()
-        state = "interrupted"
-        try:
-            state = (
-                "done" if _execute(package, parameters, record, _cache_folder(runs) if caching else None) else "failed"
-            )
-        finally:
-            _tidy(folder)
-            document = summary.collect(folder, started, state, parameters, record.steps, record.cached, record.error)
-            write_json(folder / "summary.json", document)
-            for name in SHORTCUTS.keys() & document["artifacts"].keys():
-                _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
-            _link(runs / "latest", Path(folder.name))
-        if state == "failed":
-            return _explain(record)
-        record.terminal.show_table(document, [folder / name for name in [*SHORTCUTS.values(), "summary.json"]])
-        return 0
+    with hold(runs / ".lock", "wait for its end, or keep this run elsewhere with --runs DIR"):
+        if not embedded:
+            return _run(compile_pipeline(pipeline, PACKAGE), parameters, runs, os.environ, caching)
+        with s3.shared(runs) as wait:
+            package = compile_pipeline(pipeline, PACKAGE)  # while the server starts
+            environment = s3.step_variables(wait(), os.environ)
+            return _run(package, {**parameters, "store": s3.STORE}, runs, environment, caching)
+
+
+def _run(package: Path, parameters: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool) -> int:
+    folder = _new_run(runs)
+    record = Record(folder, Terminal(sys.stdout), {**environment, **_step_environment(folder, environment)})
+    started = time.time()
+    state = "interrupted"
+    try:
+        state = "done" if _execute(package, parameters, record, _cache_folder(runs) if caching else None) else "failed"
+    finally:
+        _tidy(folder)
+        document = summary.collect(folder, started, state, parameters, record.steps, record.cached, record.error)
+        write_json(folder / "summary.json", document)
+        for name in SHORTCUTS.keys() & document["artifacts"].keys():
+            _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
+        _link(runs / "latest", Path(folder.name))
+    if state == "failed":
+        return _explain(record)
+    record.terminal.show_table(document, [folder / name for name in [*SHORTCUTS.values(), "summary.json"]])
+    return 0
 
 
 @dataclass
@@ -74,6 +84,7 @@ class Record:
 
     folder: Path
     terminal: Terminal
+    environment: dict[str, str]  # of the steps
     steps: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {name: {"state": "skipped", "seconds": 0.0} for name in STEPS}
     )
@@ -125,12 +136,12 @@ class Record:
 
     def _stream(self, command: list[str], environment: dict[str, str]) -> int:
         child = subprocess.Popen(
-            command,
+            bound(command, signal.SIGKILL),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**os.environ, **_step_environment(self.folder), **environment},
+            env={**self.environment, **environment},
             start_new_session=True,  # so that it can be ended together with its own children
         )
         with child, _ended_with_us(child):
@@ -212,36 +223,19 @@ def _ended_with_us(child: subprocess.Popen[str]) -> Iterator[None]:
         raise
 
 
-def _step_environment(folder: Path) -> dict[str, str]:
-    """What a step finds in its image: the code, this Python as `python3`, and a place for temporary files."""
+def _step_environment(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a step finds in its pod: the code, this Python as `python3`, a place for temporary files, and the run."""
     temporary = folder.resolve() / "tmp"
     temporary.mkdir(exist_ok=True)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary), **THREADS}
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    run = {"RUN_ID": folder.name, "STEP_IMAGE": "", "REVISION": git_revision()}
+    return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary), **THREADS, **run}
 
 
 def _cache_folder(runs: Path) -> Path:
     """Where KFP keeps what steps gave, for this Python and these packages: KFP's key knows neither."""
     environment = sha256_json([sys.version, (ROOT / "requirements.txt").read_text()])
     return runs.resolve() / ".cache" / environment[:12]
-
-
-@contextlib.contextmanager
-def _lock(runs: Path) -> Iterator[None]:
-    """Hold the runs folder; UserError where another run holds it."""
-    with open(runs / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{runs} is in use by a run with process id {file.read().strip() or '?'}; "
-                "wait for its end, or keep this run elsewhere with --runs DIR"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _new_run(runs: Path) -> Path:

@@ -9,6 +9,7 @@ from components.shared.files import Document, read_json
 
 FORMAT = "torch2kubeflow/summary"
 PIPELINE = "torch2kubeflow-training"
+REGISTERED = ("name", "version", "is_champion", "reason")  # of a registration
 
 
 def collect(
@@ -28,6 +29,7 @@ def collect(
     artifacts = _artifacts(folder) | earlier
     dataset = _read(folder, artifacts, "dataset")
     evaluation = _read(folder, artifacts, "evaluation")
+    registration = _read(folder, artifacts, "registration")
     return compose(
         run_id=folder.name,
         state=state,
@@ -38,6 +40,7 @@ def collect(
         error=error,
         dataset=dataset,
         evaluation=evaluation,
+        registration=registration,
         artifacts=artifacts,
     )
 
@@ -53,6 +56,7 @@ def compose(
     error: str | None,
     dataset: Document | None,
     evaluation: Document | None,
+    registration: Document | None,
     artifacts: dict[str, str],
 ) -> Document:
     """The document of a run; what is not known is null, and `started` is in seconds since 1970."""
@@ -75,6 +79,7 @@ def compose(
         "test_accuracy": evaluation and evaluation["accuracy"],
         "accepted": evaluation and evaluation["accepted"],
         "reasons": evaluation and evaluation["reasons"],
+        "registered": registration and {name: registration[name] for name in REGISTERED},
         "artifacts": artifacts,
     }
 

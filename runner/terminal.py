@@ -53,6 +53,7 @@ class Terminal:
             "",
             f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
             f"{'verdict':<15}{verdict[document['accepted']]}",
+            *_registered(document["registered"]),
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
         ]
         self._write("\n" + "\n".join(lines) + "\n")
@@ -69,6 +70,14 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
+
+
+def _registered(registered: Document | None) -> list[str]:
+    """The line that tells what became of the model in the store, where it was to be kept."""
+    if not registered or registered["version"] is None:
+        return []
+    champion = "champion" if registered["is_champion"] else f"not champion: {registered['reason']}"
+    return [f"{'registered':<15}{registered['name']} version {registered['version']}, {champion}"]
 
 
 def _short(path: Path) -> str:

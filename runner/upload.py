@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from components.shared.version import code_version
 from runner.connection import Connection, add_options, connect
 from runner.package import compile_pipeline, read_package, warn_of_tags
 from runner.rest import ApiError
-
-ROOT = Path(__file__).parents[1]
+from runner.revision import git_revision
 
 
 @dataclass(frozen=True)
@@ -157,12 +155,8 @@ def named(name: str, operation: str = "EQUALS") -> str:
 
 def _revision() -> str:
     """What git calls the present commit, as Kubernetes may name an object; the code's version where there is no git."""
-    command = ["git", "describe", "--always", "--tags", "--dirty"]
-    try:
-        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return code_version()
-    return re.sub(r"[^a-z0-9.-]+", "-", told.strip().lower())[:60].strip("-.")
+    told = git_revision()
+    return re.sub(r"[^a-z0-9.-]+", "-", told.lower())[:60].strip("-.") if told else code_version()
 
 
 def _create_pipeline(connection: Connection, pipeline: BaseComponent) -> str:

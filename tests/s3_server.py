@@ -17,6 +17,7 @@ from typing import Any
 import urllib3
 from minio import Minio
 
+from runner import s3
 from tests.loopback import serving
 
 BUCKET = "bucket"
@@ -36,8 +37,7 @@ IDENTITIES = {
         },
     ]
 }
-PORTS = ("s3.port", "s3.port.grpc", "s3.port.https", "filer.port", "filer.port.grpc")
-PORTS += ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+PORTS = [*s3.PORTS, "s3.port.https"]
 
 
 class S3Server:
@@ -45,7 +45,7 @@ class S3Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(PORTS, s3.free_ports(len(PORTS)), strict=True))
         self.address = f"127.0.0.1:{self.ports['s3.port']}"
         self.url, self.tls_url = f"http://{self.address}", f"https://127.0.0.1:{self.ports['s3.port.https']}"
         self.certificate = folder / "server.crt"
@@ -65,26 +65,27 @@ class S3Server:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        flags = [f"-{name}={port}" for name, port in self.ports.items()]
-        flags += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder / 'data'}", "-filer", "-s3"]
-        flags += [f"-s3.config={self.folder / 'identities.json'}", "-s3.autoCreateBucket=false"]
+        flags = [*s3.FLAGS, *(f"-{name}={port}" for name, port in self.ports.items())]
+        flags += [f"-dir={self.folder / 'data'}", f"-s3.config={self.folder / 'identities.json'}"]
         flags += [f"-s3.cert.file={self.certificate}", f"-s3.key.file={self.folder / 'server.key'}"]
-        flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", "-volume.max=50"]
-        flags += ["-master.volumePreallocate=false", "-master.volumeSizeLimitMB=1024"]
+        flags += ["-s3.autoCreateBucket=false", "-volume.max=50"]
         weed = Path(sys.executable).with_name("weed")
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen([weed, "-logtostderr", "server", *flags], stdout=log, stderr=log)
+            start = log.tell()
+            self.process = subprocess.Popen([weed, "-logtostderr", "mini", *flags], stdout=log, stderr=log)
         try:
-            self._wait(30)
+            self._wait(30, start)
         except BaseException:
             self.kill()
             raise
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, start: int) -> None:
+        """Until it answers, and locks as it will from then on: before, two conditional writes at once may succeed."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(urllib3.exceptions.HTTPError):
-                if urllib3.request("GET", f"{self.url}/status", timeout=1, retries=False).status == 200:
+                answers = urllib3.request("GET", f"{self.url}/status", timeout=1, retries=False).status == 200
+                if answers and b"LockRing: applying" in (self.folder / "log").read_bytes()[start:]:
                     return
             time.sleep(0.1)
         raise TimeoutError((self.folder / "log").read_text()[-2000:])
@@ -115,6 +116,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = upstream
         self.script: list[Fault] = []
+        self.always: Fault | None = None  # what befalls every request once the script is done
         self.rate, self.random = 0.0, random.Random(0)  # of requests that meet one of FAULTS
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path and headers of every request
         self.lock = threading.Lock()
@@ -128,6 +130,8 @@ class Proxy(ThreadingHTTPServer):
         with self.lock:
             if self.script:
                 return self.script.pop(0)
+            if self.always:
+                return self.always
             if self.random.random() < self.rate:
                 return self.random.choice(FAULTS)
             return hand_on
@@ -248,17 +252,6 @@ def proxy(upstream: str) -> Iterator[Proxy]:
     """A running proxy, gone at the end of the block."""
     with serving(Proxy(upstream)) as server:
         yield server
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in sockets]
-    finally:
-        for free in sockets:
-            free.close()
 
 
 def _certify(certificate: Path, key: Path) -> None:

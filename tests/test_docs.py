@@ -19,8 +19,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def test_every_make_command_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))
+    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", README, re.M))
     assert {"run", "test"} <= named <= targets
 
 
@@ -39,7 +39,9 @@ def test_the_parameter_table_is_the_signature() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*?) \|$", README, re.M)
     inputs = pipeline.training.component_spec.inputs
     defaults = parse_parameters(pipeline.training, [])
-    shown = {name: str(value).lower() if isinstance(value, bool) else str(value) or '""' for name, value in defaults.items()}
+    shown = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) or '""' for name, value in defaults.items()
+    }
     assert rows == [(name, shown[name], spec.description) for name, spec in inputs.items()]
 
 

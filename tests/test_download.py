@@ -39,13 +39,13 @@ def server() -> Iterator[Loopback]:
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
-    download(data=str(data), version=resolve(data=str(data)), raw=str(tmp_path / name))
+    download(data=str(data), version=resolve(store="", data=str(data)), raw=str(tmp_path / name))
     return open_raw(tmp_path / name)
 
 
 def refused(data: object, tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        download(data=str(data), version=resolve(data=str(data)), raw=str(tmp_path / "raw"))
+        download(data=str(data), version=resolve(store="", data=str(data)), raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 
@@ -113,14 +113,14 @@ def changed_since(data: str, version: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
     pets = folder_of(tmp_path / "pets", PICTURES)
-    version = resolve(data=str(pets))
+    version = resolve(store="", data=str(pets))
     (pets / "cat" / "more.png").write_bytes(picture(9))
     changed_since(str(pets), version, tmp_path)
 
 
 def test_a_url_that_changed_since_the_run_began_is_refused(tmp_path: Path, server: Loopback) -> None:
     server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
-    version = resolve(data=f"{server.url}/pets.tar.gz")
+    version = resolve(store="", data=f"{server.url}/pets.tar.gz")
     server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
     changed_since(f"{server.url}/pets.tar.gz", version, tmp_path)
 

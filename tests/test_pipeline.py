@@ -17,6 +17,7 @@ import pytest
 
 from components.shared.dataset import open_dataset
 from components.shared.files import sha256_file
+from runner import s3
 from tests.conftest import ROOT, Runner
 from tests.loopback import picture
 
@@ -45,7 +46,7 @@ def test_digits_are_trained_evaluated_and_exported(tmp_path: Path, run_pipeline:
     assert summary["seconds"] >= sum(step["seconds"] for step in summary["steps"].values()) > 0
     for path in summary["artifacts"].values():
         assert (folder / path).exists(), path
-    assert {"raw", "dataset", "model", "report", "evaluation", "package"} <= summary["artifacts"].keys()
+    assert {"raw", "dataset", "model", "report", "evaluation", "package", "registration"} <= summary["artifacts"].keys()
     _the_package_predicts_what_the_summary_says(folder, summary)
     _people_see_progress_and_a_table(done.stdout)
     page = folder / "report.html"
@@ -54,6 +55,18 @@ def test_digits_are_trained_evaluated_and_exported(tmp_path: Path, run_pipeline:
     assert "Executing task" in (folder / "kfp.log").read_text()
     assert not list(folder.rglob("*.partial"))
     assert not (folder / "tmp").exists()
+    assert summary["parameters"]["store"] == s3.STORE
+    registered = summary["registered"]
+    assert (registered["version"], registered["is_champion"]) == (1, True)
+    assert f"registered     {registered['name']} version 1, champion" in done.stdout
+    _nothing_holds_the_secret(tmp_path / "runs", done.stdout)
+
+
+def _nothing_holds_the_secret(runs: Path, shown: str) -> None:
+    secret = s3.Server(runs / "s3").variables["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in shown
+    files = [path for path in runs.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert files == [runs / "s3" / "keys.json"]
 
 
 def _the_package_predicts_what_the_summary_says(folder: Path, summary: dict[str, Any]) -> None:
@@ -100,16 +113,16 @@ def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipe
         assert (folder / "package" / "model.onnx").is_file() == summary["accepted"]
         return "".join(state[0] for state in _states(summary).values())
 
-    assert states("min_accuracy=0") == "ddddddd"
-    assert states("min_accuracy=0") == "dcccccd"
-    assert states("min_accuracy=1") == "dcccdsd"  # a verdict is cheap, an export is not
-    assert states("min_accuracy=1", "learning_rate=0.01") == "dccddsd"
+    assert states("min_accuracy=0") == "dddddddd"
+    assert states("min_accuracy=0") == "dccccccd"
+    assert states("min_accuracy=1") == "dcccdssd"  # a verdict is cheap, an export is not
+    assert states("min_accuracy=1", "learning_rate=0.01") == "dccddssd"
     (pets / "cat" / "new.png").write_bytes(picture(200))
-    assert states("min_accuracy=1") == "dddddsd"
-    assert states("min_accuracy=1", "--no-cache") == "dddddsd"
+    assert states("min_accuracy=1") == "dddddssd"
+    assert states("min_accuracy=1", "--no-cache") == "dddddssd"
     for model in (tmp_path / "runs").glob("*/torch2kubeflow-training-*/train/model"):
         shutil.rmtree(model)
-    assert states("min_accuracy=1") == "dccddsd"
+    assert states("min_accuracy=1") == "dccddssd"
 
 
 def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_path: Path, run_pipeline: Runner) -> None:
@@ -118,7 +131,7 @@ def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_pa
     folder, summary = _latest(tmp_path)
     assert _states(summary) == dict.fromkeys(
         ("resolve", "download", "preprocess", "train", "evaluate", "finish"), "done"
-    ) | {"export": "skipped"}
+    ) | {"export": "skipped", "register": "skipped"}
     assert summary["accepted"] is False
     assert summary["reasons"]
     assert "package" not in summary["artifacts"]
@@ -140,7 +153,7 @@ def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
     ("words", "said"),
     [
         (("data=file:///no/such/folder",), "/no/such/folder"),
-        (("data=digits", "batch_size=100000"), "batch_size=100000"),
+        (("data=digits", "batch_size=100000", "store="), "batch_size=100000"),
     ],
 )
 def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
@@ -158,6 +171,9 @@ def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
     record = json.loads((folder / summary["artifacts"]["record"] / "record.json").read_text())
     assert record["state"] == "FAILED"
     assert not list(folder.rglob("*.partial"))
+    store = "" if "store=" in words else s3.STORE
+    assert summary["parameters"]["store"] == record["parameters"]["store"] == store
+    assert (tmp_path / "runs" / "s3").exists() == bool(store)
 
 
 def test_a_path_may_hold_spaces_quotes_and_the_word_python3(tmp_path: Path, run_pipeline: Runner) -> None:
@@ -191,6 +207,19 @@ def test_an_interrupted_run_leaves_no_process_and_nothing_half_written(tmp_path:
     assert _states(summary)["train"] == "failed"
     assert not list(folder.rglob("*.partial"))
     assert not (folder / "model").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux alone")
+def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
+    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
+        child = _wait_for(tmp_path, "train")
+        server = int((tmp_path / "runs" / "s3" / "weed.pid").read_text())
+        run.kill()
+        run.communicate(timeout=30)
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{child}").exists() or Path(f"/proc/{server}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 class _running:

@@ -40,7 +40,7 @@ def environment(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def get(data: str, raw: Path) -> Raw:
-    download(data=data, version=resolve(data=data), raw=str(raw))
+    download(data=data, version=resolve(store="", data=data), raw=str(raw))
     return open_raw(raw)
 
 
@@ -70,17 +70,17 @@ def test_an_archive_is_kept_as_it_is(tmp_path: Path) -> None:
 
 def test_the_version_follows_the_objects(server: S3Server) -> None:
     store = open_store(PETS, server.environment)
-    first = resolve(data=PETS)
-    assert resolve(data=PETS) == first
-    assert resolve(data=f"{PETS}.tar.gz").startswith("ETag: ")
+    first = resolve(store="", data=PETS)
+    assert resolve(store="", data=PETS) == first
+    assert resolve(store="", data=f"{PETS}.tar.gz").startswith("ETag: ")
     store.put_bytes(picture(99), "cat/0.png")
-    changed = resolve(data=PETS)
+    changed = resolve(store="", data=PETS)
     store.put_bytes(PICTURES["cat/0.png"], "cat/0.png")
-    assert changed != first == resolve(data=PETS)
+    assert changed != first == resolve(store="", data=PETS)
 
 
 def test_objects_that_change_on_the_way_are_refused(server: S3Server, tmp_path: Path) -> None:
-    version = resolve(data=PETS)
+    version = resolve(store="", data=PETS)
     store = open_store(PETS, server.environment)
     store.put_bytes(picture(99), "dog/new.png")
     with pytest.raises(UserError, match=r"was listing:.* when the run began and is listing:.* now; run it again"):
@@ -100,17 +100,17 @@ def test_objects_that_change_on_the_way_are_refused(server: S3Server, tmp_path: 
 )
 def test_a_place_without_data_is_told(data: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        resolve(data=data)
+        resolve(store="", data=data)
 
 
 def test_wrong_keys_are_told_by_the_name_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="SOURCE_AWS_ACCESS_KEY_ID and SOURCE_AWS_SECRET_ACCESS_KEY"):
-        resolve(data=PETS)
+        resolve(store="", data=PETS)
 
 
 def test_our_own_keys_are_taken_where_the_source_has_none(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in server.environment.items():
         monkeypatch.delenv(f"SOURCE_{name}")
         monkeypatch.setenv(name, value)
-    assert resolve(data=PETS).startswith("listing:")
+    assert resolve(store="", data=PETS).startswith("listing:")

@@ -55,6 +55,7 @@ def test_the_table_tells_why_a_model_is_not_accepted(tmp_path: Path) -> None:
         "test_accuracy": 0.9712,
         "accepted": False,
         "reasons": ["accuracy 97.12 % is below 98 %"],
+        "registered": None,
     }
     (tmp_path / "report.html").write_text("")
     Terminal(stream).show_table(document, [tmp_path / "report.html", tmp_path / "package"])
@@ -68,6 +69,13 @@ def test_the_table_tells_why_a_model_is_not_accepted(tmp_path: Path) -> None:
 
 def test_the_table_guesses_nothing() -> None:
     stream = io.StringIO()
-    document = {"steps": {}, "seconds": 1.5, "test_accuracy": None, "accepted": None, "reasons": None}
+    document = {
+        "steps": {},
+        "seconds": 1.5,
+        "test_accuracy": None,
+        "accepted": None,
+        "reasons": None,
+        "registered": None,
+    }
     Terminal(stream).show_table(document, [])
     assert stream.getvalue().splitlines()[-2:] == ["test accuracy  see the report", "verdict        see the report"]

@@ -1,0 +1,226 @@
+"""Whole runs beside faults: killed processes, lost files, a bad network, keys and buckets taken away in mid-run.
+
+`make test-faults` tries many more moments than `make test`, and writes what it saw to bench/results/faults.json.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.storage import Store, open_store
+from tests.conftest import ROOT
+from tests.s3_server import BUCKET, Proxy, S3Server, answer, proxy, s3_server
+
+pytestmark = pytest.mark.slow
+
+WORDS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7", "checkpoint_seconds=1")
+MOMENTS = int(os.environ.get("FAULT_MOMENTS", "3"))  # of the sweep
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+class Run:
+    """A run of the digits in `folder`, with a store of its own on a server."""
+
+    def __init__(self, folder: Path, name: str, server: S3Server, url: str = "") -> None:
+        self.runs, self.uri = folder / "runs", f"s3://{BUCKET}/{name}"
+        self.environment = server.environment | ({"AWS_ENDPOINT_URL_S3": url} if url else {})
+        self.store: Store = open_store(self.uri, server.environment)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "pipeline.py", "local", "--runs", str(self.runs), f"store={self.uri}", *WORDS]
+        return subprocess.Popen(
+            [*command, *words],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, *words: str) -> str:
+        """Run to the end, and return the weights' digest."""
+        run = self.start(*words)
+        _, errors = run.communicate(timeout=600)
+        assert (run.returncode, errors) == (0, "")
+        return str(self.read("model/model.json")["weights_sha256"])
+
+    def fail(self, *words: str) -> str:
+        """Run into an error, and return its one line."""
+        run = self.start(*words)
+        _, errors = run.communicate(timeout=600)
+        assert run.returncode == 2, errors
+        assert errors.count("\n") == 1, errors
+        return errors
+
+    def read(self, name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.runs / "latest" / name).read_text())
+        return document
+
+    def prune(self) -> None:
+        command = [sys.executable, "pipeline.py", "models", "prune", "--older-than", "0", "--store", self.uri]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **self.environment}, check=True, capture_output=True)
+
+    def check_store(self) -> None:
+        """One complete version, which is the champion, and after `prune` no garbage."""
+        register = json.loads(self.store.get_bytes("models/digits/register.json")[0])
+        assert [(v["version"], v["state"]) for v in register["versions"]] == [(1, "complete")]
+        assert register["champion"] == 1
+        self.prune()
+        version = json.loads(self.store.get_bytes("models/digits/versions/1/version.json")[0])
+        expected = {f"models/digits/versions/1/{name}" for name in version["files"]}
+        expected |= {"models/digits/versions/1/version.json", "models/digits/register.json"}
+        found = {entry.name for entry in self.store.list("models")}
+        assert found == expected
+        assert not list(self.store.list("checkpoints"))
+        assert not list(self.store.unfinished_uploads())
+        for name, file in version["files"].items():
+            self.store.get_file(f"models/digits/versions/1/{name}", self.runs / "checked", sha256=file["sha256"])
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> tuple[str, float]:
+    """The digest of the weights of a run without faults, and its seconds."""
+    run = Run(tmp_path_factory.mktemp("reference"), "reference", server)
+    started = time.monotonic()
+    digest = run.finish()
+    run.check_store()
+    return digest, time.monotonic() - started
+
+
+@pytest.mark.parametrize("number", range(MOMENTS))
+def test_killed_at_a_random_moment_it_ends_in_the_same_model(
+    tmp_path: Path, server: S3Server, reference: tuple[str, float], number: int
+) -> None:
+    digest, seconds = reference
+    chance = random.Random(number)
+    run = Run(tmp_path, f"killed-{number}", server)
+    what, after, are_files_lost = ("step", "run")[number % 2], chance.uniform(0.5, seconds), number // 2 % 2 == 1
+    child = run.start()
+    time.sleep(after)
+    victim = _step_of(child.pid) if what == "step" else child.pid
+    if victim:
+        os.kill(victim, signal.SIGKILL)
+    child.communicate(timeout=600)
+    _wait_until_gone(run.runs)
+    reached = _reached(run.runs)
+    if are_files_lost:
+        shutil.rmtree(run.runs)
+    started = time.monotonic()
+    assert run.finish() == digest
+    again = time.monotonic() - started
+    run.check_store()
+    _note({"killed": what, "after_seconds": after, "in": reached, "files_lost": are_files_lost, "again_seconds": again})
+
+
+def test_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
+    tmp_path: Path, server: S3Server, reference: tuple[str, float]
+) -> None:
+    with proxy(server.address) as bad_network:
+        bad_network.rate = 0.1
+        run = Run(tmp_path, "bad-network", server, bad_network.url)
+        assert run.finish("handover_mib=0") == reference[0]
+        assert len(bad_network.asked) > 30
+    run.check_store()
+
+
+def _revoke(network: Proxy) -> None:
+    network.always = answer(403, "InvalidAccessKeyId")
+
+
+def _drop_bucket(network: Proxy) -> None:
+    network.always = answer(404, "NoSuchBucket")
+
+
+def _turn_back_clock(network: Proxy) -> None:
+    network.always = answer(403, "RequestTimeTooSkewed")
+
+
+@pytest.mark.parametrize(
+    ("befall", "said"),
+    [
+        (_revoke, "the access key is not known"),
+        (_drop_bucket, "there is no such bucket"),
+        (_turn_back_clock, "this machine's clock is wrong"),
+    ],
+)
+def test_what_befalls_the_store_in_mid_run_is_one_error_and_the_rerun_picks_up(
+    tmp_path: Path, server: S3Server, reference: tuple[str, float], befall: Callable[[Proxy], None], said: str
+) -> None:
+    with proxy(server.address) as network:
+        run = Run(tmp_path, befall.__name__.strip("_").replace("_", "-"), server, network.url)
+        child = run.start()
+        _wait_for_step(run.runs, "export")
+        befall(network)
+        _, errors = child.communicate(timeout=600)
+        assert child.returncode == 2, errors
+        assert errors.count("\n") == 1
+        assert said in errors
+        assert (run.runs / "latest" / "package" / "model.onnx").is_file(), "local results are kept"
+        network.always = None
+        assert run.finish() == reference[0]
+        assert {run.read("summary.json")["steps"][step]["state"] for step in ("train", "export")} == {"cached"}
+    run.check_store()
+
+
+def _step_of(pid: int) -> int | None:
+    """The process of the step that a run is at; None between steps, and when it has ended."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    steps = [int(child) for child in children if b"--function_to_execute" in _command(Path("/proc") / child)]
+    return steps[0] if steps else None
+
+
+def _wait_until_gone(runs: Path) -> None:
+    """Wait until no process works in the folder."""
+    deadline = time.monotonic() + 10
+    while any(str(runs).encode() in _command(process) for process in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline, "a step outlives its run"
+        time.sleep(0.1)
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _reached(runs: Path) -> str | None:
+    """The last step that a run has begun."""
+    for folder in runs.glob("2*"):
+        log = (folder / "kfp.log").read_text() if (folder / "kfp.log").is_file() else ""
+        begun = re.findall(r"Executing task \S*'(\w+)'", log)
+        return next((step for step in reversed(begun) if step != "finish"), None)
+    return None
+
+
+def _wait_for_step(runs: Path, step: str) -> None:
+    deadline = time.monotonic() + 300
+    while _reached(runs) != step:
+        assert time.monotonic() < deadline, f"{step} did not start"
+        time.sleep(0.1)
+
+
+def _note(seen: dict[str, Any]) -> None:
+    """Keep what a sweep of many moments has seen."""
+    if "FAULT_MOMENTS" in os.environ:
+        with open(ROOT / "bench" / "results" / "faults.jsonl", "a") as file:
+            file.write(json.dumps(seen) + "\n")
