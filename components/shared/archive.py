@@ -4,11 +4,13 @@ import bz2
 import errno
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import tarfile
 import zipfile
 import zlib
+from _compression import DecompressReader  # what lzma.LZMAFile reads with
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,8 +28,8 @@ MAX_HEADER_BYTES = 2**20  # tarfile holds a long name or a list of attributes in
 HEADERS = (b"x", b"g", b"X", b"L", b"K")  # the types of members that describe the next one
 MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can reach 1,032
 RATIO_FROM_BYTES = 64 * 2**20  # below that a high ratio does no harm
+MAX_XZ_BYTES = 2**28  # of memory while it is decompressed: xz -9 wants 65 MiB, a file may ask for 4 GiB
 BLOCK = 1 << 18
-OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -60,7 +62,8 @@ def members(path: Path) -> Iterator[Member]:
 
     A tar member can be opened only while it is the current one. Hidden files and macOS' resource forks are left out.
     UserError, also while a member is read, where a member's name leads outside or is no UTF-8, is a link or a device or
-    encrypted, where there are too many or too much in them for the archive's own size, or where the archive is broken.
+    encrypted, where there are too many or too much in them for the archive's own size, where unpacking wants too much
+    memory, or where the archive is broken.
     """
     if path.is_dir():
         yield from visible(str(path), _folder_members(path))
@@ -126,6 +129,8 @@ def _zip_members(path: Path) -> Iterator[Member]:
                 raise UserError(f"{path} holds the link {info.filename!r}; pack the file itself")
             if info.flag_bits & 1:
                 raise UserError(f"{path} holds {info.filename!r} encrypted; pack it without a password")
+            if info.compress_type == zipfile.ZIP_LZMA:  # whose dictionary may be of 4 GiB
+                raise UserError(f"{path} holds {info.filename!r} packed by LZMA; pack it by deflate")
             yield Member(
                 info.filename, info.file_size, info.filename.endswith("/"), partial(_zip_file, path, archive, info)
             )
@@ -160,6 +165,19 @@ class _Header(tarfile.TarInfo):
         return header
 
 
+class _Xz(lzma.LZMAFile):
+    """A file as lzma.open opens it, whose decompression is bounded in memory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        decompressor = partial(lzma.LZMADecompressor, memlimit=MAX_XZ_BYTES)
+        reader = DecompressReader(self._fp, decompressor, trailing_error=lzma.LZMAError)  # type: ignore[attr-defined]
+        self._buffer = io.BufferedReader(reader)
+
+
+OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": _Xz}
+
+
 def _decompressed(path: Path) -> IO[bytes]:
     with open(path, "rb") as file:
         start = file.read(8)
@@ -171,6 +189,8 @@ def _decompressed(path: Path) -> IO[bytes]:
 def _zip_file(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
     with _broken_is_an_error(path), archive.open(info) as file:
         yield file
+        if file.tell() < info.file_size and not file.read(1):
+            raise zipfile.BadZipFile(f"{info.filename!r} is shorter than its directory says")
 
 
 @contextmanager

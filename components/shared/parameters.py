@@ -1,9 +1,9 @@
 """What each parameter of the pipeline may be: the rules that the command line and the steps share."""
 
 import math
+import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from components.shared.catalogue import CATALOGUE
@@ -11,7 +11,7 @@ from components.shared.endpoint import parse_uri
 from components.shared.errors import UserError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
-POOLINGS = ("max", "avg")
+POOLINGS = ("max", "avg", "rms")
 TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes knows; empty where any will do
     "key": (),
     "operator": ("Exists", "Equal"),
@@ -46,7 +46,7 @@ def _is_source(value: str) -> bool:
     scheme, colon, _ = value.partition("://")
     if colon:
         return scheme in SCHEMES
-    return value in DATA_SETS or "/" in value or (value != "" and Path(value).exists())
+    return value in DATA_SETS or "/" in value or (value != "" and os.path.exists(value))
 
 
 def _is_store(value: str) -> bool:

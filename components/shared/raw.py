@@ -4,7 +4,8 @@ A folder of few large files (IDX pairs, CIFAR's binary batches, or archives of p
 which names source, kind, classes, counts per split, and every file with its digest.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from components.shared.archive import members
 from components.shared.errors import UserError
+from components.shared.fields import are_names, check_fields, is_count, is_list, is_map, is_number, is_sha256, is_text
 from components.shared.files import Document, read_json, sha256_file, sha256_json, write_json
 from components.shared.idx import open_idx
-from components.shared.layout import Layout, is_picture
+from components.shared.layout import NO_SPLITS, Layout, is_picture
 
 FORMAT = "torch2kubeflow/raw"
 CIFAR_BATCHES = {"data_batch_1": "train", "data_batch_2": "train", "data_batch_3": "train", "data_batch_4": "train"}
@@ -24,6 +26,7 @@ CIFAR_BATCHES |= {"data_batch_5": "train", "test_batch": "test"}
 CIFAR_SHAPE = (3, 32, 32)
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
+SPLITS = ("train", "val", "test", NO_SPLITS)
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,10 @@ class Raw:
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Yield all samples in chunks of at most `size`, always in the same order, in constant memory.
 
-        UserError where a file is missing or damaged, or holds a label that is no class.
+        UserError where a file is missing or damaged, or holds a label or a picture of no class, or a huge picture.
         """
         for file in self.document["files"]:
-            path = self.folder / Path(file["path"]).name
+            path = self.folder / file["path"]
             if not path.is_file() or sha256_file(path) != file["sha256"]:
                 raise UserError(f"{path} is missing or differs from its digest in raw.json; download it again")
         read = {"idx": self._idx_chunks, "cifar": self._cifar_chunks, "pictures": self._picture_chunks}
@@ -125,14 +128,26 @@ class Raw:
             for member in members(self.folder / file["path"]):
                 if member.is_folder or not is_picture(member.name):
                     continue
-                split, name = layout.locate(member.name)
+                if member.size > MAX_PICTURE_BYTES:
+                    raise UserError(
+                        f"{member.name} has {member.size:,} bytes, at most {MAX_PICTURE_BYTES:,}; shrink it"
+                    )
+                split, label = self._locate(layout, labels, member.name)
                 if pending.names and (pending.split != split or pending.is_full(size)):
                     yield pending.chunk()
                     pending = _Pending()
                 with member.open() as content:
-                    pending.add(split, labels[name], member.name, content.read())
+                    pending.add(split, label, member.name, content.read())
         if pending.names:
             yield pending.chunk()
+
+    def _locate(self, layout: Layout, labels: Mapping[str, int], name: str) -> tuple[str, int]:
+        """The split and the label of a picture by its name."""
+        try:
+            split, class_name = layout.locate(name)
+            return split, labels[class_name]
+        except LookupError:
+            raise UserError(f"{self.source} holds {name!r}, in no class of raw.json; download it again") from None
 
 
 @dataclass
@@ -160,8 +175,11 @@ class _Pending:
 
 
 def open_raw(path: str | Path) -> Raw:
-    """Open the raw data in folder `path`; UserError where its document is missing or of another format."""
-    return Raw(Path(path), read_json(Path(path) / "raw.json", FORMAT))
+    """Open the raw data in folder `path`; UserError where its document is missing, or not as `write_raw` writes it."""
+    place = Path(path) / "raw.json"
+    document = read_json(place, FORMAT)
+    check_fields(document, _FIELDS, str(place), "download it again")
+    return Raw(Path(path), document)
 
 
 def write_raw(
@@ -208,3 +226,41 @@ def _cifar_records(batch: str, file: IO[bytes], size: int) -> Iterator[Chunk]:
         images = rows[:, 1:].reshape(-1, *CIFAR_SHAPE)
         yield Chunk(CIFAR_BATCHES[batch], rows[:, 0].astype(np.int64), names, images=images)
         start += len(rows)
+
+
+def _is_file(value: object) -> bool:
+    """Names as `download` gives them: a document cannot point out of its folder."""
+    match value:
+        case {"path": str(path), "sha256": sha256, "bytes": size}:
+            return re.fullmatch(r"[\w-][\w.-]{0,99}", path) is not None and is_sha256(sha256) and is_count(size)
+    return False
+
+
+def _are_pairs(value: object, files: Sequence[Document]) -> bool:
+    """Files of images and labels by split."""
+    names = [file["path"] for file in files]
+    return is_map(value, lambda pair: is_map(pair, lambda name: name in names) and pair.keys() == {"images", "labels"})
+
+
+def _is_layout(value: object) -> bool:
+    match value:
+        case {"root": root, "has_splits": bool(), **rest}:
+            return is_count(root) and not rest
+    return False
+
+
+# In this order: each rule may rest on those above it.
+_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "name": lambda d: is_text(d["name"]),
+    "source": lambda d: is_text(d["source"]),
+    "digest": lambda d: is_sha256(d["digest"]),
+    "seconds": lambda d: is_map(d["seconds"], is_number),
+    "classes": lambda d: are_names(d["classes"]),
+    "counts": lambda d: is_map(d["counts"], is_count) and d["counts"].keys() <= set(SPLITS),
+    "files": lambda d: is_list(d["files"], _is_file) and len(d["files"]) > 0,
+    "kind": lambda d: (
+        (d["kind"] == "idx" and _are_pairs(d.get("splits"), d["files"]) and d["splits"].keys() <= set(SPLITS))
+        or d["kind"] == "cifar"
+        or (d["kind"] == "pictures" and _is_layout(d.get("layout")))
+    ),
+}

@@ -1,5 +1,6 @@
 """Where a data set comes from: what the parameter `data` says, and which version of it is there now."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -74,7 +75,7 @@ def _path_of(uri: str) -> Path:
 
 
 def _check_path(path: Path) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):  # False, too, for what no file can be called
         raise UserError(f"data={path} does not exist; give a folder, or an archive ({', '.join(SUFFIXES)})")
     if not path.is_dir() and not is_archive(path):
         raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")

@@ -1,0 +1,504 @@
+"""The readers of what comes from outside, each with small valid inputs.
+
+A reader takes a file's content and ends well or with a UserError; whatever else it raises is a mistake of ours.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save as safetensors_bytes
+
+from components.download import download
+from components.shared import models
+from components.shared.archive import members
+from components.shared.checkpoints import run_resumably
+from components.shared.dataset import SPLITS, DatasetWriter, open_dataset
+from components.shared.endpoint import check_name, parse_uri
+from components.shared.errors import Damaged, UserError
+from components.shared.idx import open_idx, write_idx
+from components.shared.model_store import RegisteredModel, Verdict, decision_about, times_decided
+from components.shared.parameters import check
+from components.shared.pictures import FORMATS, BadPicture, decoder
+from components.shared.raw import open_raw, write_raw
+from components.shared.source import find_source, version_of
+from components.shared.storage import open_store
+from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
+from tests.fuzz.shelf import Shelf
+from tests.loopback import picture, tar_bytes
+
+SIZE = 16  # of pictures
+IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
+LABELS = np.array([0, 1, 1, 0], np.uint8)
+FILES = {"train/a/1.png": picture(1), "train/b/2.png": picture(2), "test/a/3.png": picture(3), "test/b/4.png": b""}
+LOCAL = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+class Target(NamedTuple):
+    """Valid inputs, and what reads such an input or raises UserError."""
+
+    seeds: Sequence[bytes]
+    read: Callable[[bytes], None]
+
+
+def dataset_document(folder: Path) -> Target:
+    """dataset.json, with its checksum."""
+    path = folder / "dataset.json"
+    _write_dataset(folder)
+
+    def read(content: bytes) -> None:
+        path.write_bytes(sealed(content))
+        _read_dataset(folder)
+
+    return Target([path.read_bytes()], read)
+
+
+def dataset_shard(name: str, folder: Path) -> Target:
+    """A shard of a dataset, with its digest and size in dataset.json."""
+    _write_dataset(folder)
+    document = json.loads((folder / "dataset.json").read_bytes())
+    shard = document["splits"]["train"]["shards"][0][name]
+    original = (folder / shard["path"]).read_bytes()
+
+    def read(content: bytes) -> None:
+        (folder / shard["path"]).write_bytes(content)
+        shard.update(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        (folder / "dataset.json").write_bytes(sealed(json.dumps(document).encode()))
+        _read_dataset(folder)
+
+    return Target([original], read)
+
+
+def _write_dataset(folder: Path) -> None:
+    counts = {"train": 3, "val": 2, "test": 1}
+    writer = DatasetWriter(folder, classes=["a", "b"], image_shape=(1, 2, 2), counts=counts, shard_bytes=8)
+    for split, count in counts.items():
+        writer.append(split, np.arange(count * 4, dtype=np.uint8).reshape(count, 1, 2, 2), np.arange(count) % 2)
+    writer.finish(name="small", seconds={"download": 0.5})
+
+
+def _read_dataset(folder: Path) -> None:
+    dataset = open_dataset(folder)
+    for split in SPLITS:
+        images, labels = dataset.load(split)
+        assert images.shape == (dataset.counts[split], *dataset.image_shape)
+        assert all(0 <= label < len(dataset.classes) for label in labels)
+
+
+def raw_document(folder: Path) -> Target:
+    """raw.json of each kind, beside its files."""
+    facts: dict[str, Any] = {"name": "n", "source": "s", "version": "v", "classes": ["a", "b"], "seconds": 0.5}
+    write_idx(folder / "images.gz", IMAGES)
+    write_idx(folder / "labels", LABELS)
+    splits = {"train": {"images": "images.gz", "labels": "labels"}}
+    records = np.zeros((2, 3073), np.uint8).tobytes()
+    batches = {"c/data_batch_1.bin": records, "c/test_batch.bin": records}
+    (folder / "cifar.tar.gz").write_bytes(tar_bytes(batches))
+    (folder / "pictures.tar").write_bytes(tar_bytes(FILES, "w"))
+    layout = {"root": 0, "has_splits": True}
+    seeds = []
+    for kind, files, counts, rest in (
+        ("idx", ["images.gz", "labels"], {"train": 4}, {"splits": splits}),
+        ("cifar", ["cifar.tar.gz"], {"train": 2, "test": 2}, {}),
+        ("pictures", ["pictures.tar"], {"train": 2, "test": 2}, {"layout": layout}),
+    ):
+        write_raw(folder, kind=kind, files=files, counts=counts, **facts, **rest)
+        seeds.append((folder / "raw.json").read_bytes())
+
+    def read(content: bytes) -> None:
+        (folder / "raw.json").write_bytes(content)
+        raw = open_raw(folder)
+        assert isinstance(raw.name + raw.source + raw.digest, str)
+        assert all(count >= 0 for count in raw.counts.values())
+        for chunk in raw.chunks(3):
+            assert all(0 <= label < len(raw.classes) for label in chunk.labels)
+            assert len(chunk.names) == len(chunk.labels) == len(chunk.encoded or chunk.images)
+            assert chunk.split in ("train", "val", "test", "all")
+
+    return Target(seeds, read)
+
+
+def model_document(name: str, folder: Path) -> Target:
+    """A model's model.json or history.json, with its checksum."""
+    _write_model(folder)
+
+    def read(content: bytes) -> None:
+        (folder / name).write_bytes(sealed(content) if name == "model.json" else content)
+        _read_model(folder)
+
+    return Target([(folder / name).read_bytes()], read)
+
+
+def model_weights(folder: Path) -> Target:
+    """A model's safetensors, with its digest in model.json."""
+    _write_model(folder)
+    document = json.loads((folder / "model.json").read_bytes())
+    weights = (folder / "model.safetensors").read_bytes()
+
+    def read(content: bytes) -> None:
+        (folder / "model.safetensors").write_bytes(content)
+        document["weights_sha256"] = hashlib.sha256(content).hexdigest()
+        (folder / "model.json").write_bytes(sealed(json.dumps(document).encode()))
+        _read_model(folder)
+
+    return Target([weights], read)
+
+
+def model_header(folder: Path) -> Target:
+    """The JSON at the start of a model's safetensors."""
+    weights = model_weights(folder)
+    whole = weights.seeds[0]
+    size = int.from_bytes(whole[:8], "little")
+    return Target(
+        [whole[8 : 8 + size]],
+        lambda content: weights.read(len(content).to_bytes(8, "little") + content + whole[8 + size :]),
+    )
+
+
+def _write_model(folder: Path) -> None:
+    settings = {"num_classes": 2, "image_shape": [1, 32, 32], "activation": "relu", "pooling": "max", "bias": True}
+    architecture = {"name": "lenet5", **settings}
+    facts = {"classes": ["a", "b"], "image_shape": [1, 32, 32], "mean": [0.5], "std": [0.5], "seed": 0}
+    document = {"architecture": architecture, **facts, "dataset_digest": "d" * 64, "parameters": {"epochs": 1}}
+    epoch = {"epoch": 1, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    history = {"epochs": [epoch], "best_epoch": 1, "seconds": {"train": 1.5}}
+    models.save(folder, models.build(architecture), document, history)
+
+
+def _read_model(folder: Path) -> None:
+    model = models.load(folder)
+    channels, height, width = model.image_shape
+    with torch.inference_mode():
+        logits = model.module((torch.zeros(1, channels, height, width) - model.mean[:, None, None]) / 0.5)
+    assert logits.shape == (1, len(model.classes)) and len(model.digest) == 64
+    assert model.mean.shape == model.std.shape == (channels,)
+
+
+def idx(suffix: str, folder: Path) -> Target:
+    """An IDX file."""
+    path = folder / f"idx{suffix}"
+    write_idx(path, IMAGES)
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        found = open_idx(path, 3)
+        rows = np.concatenate(list(found.rows(3)))
+        assert rows.shape == found.shape
+
+    return Target([path.read_bytes()], read)
+
+
+def archive(suffix: str, folder: Path) -> Target:
+    """An archive of any kind; of a tar the headers' checksums are put right."""
+    path = folder / f"download{suffix}"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(sealed_tar(content) if suffix == ".tar" else content)
+        for member in members(path):
+            _assert_inside(member.name)
+            if not member.is_folder:
+                with member.open() as file:
+                    while file.read(2**20):
+                        pass
+
+    mode = {".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
+    return Target([tar_bytes(FILES, mode[suffix])] if suffix in mode else _zips(), read)
+
+
+def _zips() -> list[bytes]:
+    seeds = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as whole:
+            for name, content in FILES.items():
+                whole.writestr(name, content)
+        seeds.append(file.getvalue())
+    return seeds
+
+
+def names_in_archives(suffix: str, folder: Path) -> Target:
+    """The names in an archive, of pictures and of IDX files, as `download` takes them into its folder."""
+    path = folder / f"given{suffix}"
+    write_idx(folder / "images", IMAGES)
+    write_idx(folder / "labels", LABELS)
+    contents = {
+        "png": picture(1),
+        "images": (folder / "images").read_bytes(),
+        "labels": (folder / "labels").read_bytes(),
+    }
+
+    def read(content: bytes) -> None:
+        found = parsed(content)
+        names = [name for name in found if isinstance(name, str)] if isinstance(found, list | dict) else []
+        kinds = [next((kind for kind in contents if kind in name), "png") for name in names]
+        with suppress(ValueError):  # a name that the writer of the archive refuses
+            path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
+        with redirect_stdout(io.StringIO()):
+            download(data=str(path), version=version_of(find_source(str(path))), raw=str(folder / "raw"))
+        raw = open_raw(folder / "raw")
+        assert sum(len(chunk.labels) for chunk in raw.chunks(3)) == sum(raw.counts.values())
+
+    idx_names = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "x/t10k-images-idx3-ubyte"]
+    seeds = [[*FILES], ["c0/1.png", "c1/2.png"], [*idx_names, "x/t10k-labels-idx1-ubyte", "readme"]]
+    return Target([json.dumps(seed).encode() for seed in seeds], read)
+
+
+def _pack(suffix: str, files: Sequence[tuple[str, bytes]]) -> bytes:
+    packed = io.BytesIO()
+    if suffix == ".zip":
+        with zipfile.ZipFile(packed, "w") as whole:
+            for name, content in dict(files).items():
+                whole.writestr(zipfile.ZipInfo(name[:9999]), content)
+    else:
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for name, content in files:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _assert_inside(name: str) -> None:
+    assert name and ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
+
+
+def address(folder: Path) -> Target:
+    """Addresses of data and of the store, the server's address, an object's name, and a model's."""
+    seeds = ("https://example.org/x.zip#sha256=" + "0" * 64, "s3://bucket/pre/fix", "s3://bucket/x.tar.gz")
+    seeds += (
+        "file:///tmp/x%20y",
+        "mnist",
+        "./x",
+        "http://[::1]:9000",
+        "http://127.0.0.1:8333",
+        "a/b/c.npy",
+        "digits-2",
+    )
+
+    def read(content: bytes) -> None:
+        text = content.decode(errors="surrogateescape")
+        _told(lambda: find_source(text))
+        _told(lambda: open_store(text, LOCAL))
+        _told(lambda: open_store("s3://bucket/prefix", LOCAL | {"AWS_ENDPOINT_URL_S3": text}))
+        _told(lambda: _assert_prefix(parse_uri(text)[1]))
+        _told(lambda: (check_name(text), _assert_inside(text)))
+        _told(lambda: (check(model_name=text), _assert_inside(f"models/{text}")))
+
+    return Target([seed.encode() for seed in seeds], read)
+
+
+def _assert_prefix(prefix: str) -> None:
+    assert not prefix or prefix.endswith("/")
+    if prefix:
+        _assert_inside(prefix)
+
+
+def _told(attempt: Callable[[], object]) -> None:
+    try:
+        attempt()
+    except UserError as error:
+        assert str(error).strip()
+
+
+def pictures(folder: Path) -> Target:
+    """Pictures of every format and mode; of a PNG the CRCs are put right."""
+    colour = np.random.default_rng(0).integers(0, 256, (24, 20, 4), np.uint8)
+    images = [
+        Image.fromarray(colour),
+        Image.fromarray(colour[:, :, :3].copy()),
+        Image.fromarray(colour[:, :, 0].copy()),
+    ]
+    images += [Image.fromarray(colour[:, :, 0].astype(np.uint16) * 257), images[1].quantize(16), images[2].convert("1")]
+    seeds = []
+    for image in images:
+        for kind in FORMATS:
+            with suppress(OSError):  # a format that has no such mode
+                file = io.BytesIO()
+                image.save(file, kind)
+                seeds.append(file.getvalue())
+
+    def read(content: bytes) -> None:
+        is_png = content.startswith(b"\x89PNG")
+        with decoder(SIZE) as decode_all:
+            (found,) = decode_all([sealed_png(content) if is_png else content])
+        if isinstance(found, BadPicture):
+            raise UserError(str(found))
+        assert found.shape in ((1, SIZE, SIZE), (3, SIZE, SIZE)) and found.dtype == np.uint8
+
+    return Target(seeds, read)
+
+
+class _Counter:
+    """A training whose only state is a number."""
+
+    def __init__(self) -> None:
+        self.number, self.done = torch.zeros(3), 0
+
+    def steps(self) -> Iterator[None]:
+        self.number += 1
+        self.done += 1
+        yield
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"number": self.number}
+
+    def figures(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], figures: Mapping[str, Any]) -> None:
+        if type(figures.get("done")) is not int or figures["done"] < 0:
+            raise Damaged("it tells no number of steps")
+        self.number.copy_(tensors["number"])
+        self.done = figures["done"]
+
+
+def checkpoint(folder: Path) -> Target:
+    """The safetensors file of a checkpoint."""
+    return _checkpoint(folder, lambda content: content)
+
+
+def checkpoint_state(folder: Path) -> Target:
+    """The JSON in a checkpoint's metadata, with its checksum."""
+    tensors = {"number": torch.ones(3)}
+
+    def file_of(content: bytes) -> bytes:
+        state = content.decode(errors="replace")
+        digest = hashlib.sha256(state.encode())
+        digest.update(tensors["number"].view(torch.uint8).numpy())
+        return safetensors_bytes(tensors, {"state": state, "checksum": digest.hexdigest()})
+
+    whole = _checkpoint(folder, file_of)
+    seed = json.dumps({"format": "torch2kubeflow/checkpoint", "key": "key", "done": 1}).encode()
+    return Target([seed], whole.read)
+
+
+def _checkpoint(folder: Path, file_of: Callable[[bytes], bytes]) -> Target:
+    shelf, log = Shelf(), io.StringIO()
+    store: Any = shelf
+
+    def resume() -> _Counter:
+        training = _Counter()
+        with redirect_stdout(log):
+            run_resumably(training, store, "key", 999, folder)
+        return training
+
+    resume()
+    ((name, seed),) = shelf.objects.items()
+
+    def read(content: bytes) -> None:
+        shelf.objects = {name: file_of(content)}
+        training = resume()
+        if torch.equal(training.number, torch.ones(3)):
+            raise UserError(f"it began anew: {log.getvalue()}")
+
+    return Target([seed], read)
+
+
+def register_document(folder: Path) -> Target:
+    """register.json of a model store."""
+    shelf, model = _model_store(folder)
+    place = "models/m/register.json"
+
+    def read(content: bytes) -> None:
+        shelf.objects[place] = content
+        register = model.read()
+        decided = times_decided(register["decisions"], "a" * 64)
+        assert 0 <= decided <= len(register["decisions"])
+        for entry in register["versions"]:
+            assert model.entry(entry["version"]) == entry
+            decision_about(register, entry["version"])
+            with suppress(UserError):
+                model.promote(entry["version"])
+            with suppress(UserError):
+                model.rollback()
+
+    return Target([shelf.objects[place]], read)
+
+
+def version_document(folder: Path) -> Target:
+    """version.json of a model store."""
+    shelf, model = _model_store(folder)
+    place = "models/m/versions/1/version.json"
+
+    def read(content: bytes) -> None:
+        shelf.objects[place] = content
+        document = model.version(1)
+        for name in document["files"]:
+            with suppress(UserError):
+                model.get_file(document, name, folder / "file")
+        with suppress(UserError):
+            model.predictions(document, 1)
+
+    return Target([shelf.objects[place]], read)
+
+
+def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
+    """A model with two versions, the first with files, of which the second took the champion's place."""
+    shelf = Shelf()
+    store: Any = shelf
+    model = RegisteredModel(store, "m")
+    digests = {
+        name: character * 64 for name, character in zip(("test_split_digest", "model_digest"), "ab", strict=True)
+    }
+    facts = {"accuracy": 0.5, "images": 10, **digests, "run_id": "run"}
+    own = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
+    for name in own:
+        (folder / Path(name).name).write_bytes(name.encode())
+    texts = {"torch": "2", "code_version": "0", "revision": "", "image": "", "run_id": "", "time": ""}
+    data = {"name": "n", "source": "s", "raw_digest": "0", "parameters": {}}
+    numbers = {"seed": 0, "threads": 1}
+    document = {
+        "metrics": {"accuracy": 0.5},
+        "classes": ["a", "b"],
+        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]},
+        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", 2]},
+        "provenance": {"data": data, "dataset_digest": "c" * 64, **digests, "parameters": {}, **numbers, **texts},
+    }
+    figures = {"champion": 1, "champion_accuracy": 0.5, "challenger_accuracy": 0.75, "images": 10, "n01": 3, "n10": 1}
+    figures |= {"p_value": 0.04, "significance": 0.05, "rescored": False, "decided_before": 0}
+    paths = {name: (folder / Path(name).name, "") for name in own}
+    for package in "12":
+        entry = model.claim(package * 64, **facts)
+        model.keep(entry, paths, document)
+        judge = partial(Verdict, True, figures if entry["version"] > 1 else None, "better")
+        model.complete(entry["version"], lambda _, judge=judge: judge())
+    return shelf, model
+
+
+TARGETS: Mapping[str, Callable[[Path], Target]] = {
+    "dataset-document": dataset_document,
+    "dataset-images": partial(dataset_shard, "images"),
+    "dataset-labels": partial(dataset_shard, "labels"),
+    "raw-document": raw_document,
+    "model-document": partial(model_document, "model.json"),
+    "model-history": partial(model_document, "history.json"),
+    "model-weights": model_weights,
+    "model-header": model_header,
+    "checkpoint": checkpoint,
+    "checkpoint-state": checkpoint_state,
+    "register-document": register_document,
+    "version-document": version_document,
+    "idx": partial(idx, ""),
+    "idx-gz": partial(idx, ".gz"),
+    "zip": partial(archive, ".zip"),
+    "tar": partial(archive, ".tar"),
+    "tar-gz": partial(archive, ".tar.gz"),
+    "tar-bz2": partial(archive, ".tar.bz2"),
+    "tar-xz": partial(archive, ".tar.xz"),
+    "names-in-zip": partial(names_in_archives, ".zip"),
+    "names-in-tar": partial(names_in_archives, ".tar"),
+    "address": address,
+    "pictures": pictures,
+}
