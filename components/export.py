@@ -20,6 +20,7 @@ from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import Document, new_folder, read_json, sha256_file, write_json
+from components.shared.npy import read_npy
 from components.shared.package import write_package
 from components.shared.parameters import check
 from components.shared.programs import Classify, load_onnx, predict
@@ -59,7 +60,8 @@ def export(
             "onnxruntime": load_onnx(folder / "model.onnx", thread_count(threads)),
             "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
         }
-        reference = np.load(Path(evaluation) / "predictions.npy", allow_pickle=False)
+        shape = (data.counts["test"], len(data.classes))
+        reference = read_npy(Path(evaluation) / "predictions.npy", shape, np.float32)
         document = {
             **description,
             "predictions_sha256": sha256_file(Path(evaluation) / "predictions.npy"),

@@ -20,6 +20,7 @@ from components.shared.errors import Damaged, UserError
 from components.shared.files import Document, new_file, new_folder, read_json, sha256_json, write_json
 from components.shared.metrics import mcnemar
 from components.shared.model_store import RegisteredModel, Verdict, decision_about, now, times_decided
+from components.shared.npy import read_npy
 from components.shared.package import read_package
 from components.shared.page import page
 from components.shared.parameters import DATA_SETS, check
@@ -126,7 +127,7 @@ class _Challenger:
                     f"{package} was exported from the {what} {exported[field]}, and {folder} has {found}; "
                     "give what was exported, or export anew"
                 )
-        predictions = np.load(evaluation / "predictions.npy", allow_pickle=False)
+        predictions = read_npy(evaluation / "predictions.npy", (data.counts["test"], len(data.classes)), np.float32)
         return cls(data, model, evaluation, package, trained, exported, predictions)
 
     @property

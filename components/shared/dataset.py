@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from components.shared.endpoint import parse_uri
 from components.shared.errors import Damaged, UserError
 from components.shared.fields import check_fields, is_count, is_list, is_sha256, is_size, is_text
 from components.shared.files import Document, read_json, sha256_json, write_json
+from components.shared.npy import npy_bytes, npy_header
 from components.shared.shards import StoredShards, open_shard
 
 FORMAT = "torch2kubeflow/dataset"
@@ -125,8 +126,8 @@ class _SplitWriter:
         if self.current is None:
             stem = f"{self.name}-{len(self.shards):05}"
             self.current = (
-                _ArrayFile(self.folder / f"{stem}.images.npy", _header((rows, *self.image_shape), np.uint8)),
-                _ArrayFile(self.folder / f"{stem}.labels.npy", _header((rows,), np.int64)),
+                _ArrayFile(self.folder / f"{stem}.images.npy", npy_header((rows, *self.image_shape), np.uint8)),
+                _ArrayFile(self.folder / f"{stem}.labels.npy", npy_header((rows,), np.int64)),
             )
         for file, digest, array in zip(self.current, (self.pixels, self.labels), (images, labels), strict=True):
             data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -230,9 +231,19 @@ class Dataset:
             yield images, labels
 
     def load(self, split: str) -> tuple[Images, Labels]:
-        """Read a whole split into memory: images (uint8, N x C x H x W) and labels (int64, N)."""
+        """Read a whole split into memory: images (uint8, N x C x H x W) and labels (int64, N).
+
+        UserError where it does not fit.
+        """
         count = self.counts[split]
-        images, labels = np.empty((count, *self.image_shape), np.uint8), np.empty(count, np.int64)
+        try:
+            images, labels = np.empty((count, *self.image_shape), np.uint8), np.empty(count, np.int64)
+        except (MemoryError, ValueError):  # the latter beyond all addresses
+            gib = count * math.prod(self.image_shape) / 2**30
+            raise UserError(
+                f"the {split} split of {self.folder} takes {gib:,.1f} GiB, more memory than there is; "
+                "give more memory, or prepare smaller images"
+            ) from None
         start = 0
         for shard_images, shard_labels in self.shards(split):
             stop = start + len(shard_labels)
@@ -241,11 +252,9 @@ class Dataset:
         return images, labels
 
     def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        # Compared, never parsed: whatever else a .npy file may hold does not get near NumPy's reader.
-        header = _header(shape, dtype)
+        header = npy_header(shape, dtype)
         with self._open(entry) as file:
-            found = file.read(len(header))
-            if found != header or entry["bytes"] != len(header) + math.prod(shape) * np.dtype(dtype).itemsize:
+            if file.read(len(header)) != header or entry["bytes"] != npy_bytes(shape, dtype):
                 raise Damaged(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
             return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
 
@@ -282,14 +291,6 @@ def write_document(folder: Path, document: Document) -> Document:
 
 def _checksum(document: Document) -> str:
     return sha256_json({name: value for name, value in document.items() if name != "checksum"})
-
-
-def _header(shape: tuple[int, ...], dtype: type[np.generic]) -> bytes:
-    """The header of a `.npy` file, version 1.0 of the format, little endian."""
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
-    file = BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-    return file.getvalue()
 
 
 def _is_file(entry: object) -> bool:

@@ -10,13 +10,11 @@ An object that is damaged or not as it is written here is told as Damaged, with 
 
 import copy
 import hashlib
-import math
 import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +34,7 @@ from components.shared.fields import (
     is_text,
 )
 from components.shared.files import Document, json_bytes, parse_json
+from components.shared.npy import npy_bytes, parse_npy
 from components.shared.parameters import check
 from components.shared.storage import Conflict, NoSuchObject, Store
 
@@ -118,15 +117,13 @@ class RegisteredModel:
         """What a version, whose document is given, predicted: probabilities (float32, images x classes)."""
         name = f"{self._folder(document['version'])}/predictions.npy"
         shape = (images, len(document["classes"]))
-        header = BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        content, _ = self.store.get_bytes(name, header.tell() + 4 * math.prod(shape))
+        content, _ = self.store.get_bytes(name, npy_bytes(shape, np.float32))
         if hashlib.sha256(content).hexdigest() != document["files"]["predictions.npy"]["sha256"]:
             raise Damaged(f"{self.store.uri(name)} differs from its digest in version.json; write it anew")
-        # Compared, never parsed: whatever else a .npy file may hold does not get near NumPy's reader.
-        if not content.startswith(header.getvalue()) or len(content) != header.tell() + 4 * math.prod(shape):
+        array = parse_npy(content, shape, np.float32)
+        if array is None:
             raise Damaged(f"{self.store.uri(name)} is no NumPy array of shape {shape}; write it anew")
-        return np.frombuffer(content, "<f4", offset=header.tell()).reshape(shape)
+        return array
 
     def claim(self, package_digest: str, **facts: Any) -> Document:
         """The entry of the version of a package: the one it has already, or one of the next number, now its own.
