@@ -1,17 +1,21 @@
-"""The store beside the plain client on a server of this machine: `python bench/storage.py`.
+"""The store beside other clients on a server of this machine: `python bench/storage.py`.
 
-Sends and fetches one large file and many small objects by components/shared/storage.py and by `minio` alone, in turn,
-with SeaweedFS on the loopback interface; before that in processes of their own, for their peak memory. The store checks
-what it sends and fetches by SHA-256, and the plain client does not: `checked` is that client and the digest after it.
+Sends and fetches one large file by components/shared/storage.py, by `minio` alone, by boto3 (`uv run` fetches it) and
+by SeaweedFS's own client, which passes its S3 gateway by; then 1,000 pictures as single objects and as one shard. All
+in turn, with SeaweedFS on the loopback interface; before that in processes of their own, for their peak memory. The
+store checks what it sends and fetches by SHA-256, and the others do not: `checked` is minio and the digest after it.
 """
 
 import argparse
 import os
+import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -22,25 +26,43 @@ from components.shared.storage import PART_BYTES, open_store
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from s3_server import BUCKET, KEY, SECRET, S3Server, s3_server  # type: ignore[import-not-found]
+from s3_server import BUCKET, KEY, SECRET, S3Server  # type: ignore[import-not-found]
 
-SMALL, THREADS = bytes(10_000), 8
+PICTURE, THREADS = os.urandom(10_000), 8
+FILER_PORT = 18_888  # `weed filer.cat` takes it that gRPC's is 10,000 more
+BOTO3 = """
+import sys, boto3
+url, key, secret, bucket = sys.argv[1:]
+client = boto3.client("s3", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret, region_name="any")
+print("ready", flush=True)
+for line in sys.stdin:
+    what, path = line.split()
+    client.upload_file(path, bucket, "boto3") if what == "put" else client.download_file(bucket, "boto3", path)
+    print("done", flush=True)
+"""
+Work = dict[str, Callable[[], object]]
 
 
 def main() -> None:
     """Measure, print, and write `bench/results/storage.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=6, help="transfers of each kind")
-    parser.add_argument("--mib", type=int, default=256, help="size of the large file in MiB")
-    parser.add_argument("--objects", type=int, default=1000, help="number of small objects")
+    parser.add_argument("--runs", type=int, default=5, help="transfers of each kind")
+    parser.add_argument("--mib", type=int, default=1024, help="size of the large file in MiB")
+    parser.add_argument("--objects", type=int, default=1000, help="number of pictures")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # ADDRESS,FILE,WORK of a process whose memory is measured
     arguments = parser.parse_args()
     if arguments.child:
         return _child(*arguments.child.split(","))
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "server").mkdir()
-        with s3_server(Path(scratch) / "server") as server:
+        server = S3Server(Path(scratch) / "server")
+        server.ports |= {"filer.port": FILER_PORT, "filer.port.grpc": FILER_PORT + 10_000}
+        server.start()
+        try:
+            server.client.make_bucket(BUCKET)
             _measure(server, Path(scratch), arguments.runs, arguments.mib, arguments.objects)
+        finally:
+            server.kill()
 
 
 def _measure(server: S3Server, scratch: Path, runs: int, mib: int, objects: int) -> None:
@@ -49,52 +71,122 @@ def _measure(server: S3Server, scratch: Path, runs: int, mib: int, objects: int)
         for _ in range(mib):
             target.write(os.urandom(2**20))
     memory = {name: _peak_memory(server, file, name) for name in ("nothing", "put", "get")}
-    work = _transfers(server, file, objects)
-    seconds: dict[str, list[float]] = {}
-    for run in range(runs):
-        for name in list(work)[:: -1 if run % 2 else 1]:  # for what follows a put finds the server busy with it
-            (scratch / "got").unlink(missing_ok=True)
-            started = time.perf_counter()
-            work[name]()
-            seconds.setdefault(name, []).append(round(time.perf_counter() - started, 4))
-            print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
-    medians = {name: median(found) for name, found in seconds.items()}
-    plains = {name: name.partition(",")[0] for name in work if "," in name}
-    ratios = {name: round(medians[name] / medians[ours], 3) for name, ours in plains.items()}
-    amounts = {name: objects if "small" in name else mib * 1.048576 for name in work}
+    with _boto3(server) as boto3:
+        seconds = _time(_transfers(server, file, boto3) | _pictures(server, file, objects), file, runs)
+    pairs = {name: zip(found, seconds[name.partition(",")[0]], strict=True) for name, found in seconds.items()}
+    ratios = {name: round(median([other / ours for other, ours in pairs[name]]), 3) for name in pairs if "," in name}
+    amounts = {name: objects if "pictures" in name else mib * 1.048576 for name in seconds}
     document = {
-        "times_as_fast_as": ratios,
+        "times_as_fast_as": ratios,  # the median of those of each round
         "mib_over_imports": {name: round((memory[name] - memory["nothing"]) / 2**20, 1) for name in ("put", "get")},
-        "megabytes_or_objects_per_second": {name: round(amounts[name] / medians[name], 1) for name in work},
+        "megabytes_or_pictures_per_second": {
+            name: round(amounts[name] / median(found), 1) for name, found in seconds.items()
+        },
         "mib": mib,
-        "objects": objects,
+        "pictures": objects,
         "seconds": seconds,
     }
     print(write_result("storage", document).relative_to(ROOT), ratios, document["mib_over_imports"])
 
 
-def _transfers(server: S3Server, file: Path, objects: int) -> dict[str, Callable[[], object]]:
-    digest = sha256_file(file)  # known to whoever made the file, as a rule
+def _time(work: Work, file: Path, runs: int) -> dict[str, list[float]]:
+    """The seconds of each kind of work, in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for run in range(runs):
+        for name in list(work)[:: -1 if run % 2 else 1]:
+            file.with_name("got").unlink(missing_ok=True)
+            os.sync()  # what follows a put would find the disk busy with it
+            started = time.perf_counter()
+            work[name]()
+            seconds[name].append(round(time.perf_counter() - started, 4))
+            print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
+    return seconds
+
+
+def _transfers(server: S3Server, file: Path, boto3: Callable[[str, Path], None]) -> Work:
+    """Each kind of transfer of one large file; what is fetched was put there once before."""
+    digest, got = sha256_file(file), file.with_name("got")  # known to whoever made the file, as a rule
     store, plain = open_store(f"s3://{BUCKET}/bench", server.environment), server.client
-    got = file.with_name("got")
-    return {
+    filer = f"http://127.0.0.1:{FILER_PORT}"
+    work: Work = {
         "put": lambda: store.put_file(file, "file", digest),
-        "put, plain": lambda: plain.fput_object(BUCKET, "plain", str(file), part_size=PART_BYTES),
+        "put, minio": lambda: plain.fput_object(BUCKET, "plain", str(file), part_size=PART_BYTES),
+        "put, boto3": lambda: boto3("put", file),
+        "put, weed": lambda: _weed("filer.copy", str(file), f"{filer}.{FILER_PORT + 10_000}/buckets/{BUCKET}/weed/"),
         "get": lambda: store.get_file("file", got),
-        "get, plain": lambda: plain.fget_object(BUCKET, "plain", str(got)),
-        "get, plain, checked": lambda: (plain.fget_object(BUCKET, "plain", str(got)), sha256_file(got)),
-        "put small": lambda: _each(objects, lambda name: store.put_bytes(SMALL, name)),
-        "put small, plain": lambda: _each(
-            objects, lambda name: plain.put_object(BUCKET, name, BytesIO(SMALL), len(SMALL))
-        ),
-        "get small": lambda: _each(objects, store.get_bytes),
-        "get small, plain": lambda: _each(objects, lambda name: plain.get_object(BUCKET, name).data),
+        "get, minio": lambda: plain.fget_object(BUCKET, "plain", str(got)),
+        "get, minio, checked": lambda: (plain.fget_object(BUCKET, "plain", str(got)), sha256_file(got)),
+        "get, boto3": lambda: boto3("get", got),
+        "get, weed": lambda: _weed("filer.cat", "-o", str(got), f"{filer}/buckets/{BUCKET}/weed/{file.name}"),
     }
+    for name, transfer in work.items():
+        transfer()
+        if name.startswith("get") and sha256_file(got) != digest:
+            raise ValueError(f"{name}: what was fetched is not what was sent")
+    return work
+
+
+def _pictures(server: S3Server, file: Path, objects: int) -> Work:
+    """Pictures as objects of their own, by the store and by minio, and packed into one shard."""
+    store, plain = open_store(f"s3://{BUCKET}/bench", server.environment), server.client
+    shard = file.with_name("shard.tar")
+
+    def put_shard() -> None:
+        with tarfile.open(shard, "w") as tar:
+            for number in range(objects):
+                member = tarfile.TarInfo(f"{number}")
+                member.size = len(PICTURE)
+                tar.addfile(member, BytesIO(PICTURE))
+        store.put_file(shard, "shard.tar")
+
+    def get_shard() -> None:
+        store.get_file("shard.tar", shard)
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                found = tar.extractfile(member)
+                assert found and len(found.read()) == len(PICTURE)
+
+    work: Work = {
+        "put pictures": lambda: _each(objects, lambda name: store.put_bytes(PICTURE, name)),
+        "put pictures, minio": lambda: _each(
+            objects, lambda name: plain.put_object(BUCKET, name, BytesIO(PICTURE), len(PICTURE))
+        ),
+        "put pictures, in one shard": put_shard,
+        "get pictures": lambda: _each(objects, store.get_bytes),
+        "get pictures, minio": lambda: _each(objects, lambda name: plain.get_object(BUCKET, name).data),
+        "get pictures, in one shard": get_shard,
+    }
+    for transfer in work.values():
+        transfer()
+    return work
 
 
 def _each(objects: int, transfer: Callable[[str], object]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(transfer, [f"small/{number}" for number in range(objects)]))
+        list(pool.map(transfer, [f"pictures/{number}" for number in range(objects)]))
+
+
+def _weed(*words: str) -> None:
+    subprocess.run([Path(sys.executable).with_name("weed"), *words], check=True, capture_output=True)
+
+
+@contextmanager
+def _boto3(server: S3Server) -> Iterator[Callable[[str, Path], None]]:
+    """boto3 in a process and an environment of its own, imported before anything is timed."""
+    command = [str(Path(sys.executable).with_name("uv")), "run", "-q", "--no-project", "--with", "boto3", "python"]
+    command += ["-c", BOTO3, server.url, KEY, SECRET, BUCKET]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, told = process.stdin, process.stdout
+        assert asked and told
+        told.readline()
+
+        def transfer(what: str, path: Path) -> None:
+            print(what, path, file=asked, flush=True)
+            if not told.readline():
+                raise RuntimeError("boto3 failed, as told above")
+
+        yield transfer
+        asked.close()
 
 
 def _peak_memory(server: S3Server, file: Path, work: str) -> int:

@@ -5,6 +5,8 @@ import json
 import os
 import random
 import re
+import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -332,6 +334,130 @@ def test_a_full_disk_is_told_before(store: Store, tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="has 100,000 bytes, and 10 are free"):
         store.get_file("file", tmp_path / "got")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told(store: Store, tmp_path: Path) -> None:
+    store.put_file(written(tmp_path / "file", LARGE), "file")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(LARGE) // 2, old[1]))
+    try:
+        with pytest.raises(UserError, match=f"/file does not fit at {tmp_path}/got .*; make room there"):
+            store.get_file("file", tmp_path / "got")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+FILL = """
+import os, sys
+from pathlib import Path
+from s3_server import BUCKET, s3_server
+from components.shared.errors import UserError
+from components.shared.storage import open_store
+room, path = Path(sys.argv[1]), Path(sys.argv[2])
+with s3_server(room) as server:
+    store = open_store(f"s3://{BUCKET}/a", server.environment, attempts=2)
+    store.put_file(path, "first")
+    try:
+        store.put_file(path, "second")
+    except UserError as error:
+        print("told:", error)
+    print("left:", [entry.name for entry in store.list()], list(store.unfinished_uploads()), path.exists())
+"""
+
+
+def test_a_server_whose_disk_is_full_is_told_and_holds_no_half(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    path = written(tmp_path / "file", random.Random(0).randbytes(60 * 2**20))  # SeaweedFS packs zeros
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=100m none "$0" && exec "$@"']
+    mount.append(str(tmp_path / "room"))
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets no one mount a small disk")
+    command = [*mount, sys.executable, "-c", FILL, str(tmp_path / "room"), str(path)]
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert re.search("told: .* answered 500 Internal Server Error 2 times; check the address, or try again", output)
+    assert "left: ['first'] [] True" in output
+
+
+SEND = """
+import os, sys
+from components.shared.storage import open_store
+open_store(sys.argv[1], os.environ).put_file(sys.argv[2], "sent/file")
+"""
+
+
+def test_an_upload_whose_process_was_killed_is_found_and_removed(
+    server: S3Server, store: Store, faulty: Store, between: Proxy, uri: str, tmp_path: Path
+) -> None:
+    path, begun = written(tmp_path / "file", LARGE), datetime.now(UTC)
+    environment = {**os.environ, **server.environment, "AWS_ENDPOINT_URL_S3": between.url}
+    between.script = [hand_on, hand_on, lambda handler: time.sleep(60)]
+    with subprocess.Popen([sys.executable, "-c", SEND, uri, str(path)], cwd=ROOT, env=environment) as sender:
+        while between.script:
+            time.sleep(0.01)
+        sender.kill()
+    assert not store.exists("sent/file")
+    (upload,) = store.unfinished_uploads()
+    assert upload.name == "sent/file" and abs(upload.started - begun) < timedelta(minutes=1)
+    assert list(store.unfinished_uploads(begun - timedelta(minutes=1))) == []
+    assert list(store.unfinished_uploads(begun + timedelta(minutes=1))) == [upload]
+    assert list(open_store(f"{uri}-neighbour", server.environment).unfinished_uploads()) == []
+    store.abort(upload)
+    assert list(store.unfinished_uploads()) == []
+    store.abort(upload)
+    between.script = [answer(404, "NoSuchUpload")]  # as AWS tells it
+    faulty.abort(upload)
+
+
+def test_unfinished_uploads_have_many_pages(uri: str) -> None:
+    folder = urlsplit(uri).path[1:]
+    upload = "<Upload><Key>{}/{}</Key><UploadId>{}</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>"
+
+    def page(name: str, upload_id: str, more: str) -> Fault:
+        body = f"<IsTruncated>{more}</IsTruncated>{upload.format(folder, name, upload_id)}"
+        return tell(200, f"<ListMultipartUploadsResult>{body}</ListMultipartUploadsResult>".encode())
+
+    with proxy("") as web:
+        web.script = [page("a", "1", "true"), page("a", "2", "true"), page("b", "3", "false")]
+        found = list(open_store(uri, {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": web.url}).unfinished_uploads())
+        queries = [parse_qs(urlsplit(path).query) for _, path, _ in web.asked]
+    assert [(upload.name, upload.id) for upload in found] == [("a", "1"), ("a", "2"), ("b", "3")]
+    markers = [(query.get("key-marker"), query.get("upload-id-marker")) for query in queries]
+    assert markers == [(None, None), ([f"{folder}/a"], ["1"]), ([f"{folder}/a"], ["2"])]
+
+
+MEANWHILE = {
+    "revoked": (answer(403, "InvalidAccessKeyId"), "the access key is not known; check AWS_ACCESS_KEY_ID"),
+    "denied": (answer(403, "AccessDenied"), "access is denied; let the credentials"),
+    "expired": (answer(400, "ExpiredToken"), "the credentials have expired; set AWS_SESSION_TOKEN"),
+    "bucket gone": (answer(404, "NoSuchBucket"), "there is no such bucket; make it"),
+    "clock": (answer(403, "RequestTimeTooSkewed"), "this machine's clock is wrong; set it"),
+    "full": (answer(507, "XMinioStorageFull"), "the store is full; make room there"),
+}
+
+
+@pytest.mark.parametrize("fault, told", MEANWHILE.values(), ids=MEANWHILE.keys())
+def test_what_goes_wrong_in_mid_transfer_is_told_once(
+    faulty: Store, between: Proxy, waits: list[float], tmp_path: Path, fault: Fault, told: str
+) -> None:
+    path = written(tmp_path / "file", LARGE)
+    between.script = [hand_on, hand_on]  # the start and a part
+    between.always = fault
+    with pytest.raises(UserError, match=told) as error:
+        faulty.put_file(path, "file")
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == LARGE
+    assert len(between.asked) <= 5  # with the other two parts and the end of the upload, each once
+    between.always = None
+    assert not faulty.exists("file")
+    faulty.put_file(path, "file")
+    between.asked.clear()
+    between.script, between.always = [truncate], fault
+    with pytest.raises(UserError, match=told):
+        faulty.get_file("file", tmp_path / "got")
+    assert len(between.asked) == 2 and list(tmp_path.iterdir()) == [path]
 
 
 ONCE = {

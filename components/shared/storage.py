@@ -4,11 +4,13 @@ For AWS S3, MinIO, SeaweedFS and whatever else speaks S3, by the client `minio`.
 outside its prefix.
 """
 
+import errno
 import hashlib
 import io
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from configparser import Error as ConfigError
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,7 +30,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from components.shared.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
-from components.shared.errors import Outage, UserError
+from components.shared.errors import Damaged, Outage, UserError
 from components.shared.files import new_file, sha256_file
 from components.shared.progress import Progress
 from components.shared.transport import ATTEMPTS, Transport, pause, reason_of
@@ -57,6 +59,24 @@ class Entry(NamedTuple):
     size: int
     etag: str
     modified: datetime | None
+
+
+class Upload(NamedTuple):
+    """A file sent in parts that is not complete: its name below the store's prefix, its id, and when it was begun."""
+
+    name: str
+    id: str
+    started: datetime
+
+
+class _Incoming(NamedTuple):
+    """An object that is being fetched: its name, the answer to the first request, and what that says of it."""
+
+    name: str
+    response: BaseHTTPResponse
+    size: int
+    etag: str
+    sha256: str
 
 
 def open_store(uri: str, environment: Mapping[str, str], prefix: str = "", attempts: int = ATTEMPTS) -> "Store":
@@ -136,8 +156,14 @@ class Store:
 
         It is checked against `sha256` where given, and against the digest kept beside the object by put_file.
         """
-        with new_file(path) as file:
-            return self._receive(name, file, sha256, shutil.disk_usage(Path(path).parent).free, "free")[0]
+        try:
+            with new_file(path) as file, self._explained(name):
+                incoming = self._request(name, shutil.disk_usage(Path(path).parent).free, "free")
+                return self._checked(incoming, self._write(incoming, file), sha256)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise UserError(f"{self.uri(name)} does not fit at {path} ({error.strerror}); make room there") from None
 
     def put_bytes(self, content: bytes, name: str, *, if_absent: bool = False, if_match: str = "") -> str:
         """Write a small object and return its ETag.
@@ -164,9 +190,11 @@ class Store:
 
     def get_bytes(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, str]:
         """The bytes of a small object, and its ETag; UserError where there are more than `limit`."""
-        file = io.BytesIO()
-        _, etag = self._receive(name, file, "", limit, "allowed")
-        return file.getvalue(), etag
+        with self._explained(name):
+            incoming = self._request(name, limit, "allowed")
+            content = b"".join(self._blocks(incoming))
+        self._checked(incoming, hashlib.sha256(content).hexdigest())
+        return content, incoming.etag
 
     def list(self, under: str = "") -> Iterator[Entry]:
         """The objects below the folder `under`, ordered by name, a page at a time."""
@@ -194,6 +222,34 @@ class Store:
             for error in self._client.remove_objects(self._bucket, objects):
                 raise self._mistake(error.code or "", error.message or "", f"s3://{self._bucket}/{error.name}")
 
+    def unfinished_uploads(self, before: datetime | None = None) -> Iterator[Upload]:
+        """The files below the prefix that are being sent in parts, or were until their process was killed.
+
+        `before` leaves out those begun later. MinIO lists none: it removes by itself what is older than a day.
+        """
+        key = upload_id = None
+        with self._explained(""):
+            while True:
+                page = self._client._list_multipart_uploads(  # minio has no public call
+                    self._bucket, prefix=self._folder, key_marker=key, upload_id_marker=upload_id
+                )
+                for found in page.uploads:
+                    key, upload_id, started = found.object_name, found.upload_id, found.initiated_time
+                    assert upload_id and started
+                    if not before or started < before:
+                        yield Upload(key.removeprefix(self._folder), upload_id, started)
+                if not page.is_truncated:
+                    return
+
+    def abort(self, upload: Upload) -> None:
+        """Remove the parts of an unfinished upload; one that is gone already is no mistake."""
+        with self._explained(upload.name):
+            try:
+                self._client._abort_multipart_upload(self._bucket, self._key(upload.name), upload.id)
+            except S3Error as error:
+                if error.code != "NoSuchUpload":
+                    raise
+
     def _key(self, name: str) -> str:
         check_name(name)
         return self._folder + name
@@ -216,30 +272,40 @@ class Store:
         found = self._head(key)
         return found.etag or "" if found and found.metadata and found.metadata.get(header) == value else ""
 
-    def _receive(self, name: str, file: BinaryIO, sha256: str, limit: int, limited: str) -> tuple[str, str]:
-        """Take an object's bytes into a file, and return their SHA-256 and the ETag."""
-        uri, digest = self.uri(name), hashlib.sha256()
-        with self._explained(name):
-            response = self._client.get_object(self._bucket, self._key(name))
-            size = int(response.headers["Content-Length"])
-            if size > limit:
-                response.close()
-                raise UserError(f"{uri} has {size:,} bytes, and {limit:,} are {limited}")
-            advance = _progress(name, size)
-            for block in self._blocks(name, response, size):
-                file.write(block)
-                digest.update(block)
-                advance(len(block))
-        found = digest.hexdigest()
-        for expected in (sha256, response.headers.get(SHA256)):
-            if expected and found != expected:
-                raise UserError(f"{uri} has the digest sha256={found}, not {expected}; it is damaged: write it anew")
-        return found, response.headers.get("ETag", "").strip('"')
+    def _request(self, name: str, limit: int, limited: str) -> _Incoming:
+        """Ask for an object; UserError where it has more than `limit` bytes."""
+        response = self._client.get_object(self._bucket, self._key(name))
+        size = int(response.headers["Content-Length"])
+        if size > limit:
+            response.close()
+            raise UserError(f"{self.uri(name)} has {size:,} bytes, and {limit:,} are {limited}")
+        etag = response.headers.get("ETag", "").strip('"')
+        return _Incoming(name, response, size, etag, response.headers.get(SHA256, ""))
 
-    def _blocks(self, name: str, response: BaseHTTPResponse, size: int) -> Iterator[bytes]:
-        """The bytes of an answer in blocks; after a cut it goes on where it was, if the object is still the same."""
+    def _checked(self, incoming: _Incoming, found: str, expected: str = "") -> str:
+        """The SHA-256 that was found; Damaged where it is not the expected one, or not that kept beside the object."""
+        for digest in (expected, incoming.sha256):
+            if digest and found != digest:
+                uri = self.uri(incoming.name)
+                raise Damaged(f"{uri} has the digest sha256={found}, not {digest}; it is damaged: write it anew")
+        return found
+
+    def _write(self, incoming: _Incoming, file: BinaryIO) -> str:
+        """Write an object's bytes and return their SHA-256; each block is hashed while it is being written."""
+        advance, digest = _progress(incoming.name, incoming.size), hashlib.sha256()
+        with ThreadPoolExecutor(1) as beside:
+            hashed = beside.submit(digest.update, b"")
+            for block in self._blocks(incoming):
+                hashed.result()
+                hashed = beside.submit(digest.update, block)
+                file.write(block)
+                advance(len(block))
+        return digest.hexdigest()
+
+    def _blocks(self, incoming: _Incoming) -> Iterator[bytes]:
+        """An object's bytes in blocks; after a cut it goes on where it was, if the object is still the same."""
         have = failures = 0
-        etag = response.headers["ETag"]
+        response, uri = incoming.response, self.uri(incoming.name)
         while True:
             try:
                 with response:
@@ -250,13 +316,16 @@ class Store:
             except HTTPError as error:
                 failures += 1
                 if failures == self._transport.attempts:
-                    raise Outage(f"{self.uri(name)} was cut {failures} times; try again later") from None
-                pause(STEP, f"{self.uri(name)}: the server {reason_of(error)} after {have:,} bytes", failures)
+                    raise Outage(f"{uri} was cut {failures} times; try again later") from None
+                pause(STEP, f"{uri}: the server {reason_of(error)} after {have:,} bytes", failures)
             response = self._client.get_object(
-                self._bucket, self._key(name), offset=have, request_headers={"If-Match": etag}
+                self._bucket,
+                self._key(incoming.name),
+                offset=have,
+                request_headers={"If-Match": incoming.response.headers["ETag"]},
             )
-        if have != size:
-            raise Outage(f"{self.uri(name)} came with {have:,} bytes, not {size:,}; try again")
+        if have != incoming.size:
+            raise Outage(f"{uri} came with {have:,} bytes, not {incoming.size:,}; try again")
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
