@@ -28,11 +28,12 @@ DOCUMENT = {
     "mean": [0.1],
     "std": [0.3],
 }
+HISTORY = {"epochs": [], "best_epoch": 1, "seconds": {}}
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    models.save(tmp_path, models.build(LENET), DOCUMENT, {"epochs": [], "best_epoch": 1, "seconds": {}})
+    models.save(tmp_path, models.build(LENET), DOCUMENT, HISTORY)
     return tmp_path
 
 
@@ -73,13 +74,13 @@ def test_an_image_of_28_pixels_is_refused_with_the_remedy() -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="'lenet6'; there are lenet5"):
+    with pytest.raises(UserError, match=r"'lenet6' \(did you mean lenet5\?\); there are lenet5, "):
         models.build({**LENET, "name": "lenet6"})
 
 
 def test_a_saved_model_gives_the_same_logits_when_loaded(tmp_path: Path) -> None:
     network, images = models.build(LENET), torch.rand(4, 1, 32, 32)
-    models.save(tmp_path, network.to(memory_format=torch.channels_last), DOCUMENT, {"epochs": []})  # type: ignore[call-overload]
+    models.save(tmp_path, network.to(memory_format=torch.channels_last), DOCUMENT, HISTORY)  # type: ignore[call-overload]
     model = models.load(tmp_path)
     assert torch.allclose(model.module(images), network(images), atol=1e-6)
     assert not model.module.training
@@ -114,7 +115,7 @@ def test_a_changed_document_is_refused(saved: Path) -> None:
 
 
 def test_weights_of_another_shape_than_the_architectures_are_refused_by_name(saved: Path) -> None:
-    rewrite(saved, architecture={**LENET, "num_classes": 7})
+    rewrite(saved, architecture={**LENET, "num_classes": 7}, classes=list("abcdefg"))
     with pytest.raises(UserError, match=r"\(10,\) as output.bias .* has \(7,\)"):
         models.load(saved)
 

@@ -6,7 +6,7 @@ dataset, how the weights were trained, and the checksum of the document itself. 
 runs are equal, byte by byte.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
+from components.shared import networks
 from components.shared.errors import UserError
+from components.shared.fields import are_names, check_fields, is_count, is_list, is_map, is_number, is_sha256, is_size
 from components.shared.files import Document, new_file, read_json, sha256_file, sha256_json, write_json
+from components.shared.models import zoo
 from components.shared.models.lenet import LeNet5
+from components.shared.models.lenet1998 import LeNet5Of1998
 
 FORMAT = "torch2kubeflow/model"
 HISTORY_FORMAT = "torch2kubeflow/history"
-NETWORKS: dict[str, type[nn.Module]] = {"lenet5": LeNet5}
+NETWORKS: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "lenet5_1998": LeNet5Of1998}
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,15 @@ class Model:
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
-    """Make the network that `architecture` describes: its `name` and the arguments of its class.
+    """Make the network that `architecture` describes: its `name` and the arguments of its class or of `zoo.build`.
 
     The weights are random, drawn from torch's generator. UserError where the name is unknown or the network refuses
     the image shape.
     """
     arguments = dict(architecture)
     name = arguments.pop("name")
-    if name not in NETWORKS:
-        raise UserError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}")
-    return NETWORKS[name](**arguments)
+    networks.check(name, arguments["image_shape"][1])
+    return NETWORKS[name](**arguments) if name in NETWORKS else zoo.build(name, **arguments)
 
 
 def save(folder: Path, model: nn.Module, document: Document, history: Document) -> None:
@@ -93,8 +96,9 @@ def load(path: str | Path) -> Model:
     folder = Path(path)
     document = _read_document(folder / "model.json")
     history = read_json(folder / "history.json", HISTORY_FORMAT)
+    check_fields(history, _HISTORY_FIELDS, str(folder / "history.json"), "train the model again")
     weights = _read_weights(folder / "model.safetensors", document["weights_sha256"])
-    module = build(document["architecture"])
+    module = _build(folder, document["architecture"])
     _check_fit(folder, weights, module.state_dict())
     module.load_state_dict(weights)
     return Model(module.eval(), document, history)
@@ -105,7 +109,15 @@ def _read_document(path: Path) -> Document:
     checksum = document.pop("checksum", None)
     if sha256_json(document) != checksum:
         raise UserError(f"{path} differs from its checksum; train the model again")
+    check_fields(document, _FIELDS, str(path), "train the model again")
     return document
+
+
+def _build(folder: Path, architecture: Document) -> nn.Module:
+    try:
+        return build(architecture)
+    except (TypeError, LookupError) as error:  # an argument that the network does not know, or a value of one
+        raise UserError(f"{folder}/model.json describes no network ({error!r}); train the model again") from None
 
 
 def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
@@ -124,3 +136,31 @@ def _check_fit(folder: Path, weights: Mapping[str, Tensor], expected: Mapping[st
             raise UserError(
                 f"{folder} holds {found} as {name} where its architecture has {wanted}; train the model again"
             )
+
+
+def _is_architecture(value: object, num_classes: int, image_shape: list[int]) -> bool:
+    match value:
+        case {"name": str(), "num_classes": classes, "image_shape": shape}:
+            return bool(classes == num_classes and shape == image_shape)
+    return False
+
+
+def _is_epoch(value: object) -> bool:
+    figures = {"train_loss", "val_loss", "val_accuracy"}
+    return is_map(value, is_number) and isinstance(value, dict) and value.keys() >= {"epoch", *figures}
+
+
+# In this order: each rule may rest on those above it.
+_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "classes": lambda d: are_names(d["classes"]),
+    "image_shape": lambda d: is_list(d["image_shape"], is_size, 3),
+    "mean": lambda d: is_list(d["mean"], is_number, d["image_shape"][0]),
+    "std": lambda d: is_list(d["std"], is_number, d["image_shape"][0]) and min(d["std"]) > 0,
+    "architecture": lambda d: _is_architecture(d["architecture"], len(d["classes"]), d["image_shape"]),
+    "weights_sha256": lambda d: is_sha256(d["weights_sha256"]),
+}
+_HISTORY_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "epochs": lambda d: is_list(d["epochs"], _is_epoch),
+    "best_epoch": lambda d: is_count(d["best_epoch"]),
+    "seconds": lambda d: is_map(d["seconds"], is_number),
+}

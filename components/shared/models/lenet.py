@@ -3,31 +3,12 @@ Proceedings of the IEEE 86 (1998), section II.B."""
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from components.shared.errors import UserError
+from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
 
 IMAGE_SIZE = 32
-LEAK = 0.01
-
-
-class LeakyClipped(nn.Module):
-    """The identity between 0 and 1, and a line of slope 0.01 below 0 and above 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
-        return torch.lerp(x.clamp(0, 1), x, LEAK)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,  # its slope below 0 is 0.01 too
-    "leaky_clipped": LeakyClipped,
-}
-POOLINGS: dict[str, type[nn.MaxPool2d | nn.AvgPool2d]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
 class LeNet5(nn.Module):
@@ -42,7 +23,7 @@ class LeNet5(nn.Module):
     def __init__(
         self, *, num_classes: int, image_shape: Sequence[int], activation: str, pooling: str, bias: bool
     ) -> None:
-        """`image_shape` is (C, H, W); UserError unless H and W are 32."""
+        """`image_shape` is (C, H, W); by default ReLU and max pooling. UserError unless H and W are 32."""
         super().__init__()
         channels, height, width = image_shape
         if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
@@ -50,13 +31,14 @@ class LeNet5(nn.Module):
                 f"LeNet-5 reads 32 x 32 pixels, not {height} x {width}; prepare the images with image_size=32"
             )
         self.c1 = nn.Conv2d(channels, 6, 5, bias=bias)
-        self.s2 = POOLINGS[pooling](2)
+        pool = POOLINGS["max" if pooling in OWN else pooling]
+        self.s2 = pool(2)
         self.c3 = nn.Conv2d(6, 16, 5, bias=bias)
-        self.s4 = POOLINGS[pooling](2)
+        self.s4 = pool(2)
         self.c5 = nn.Linear(16 * 5 * 5, 120, bias=bias)  # its 5 x 5 windows cover all of S4: a full connection
         self.f6 = nn.Linear(120, 84, bias=bias)
         self.output = nn.Linear(84, num_classes, bias=bias)
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = ACTIVATIONS["relu" if activation in OWN else activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (float32, N x C x 32 x 32) to logits (float32, N x num_classes)."""
