@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run s3 compile images push test test-quick fuzz lint bench lock lock-cpu clean
+.PHONY: help run s3 compile images push test test-quick test-faults fuzz lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 
 test-quick: $(READY) ## Test what takes seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50; half an hour), and test what else befalls them
+	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/test_faults.py $(ARGS)
 
 fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
 	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)
