@@ -22,8 +22,8 @@ def defaults() -> dict[str, Any]:
 
 def prepare(scratch: Path) -> Dataset:
     """Download MNIST and prepare it in `scratch` with the pipeline's defaults."""
-    names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed")
-    download(data="mnist", version=resolve(data="mnist"), raw=str(scratch / "raw"))
+    names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed", "store", "handover_mib")
+    download(data="mnist", version=resolve(data="mnist", store=""), raw=str(scratch / "raw"))
     settings = defaults()
     preprocess(raw=str(scratch / "raw"), dataset=str(scratch / "dataset"), **{name: settings[name] for name in names})
     return open_dataset(scratch / "dataset")
