@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   python pipeline.py local
   python pipeline.py local data=fashion-mnist epochs=5 min_accuracy=0.85
   python pipeline.py local data=file:///home/me/pictures image_size=32 seed=3
+  python pipeline.py models
   python pipeline.py compile
   python pipeline.py doctor gpus=1
   python pipeline.py run epochs=30 gpus=1 --wait
