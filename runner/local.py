@@ -141,7 +141,7 @@ class Record:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**self.environment, **environment},
+            env={**self.environment, **environment, "STEP_IMAGE": ""},  # there is none here
             start_new_session=True,  # so that it can be ended together with its own children
         )
         with child, _ended_with_us(child):
@@ -228,7 +228,7 @@ def _step_environment(folder: Path, environment: Mapping[str, str]) -> dict[str,
     temporary = folder.resolve() / "tmp"
     temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    run = {"RUN_ID": folder.name, "STEP_IMAGE": "", "REVISION": git_revision()}
+    run = {"RUN_ID": folder.name, "REVISION": git_revision()}
     return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary), **THREADS, **run}
 
 

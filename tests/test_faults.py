@@ -81,6 +81,7 @@ class Run:
         assert register["champion"] == 1
         self.verb("models", "prune", "--older-than", "0")
         version = json.loads(self.store.get_bytes("models/digits/versions/1/version.json")[0])
+        assert version["provenance"]["image"] == "", "no image runs here"
         expected = {f"models/digits/versions/1/{name}" for name in version["files"]}
         expected |= {"models/digits/versions/1/version.json", "models/digits/register.json"}
         found = {entry.name for entry in self.store.list("models")}
