@@ -36,6 +36,6 @@ def finish(
             "parameters": {"store": store, **parameters},
         }
         write_json(folder / "record.json", document)
-        if store:
-            open_store(store, os.environ).put_file(folder / "record.json", f"runs/{run_id}.json")
+    if store:
+        open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
     say(STEP, f"run {run_name} ended: {status.state}")

@@ -124,7 +124,7 @@ class Record:
         if code == 0:
             self.steps[name]["state"] = "done"
         else:
-            self.failed = name
+            self.failed = self.failed or name
         return code
 
     def reuse(self, artifacts: list[Artifact]) -> None:
@@ -136,7 +136,7 @@ class Record:
 
     def _stream(self, command: list[str], environment: dict[str, str]) -> int:
         child = subprocess.Popen(
-            bound(command, signal.SIGKILL),
+            bound([_become(word) for word in command], signal.SIGKILL),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -152,6 +152,11 @@ class Record:
                     self.tail.append(line.rstrip())
                 self.terminal.show(line)
             return child.wait()
+
+
+def _become(word: str) -> str:
+    """KFP's shell script that starts a step, changed to become the step: what kills the one kills the other."""
+    return word.replace("_KFP_RUNTIME=true python3 -m ", "_KFP_RUNTIME=true exec python3 -m ")
 
 
 def _execute(package: Path, parameters: dict[str, Any], record: Record, cache_folder: Path | None) -> bool:

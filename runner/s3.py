@@ -34,7 +34,9 @@ START_SECONDS = 60
 STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
-# No telemetry, no other doors than S3, and volumes of 1 GiB that grow with what is in them.
+# Keys with which its parts ask each other by HTTP, so that nobody comes past S3's own; another for each start.
+INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for kind in ("", "READ_")]
+# No telemetry, no other services than S3, and volumes of 1 GiB that grow with what is in them.
 FLAGS = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
 FLAGS += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-master.volumePreallocate=false"]
 FLAGS += ["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
@@ -78,7 +80,8 @@ class Server:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                env={"HOME": str(self.folder)},  # nothing of the user's: weed takes keys from AWS's variables
+                # Nothing of the user's: weed takes keys from AWS's variables.
+                env={"HOME": str(self.folder), **{name: secrets.token_hex(20) for name in INNER_KEYS}},
                 pass_fds=[pid.fileno()],  # whoever holds this lock is the server
                 start_new_session=True,  # Ctrl-C is for us alone
             )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
@@ -118,6 +119,7 @@ class Proxy(ThreadingHTTPServer):
         self.script: list[Fault] = []
         self.always: Fault | None = None  # what befalls every request once the script is done
         self.rate, self.random = 0.0, random.Random(0)  # of requests that meet one of FAULTS
+        self.dealt: Counter[Fault] = Counter()
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path and headers of every request
         self.lock = threading.Lock()
         self.busy = self.most_busy = 0
@@ -133,7 +135,9 @@ class Proxy(ThreadingHTTPServer):
             if self.always:
                 return self.always
             if self.random.random() < self.rate:
-                return self.random.choice(FAULTS)
+                fault = self.random.choice(FAULTS)
+                self.dealt[fault] += 1
+                return fault
             return hand_on
 
 

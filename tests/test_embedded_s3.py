@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from components.shared.errors import UserError
 from components.shared.s3_source import open_source
@@ -74,6 +75,29 @@ def test_data_outlive_a_restart_and_a_kill_of_the_server(tmp_path: Path) -> None
                 os.kill(_weed(tmp_path), signal.SIGKILL)
     assert len(keys) == 1
     assert not list(Path("/tmp").glob(f"seaweedfs-*{variables['AWS_ENDPOINT_URL_S3'].rpartition(':')[2]}*"))
+
+
+@slow
+def test_no_door_of_the_server_opens_without_keys(tmp_path: Path) -> None:
+    with s3._serving(tmp_path) as server:
+        store = open_store(s3.STORE, server.variables)
+        store.put_bytes(b"mine", "secret")
+        doors = {
+            part: f"http://127.0.0.1:{server.ports[f'{part}.port']}" for part in ("s3", "filer", "volume", "master")
+        }
+        assigned = urllib3.request("GET", f"{doors['master']}/dir/assign", retries=False).json()["fid"]
+        for method, address in [
+            ("GET", f"{doors['s3']}/{s3.BUCKET}/secret"),
+            ("PUT", f"{doors['s3']}/{s3.BUCKET}/secret"),
+            ("GET", f"{doors['filer']}/buckets/"),
+            ("GET", f"{doors['filer']}/buckets/{s3.BUCKET}/secret"),
+            ("PUT", f"{doors['filer']}/buckets/{s3.BUCKET}/secret"),
+            ("DELETE", f"{doors['filer']}/buckets/{s3.BUCKET}/secret"),
+            ("PUT", f"{doors['volume']}/{assigned}"),
+        ]:
+            answer = urllib3.request(method, address, body=b"theirs", retries=False)
+            assert answer.status in (401, 403), (method, address, answer.status)
+        assert store.get_bytes("secret")[0] == b"mine"
 
 
 @slow

@@ -12,15 +12,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from components.shared.prepared import SHARDS, read_recipe
 from components.shared.storage import Store, open_store
 from tests.conftest import ROOT
-from tests.s3_server import BUCKET, Proxy, S3Server, answer, proxy, s3_server
+from tests.s3_server import BUCKET, S3Server, answer, proxy, s3_server
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 class Run:
     """A run of the digits in `folder`, with a store of its own on a server."""
 
-    def __init__(self, folder: Path, name: str, server: S3Server, url: str = "") -> None:
-        self.runs, self.uri = folder / "runs", f"s3://{BUCKET}/{name}"
+    def __init__(self, folder: Path, name: str, server: S3Server, url: str = "", bucket: str = BUCKET) -> None:
+        self.runs, self.uri = folder / "runs", f"s3://{bucket}/{name}".rstrip("/")
         self.environment = server.environment | ({"AWS_ENDPOINT_URL_S3": url} if url else {})
         self.direct = server.environment
         self.store: Store = open_store(self.uri, self.direct)
@@ -87,6 +88,10 @@ class Run:
         found = {entry.name for entry in self.store.list("models")}
         assert found == expected
         assert not list(self.store.list("checkpoints"))
+        recipes = {entry.name.split("/")[1] for entry in self.store.list("datasets")} - {"shards"}
+        assert len(recipes) == 1
+        _, shards = read_recipe(self.store, *recipes)
+        assert {entry.name for entry in self.store.list(SHARDS)} == shards
         assert not list(self.store.unfinished_uploads())
         for name, file in version["files"].items():
             self.store.get_file(f"models/digits/versions/1/{name}", self.runs / "checked", sha256=file["sha256"])
@@ -121,13 +126,12 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_model(
     chance = random.Random(number)
     run = Run(tmp_path, f"killed-{number}", server)
     what, are_files_lost = ("step", "run")[(number + number // 2) % 2], number % 2 == 1
-    after = chance.uniform(0.5, reference.seconds)
+    after = chance.uniform(0.5, 0.95 * reference.seconds)
     child = run.start()
     time.sleep(after)
-    victim = _step_of(child.pid) if what == "step" else child.pid
-    if victim:
-        os.kill(victim, signal.SIGKILL)
+    os.kill(child.pid if what == "run" else _wait_for_step(child.pid), signal.SIGKILL)
     child.communicate(timeout=600)
+    assert child.returncode == (-signal.SIGKILL if what == "run" else 1)
     _wait_until_gone(run.runs)
     reached = _reached(run.runs)
     if are_files_lost:
@@ -146,57 +150,63 @@ def test_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
         bad_network.rate = 0.1
         run = Run(tmp_path, "bad-network", server, bad_network.url)
         assert run.finish("handover_mib=0") == reference.digest
-        assert len(bad_network.asked) > 30
+        assert bad_network.dealt.total() >= 10
+        assert len(bad_network.dealt) >= 4, "of the six kinds"
     run.check_store()
 
 
-def _revoke(network: Proxy) -> None:
-    network.always = answer(403, "InvalidAccessKeyId")
-
-
-def _drop_bucket(network: Proxy) -> None:
-    network.always = answer(404, "NoSuchBucket")
-
-
-def _turn_back_clock(network: Proxy) -> None:
-    network.always = answer(403, "RequestTimeTooSkewed")
-
-
-BEFALLS = [
-    (_revoke, "the access key is not known"),
-    (_drop_bucket, "there is no such bucket"),
-    (_turn_back_clock, "this machine's clock is wrong"),
-]
-
-
-@pytest.mark.parametrize(("befall", "said"), BEFALLS if "FAULT_MOMENTS" in os.environ else BEFALLS[:1])
-def test_what_befalls_the_store_in_mid_run_is_one_error_and_the_rerun_picks_up(
-    tmp_path: Path, server: S3Server, reference: Reference, befall: Callable[[Proxy], None], said: str
+@pytest.mark.parametrize("step", ["train", "export"] if "FAULT_MOMENTS" in os.environ else ["train"])
+def test_keys_revoked_in_mid_run_are_one_error_and_the_rerun_picks_up(
+    tmp_path: Path, server: S3Server, reference: Reference, step: str
 ) -> None:
     with proxy(server.address) as network:
-        run = Run(tmp_path, befall.__name__.strip("_").replace("_", "-"), server, network.url)
+        run = Run(tmp_path, f"revoked-{step}", server, network.url)
         child = run.start()
-        _wait_for_step(run.runs, "export")
-        befall(network)
-        _, errors = child.communicate(timeout=600)
-        assert child.returncode == 2, errors
-        assert errors.count("\n") == 1
-        assert said in errors
+        _wait_until_reached(run.runs, step)
+        network.always = answer(403, "InvalidAccessKeyId")
+        _one_error(child, "the access key is not known")
         assert (run.runs / "latest" / "package" / "model.onnx").is_file(), "local results are kept"
         network.always = None
         assert run.finish() == reference.digest
-        assert {run.read("summary.json")["steps"][step]["state"] for step in ("train", "export")} == {"cached"}
+        assert {run.read("summary.json")["steps"][name]["state"] for name in ("train", "export")} == {"cached"}
     run.check_store()
 
 
-def _step_of(pid: int) -> int | None:
-    """The process of the step that a run is at; None between steps, and when it has ended."""
-    try:
+def test_a_bucket_deleted_in_mid_run_is_one_error_and_the_rerun_picks_up(
+    tmp_path: Path, server: S3Server, reference: Reference
+) -> None:
+    server.client.make_bucket("gone")
+    run = Run(tmp_path, "", server, bucket="gone")
+    child = run.start()
+    _wait_until_reached(run.runs, "export")
+    run.store.remove(*(entry.name for entry in run.store.list()))
+    server.client.remove_bucket("gone")
+    _one_error(child, "there is no such bucket")
+    server.client.make_bucket("gone")
+    assert run.finish() == reference.digest
+    register = json.loads(run.store.get_bytes("models/digits/register.json")[0])
+    assert (register["champion"], len(register["versions"])) == (1, 1)
+
+
+def _one_error(child: subprocess.Popen[str], said: str) -> None:
+    """Wait for the end of a run whose step register could not reach the store."""
+    _, errors = child.communicate(timeout=600)
+    assert child.returncode == 2, errors
+    assert errors.startswith("error: register: ")
+    assert errors.count("\n") == 1
+    assert said in errors
+
+
+def _wait_for_step(pid: int) -> int:
+    """The process of the step that a run is at, or of the next."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return None
-    steps = [int(child) for child in children if b"--function_to_execute" in _command(Path("/proc") / child)]
-    return steps[0] if steps else None
+        steps = [int(child) for child in children if b"--function_to_execute" in _command(Path("/proc") / child)]
+        if steps:
+            return steps[0]
+        time.sleep(0.02)
+    raise AssertionError("no step is at work")
 
 
 def _wait_until_gone(runs: Path) -> None:
@@ -223,7 +233,7 @@ def _reached(runs: Path) -> str | None:
     return None
 
 
-def _wait_for_step(runs: Path, step: str) -> None:
+def _wait_until_reached(runs: Path, step: str) -> None:
     deadline = time.monotonic() + 300
     while _reached(runs) != step:
         assert time.monotonic() < deadline, f"{step} did not start"
