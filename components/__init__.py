@@ -5,7 +5,7 @@ download    source URI -> raw files, verified (`raw.json` and a few large files)
 preprocess  raw files -> prepared dataset (`dataset.json` and uint8 shards)
 train       prepared dataset -> model (`model.json`, `model.safetensors`, `history.json`)
 evaluate    model + test split -> `evaluation.json`, predictions, metrics, report, verdict
-export      model + test split -> package (`package.json`, `model.onnx`, `model.pt2`), and `timings.json`
+export      model + test split -> package (`package.json`, `model.onnx`, `model.pt2`), and `measurements.json`
 register    package + predictions + test split -> a version in the store, its champion if better (`registration.json`)
 finish      how the run ended -> `record.json`, whatever happened
 

@@ -83,7 +83,7 @@ def evaluate(
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
     data, trained = _open(dataset, model)
     if store:
-        checkpoints.forget(open_store(store, os.environ), trained.document["checkpoint_key"])
+        _forget_checkpoints(store, trained)
     torch.set_num_threads(thread_count(threads))
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))
@@ -124,6 +124,14 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model
             f"{dataset}; give the dataset it was trained on"
         )
     return data, trained
+
+
+def _forget_checkpoints(store: str, model: models.Model) -> None:
+    """A store that fails is told, for `prune` removes them too."""
+    try:
+        checkpoints.forget(open_store(store, os.environ), model.document["checkpoint_key"])
+    except UserError as error:
+        say(STEP, f"the training's checkpoints were not removed: {error}")
 
 
 def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> Document:

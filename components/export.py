@@ -19,7 +19,8 @@ from components.shared.classifier import Classifier, on_arrays
 from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, open_dataset
 from components.shared.errors import UserError
-from components.shared.files import Document, new_folder, read_json, sha256_file, write_json
+from components.shared.evaluation import METRICS, read_evaluation
+from components.shared.files import Document, new_folder, sha256_file, write_json
 from components.shared.npy import read_npy
 from components.shared.package import write_package
 from components.shared.parameters import check
@@ -27,7 +28,7 @@ from components.shared.programs import Classify, load_onnx, predict
 from components.shared.progress import Progress, say
 
 STEP = "export"
-TIMINGS_FORMAT = "torch2kubeflow/timings"
+MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
 TIE = 1e-6  # two classes whose probabilities lie closer may change places
 TOLERANCE = 1e-4  # of a probability: float32 sums in another order
 LATENCY_BATCHES = (1, 256)
@@ -41,7 +42,7 @@ class ParityError(RuntimeError):
 def export(
     *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
 ) -> None:
-    """Write `model.onnx`, `model.pt2`, `timings.json` and, last, `package.json` to folder `package`.
+    """Write `model.onnx`, `model.pt2`, `measurements.json` and, last, `package.json` to folder `package`.
 
     UserError where a parameter is out of range, or `evaluation` is not of this model and dataset. ParityError where
     ONNX Runtime, the reloaded torch.export program or the predictions that were evaluated differ from PyTorch in the
@@ -65,23 +66,23 @@ def export(
         document = {
             **description,
             "predictions_sha256": sha256_file(Path(evaluation) / "predictions.npy"),
-            "metrics": {name: value for name, value in evaluated.items() if isinstance(value, float)},
-            "parity": _prove_parity(programs, data, reference),
+            "metrics": {name: evaluated[name] for name in METRICS},
             "files": {path.name: _file(path) for path in sorted(folder.iterdir())},
         }
-        timings = {
-            "format": TIMINGS_FORMAT,
+        measurements = {  # what another machine measures otherwise
+            "format": MEASUREMENTS_FORMAT,
+            "parity": _prove_parity(programs, data, reference),
             "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
             "seconds": {**evaluated["seconds"], STEP: time.monotonic() - started},
         }
-        write_json(folder / "timings.json", timings)
+        write_json(folder / "measurements.json", measurements)
         write_package(folder, document)
     say(STEP, f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
 def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, models.Model, Document]:
     data, trained = open_dataset(dataset), models.load(model)
-    evaluated = read_json(Path(evaluation) / "evaluation.json", "torch2kubeflow/evaluation")
+    evaluated = read_evaluation(evaluation)
     for name, digest in (("model", trained.digest), ("dataset", data.digest)):
         if evaluated[f"{name}_digest"] != digest:
             raise UserError(

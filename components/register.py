@@ -6,6 +6,7 @@ test split was another is scored anew, by ONNX Runtime.
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, open_dataset
 from components.shared.errors import Damaged, UserError
+from components.shared.evaluation import read_evaluation
+from components.shared.fields import check_fields, is_count, is_text
 from components.shared.files import Document, new_file, new_folder, read_json, sha256_json, write_json
 from components.shared.metrics import mcnemar
 from components.shared.model_store import RegisteredModel, Verdict, decision_about, now, times_decided
@@ -31,6 +34,14 @@ from components.shared.storage import NoSuchObject, open_store
 STEP = "register"
 FORMAT = "torch2kubeflow/registration"
 MAX_NAME = 63  # letters, as of parameter model_name
+_MODEL_FIELDS: dict[str, Callable[[Document], bool]] = {  # what a version tells of its training
+    "parameters": lambda d: isinstance(d["parameters"], dict),
+    "seed": lambda d: is_count(d["seed"]),
+    "threads": lambda d: is_count(d["threads"]),
+    "torch": lambda d: is_text(d["torch"]),
+    "device": lambda d: is_text(d["device"]),
+    "code_version": lambda d: is_text(d["code_version"]),
+}
 
 
 def register(
@@ -112,7 +123,8 @@ class _Challenger:
     def open(cls, dataset: Path, model: Path, evaluation: Path, package: Path) -> "_Challenger":
         data, exported = open_dataset(dataset), read_package(package)
         trained = read_json(model / "model.json", "torch2kubeflow/model")
-        evaluated = read_json(evaluation / "evaluation.json", "torch2kubeflow/evaluation")
+        check_fields(trained, _MODEL_FIELDS, str(model / "model.json"), "train the model again")
+        evaluated = read_evaluation(evaluation)
         digest = sha256_json({name: value for name, value in trained.items() if name != "checksum"})
         given = [
             (dataset, "dataset_digest", data.digest),
@@ -168,7 +180,7 @@ class _Challenger:
                 "dataset_digest": self.data.digest,
                 "test_split_digest": self.test_split_digest,
                 "model_digest": self.package["model_digest"],
-                **{name: self.model[name] for name in ("parameters", "seed", "threads", "torch", "code_version")},
+                **{name: self.model[name] for name in _MODEL_FIELDS},
                 "revision": os.environ.get("REVISION", ""),
                 "image": os.environ.get("STEP_IMAGE", ""),
                 "run_id": os.environ.get("RUN_ID", ""),
@@ -193,7 +205,7 @@ def _register(
 ) -> _Outcome:
     entry = model.claim(challenger.package["digest"], **challenger.entry)
     version = entry["version"]
-    model.keep(entry, challenger.files(model.program), challenger.facts)
+    model.keep(entry, challenger.files(model.program), challenger.facts, scratch)
     judge = _Judge(challenger, model, version, significance, threads, scratch)
     register = model.complete(version, judge)
     decision = decision_about(register, version)

@@ -87,10 +87,17 @@ def _damages(model: RegisteredModel, document: Document, scratch: Path) -> Itera
     if whole:
         trained = read_json(scratch / "model.json", "torch2kubeflow/model")
         described = {name: value for name, value in trained.items() if name != "checksum"}
+        package = read_package(scratch)
+        sha256 = {path: file["sha256"] for path, file in document["files"].items()}
+        entry = model.entry(document["version"])
         claims = [
-            ("the package's digest", read_package(scratch)["digest"], document["package_digest"]),
+            ("the package's digest", package["digest"], document["package_digest"]),
+            ("the register's digest of the package", entry["package_digest"], document["package_digest"]),
+            ("the package's ONNX program", package["files"]["model.onnx"]["sha256"], sha256[model.program]),
+            ("the package's torch.export program", package["files"]["model.pt2"]["sha256"], sha256["model.pt2"]),
+            ("the package's predictions", package["predictions_sha256"], sha256["predictions.npy"]),
             ("the model's digest", sha256_json(described), document["provenance"]["model_digest"]),
-            ("the weights' digest", trained["weights_sha256"], document["files"]["model.safetensors"]["sha256"]),
+            ("the weights' digest", trained["weights_sha256"], sha256["model.safetensors"]),
             ("the data's digest", trained["dataset_digest"], document["provenance"]["dataset_digest"]),
         ]
         for what, found, claimed in claims:
@@ -100,12 +107,20 @@ def _damages(model: RegisteredModel, document: Document, scratch: Path) -> Itera
 
 def _differences(document: Document, scratch: Path) -> Iterator[str]:
     """Fetch and prepare the data and train as the version was; what comes out otherwise."""
+    import torch
+
     from components.preprocess import preprocess
     from components.train import train
 
     made, data = document["provenance"], document["provenance"]["data"]
-    if made["code_version"] != code_version():
-        say(STEP, f"trained by the code {made['code_version']}, which is now {code_version()}")
+    here = {
+        "code": (made["code_version"], code_version()),
+        "PyTorch": (made["torch"], torch.__version__),
+        "device": (made["device"], "cuda" if torch.cuda.is_available() else "cpu"),
+    }
+    for what, (then, now) in here.items():
+        if then != now:
+            say(STEP, f"trained with the {what} {then}, and now with {now}: other weights may come out")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data["source"], raw)
     preprocess(raw=raw, dataset=dataset, store="", handover_mib=0, **data["parameters"])
@@ -118,7 +133,8 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     weights = read_json(Path(model) / "model.json", "torch2kubeflow/model")["weights_sha256"]
     kept = document["files"]["model.safetensors"]["sha256"]
     if weights != kept:
-        yield f"the weights differ: sha256={weights}, and were {kept}; other code, PyTorch or CPU gives other weights"
+        why = "other code, PyTorch, device or CPU gives other weights"
+        yield f"the weights differ: sha256={weights}, and were {kept}; {why}"
 
 
 def _download(source: str, raw: str) -> None:
@@ -139,7 +155,7 @@ def _lineage(_: argparse.Namespace, model: RegisteredModel, number: int) -> int:
         (
             "model",
             made["model_digest"],
-            {"seed": made["seed"], "threads": made["threads"], "torch": made["torch"], **made["parameters"]},
+            {**{name: made[name] for name in ("seed", "threads", "torch", "device")}, **made["parameters"]},
         ),
         ("package", document["package_digest"], {"metrics": figures, "code": made["code_version"]}),
         (

@@ -11,6 +11,7 @@ import numpy as np
 
 from components.register import register
 from components.shared.dataset import DatasetWriter, open_dataset
+from components.shared.evaluation import FORMAT, METRICS
 from components.shared.files import sha256_file, sha256_json, write_json
 from components.shared.package import read_package, write_package
 
@@ -83,12 +84,14 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
         "seed": seed,
         "threads": 1,
         "torch": "2",
+        "device": "cpu",
         "weights_sha256": weights,
     }
     digests = {"dataset_digest": data.digest, "model_digest": sha256_json(model)}
     write_json(made.model / "model.json", {**model, "checksum": sha256_json(model)})
-    write_json(made.evaluation / "evaluation.json", {"format": "torch2kubeflow/evaluation", **digests})
     accuracy = float(np.mean(right))
+    evaluation = {"format": FORMAT, **digests, **dict.fromkeys(METRICS, 0.5), "accuracy": accuracy, "seconds": {}}
+    write_json(made.evaluation / "evaluation.json", evaluation)
     programs = [made.package / "model.onnx", made.package / "model.pt2"]
     description = {
         "classes": data.classes,

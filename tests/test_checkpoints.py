@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -23,12 +24,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from components import train as step
-from components.shared import transport
+from components.shared import checkpoints, transport
 from components.shared.checkpoints import forget, run_resumably
-from components.shared.errors import Damaged, Outage
+from components.shared.errors import Damaged, Outage, UserError
 from components.shared.files import sha256_file
 from components.shared.storage import Store, open_store
 from components.shared.transforms import augment
+from tests.fuzz.shelf import Shelf
 from tests.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy, s3_server
 from tests.test_train import SETTINGS, write_digits
 
@@ -224,7 +226,7 @@ def test_a_store_that_fails_during_the_training_does_not_stop_it_and_is_tried_ag
     found = trained(digits, tmp_path / "model", store.uri())
     told = capsys.readouterr().out
     assert "was not kept, the training goes on: http://127.0.0.1" in told and "access is denied" in told
-    assert steps_kept(store) == [4 * BATCHES]
+    assert steps_kept(store)[-1] == 4 * BATCHES
     at_step(lambda _: None)
     assert found == trained(digits, tmp_path / "whole")
 
@@ -347,7 +349,7 @@ def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
 
 
 class Counting:
-    """The smallest training: it counts to 50."""
+    """The smallest training: it counts to 50, and calls `act` in each step and once after the last."""
 
     def __init__(self, act: Callable[[int], object] = bool) -> None:
         self.done, self.act = 0, act
@@ -357,6 +359,7 @@ class Counting:
             self.done += 1
             self.act(self.done)
             yield
+        self.act(51)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"done": torch.tensor(self.done)}
@@ -424,12 +427,47 @@ def test_a_thread_may_train_too(tmp_path: Path, store: Store) -> None:
     assert steps_kept(store) == [50]
 
 
-def test_forgotten_checkpoints_are_those_of_the_key_alone(
-    tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+class Hanging(Shelf):
+    """A store that takes no file until `is_free`, and counts those that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_free, self.given = threading.Event(), 0
+
+    def put_file(self, path: Path, name: str, sha256: str = "") -> str:
+        self.given += 1
+        self.is_free.wait(PATIENCE)
+        return super().put_file(path, name, sha256)
+
+
+@pytest.mark.parametrize("stop", [3, 51, None], ids=["sigterm", "sigterm-after-the-last-step", "end"])
+@pytest.mark.parametrize("seconds", [0, 999], ids=["on-its-way", "begun-at-the-end"])
+def test_a_store_that_hangs_is_left_alone_at_the_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop: int | None,
+    seconds: float,
 ) -> None:
+    monkeypatch.setattr(checkpoints, "PATIENCE_SECONDS", PATIENCE if stop else 0.5)
+    monkeypatch.setattr(checkpoints, "GRACE_SECONDS", 0.5 if stop else PATIENCE)
+    shelf = Hanging()
+    store: Any = shelf
+    training = Counting(lambda done: terminate() if done == stop else None)
+    try:
+        with pytest.raises(SystemExit) if stop else nullcontext():
+            run_resumably(training, store, "key", seconds, tmp_path)
+        assert shelf.given == 1 and not list(tmp_path.iterdir())
+        told = f"[train] the checkpoint of step {training.done} was not kept: the store took more than 0.5 s\n"
+        assert capsys.readouterr().out == told
+    finally:
+        shelf.is_free.set()
+
+
+def test_forgotten_checkpoints_are_those_of_the_key_alone(tmp_path: Path, store: Store) -> None:
     for key in ("key", "key2"):
         run_resumably(Counting(), store, key, 1, tmp_path)
     forget(store, "key")
     assert [entry.name for entry in store.list()] == ["checkpoints/key2/0000000050.safetensors"]
-    forget(open_store("s3://no-such-bucket", os.environ), "key")
-    assert "checkpoints were not removed: s3://no-such-bucket" in capsys.readouterr().out
+    with pytest.raises(UserError, match="s3://no-such-bucket"):
+        forget(open_store("s3://no-such-bucket", os.environ), "key")

@@ -17,6 +17,7 @@ import torch
 from components.export import ParityError, export
 from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
+from components.shared.evaluation import METRICS
 from components.shared.files import read_json, sha256_file
 from components.shared.package import read_package
 from tests.conftest import ROOT
@@ -85,24 +86,26 @@ def test_the_programs_say_themselves_what_they_are(artifacts: Path, package: Pat
 
 
 @pytest.mark.slow
-def test_the_document_tells_files_and_parity(artifacts: Path, package: Path) -> None:
+def test_the_document_tells_files_and_metrics(artifacts: Path, package: Path) -> None:
     known = document(package)
     assert known["files"].keys() == {"model.onnx", "model.pt2"}
     for name, entry in known["files"].items():
         assert entry == {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
-    assert known["parity"]["images"] == 150
-    assert all(0 <= difference < 1e-5 for difference in known["parity"]["largest_difference"].values())
-    assert known["parity"]["largest_difference"].keys() == {"onnxruntime", "torch_export", "evaluated"}
+    assert known["metrics"].keys() == set(METRICS), "no thresholds, which are no figures of the model"
+    assert "parity" not in known, "it differs from CPU to CPU"
     assert known["predictions_sha256"] == sha256_file(artifacts / "evaluation/predictions.npy")
 
 
 @pytest.mark.slow
-def test_the_time_is_told_beside_the_package(package: Path) -> None:
-    timings = read_json(package / "timings.json", "torch2kubeflow/timings")
-    assert timings["latency_microseconds"].keys() == {"eager", "onnxruntime", "torch_export"}
-    for latencies in timings["latency_microseconds"].values():
+def test_parity_and_time_are_told_beside_the_package(package: Path) -> None:
+    measured = read_json(package / "measurements.json", "torch2kubeflow/measurements")
+    assert measured["parity"]["images"] == 150
+    assert all(0 <= difference < 1e-5 for difference in measured["parity"]["largest_difference"].values())
+    assert measured["parity"]["largest_difference"].keys() == {"onnxruntime", "torch_export", "evaluated"}
+    assert measured["latency_microseconds"].keys() == {"eager", "onnxruntime", "torch_export"}
+    for latencies in measured["latency_microseconds"].values():
         assert 0 < latencies["batch_1"] < latencies["batch_256"]
-    assert list(timings["seconds"]) == ["download", "preprocess", "train", "evaluate", "export"]
+    assert list(measured["seconds"]) == ["download", "preprocess", "train", "evaluate", "export"]
 
 
 @pytest.mark.slow
@@ -112,6 +115,14 @@ def test_a_model_exported_again_is_the_same_package_byte_by_byte(
     again = exported(artifacts, tmp_path)
     for name in ("package.json", "model.onnx", "model.pt2"):
         assert (again / name).read_bytes() == (package / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_other_thresholds_give_the_same_package(artifacts: Path, package: Path, copied: Path, tmp_path: Path) -> None:
+    path = copied / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "min_accuracy": 0.123, "min_recall": 0.1}))
+    again = exported(artifacts, tmp_path, evaluation=copied)
+    assert read_package(again)["digest"] == read_package(package)["digest"]
 
 
 @pytest.mark.slow
@@ -166,6 +177,14 @@ def test_another_dataset_than_the_evaluated_one_is_refused(artifacts: Path, tmp_
     with pytest.raises(UserError, match=r"is of the dataset .*, not of"):
         exported(artifacts, tmp_path, dataset=other)
     assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize("field", ["model_digest", "log_loss", "seconds"])
+def test_an_evaluation_without_a_field_is_refused(artifacts: Path, copied: Path, tmp_path: Path, field: str) -> None:
+    path = copied / "evaluation.json"
+    path.write_text(json.dumps({name: v for name, v in json.loads(path.read_text()).items() if name != field}))
+    with pytest.raises(UserError, match=f"no proper field '{field}'; evaluate the model again"):
+        exported(artifacts, tmp_path, evaluation=copied)
 
 
 def test_a_folder_that_is_no_evaluation_is_refused(artifacts: Path, tmp_path: Path) -> None:

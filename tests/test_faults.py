@@ -143,15 +143,15 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_model(
     _note({"killed": what, "after_seconds": after, "in": reached, "files_lost": are_files_lost, "again_seconds": again})
 
 
-def test_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
+def test_more_than_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
     tmp_path: Path, server: S3Server, reference: Reference
 ) -> None:
     with proxy(server.address) as bad_network:
-        bad_network.rate = 0.1
+        bad_network.rate = 0.3  # a run sends some forty requests
         run = Run(tmp_path, "bad-network", server, bad_network.url)
         assert run.finish("handover_mib=0") == reference.digest
-        assert bad_network.dealt.total() >= 10
-        assert len(bad_network.dealt) >= 4, "of the six kinds"
+        assert bad_network.dealt.total() >= len(bad_network.asked) / 10 >= 3
+        assert len(bad_network.dealt) >= 3, "kinds of faults"
     run.check_store()
 
 

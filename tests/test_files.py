@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,8 +8,17 @@ import pytest
 
 from components.shared.cpu import cpu_count
 from components.shared.errors import UserError
-from components.shared.files import new_file, new_folder, read_json, sha256_file, sha256_json, write_json
+from components.shared.files import (
+    MAX_JSON_BYTES,
+    new_file,
+    new_folder,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from components.shared.version import code_version
+from tests.fuzz.confinement import confined
 
 
 def test_a_folder_appears_when_the_block_ends_well(tmp_path: Path) -> None:
@@ -66,6 +76,30 @@ def test_a_broken_document_is_named(tmp_path: Path, text: str, said: str) -> Non
     with pytest.raises(UserError, match=said) as error:
         read_json(tmp_path / "a.json", "f")
     assert str(tmp_path / "a.json") in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "unit", ["[" * 300 + "]" * 300, '{"":' * 300 + "[]" + "}" * 300, '"ā"'], ids=["lists", "objects", "texts"]
+)
+def test_the_worst_document_takes_less_than_a_gib_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setattr("tests.fuzz.confinement.SECONDS", 100)
+    head, unit, end = '{"format": "f", "all": ["\\u0041😀"'.encode(), f",{unit}".encode(), b"]}"
+    count = (MAX_JSON_BYTES - len(head) - len(end)) // len(unit)
+    (tmp_path / "a.json").write_bytes(head + unit * count + end)
+    with confined(tmp_path):
+        assert len(read_json(tmp_path / "a.json", "f")["all"]) == 1 + count
+
+
+def test_a_document_at_the_limit_of_its_format_is_read(tmp_path: Path) -> None:
+    for document_format, limit in (("f", MAX_JSON_BYTES), ("torch2kubeflow/evaluation", MAX_JSON_BYTES + 1)):
+        content = json.dumps({"format": document_format}).encode()
+        (tmp_path / "a.json").write_bytes(content.ljust(limit))
+        assert read_json(tmp_path / "a.json", document_format)
+    with pytest.raises(UserError, match=f"more than {MAX_JSON_BYTES:,} bytes"):
+        read_json(tmp_path / "a.json", "f")
 
 
 def test_a_missing_document_is_named(tmp_path: Path) -> None:

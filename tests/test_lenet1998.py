@@ -238,7 +238,7 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     models.save(
         tmp_path / "model",
         net,
-        {"architecture": architecture, **facts, **trained, "torch": torch.__version__},
+        {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},
         {"epochs": [], "best_epoch": 1, "seconds": {}},
     )
     given = {"dataset": tmp_path / "dataset", "model": tmp_path / "model", "threads": 1}
@@ -247,4 +247,5 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     export(**given, evaluation=tmp_path / "evaluation", package=tmp_path / "package")
     package = read_json(tmp_path / "package/package.json", "torch2kubeflow/package")
     assert package["test_accuracy"] > 0.5
-    assert package["parity"]["images"] == 150
+    measured = read_json(tmp_path / "package/measurements.json", "torch2kubeflow/measurements")
+    assert measured["parity"]["images"] == 150

@@ -38,6 +38,7 @@ DOCUMENT = {
         "seed": 0,
         "threads": 1,
         "torch": "2",
+        "device": "cpu",
         "code_version": "0" * 12,
         "revision": "",
         "image": "",
@@ -70,20 +71,33 @@ def digest(number: int) -> str:
 
 
 def complete(model: RegisteredModel, *verdicts: Verdict) -> None:
-    """Versions of packages 1, 2 and so on, without files."""
+    """Versions of packages 1, 2 and so on, with no file but an empty document."""
     for number, verdict in enumerate(verdicts, 1):
-        model.complete(model.claim(digest(number), **FACTS)["version"], lambda _, verdict=verdict: verdict)
+        version = claimed(model, number)
+        model.complete(version, lambda _, verdict=verdict: verdict)
+
+
+def claimed(model: RegisteredModel, number: int) -> int:
+    """A version as before its completion, with no file but an empty document."""
+    version = int(model.claim(digest(number), **FACTS)["version"])
+    model.store.put_bytes(b"", f"models/m/versions/{version}/version.json")
+    return version
 
 
 def keep(model: RegisteredModel, folder: Path) -> int:
     """A version with files."""
     entry = model.claim(digest(1), **FACTS)
+    model.keep(entry, files(model, folder), DOCUMENT, folder)
+    model.complete(entry["version"], lambda _: WINS)
+    return int(entry["version"])
+
+
+def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
+    """What `keep` takes."""
     names = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
     for name in names:
         (folder / Path(name).name).write_bytes(name.encode())
-    model.keep(entry, {name: (folder / Path(name).name, "") for name in names}, DOCUMENT)
-    model.complete(entry["version"], lambda _: WINS)
-    return int(entry["version"])
+    return {name: (folder / Path(name).name, "") for name in names}
 
 
 def champions(model: RegisteredModel) -> list[tuple[str, int | None, int | None]]:
@@ -161,18 +175,86 @@ def test_a_pruned_version_leaves_its_number_and_nothing_else(
     with pytest.raises(UserError, match="m version 1 is the champion"):
         model.prune(version)
     assert model.version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
-    model.complete(model.claim(digest(2), **FACTS)["version"], lambda _: WINS)
+    model.complete(claimed(model, 2), lambda _: WINS)
     model.prune(version)
     model.prune(version)
-    assert [entry.name for entry in store.list()] == ["models/m/register.json"]
+    assert [entry.name for entry in store.list()] == ["models/m/register.json", "models/m/versions/2/version.json"]
+    with pytest.raises(UserError, match="the version is pruned; register its package to have it back"):
+        model.version(version)
+    with pytest.raises(UserError, match="m has no version 7; it has versions 1 to 2"):
+        model.version(7)
     assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete"]
     assert model.claim(digest(3), **FACTS)["version"] == 3
     with pytest.raises(UserError, match="m version 1 is pruned, so it cannot be the champion"):
         model.promote(version)
 
 
+def test_a_pruning_that_was_broken_off_is_done_to_its_end(
+    model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(model, tmp_path)
+    model.complete(claimed(model, 2), lambda _: WINS)
+    with monkeypatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(Store, "remove", interrupt)
+        model.prune(1)
+    assert model.read()["versions"][0]["state"] == "pruning"
+    with pytest.raises(UserError, match="m version 1 of the same package is being pruned"):
+        model.claim(digest(1), **FACTS)
+    model.prune(1)
+    assert not list(store.list("models/m/versions/1"))
+    keep(model, tmp_path)
+    assert model.read()["versions"][0]["state"] == "complete"
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_version_whose_files_were_removed_is_not_complete(model: RegisteredModel, store: Store) -> None:
+    version = claimed(model, 1)
+    store.remove("models/m/versions/1/version.json")
+    with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
+        model.complete(version, lambda _: WINS)
+    assert model.read()["champion"] is None and model.read()["versions"][0]["state"] == "claimed"
+
+
+def test_whoever_claims_again_claims_from_now_on(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as monkeypatch:
+        monkeypatch.setattr("components.shared.model_store.now", lambda: "2026-01-01T00:00:00+00:00")
+        assert model.claim(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
+    assert model.claim(digest(1), **FACTS)["created"] > "2026-01-01T00:00:00+00:00"
+    assert len(model.read()["versions"]) == 1
+
+
+def test_what_is_in_the_store_is_not_sent_again_unless_it_is_damaged(
+    model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(model, tmp_path)
+    put_file, sent = Store.put_file, []
+    monkeypatch.setattr(Store, "put_file", lambda *a: (sent.append(a[2]), put_file(*a))[1])
+    keep(model, tmp_path)
+    assert not sent
+    damaged = [f"models/m/versions/1/{name}" for name in ("model.json", "serving/m/config.pbtxt")]
+    contents = [store.get_bytes(name)[0] for name in damaged]
+    store.put_bytes(contents[0][:-1] + b"?", damaged[0])
+    store.remove(damaged[1])
+    keep(model, tmp_path)
+    assert sent == damaged
+    assert [store.get_bytes(name)[0] for name in damaged] == contents
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00"])
+def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
+    model.claim(digest(1), **FACTS)
+    register = model.read()
+    register["versions"][0]["created"] = time
+    store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
+    with pytest.raises(Damaged, match="no proper field 'versions'"):
+        model.read()
+
+
 def test_a_version_pruned_while_it_is_registered_is_not_complete(model: RegisteredModel) -> None:
-    version = model.claim(digest(1), **FACTS)["version"]
+    version = claimed(model, 1)
     model.prune(version)
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
         model.complete(version, lambda _: WINS)
@@ -182,10 +264,10 @@ def test_a_version_pruned_while_it_is_registered_is_not_complete(model: Register
 def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
     keep(model, tmp_path)
     kept = store.get_bytes("models/m/versions/1/version.json")
-    names = [name for name in model.version(1)["files"] if name != "serving/m/config.pbtxt"]
+    given = files(model, tmp_path)
     (tmp_path / "model.json").write_bytes(b"other")
     with pytest.raises(UserError, match=r"versions/1/version.json is of other files than those of the package"):
-        model.keep(model.entry(1), {name: (tmp_path / Path(name).name, "") for name in names}, DOCUMENT)
+        model.keep(model.entry(1), given, DOCUMENT, tmp_path)
     assert store.get_bytes("models/m/versions/1/version.json") == kept
 
 

@@ -27,6 +27,7 @@ DOCUMENT = {
     "image_shape": [1, 32, 32],
     "mean": [0.1],
     "std": [0.3],
+    "checkpoint_key": "0" * 64,
 }
 HISTORY = {"epochs": [], "best_epoch": 1, "seconds": {}}
 
@@ -111,6 +112,13 @@ def test_a_changed_document_is_refused(saved: Path) -> None:
     path = saved / "model.json"
     path.write_text(path.read_text().replace('"relu"', '"tanh"'))
     with pytest.raises(UserError, match="differs from its checksum"):
+        models.load(saved)
+
+
+@pytest.mark.parametrize("key", [None, "0" * 63, "../" + "0" * 61, "0" * 64 + "\n"])
+def test_a_key_of_checkpoints_that_is_no_digest_is_refused(saved: Path, key: object) -> None:
+    rewrite(saved, checkpoint_key=key)
+    with pytest.raises(UserError, match=r"model\.json has no proper field 'checkpoint_key'"):
         models.load(saved)
 
 

@@ -1,6 +1,8 @@
 """The verbs models, verify and lineage, against a real S3 server."""
 
 import argparse
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.errors import UserError
+from components.shared.files import sha256_json
 from components.shared.model_store import RegisteredModel
 from components.shared.storage import Store, open_store
 from runner import models, verify
@@ -135,6 +138,58 @@ def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, mode
     assert model.claim("7" * 64, **facts)["version"] == 5, "a number is never used twice"
 
 
+def test_a_rehearsal_tells_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
+    for number, good in enumerate((500, 600, 690)):
+        dataset = write_dataset(tmp_path / f"dataset-{number}", IMAGES, seed=number)
+        made = write_artifacts(tmp_path / str(number), dataset, right(IMAGES, range(good)), number)
+        made.register(tmp_path / f"out-{number}", store.uri(), NAME)
+        keep_prepared(store, dataset, str(number) * 64)
+    words = ("models", "prune", "--keep", "1", "--older-than", "0")
+    rehearsed = verb(*words, "--dry-run")[1].splitlines()
+    assert f"would remove the prepared data {'1' * 12}" in rehearsed
+    assert [line.replace("removed", "would remove") for line in verb(*words)[1].splitlines()] == rehearsed
+
+
+def keep_prepared(store: Store, dataset: Path, recipe: str) -> None:
+    """Put a dataset into the store as its preparation does."""
+    content = (dataset / "dataset.json").read_bytes()
+    document = json.loads(content)
+    samples = {"samples_sha256": "0" * 64}
+    body = {name: value for name, value in {**document, **samples}.items() if name != "checksum"}
+    content = json.dumps({**body, "checksum": sha256_json(body)}).encode()
+    store.put_bytes(content, f"datasets/{recipe}/dataset.json")
+
+
+def test_what_pruning_or_a_late_registration_left_of_a_version_is_removed(store: Store, model: RegisteredModel) -> None:
+    model.prune(1)
+    needed = {entry.name for entry in store.list()}
+    late = f"models/{NAME}/versions/1/model.pt2"
+    store.put_bytes(b"sent late", late)
+    assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
+    told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
+    assert told == [f"removed 1 files sent for {NAME} version 1 after it was removed"]
+    assert {entry.name for entry in store.list()} == needed
+    register = model.read()
+    register["versions"][0]["state"] = "pruning"
+    store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+    store.put_bytes(b"not removed", late)
+    told = list(Pruning(store, days=1, is_dry=False).run(keep=None))
+    assert told == [f"removed {NAME} version 1, whose removal was broken off"]
+    assert {entry.name for entry in store.list()} == needed
+    assert model.read()["versions"][0]["state"] == "pruned"
+
+
+def test_no_data_is_removed_where_a_version_does_not_tell_what_it_was_trained_on(
+    store: Store, model: RegisteredModel
+) -> None:
+    store.put_bytes(b"{}", f"models/{NAME}/versions/2/version.json")
+    store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
+    before = {entry.name for entry in store.list()}
+    (told,) = Pruning(store, days=0, is_dry=False).run(keep=None)
+    assert re.match(r"no prepared data is removed, .*versions/2/version.json", told)
+    assert {entry.name for entry in store.list()} == before
+
+
 def test_an_intact_version_is_verified(verb: Verb, model: RegisteredModel) -> None:
     code, shown = verb("verify", f"{model.uri(3)}/")
     assert code == 0
@@ -153,6 +208,63 @@ def test_a_flipped_bit_is_found_and_named(server: S3Server, verb: Verb, model: R
     assert code == 1
     assert f"versions/3/{file} has the digest" in shown
     assert "intact" not in shown
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("serving/digits/1/model.onnx", "the package's ONNX program is"),
+        ("model.pt2", "the package's torch.export program is"),
+        ("predictions.npy", "the package's predictions is"),
+    ],
+)
+def test_a_file_of_another_package_is_found_though_its_digest_is_right(
+    verb: Verb, model: RegisteredModel, tmp_path: Path, file: str, told: str
+) -> None:
+    (tmp_path / "other").write_bytes(b"of another package")
+    digest = model.store.put_file(tmp_path / "other", f"models/{NAME}/versions/3/{file}")
+    document = model.version(3)
+    document["files"][file] = {"sha256": digest, "bytes": 18}
+    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+    code, shown = verb("verify", f"{NAME}/3")
+    assert code == 1 and f"{told} " in shown and "intact" not in shown
+
+
+def test_a_register_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
+    register = model.read()
+    register["versions"][2]["package_digest"] = "0" * 64
+    model.store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+    code, shown = verb("verify", f"{NAME}/3")
+    assert code == 1 and f"the register's digest of the package is {'0' * 64}" in shown
+
+
+def test_training_again_elsewhere_says_so_first(
+    verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = model.version(3)
+    document["provenance"] |= {"torch": "1.0", "device": "tpu"}
+    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "_download", stop)
+    with pytest.raises(KeyboardInterrupt):
+        verb("verify", f"{NAME}/3", "--retrain")
+    shown = capsys.readouterr().out
+    assert "trained with the PyTorch 1.0, and now with" in shown
+    assert "trained with the device tpu, and now with" in shown
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", f"{NAME}/1"), ("lineage", f"{NAME}/1"), ("models", "diff", NAME, "1", "3")]
+)
+def test_of_a_pruned_version_it_is_said_that_it_was_pruned(
+    verb: Verb, model: RegisteredModel, words: tuple[str, ...]
+) -> None:
+    model.prune(1)
+    with pytest.raises(UserError, match=r"versions/1/version.json does not exist: the version is pruned"):
+        verb(*words)
 
 
 def test_lineage_is_a_tree_from_the_data_to_the_version(verb: Verb, model: RegisteredModel) -> None:

@@ -132,14 +132,25 @@ def forget_cache(tmp_path: Path) -> None:
 
 
 @SIZES
-def test_a_second_preparation_decodes_and_sends_nothing(
-    raw: Path, undecoded: Path, plain: Dataset, uri: str, between: Proxy, tmp_path: Path, handover_mib: int
+def test_a_second_preparation_decodes_nothing_and_sends_the_document_alone_as_a_sign_of_its_use(
+    raw: Path,
+    undecoded: Path,
+    plain: Dataset,
+    uri: str,
+    store: Store,
+    between: Proxy,
+    tmp_path: Path,
+    handover_mib: int,
 ) -> None:
     assert_same(prepare(raw, tmp_path / "first", uri, handover_mib), plain)
+    (document,) = documents(store)
+    kept = store.get_bytes(document)
     sent = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
-    assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
-    assert [path for method, path, _ in between.asked if method in ("PUT", "POST")] == sent
     assert len(sent) == 6 + 2  # shards, sheet and document
+    assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
+    again = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
+    assert again == [*sent, f"/{store.uri(document).removeprefix('s3://')}"]
+    assert store.get_bytes(document) == kept
 
 
 def test_a_set_handed_on_whole_is_the_files_that_a_run_without_a_store_gives(

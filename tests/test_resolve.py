@@ -12,6 +12,7 @@ from components.shared.errors import UserError
 from components.shared.fetch import fetch_url
 from runner.parameters import parse_parameters
 from tests.loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
+from tests.s3_server import BUCKET, s3_server
 
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
 
@@ -126,6 +127,19 @@ def test_a_failure_that_may_pass_is_tried_again(server: Loopback, monkeypatch: p
     monkeypatch.setattr("time.sleep", lambda _: None)
     server.script = [answer(503), answer(429)]
     assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
+
+
+@pytest.mark.slow  # needs the real server
+def test_a_store_that_is_not_there_for_us_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert resolve(store=f"s3://{BUCKET}/prefix", data="digits")
+        with pytest.raises(UserError, match=r"s3://no-such-bucket/.*there is no such bucket; make it"):
+            resolve(store="s3://no-such-bucket/prefix", data="digits")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(UserError, match="the secret key is not that of the access key; check AWS_ACCESS_KEY_ID"):
+            resolve(store=f"s3://{BUCKET}/prefix", data="digits")
 
 
 @pytest.mark.parametrize(

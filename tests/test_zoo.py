@@ -155,6 +155,7 @@ def save(folder: Path, name: str, network: nn.Module) -> None:
         "image_shape": [1, 32, 32],
         "mean": [0.1],
         "std": [0.3],
+        "checkpoint_key": "0" * 64,
     }
     models.save(folder, network, document, {"epochs": [], "best_epoch": 1, "seconds": {}})
 

@@ -55,7 +55,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     figures = {"learning_rate": 0.003, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
     history = [{"epoch": n, **figures, "seconds": 1.0, "images_per_second": 1.0} for n in range(1, epochs + 1)]
     trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
-    trained["torch"] = torch.__version__
+    trained |= {"torch": torch.__version__, "device": "cpu", "checkpoint_key": "0" * 64}
     folder.mkdir()
     models.save(
         folder,

@@ -4,7 +4,9 @@ Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors
 `state` with the other figures, and the `checksum` of both. The key is a digest of what determines the weights, so that
 a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
 end of the training and the hand-over of the model costs seconds. The model has been handed over when the next step
-begins; so step evaluate is the one that removes the checkpoints of its model.
+begins; so step evaluate is the one that removes the checkpoints of its model. Another training of the same key that is
+still on its way loses its own by that, and until it sends the next, at most `seconds` later, a kill throws it back to
+its beginning.
 """
 
 import hashlib
@@ -34,7 +36,8 @@ FORMAT = "torch2kubeflow/checkpoint"
 FOLDER = "checkpoints"
 KEPT = 2
 MAX_STATE_BYTES = 2**24  # of all that is not tensors: some 50,000 epochs
-GRACE_SECONDS = 20  # to send a checkpoint after SIGTERM; Kubernetes kills after 30
+PATIENCE_SECONDS = 120  # with the store, at the end
+GRACE_SECONDS = 20  # the same after SIGTERM; Kubernetes kills after 30
 TERMINATED = 128 + signal.SIGTERM
 
 Tensors = Mapping[str, Tensor]
@@ -63,9 +66,9 @@ class Resumable(Protocol):
 def run_resumably(training: Resumable, store: Store, key: str, seconds: float, scratch: Path) -> None:
     """Take the steps that are left after the newest usable checkpoint, and send another every `seconds` and at the end.
 
-    They are sent beside the training, which a store that fails does not stop; files on their way lie in the folder
-    `scratch`. After SIGTERM one more is sent, and the process ends by SystemExit. UserError where the store cannot be
-    read at the start.
+    They are sent beside the training, which a store that fails or hangs does not stop; files on their way lie in the
+    folder `scratch`. After SIGTERM one more is sent, and the process ends by SystemExit. UserError where the store
+    cannot be read at the start.
     """
     checkpoints = _Checkpoints(store, key, scratch)
     checkpoints.resume(training)
@@ -73,24 +76,19 @@ def run_resumably(training: Resumable, store: Store, key: str, seconds: float, s
     with _sigterm_told() as terminated:
         for _ in training.steps():
             if terminated.is_set():
-                checkpoints.write(training, GRACE_SECONDS)
-                checkpoints.wait(GRACE_SECONDS)
+                checkpoints.finish(training, GRACE_SECONDS)
                 raise SystemExit(TERMINATED)
             if time.monotonic() >= due and not checkpoints.is_busy:
                 checkpoints.write(training)
                 due = time.monotonic() + seconds
-    checkpoints.finish(training)
+    checkpoints.finish(training, GRACE_SECONDS if terminated.is_set() else PATIENCE_SECONDS)
     if terminated.is_set():
         raise SystemExit(TERMINATED)
 
 
 def forget(store: Store, key: str) -> None:
-    """Remove the checkpoints of a key; a store that fails is told, for `prune` removes them too."""
-    try:
-        names = [entry.name for entry in store.list(f"{FOLDER}/{key}")]
-        store.remove(*names)
-    except UserError as error:
-        say("evaluate", f"the training's checkpoints were not removed: {error}")
+    """Remove the checkpoints of a key; UserError where the store fails."""
+    store.remove(*[entry.name for entry in store.list(f"{FOLDER}/{key}")])
 
 
 class _Checkpoints:
@@ -99,6 +97,7 @@ class _Checkpoints:
     def __init__(self, store: Store, key: str, scratch: Path) -> None:
         self._store, self._key, self._scratch = store, key, scratch
         self._folder = f"{FOLDER}/{key}"
+        self._sent = scratch / "sent.safetensors"
         self._names: list[str] = []  # of those to be removed when there are newer ones
         self._newest = ""  # that was restored or has been sent
         self._thread = threading.Thread()
@@ -107,11 +106,6 @@ class _Checkpoints:
     def is_busy(self) -> bool:
         """Whether one is on its way."""
         return self._thread.is_alive()
-
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait until none is on its way, at most so many seconds."""
-        if self.is_busy:
-            self._thread.join(seconds)
 
     def resume(self, training: Resumable) -> None:
         """Restore the newest usable one and tell of those that are not; Outage or UserError where the store fails."""
@@ -130,11 +124,8 @@ class _Checkpoints:
                 say(STEP, f"goes on after step {training.done:,}, from {self._store.uri(entry.name)}")
                 return
 
-    def write(self, training: Resumable, patience: float | None = None) -> None:
-        """Copy the state and send it by a thread, when none is on its way; nothing if that takes over `patience` s."""
-        self.wait(patience)
-        if self.is_busy:
-            return
+    def write(self, training: Resumable) -> None:
+        """Copy the state and send it by a thread, while none is on its way."""
         tensors = {
             name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, tensor in training.tensors().items()
@@ -144,22 +135,29 @@ class _Checkpoints:
         self._thread = threading.Thread(target=self._send, args=arguments, daemon=True)
         self._thread.start()
 
-    def finish(self, training: Resumable) -> None:
-        """Send the state, if it is not there yet, and wait for its end."""
-        self.wait()
-        if self._newest != self._name(training.done):
+    def finish(self, training: Resumable, seconds: float) -> None:
+        """Send the state, if it is not there yet; what takes more than so many seconds is told and left alone."""
+        end = time.monotonic() + seconds
+        self._wait(end)
+        if not self.is_busy and self._newest != self._name(training.done):
             self.write(training)
-            self.wait()
+            self._wait(end)
+        if self.is_busy:
+            say(STEP, f"the checkpoint of step {training.done:,} was not kept: the store took more than {seconds} s")
+            self._sent.unlink(missing_ok=True)
+
+    def _wait(self, end: float) -> None:
+        if self.is_busy:
+            self._thread.join(max(0, end - time.monotonic()))
 
     def _name(self, done: int) -> str:
         return f"{self._folder}/{done:010}.safetensors"
 
     def _send(self, name: str, tensors: dict[str, Tensor], state: str) -> None:
         """Send a checkpoint, and remove all but the newest of this writer and of those it found at the start."""
-        path = self._scratch / "sent.safetensors"
         try:
-            save_file(tensors, path, {"state": state, "checksum": _checksum(tensors, state)})
-            self._store.put_file(path, name)
+            save_file(tensors, self._sent, {"state": state, "checksum": _checksum(tensors, state)})
+            self._store.put_file(self._sent, name)
             self._newest = name
             self._names = [other for other in self._names if other != name] + [name]
             self._store.remove(*self._names[:-KEPT])
@@ -167,7 +165,7 @@ class _Checkpoints:
         except (UserError, OSError, SafetensorError) as error:
             say(STEP, f"the checkpoint of step {name[-22:-12]} was not kept, the training goes on: {error}")
         finally:
-            path.unlink(missing_ok=True)
+            self._sent.unlink(missing_ok=True)
 
     def _read(self, entry: Entry, expected: Tensors) -> tuple[dict[str, Tensor], Document]:
         """Tensors and figures of a checkpoint; Damaged where it is not one of this training."""

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from components.shared.errors import UserError
@@ -40,6 +41,19 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and abs(value) < MAX_COUNT and math.isfinite(value)  # type: ignore[arg-type]
 
 
+def is_share(value: object) -> bool:
+    """A number from 0 to 1, written as a fraction."""
+    return isinstance(value, float) and 0 <= value <= 1
+
+
+def is_time(value: object) -> bool:
+    """An ISO 8601 time with its zone."""
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
 def is_sha256(value: object) -> bool:
     """64 hexadecimal digits."""
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
@@ -53,6 +67,15 @@ def is_list(value: object, item: Rule, length: int | None = None) -> bool:
 def is_map(value: object, item: Rule) -> bool:
     """An object whose values are such items."""
     return isinstance(value, dict) and all(map(item, value.values()))
+
+
+def has(**rules: Rule) -> Rule:
+    """The rule of an object with these fields and no others."""
+    return lambda value: (
+        isinstance(value, dict)
+        and value.keys() == rules.keys()
+        and all(fits(value[field]) for field, fits in rules.items())
+    )
 
 
 def are_names(value: object) -> bool:

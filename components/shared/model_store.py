@@ -12,8 +12,10 @@ import copy
 import hashlib
 import random
 import re
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,18 +27,22 @@ from components.shared.errors import Damaged, Outage, UserError
 from components.shared.fields import (
     Rule,
     are_names,
+    check_fields,
+    has,
     is_count,
     is_list,
     is_map,
     is_number,
     is_sha256,
-    is_size,
+    is_share,
     is_text,
+    is_time,
 )
-from components.shared.files import Document, json_bytes, parse_json
+from components.shared.files import Document, json_bytes, parse_json, sha256_file
 from components.shared.npy import npy_bytes, parse_npy
+from components.shared.package import IS_FILE, IS_TENSOR
 from components.shared.parameters import check
-from components.shared.storage import Conflict, NoSuchObject, Store
+from components.shared.storage import Conflict, Entry, NoSuchObject, Store
 
 FORMAT = "torch2kubeflow/register"
 VERSION_FORMAT = "torch2kubeflow/version"
@@ -70,7 +76,8 @@ class RegisteredModel:
 
     Its document, `read()`, is {name, champion, versions: [{version, package_digest, created, state, accuracy, images,
     test_split_digest, model_digest, run_id}], decisions: [{time, action, version, champion_before, champion_after,
-    test_split_digest, figures, reason}]}. A version's state is `claimed`, `complete` or `pruned`.
+    test_split_digest, figures, reason}]}. A version's state is `claimed`, `complete`, `pruning` while its files are
+    being removed, or `pruned`; `created` is when it was claimed, the last time.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -99,13 +106,21 @@ class RegisteredModel:
         return _entry(self.read(), version)
 
     def version(self, version: int) -> Document:
-        """The document of a complete version: files, metrics, classes, input, output and provenance."""
-        place = f"{self._folder(version)}/version.json"
-        content, _ = self.store.get_bytes(place, VERSION_BYTES)
-        document = _parse(content, VERSION_FORMAT, self.store.uri(place), _VERSION_FIELDS)
+        """The document of a complete version: files, metrics, classes, input, output and provenance.
+
+        NoSuchObject, with the version's state, where it is not there; UserError where there is none of this number.
+        """
+        place = self._document(version)
+        try:
+            content, _ = self.store.get_bytes(place, VERSION_BYTES)
+        except NoSuchObject:
+            state = self.entry(version)["state"]
+            told = f"{self.store.uri(place)} does not exist: the version is {state}"
+            raise NoSuchObject(f"{told}; register its package to have it back") from None
+        document = _parse(content, VERSION_FORMAT, self.store.uri(place), _VERSION_FIELDS, "register its package again")
         paths = {path: document["files"].get(path) for path in self._paths()}
         if (document["name"], document["version"], document["files"]) != (self.name, version, paths):
-            raise Damaged(f"{self.store.uri(place)} is of another version or other files; write it anew")
+            raise Damaged(f"{self.store.uri(place)} is of another version or other files; register its package again")
         return document
 
     def get_file(self, document: Document, path: str, target: Path) -> None:
@@ -119,16 +134,17 @@ class RegisteredModel:
         shape = (images, len(document["classes"]))
         content, _ = self.store.get_bytes(name, npy_bytes(shape, np.float32))
         if hashlib.sha256(content).hexdigest() != document["files"]["predictions.npy"]["sha256"]:
-            raise Damaged(f"{self.store.uri(name)} differs from its digest in version.json; write it anew")
+            raise Damaged(f"{self.store.uri(name)} differs from its digest in version.json; register its package")
         array = parse_npy(content, shape, np.float32)
         if array is None:
-            raise Damaged(f"{self.store.uri(name)} is no NumPy array of shape {shape}; write it anew")
+            raise Damaged(f"{self.store.uri(name)} is no NumPy array of shape {shape}; register its package")
         return array
 
     def claim(self, package_digest: str, **facts: Any) -> Document:
         """The entry of the version of a package: the one it has already, or one of the next number, now its own.
 
-        `facts` are accuracy, images, test_split_digest, model_digest and run_id.
+        `facts` are accuracy, images, test_split_digest, model_digest and run_id. One that is not complete is claimed
+        from now on, so that no pruning takes it for abandoned; UserError where its files are being removed.
         """
 
         def change(register: Document) -> None:
@@ -137,24 +153,35 @@ class RegisteredModel:
                 number = len(register["versions"]) + 1
                 entry = {"version": number, "package_digest": package_digest, "created": now(), "state": "claimed"}
                 register["versions"].append({**entry, **facts})
-            elif known[0]["state"] == "pruned":
-                known[0]["state"] = "claimed"
+            elif known[0]["state"] == "pruning":
+                raise UserError(
+                    f"{self.name} version {known[0]['version']} of the same package is being pruned, or that was "
+                    "broken off; let `models prune` come to its end, and register it again"
+                )
+            elif known[0]["state"] != "complete":
+                known[0].update(state="claimed", created=now())
 
         versions: list[Document] = self._change(change)["versions"]
         return next(v for v in versions if v["package_digest"] == package_digest)
 
-    def keep(self, entry: Document, files: Mapping[str, tuple[Path, str]], facts: Document) -> None:
+    def keep(
+        self, entry: Document, files: Mapping[str, tuple[Path, str]], facts: Document, scratch: str | Path
+    ) -> None:
         """Send the files of the version whose entry is given and, last, its document.
 
         `files` holds, by path in the version, the local file and its SHA-256 (empty where it is not known), and `facts`
-        the rest of the document. They must be the same for the same package: whoever sends them again changes nothing.
+        the rest of the document. They must be the same for the same package: who sends them again writes only what is
+        missing or damaged, and nothing that a server may be loading. `scratch` is a folder with room for the largest.
         """
         version = entry["version"]
         folder = self._folder(version)
-        config = _triton_config(self.name, facts["input"], facts["output"]).encode()
-        sent = {path: self._send(local, f"{folder}/{path}", sha256) for path, (local, sha256) in files.items()}
-        self.store.put_bytes(config, f"{folder}/{self._config}")
-        sent[self._config] = {"sha256": hashlib.sha256(config).hexdigest(), "bytes": len(config)}
+        with tempfile.TemporaryDirectory(dir=scratch) as name:
+            config, found = Path(name) / "config.pbtxt", Path(name) / "found"
+            config.write_bytes(_triton_config(self.name, facts["input"], facts["output"]).encode())
+            sent = {
+                path: self._send(local, f"{folder}/{path}", sha256, found)
+                for path, (local, sha256) in {**files, self._config: (config, "")}.items()
+            }
         document = {
             "format": VERSION_FORMAT,
             "name": self.name,
@@ -164,25 +191,17 @@ class RegisteredModel:
             "files": {path: sent[path] for path in self._paths()},
             **facts,
         }
-        try:
-            self.store.put_bytes(json_bytes(document), f"{folder}/version.json", if_absent=True)
-        except Conflict:
-            found = self.version(version)
-            if (found["package_digest"], found["files"]) != (document["package_digest"], document["files"]):
-                raise Damaged(
-                    f"{self.uri(version)}/version.json is of other files than those of the package "
-                    f"{document['package_digest']}; prune the version and register it again"
-                ) from None
+        self._keep_document(document)
 
     def complete(self, version: int, judge: Callable[[Document], Verdict]) -> Document:
         """Mark a version as complete, let `judge` decide by the register about the champion, and return the register.
 
-        What was decided about the version once is not decided again.
+        What was decided about the version once is not decided again. UserError where its files were removed meanwhile.
         """
 
         def change(register: Document) -> None:
             entry = _entry(register, version)
-            if entry["state"] == "pruned":
+            if entry["state"] in ("pruning", "pruned") or not self.store.exists(self._document(version)):
                 raise UserError(f"{self.name} version {version} was pruned while it was registered; register it again")
             entry["state"] = "complete"
             if not decision_about(register, version):
@@ -222,17 +241,18 @@ class RegisteredModel:
         return before[-1] if before else None
 
     def prune(self, version: int) -> None:
-        """Remove the files of a version that is not the champion; its number and entry stay."""
+        """Remove the files of a version that is not the champion; its number and entry stay.
 
-        def change(register: Document) -> None:
-            if register["champion"] == version:
-                raise UserError(f"{self.name} version {version} is the champion; promote another before it is pruned")
-            _entry(register, version)["state"] = "pruned"
-
-        self._change(change)
-        for found in [*self.store.list(self._folder(version))]:
+        While they are being removed nobody can register it. What was broken off is done to its end by doing it again.
+        """
+        self._mark(version, "pruning")
+        for found in [*self.files(version)]:
             self.store.remove(found.name)
-        self._change(change)  # whoever registered it meanwhile did so in vain
+        self._mark(version, "pruned")
+
+    def files(self, version: int) -> Iterator[Entry]:
+        """The objects of a version, whatever its state."""
+        return self.store.list(self._folder(version))
 
     @property
     def _config(self) -> str:
@@ -245,8 +265,50 @@ class RegisteredModel:
     def _folder(self, version: int) -> str:
         return f"models/{self.name}/versions/{version}"
 
-    def _send(self, path: Path, name: str, sha256: str) -> Document:
-        return {"sha256": self.store.put_file(path, name, sha256), "bytes": path.stat().st_size}
+    def _document(self, version: int) -> str:
+        return f"{self._folder(version)}/version.json"
+
+    def _mark(self, version: int, state: str) -> None:
+        def change(register: Document) -> None:
+            if register["champion"] == version:
+                raise UserError(f"{self.name} version {version} is the champion; promote another before it is pruned")
+            _entry(register, version)["state"] = state
+
+        self._change(change)
+
+    def _send(self, path: Path, name: str, sha256: str, scratch: Path) -> Document:
+        """Send a file if it is not there, intact; what is there is fetched to `scratch` for that."""
+        sha256, size, found = sha256 or sha256_file(path), path.stat().st_size, self.store.stat(name)
+        try:
+            is_there = found is not None and found.size == size
+            if is_there:
+                self.store.get_file(name, scratch, sha256)
+        except (Damaged, NoSuchObject):
+            is_there = False
+        if not is_there:
+            self.store.put_file(path, name, sha256)
+        return {"sha256": sha256, "bytes": size}
+
+    def _keep_document(self, document: Document) -> None:
+        """Write the document of a version if it is not there, or damaged; Damaged where it is of other files."""
+        version, content = document["version"], json_bytes(document)
+        place = self._document(version)
+        try:
+            self.store.put_bytes(content, place, if_absent=True)
+            return
+        except Conflict:
+            there = self.store.stat(place)
+        try:
+            found = self.version(version)
+        except Damaged:
+            with suppress(Conflict):  # with another registration that mends it, too
+                self.store.put_bytes(content, place, if_absent=not there, if_match=there.etag if there else "")
+            return
+        if (found["package_digest"], found["files"]) != (document["package_digest"], document["files"]):
+            raise Damaged(
+                f"{self.store.uri(place)} is of other files than those of the package {document['package_digest']}; "
+                "prune the version and register it again"
+            )
 
     def _read(self) -> tuple[Document, str]:
         """The register and its ETag, which is empty where it is not there."""
@@ -255,7 +317,7 @@ class RegisteredModel:
         except NoSuchObject:
             return {"format": FORMAT, "name": self.name, "champion": None, "versions": [], "decisions": []}, ""
         uri = self.store.uri(self._place)
-        register = _parse(content, FORMAT, uri, _REGISTER_FIELDS)
+        register = _parse(content, FORMAT, uri, _REGISTER_FIELDS, "write it anew")
         if register["name"] != self.name:
             raise Damaged(f"{uri} is of the model {register['name']!r}; write it anew")
         return register, etag
@@ -335,25 +397,16 @@ output [ {{ name: "{outputs["name"]}" data_type: TYPE_FP32 dims: {outputs["shape
 """
 
 
-def _parse(content: bytes, document_format: str, uri: str, fields: Mapping[str, Rule]) -> Document:
+def _parse(
+    content: bytes, document_format: str, uri: str, rules: Mapping[str, Callable[[Document], bool]], remedy: str
+) -> Document:
     """A document of a store; Damaged where it has another format or a field is not as its rule says."""
     try:
         document = parse_json(content, document_format, uri)
+        check_fields(document, rules, uri, remedy)
     except UserError as error:
         raise Damaged(str(error)) from None
-    for field, fits in fields.items():
-        if field not in document or not fits(document):
-            raise Damaged(f"{uri} has no proper field {field!r}; write it anew")
     return document
-
-
-def _has(**rules: Rule) -> Rule:
-    """The rule of an object with these fields and no others."""
-    return lambda value: (
-        isinstance(value, dict)
-        and value.keys() == rules.keys()
-        and all(fits(value[field]) for field, fits in rules.items())
-    )
 
 
 def _or_none(rule: Rule) -> Rule:
@@ -364,17 +417,6 @@ def _one_of(*texts: str) -> Rule:
     return lambda value: value in texts
 
 
-def _is_share(value: object) -> bool:
-    return isinstance(value, float) and 0 <= value <= 1
-
-
-def _is_shape(value: Any) -> bool:
-    match value:
-        case ["batch", *sizes]:
-            return len(sizes) > 0 and all(map(is_size, sizes))
-    return False
-
-
 def _are_versions(value: Any) -> bool:
     """Numbered without holes, each of a package of its own."""
     if not is_list(value, _IS_ENTRY):
@@ -383,31 +425,31 @@ def _are_versions(value: Any) -> bool:
     return len(packages) == len(value) and [entry["version"] for entry in value] == list(range(1, len(value) + 1))
 
 
-_IS_ENTRY = _has(
+_IS_ENTRY = has(
     version=is_count,
     package_digest=is_sha256,
-    created=is_text,
-    state=_one_of("claimed", "complete", "pruned"),
-    accuracy=_is_share,
+    created=is_time,
+    state=_one_of("claimed", "complete", "pruning", "pruned"),
+    accuracy=is_share,
     images=is_count,
     test_split_digest=is_sha256,
     model_digest=is_sha256,
     run_id=is_text,
 )
-_ARE_FIGURES = _has(
+_ARE_FIGURES = has(
     champion=is_count,
-    champion_accuracy=_is_share,
-    challenger_accuracy=_is_share,
+    champion_accuracy=is_share,
+    challenger_accuracy=is_share,
     images=is_count,
     n01=is_count,
     n10=is_count,
-    p_value=_is_share,
-    significance=_is_share,
+    p_value=is_share,
+    significance=is_share,
     rescored=lambda value: isinstance(value, bool),
     decided_before=is_count,
 )
-_IS_DECISION = _has(
-    time=is_text,
+_IS_DECISION = has(
+    time=is_time,
     action=_one_of("register", "promote", "rollback"),
     version=is_count,
     champion_before=_or_none(is_count),
@@ -416,9 +458,8 @@ _IS_DECISION = _has(
     figures=_or_none(_ARE_FIGURES),
     reason=is_text,
 )
-_IS_TENSOR = _has(name=is_text, dtype=is_text, shape=_is_shape)
-_IS_PROVENANCE = _has(
-    data=_has(name=is_text, source=is_text, raw_digest=is_text, parameters=lambda value: isinstance(value, dict)),
+_IS_PROVENANCE = has(
+    data=has(name=is_text, source=is_text, raw_digest=is_text, parameters=lambda value: isinstance(value, dict)),
     dataset_digest=is_sha256,
     test_split_digest=is_sha256,
     model_digest=is_sha256,
@@ -426,11 +467,12 @@ _IS_PROVENANCE = _has(
     seed=is_count,
     threads=is_count,
     torch=is_text,
+    device=is_text,
     code_version=is_text,
     revision=is_text,
     image=is_text,
     run_id=is_text,
-    time=is_text,
+    time=is_time,
 )
 
 # In this order: each rule may rest on those above it.
@@ -451,11 +493,11 @@ _VERSION_FIELDS: dict[str, Rule] = {
     "name": lambda d: is_text(d["name"]),
     "version": lambda d: is_count(d["version"]),
     "package_digest": lambda d: is_sha256(d["package_digest"]),
-    "created": lambda d: is_text(d["created"]),
-    "files": lambda d: is_map(d["files"], _has(sha256=is_sha256, bytes=is_count)),
+    "created": lambda d: is_time(d["created"]),
+    "files": lambda d: is_map(d["files"], IS_FILE),
     "metrics": lambda d: is_map(d["metrics"], is_number),
     "classes": lambda d: are_names(d["classes"]),
-    "input": lambda d: _IS_TENSOR(d["input"]),
-    "output": lambda d: _IS_TENSOR(d["output"]),
+    "input": lambda d: IS_TENSOR(d["input"]),
+    "output": lambda d: IS_TENSOR(d["output"]),
     "provenance": lambda d: _IS_PROVENANCE(d["provenance"]),
 }

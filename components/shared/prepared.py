@@ -33,7 +33,10 @@ class PreparedDataset:
         self._is_damaged = False
 
     def fetch(self, folder: Path) -> bool:
-        """Bring the dataset into an empty folder; False where it is not in the store, or damaged, which is told."""
+        """Bring the dataset into an empty folder; False where it is not in the store, or damaged, which is told.
+
+        Its document is written anew, unchanged, so that its age is the time since it was last used.
+        """
         place = self._store.uri(self._place)
         try:
             document = _read_document(self._store, self._name(DOCUMENT))
@@ -46,11 +49,16 @@ class PreparedDataset:
             for path in folder.iterdir():
                 path.unlink()
             return False
+        self._store.put_bytes((folder / DOCUMENT).read_bytes(), self._name(DOCUMENT))
         say(STEP, f"nothing to decode: the dataset in {place} was prepared before")
         return True
 
     def keep(self, folder: Path) -> None:
-        """Send the dataset in a folder to the store, the document last; shards that are there already are not sent."""
+        """Send the dataset in a folder to the store, the document last; shards that are there already are not sent.
+
+        Of those only the size is looked at: one that is damaged is found by the first who reads it, in `fetch` or by
+        components/shared/shards.py.
+        """
         data = open_dataset(folder)
         for entry in data.files():
             name = _shard_name(entry)

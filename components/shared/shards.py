@@ -75,7 +75,7 @@ class StoredShards:
         return file
 
     def _damage(self, name: str, reason: str) -> Damaged:
-        remedy = "a preprocess that is not cached mends it: --no-cache, or another handover_mib"
+        remedy = "run again with another handover_mib: then preprocess is done again, and mends it"
         return Damaged(f"{self._store.uri(name)} cannot be used ({reason}); {remedy}")
 
     def _make_room(self, size: int) -> None:

@@ -40,7 +40,7 @@ PART_BYTES = 8 * 2**20  # a larger file is sent in parts of this size
 PARALLEL_PARTS = 3
 MAX_PARTS = 10_000  # of S3
 BLOCK_BYTES = 2**20
-MAX_BYTES = 2**26
+MAX_BYTES = 2**24  # of a small object, where no other limit is given
 SHA256, WRITER = "x-amz-meta-sha256", "x-amz-meta-writer"
 
 

@@ -45,12 +45,12 @@ def parsed(content: bytes) -> Any:
     return found if found and isinstance(found, dict | list) else None
 
 
-def sealed(content: bytes) -> bytes:
-    """A document of ours with its checksum anew; anything else as it is."""
+def sealed(content: bytes, seal: str = "checksum") -> bytes:
+    """A document of ours with its checksum, in the field `seal`, anew; anything else as it is."""
     document = parsed(content)
     try:
-        document.pop("checksum", None)
-        return json.dumps(document | {"checksum": sha256_json(document)}).encode()
+        document.pop(seal, None)
+        return json.dumps(document | {seal: sha256_json(document)}).encode()
     except (AttributeError, ValueError, TypeError, RecursionError):
         return content
 

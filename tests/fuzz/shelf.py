@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.errors import UserError
-from components.shared.storage import Conflict, Entry, NoSuchObject
+from components.shared.storage import MAX_BYTES, Conflict, Entry, NoSuchObject
 
 
 class Shelf:
@@ -31,12 +31,19 @@ class Shelf:
         self.objects[name] = content
         return self._etag(name)
 
-    def get_bytes(self, name: str, limit: int = 2**26) -> tuple[bytes, str]:
+    def get_bytes(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, str]:
         if name not in self.objects:
             raise NoSuchObject(f"{name} does not exist")
         if len(self.objects[name]) > limit:
             raise UserError(f"{name} is too large")
         return self.objects[name], self._etag(name)
+
+    def stat(self, name: str) -> Entry | None:
+        content = self.objects.get(name)
+        return None if content is None else Entry(name, len(content), self._etag(name), None)
+
+    def exists(self, name: str) -> bool:
+        return name in self.objects
 
     def list(self, under: str = "") -> Iterator[Entry]:
         for name in sorted(self.objects):

@@ -6,6 +6,7 @@ A reader takes a file's content and ends well or with a UserError; whatever else
 import hashlib
 import io
 import json
+import math
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,14 @@ from components.shared.checkpoints import run_resumably
 from components.shared.dataset import SPLITS, DatasetWriter, open_dataset
 from components.shared.endpoint import check_name, parse_uri
 from components.shared.errors import Damaged, UserError
+from components.shared.evaluation import FORMAT as EVALUATION
+from components.shared.evaluation import METRICS, read_evaluation
 from components.shared.idx import open_idx, write_idx
 from components.shared.model_store import RegisteredModel, Verdict, decision_about, times_decided
+from components.shared.package import read_package, write_package
 from components.shared.parameters import check
 from components.shared.pictures import FORMATS, BadPicture, decoder
+from components.shared.prepared import SHARDS, read_recipe
 from components.shared.raw import open_raw, write_raw
 from components.shared.source import find_source, version_of
 from components.shared.storage import open_store
@@ -61,6 +66,22 @@ def dataset_document(folder: Path) -> Target:
         _read_dataset(folder)
 
     return Target([path.read_bytes()], read)
+
+
+def stored_dataset_document(folder: Path) -> Target:
+    """dataset.json of prepared data in a store, with its checksum."""
+    _write_dataset(folder)
+    document = json.loads((folder / "dataset.json").read_bytes()) | {"samples_sha256": "a" * 64}
+    shelf = Shelf()
+    store: Any = shelf
+
+    def read(content: bytes) -> None:
+        shelf.objects["datasets/recipe/dataset.json"] = sealed(content)
+        digest, names = read_recipe(store, "recipe")
+        assert len(digest) == 64
+        assert all(name.startswith(f"{SHARDS}/") and len(name) == len(f"{SHARDS}/.npy") + 64 for name in names)
+
+    return Target([json.dumps(document).encode()], read)
 
 
 def dataset_shard(name: str, folder: Path) -> Target:
@@ -169,7 +190,7 @@ def _write_model(folder: Path) -> None:
     settings = {"num_classes": 2, "image_shape": [1, 32, 32], "activation": "relu", "pooling": "max", "bias": True}
     architecture = {"name": "lenet5", **settings}
     facts = {"classes": ["a", "b"], "image_shape": [1, 32, 32], "mean": [0.5], "std": [0.5], "seed": 0}
-    document = {"architecture": architecture, **facts, "dataset_digest": "d" * 64, "parameters": {"epochs": 1}}
+    document = {"architecture": architecture, **facts, "dataset_digest": "d" * 64, "checkpoint_key": "e" * 64}
     epoch = {"epoch": 1, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -444,6 +465,51 @@ def version_document(folder: Path) -> Target:
     return Target([shelf.objects[place]], read)
 
 
+def package_document(folder: Path) -> Target:
+    """package.json, with its digest."""
+    tensor = {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]}
+    file = {"sha256": "c" * 64, "bytes": 1}
+    description = {
+        "classes": ["a", "b"],
+        "input": tensor,
+        "output": {**tensor, "shape": ["batch", 2]},
+        "dataset_digest": "d" * 64,
+        "model_digest": "e" * 64,
+        "weights_sha256": "f" * 64,
+        "test_accuracy": 0.5,
+        "predictions_sha256": "0" * 64,
+        "metrics": {"accuracy": 0.5},
+        "files": {"model.onnx": file, "model.pt2": file},
+    }
+    write_package(folder, description)
+    path = folder / "package.json"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(sealed(content, "digest"))
+        package = read_package(folder)
+        assert len(package["classes"]) > 0 and 0 <= package["test_accuracy"] <= 1
+        assert all(package[name]["shape"][1:] for name in ("input", "output"))
+        assert all(len(package["files"][name]["sha256"]) == 64 for name in ("model.onnx", "model.pt2"))
+        assert all(math.isfinite(value) for value in package["metrics"].values())
+
+    return Target([path.read_bytes()], read)
+
+
+def evaluation_document(folder: Path) -> Target:
+    """evaluation.json, as the steps after evaluate read it."""
+    document = {"format": EVALUATION, "dataset_digest": "a" * 64, "model_digest": "b" * 64, "seconds": {"train": 1.5}}
+    path = folder / "evaluation.json"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        evaluated = read_evaluation(folder)
+        assert len(evaluated["dataset_digest"]) == len(evaluated["model_digest"]) == 64
+        assert all(math.isfinite(evaluated[name]) for name in METRICS)
+        assert all(math.isfinite(seconds) for seconds in evaluated["seconds"].values())
+
+    return Target([json.dumps(document | dict.fromkeys(METRICS, 0.5)).encode()], read)
+
+
 def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     """A model with two versions, the first with files, of which the second took the champion's place."""
     shelf = Shelf()
@@ -456,7 +522,8 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     own = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
     for name in own:
         (folder / Path(name).name).write_bytes(name.encode())
-    texts = {"torch": "2", "code_version": "0", "revision": "", "image": "", "run_id": "", "time": ""}
+    texts = {"torch": "2", "device": "cpu", "code_version": "0", "revision": "", "image": "", "run_id": ""}
+    texts["time"] = "2026-01-01T00:00:00+00:00"
     data = {"name": "n", "source": "s", "raw_digest": "0", "parameters": {}}
     numbers = {"seed": 0, "threads": 1}
     document = {
@@ -471,7 +538,7 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     paths = {name: (folder / Path(name).name, "") for name in own}
     for package in "12":
         entry = model.claim(package * 64, **facts)
-        model.keep(entry, paths, document)
+        model.keep(entry, paths, document, folder)
         judge = partial(Verdict, True, figures if entry["version"] > 1 else None, "better")
         model.complete(entry["version"], lambda _, judge=judge: judge())
     return shelf, model
@@ -479,6 +546,7 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
 
 TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "dataset-document": dataset_document,
+    "stored-dataset-document": stored_dataset_document,
     "dataset-images": partial(dataset_shard, "images"),
     "dataset-labels": partial(dataset_shard, "labels"),
     "raw-document": raw_document,
@@ -490,6 +558,8 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "checkpoint-state": checkpoint_state,
     "register-document": register_document,
     "version-document": version_document,
+    "package-document": package_document,
+    "evaluation-document": evaluation_document,
     "idx": partial(idx, ""),
     "idx-gz": partial(idx, ".gz"),
     "zip": partial(archive, ".zip"),

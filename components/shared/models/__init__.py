@@ -158,6 +158,7 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
     "std": lambda d: is_list(d["std"], is_number, d["image_shape"][0]) and min(d["std"]) > 0,
     "architecture": lambda d: _is_architecture(d["architecture"], len(d["classes"]), d["image_shape"]),
     "weights_sha256": lambda d: is_sha256(d["weights_sha256"]),
+    "checkpoint_key": lambda d: is_sha256(d["checkpoint_key"]),
 }
 _HISTORY_FIELDS: dict[str, Callable[[Document], bool]] = {
     "epochs": lambda d: is_list(d["epochs"], _is_epoch),
