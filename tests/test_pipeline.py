@@ -187,7 +187,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, run_pipeline: 
         _wait_for(tmp_path, "train")
         second = run_pipeline("data=digits")
         assert second.returncode == 2
-        assert f"process id {first.pid}" in second.stderr
+        assert f"in use by process {first.pid};" in second.stderr
         assert "--runs" in second.stderr
         assert second.stderr.count("\n") == 1
     assert len(list((tmp_path / "runs").glob("2*"))) == 1
