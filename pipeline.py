@@ -70,8 +70,9 @@ def training(
     val_fraction: float = 0.1,
     test_fraction: float = 0.15,
     max_bad_images: int = 0,
-    activation: str = "relu",
-    pooling: str = "max",
+    network: str = "lenet5",
+    activation: str = "default",
+    pooling: str = "default",
     bias: bool = True,
     optimizer: str = "muon",
     learning_rate: float = 0.02,
@@ -104,7 +105,7 @@ def training(
     s3_config: str = "torch2kubeflow-s3",
     source_secret: str = "torch2kubeflow-source",
 ) -> None:
-    """Train LeNet-5 on an image data set, evaluate it once on the test split, and export it if it is good enough.
+    """Train a network on an image data set, evaluate it once on the test split, and export it if it is good enough.
 
     Args:
         data: mnist, fashion-mnist, kmnist, cifar10, digits, or a https://, s3:// or file:// URI.
@@ -112,15 +113,16 @@ def training(
         val_fraction: Share of the training images held out for validation, where the source has no val split.
         test_fraction: Share of the images held out for the test, where the source has no test split.
         max_bad_images: Broken pictures to skip and list before the step fails.
-        activation: sigmoid, tanh, relu, leaky_relu or leaky_clipped (slope 0.01 below 0 and above 1).
-        pooling: max or avg.
+        network: lenet5, lenet5_1998, resnet18, mobilenet_v2 or another of docs/networks.md, or timm:NAME.
+        activation: default (the network's own), sigmoid, tanh, relu, leaky_relu or leaky_clipped (slope 0.01 off 0..1).
+        pooling: default (the network's own), max, avg or rms (root mean square) in place of max pooling.
         bias: Whether convolutions and linear layers have a bias.
         optimizer: muon, sgd (with Nesterov momentum) or adamw.
         learning_rate: Peak of the one-cycle learning rate.
         weight_decay: Decoupled weight decay of the weight matrices; biases are not decayed.
         batch_size: Images in a training batch.
         epochs: Passes over the training split.
-        label_smoothing: Share of the target spread over all classes.
+        label_smoothing: Share of the target spread over all classes; lenet5_1998, whose loss is its own, has none.
         rotation: Random rotation of training images, in degrees to either side.
         shift: Random shift, in pixels to each side.
         scale: Random scaling, as a share to either side (0.1 is 90 % to 110 %).
@@ -172,6 +174,7 @@ def training(
         _place(prepared, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=6 * HOUR, secrets=secrets)
         trained = steps.train(
             dataset=prepared.outputs["dataset"],
+            network=network,
             activation=activation,
             pooling=pooling,
             bias=bias,

@@ -26,6 +26,7 @@ def resolve(
     val_fraction: float,
     test_fraction: float,
     max_bad_images: int,
+    network: str,
     activation: str,
     pooling: str,
     bias: bool,
@@ -106,6 +107,7 @@ def preprocess(
 @dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
 def train(
     dataset: Input[Dataset],
+    network: str,
     activation: str,
     pooling: str,
     bias: bool,
@@ -127,11 +129,12 @@ def train(
     checkpoint_seconds: int,
     model: Output[Model],
 ) -> None:
-    """Train LeNet-5 and keep the weights of the best epoch."""
+    """Train a network and keep the weights of the best epoch."""
     from components import train
 
     train.train(
         dataset=dataset.path,
+        network=network,
         activation=activation,
         pooling=pooling,
         bias=bias,
@@ -250,6 +253,7 @@ def finish(
     val_fraction: float,
     test_fraction: float,
     max_bad_images: int,
+    network: str,
     activation: str,
     pooling: str,
     bias: bool,

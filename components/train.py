@@ -8,8 +8,9 @@ import copy
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,11 +33,13 @@ from components.shared.version import code_version
 STEP = "train"
 WARM_UP = 0.05  # share of the steps in which the learning rate rises
 VALIDATION_BATCH = 1000
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def train(
     *,
     dataset: str | Path,
+    network: str,
     activation: str,
     pooling: str,
     bias: bool,
@@ -58,7 +61,7 @@ def train(
     checkpoint_seconds: int,
     model: str | Path,
 ) -> None:
-    """Train LeNet-5 on the train split of `dataset` and write the weights of the best epoch to folder `model`.
+    """Train a network on the train split of `dataset` and write the weights of the best epoch to folder `model`.
 
     The best epoch has the highest validation accuracy or, among equals, the lowest validation loss. With a `store`, a
     checkpoint goes there every `checkpoint_seconds`, and the training goes on from the newest one of equal inputs; what
@@ -66,6 +69,7 @@ def train(
     the network or the batch, the loss is no longer finite, or the store cannot be read at the start.
     """
     settings = _Settings(
+        network=network,
         activation=activation,
         pooling=pooling,
         bias=bias,
@@ -97,6 +101,7 @@ def train(
 class _Settings:
     """What determines the weights, besides dataset, code, seed and threads."""
 
+    network: str
     activation: str
     pooling: str
     bias: bool
@@ -143,7 +148,7 @@ class _Training:
             )
         self.mean, self.std = (torch.tensor(data.document[name], device=device) for name in ("mean", "std"))
         self.architecture = {
-            "name": "lenet5",
+            "name": settings.network,
             "num_classes": len(data.classes),
             "image_shape": list(data.image_shape),
             "activation": settings.activation,
@@ -161,8 +166,13 @@ class _Training:
         }
         # Convolutions are faster in this order of memory, on CPUs and on GPUs.
         self.network: nn.Module = models.build(self.architecture).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.batch_size == 1 and any(isinstance(module, BATCH_NORMS) for module in self.network.modules()):
+            raise UserError(f"{settings.network} normalises over the images of a batch; give batch_size=2 or more")
         self.averaged = copy.deepcopy(self.network).eval()
         self.best_network = copy.deepcopy(self.averaged)  # of the best epoch, once there is one
+        self.followed = list(zip(_tensors(self.averaged), _tensors(self.network), strict=True))
+        smoothed = partial(functional.cross_entropy, label_smoothing=settings.label_smoothing)
+        self.loss: Callable[[Tensor, Tensor], Tensor] = getattr(self.network, "loss", smoothed)
         self.optimizer = Optimizer(settings.optimizer, self.network, settings.learning_rate, settings.weight_decay)
         self.generator = torch.Generator().manual_seed(seed)  # of the order and the augmentation
         self.epoch_generator = torch.Generator()  # as the other one was when the epoch began
@@ -322,17 +332,20 @@ class _Training:
         images = normalise(self.images.index_select(0, chosen), self.mean, self.std)  # faster than [chosen]
         images = augment(images, self.generator, rotation=s.rotation, shift=s.shift, scale=s.scale, shear=s.shear)
         logits = self.network(images)
-        loss = functional.cross_entropy(logits, self.labels[chosen], label_smoothing=s.label_smoothing)
+        loss = self.loss(logits, self.labels[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(share)
         return loss.item()
 
     @torch.no_grad()
     def _average(self, done: int) -> None:
-        """Follow the raw weights, closely at first: TensorFlow's rule for forgetting the random initial weights."""
+        """Follow the raw weights and statistics, closely at first: TensorFlow's rule for forgetting the random ones."""
         decay = min(self.settings.ema_decay, (1 + done) / (10 + done))
-        for average, raw in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            average.lerp_(raw, 1 - decay)
+        for average, raw in self.followed:
+            if raw.is_floating_point():
+                average.lerp_(raw, 1 - decay)
+            else:
+                average.copy_(raw)  # a counter
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
@@ -344,6 +357,11 @@ class _Training:
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             right += int((logits.argmax(dim=1) == labels).sum())
         return loss / len(self.val_labels), right / len(self.val_labels)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Weights, and statistics such as those of batch normalisation."""
+    return [*network.parameters(), *network.buffers()]
 
 
 def _read_figures(figures: Document, epochs: int, batches: int) -> list[_Epoch]:

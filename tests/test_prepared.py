@@ -28,8 +28,9 @@ from tests.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy, s3
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
 TRAINING: dict[str, Any] = {
-    "activation": "relu",
-    "pooling": "max",
+    "network": "lenet5",
+    "activation": "default",
+    "pooling": "default",
     "bias": True,
     "optimizer": "muon",
     "learning_rate": 0.02,

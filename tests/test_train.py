@@ -21,8 +21,9 @@ from components.train import one_cycle, train
 
 ROOT = Path(__file__).parents[1]
 SETTINGS: dict[str, Any] = {
-    "activation": "relu",
-    "pooling": "max",
+    "network": "lenet5",
+    "activation": "default",
+    "pooling": "default",
     "bias": True,
     "optimizer": "muon",
     "learning_rate": 0.02,

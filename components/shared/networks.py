@@ -7,6 +7,7 @@ from components.shared.errors import UserError
 
 LENETS = ("lenet5", "lenet5_1998")
 TIMM = "timm:"  # before the name of any other network of timm
+DEFAULT = "default"  # in place of the name of an activation or a pooling: the published network's
 
 # Parts whose strides are taken out for small pictures, so that the network divides their size by 8 instead of 32
 # (SqueezeNet by 4 instead of 16). A max pooling that is named here goes altogether.
@@ -79,18 +80,21 @@ def check(name: str, size: int) -> None:
 
     What LeNet-5 and timm's other networks take, only they themselves know.
     """
-    if name in LENETS or name.startswith(TIMM):
-        return
-    if name not in ZOO:
-        names = (*LENETS, *ZOO)
-        raise UserError(
-            f"no network is named {name!r}{nearest(name, names)}; there are {', '.join(names)}, and {TIMM}NAME"
-        )
-    smallest = ZOO[name].smallest
+    check_name(name)
+    smallest = ZOO[name].smallest if name in ZOO else 0
     if size < smallest:
         raise UserError(
             f"{name} takes pictures of {smallest} x {smallest} pixels or more, not {size} x {size}; "
             f"prepare them with image_size={smallest} or more"
+        )
+
+
+def check_name(name: str) -> None:
+    """Refuse a network that is not there; which ones timm has, only timm knows."""
+    names = (*LENETS, *ZOO)
+    if name not in names and not name.startswith(TIMM):
+        raise UserError(
+            f"no network is named {name!r}{nearest(name, names)}; there are {', '.join(names)}, and {TIMM}NAME"
         )
 
 

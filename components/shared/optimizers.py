@@ -35,9 +35,10 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, share: float) -> None:
-        """Take a step at `share` of the learning rate along every gradient, and drop the gradients."""
+        """Take a step at `share` of the learning rate along every gradient there is, and drop the gradients."""
         for parameter, state in zip(self.parameters, self.states, strict=True):
-            assert parameter.grad is not None
+            if parameter.grad is None:
+                continue  # the loss does not depend on it
             step = self.rule(parameter.grad, state)
             if parameter.ndim >= 2:
                 rate = share * self.learning_rate

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from components.shared import networks
 from components.shared.catalogue import CATALOGUE
 from components.shared.endpoint import parse_uri
 from components.shared.errors import UserError
@@ -55,6 +56,11 @@ def _is_store(value: str) -> bool:
     return True
 
 
+def _is_network(value: str) -> bool:
+    networks.check_name(value)
+    return True
+
+
 def _are_labels(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for pair in value.items() for item in pair)
 
@@ -78,8 +84,9 @@ RULES: dict[str, Rule] = {
     "val_fraction": _FRACTION,
     "test_fraction": _FRACTION,
     "max_bad_images": _at_least(0),
-    "activation": _one_of(ACTIVATIONS),
-    "pooling": _one_of(POOLINGS),
+    "network": (_is_network, "a network's name"),
+    "activation": _one_of((*ACTIVATIONS, networks.DEFAULT)),
+    "pooling": _one_of((*POOLINGS, networks.DEFAULT)),
     "optimizer": _one_of(OPTIMIZERS),
     "learning_rate": ((lambda value: value > 0), "above 0"),
     "weight_decay": _between(0, 1),
@@ -116,8 +123,13 @@ RULES: dict[str, Rule] = {
 
 
 def check(**parameters: Any) -> None:
-    """Refuse parameters outside their range: UserError naming the parameter, its value and what is accepted."""
+    """Refuse parameters outside their range, and a network that takes no pictures of the image size.
+
+    UserError with the parameter or the network, the value and what is accepted.
+    """
     for name, value in parameters.items():
         accepts, accepted = RULES.get(name, (lambda _: True, ""))
         if (isinstance(value, float) and not math.isfinite(value)) or not accepts(value):
             raise UserError(f"{name}={value} is not accepted; give {accepted or 'a finite number'}")
+    if {"network", "image_size"} <= parameters.keys():
+        networks.check(parameters["network"], parameters["image_size"])

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from components.shared import networks
+
 LEAK = 0.01
-OWN = ("", "default")  # in place of a name: the activation or pooling of the published network
+OWN = ("", networks.DEFAULT)  # in place of a name: the activation or pooling of the published network
 
 
 class LeakyClipped(nn.Module):
