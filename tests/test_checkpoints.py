@@ -159,6 +159,20 @@ def test_a_training_stopped_by_sigterm_four_times_ends_in_the_same_model(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_statistics_and_dropout_go_on_as_if_they_had_not_been_interrupted(
+    tmp_path: Path, uri: str, at_step: Any
+) -> None:
+    small = write_digits(tmp_path / "digits", enlarge=1)
+    settings = {"network": "mobilenet_v2", "optimizer": "adamw", "batch_size": 100, "epochs": 2}
+    expected = trained(small, tmp_path / "whole", **settings)
+    for stop in (3, 4):  # after 3 of 8 steps, and after 7
+        at_step(lambda number, stop=stop: terminate() if number == stop else None)
+        with pytest.raises(SystemExit, match="143"):
+            trained(small, tmp_path / "model", uri, **settings)
+    at_step(lambda _: None)
+    assert trained(small, tmp_path / "model", uri, **settings) == expected
+
+
 @pytest.mark.parametrize(
     ("settings", "moment"),
     [

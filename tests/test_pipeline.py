@@ -139,6 +139,17 @@ def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_pa
     assert "not accepted, not exported" in done.stdout
 
 
+def test_another_network_goes_the_same_way(tmp_path: Path, run_pipeline: Runner) -> None:
+    words = ("data=digits", "image_size=8", "network=squeezenet1_1", "optimizer=adamw", "learning_rate=0.0005")
+    done = run_pipeline(*words, "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder, summary = _latest(tmp_path)
+    assert set(_states(summary).values()) == {"done"}
+    assert summary["registered"]["is_champion"] is True
+    assert "squeezenet1_1 on digits" in (folder / "report.html").read_text()
+    _the_package_predicts_what_the_summary_says(folder, summary)
+
+
 def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
     done = run_pipeline()
     assert done.returncode == 0, done.stderr

@@ -161,3 +161,17 @@ def test_every_parameter_of_the_run_is_checked_before_anything_is_downloaded(wor
     assert resolve(**parameters)
     with pytest.raises(UserError, match=f"{word}="):
         resolve(**{**parameters, word: said})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"network": "resnet19"}, r"no network is named 'resnet19' \(did you mean resnet18"),
+        ({"network": "inception_v4", "image_size": 16}, r"23 x 23 pixels or more, not 16 x 16; .*image_size=23"),
+    ],
+)
+def test_a_network_that_is_not_there_or_takes_larger_pictures_is_refused(words: dict[str, object], said: str) -> None:
+    parameters = parse_parameters(pipeline.training, ["data=digits"])
+    assert resolve(**{**parameters, "network": "timm:efficientnet_b0", "image_size": 16})
+    with pytest.raises(UserError, match=said):
+        resolve(**{**parameters, **words})

@@ -76,6 +76,11 @@ def val_accuracy(model: models.Model, dataset: Path) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
+@pytest.fixture(scope="module")
+def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=1)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 0.02, "sgd": 0.05, "adamw": 0.01}[optimizer]
@@ -181,6 +186,37 @@ def test_the_smallest_set_of_options_trains_too(digits: Path, tmp_path: Path) ->
     none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0}
     model = trained(digits, tmp_path / "model", bias=False, activation="tanh", pooling="avg", epochs=6, **none)
     assert model.document["val_accuracy"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_network_with_batch_normalisation_is_kept_with_the_statistics_of_its_averaged_weights(
+    small_digits: Path, tmp_path: Path
+) -> None:
+    settings = {"network": "resnet18", "optimizer": "adamw", "learning_rate": 0.003, "shift": 0.0, "epochs": 3}
+    model = trained(small_digits, tmp_path / "model", **settings)
+    assert model.document["architecture"]["name"] == model.document["parameters"]["network"] == "resnet18"
+    assert val_accuracy(model, small_digits) == pytest.approx(model.document["val_accuracy"])
+    assert model.document["val_accuracy"] > 0.7
+    statistics = dict(model.module.named_buffers())
+    assert all(values.isfinite().all() for values in statistics.values())
+    assert statistics["bn1.num_batches_tracked"] == 8 * model.document["best_epoch"]
+    assert statistics["layer4.1.bn2.running_mean"].std() > 0 and statistics["layer4.1.bn2.running_var"].std() > 0
+
+
+def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
+    plain = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.5}
+    one_step = {"network": "lenet5_1998", "batch_size": 400, "epochs": 1, **plain}
+    model = trained(digits, tmp_path / "model", **one_step)
+    torch.manual_seed(SETTINGS["seed"])
+    initial = models.build(model.document["architecture"])
+    images, labels = map(torch.from_numpy, open_dataset(digits).load("train"))
+    expected = initial.loss(initial(normalise(images, model.mean, model.std)), labels)  # type: ignore[operator]
+    assert model.history["epochs"][0]["train_loss"] == pytest.approx(expected.item())
+
+
+def test_a_batch_of_one_image_is_refused_where_it_would_be_normalised(small_digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"resnet18 normalises .* give batch_size=2 or more"):
+        trained(small_digits, tmp_path / "model", network="resnet18", batch_size=1)
 
 
 def test_a_loss_that_is_not_finite_is_told_with_place_and_remedy_and_leaves_nothing(
