@@ -146,7 +146,7 @@ def test_another_network_goes_the_same_way(tmp_path: Path, run_pipeline: Runner)
     folder, summary = _latest(tmp_path)
     assert set(_states(summary).values()) == {"done"}
     assert summary["registered"]["is_champion"] is True
-    assert "squeezenet1_1 on digits" in (folder / "report.html").read_text()
+    assert "squeezenet1_1 on scikit-learn" in (folder / "report.html").read_text()
     _the_package_predicts_what_the_summary_says(folder, summary)
 
 
