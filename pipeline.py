@@ -1,4 +1,4 @@
-"""The training pipeline: resolve, download, preprocess, train, evaluate and, where the verdict is good, export.
+"""The training pipeline: resolve, download, preprocess, train, evaluate and, if accepted, export and register.
 
 python pipeline.py local data=mnist epochs=3     # compile it and run it on this machine
 python pipeline.py compile                       # write build/pipeline.yaml for the Kubeflow UI
@@ -105,7 +105,7 @@ def training(
     s3_config: str = "torch2kubeflow-s3",
     source_secret: str = "torch2kubeflow-source",
 ) -> None:
-    """Train a network on an image data set, evaluate it once on the test split, and export it if it is good enough.
+    """Train a network on an image data set, evaluate it once on the test split, export and register it if it is good.
 
     Args:
         data: mnist, fashion-mnist, kmnist, cifar10, digits, or a https://, s3:// or file:// URI.

@@ -18,6 +18,7 @@ from components.shared.classifier import Classifier, on_arrays
 from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
+from components.shared.evaluation import FORMAT, METRICS
 from components.shared.files import Document, new_file, new_folder, write_json
 from components.shared.metrics import (
     class_scores,
@@ -36,17 +37,7 @@ from components.shared.storage import open_store
 from components.shared.version import code_version
 
 STEP = "evaluate"
-FORMAT = "torch2kubeflow/evaluation"
 MISTAKES = 50
-SHOWN = (  # by Kubeflow
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "weakest_recall",
-    "macro_f1",
-    "log_loss",
-    "expected_calibration_error",
-)
 
 
 class Evaluation(NamedTuple):
@@ -106,7 +97,7 @@ def evaluate(
     say(STEP, f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
     result = Evaluation(
         accepted=document["accepted"],
-        metrics={name: document[name] for name in SHOWN},
+        metrics={name: document[name] for name in METRICS},
         classes=data.classes,
         confusion_matrix=document["confusion_matrix"],
         roc_curve=roc_curve(labels, probabilities),

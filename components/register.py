@@ -20,7 +20,7 @@ from components.shared.dataset import Dataset, open_dataset
 from components.shared.errors import Damaged, UserError
 from components.shared.evaluation import read_evaluation
 from components.shared.fields import check_fields, is_count, is_text
-from components.shared.files import Document, new_file, new_folder, read_json, sha256_json, write_json
+from components.shared.files import Document, new_file, new_folder, read_json, sha256_without, write_json
 from components.shared.metrics import mcnemar
 from components.shared.model_store import RegisteredModel, Verdict, decision_about, now, times_decided
 from components.shared.npy import read_npy
@@ -125,10 +125,9 @@ class _Challenger:
         trained = read_json(model / "model.json", "torch2kubeflow/model")
         check_fields(trained, _MODEL_FIELDS, str(model / "model.json"), "train the model again")
         evaluated = read_evaluation(evaluation)
-        digest = sha256_json({name: value for name, value in trained.items() if name != "checksum"})
         given = [
             (dataset, "dataset_digest", data.digest),
-            (model, "model_digest", digest),
+            (model, "model_digest", sha256_without(trained, "checksum")),
             (evaluation, "dataset_digest", evaluated["dataset_digest"]),
             (evaluation, "model_digest", evaluated["model_digest"]),
         ]

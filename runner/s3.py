@@ -115,16 +115,6 @@ class Server:
 
 
 @contextmanager
-def embedded(runs: Path) -> Iterator[dict[str, str]]:
-    """The variables of a server on `runs` that is there for the block, and for other processes beside it.
-
-    UserError where another process has it.
-    """
-    with _serving(runs) as server, _published(server):
-        yield server.variables
-
-
-@contextmanager
 def shared(runs: Path) -> Iterator[Callable[[], dict[str, str]]]:
     """A function that waits for a server on `runs` and returns its variables: that of `make s3`, or one for the block.
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
-from components.shared.files import Document, read_json, sha256_json
+from components.shared.files import Document, read_json, sha256_without
 from components.shared.model_store import RegisteredModel
 from components.shared.package import read_package
 from components.shared.progress import say
@@ -86,7 +87,6 @@ def _damages(model: RegisteredModel, document: Document, scratch: Path) -> Itera
             print(f"{path:<40}{file['bytes']:>12,} bytes  sha256={file['sha256']}")
     if whole:
         trained = read_json(scratch / "model.json", "torch2kubeflow/model")
-        described = {name: value for name, value in trained.items() if name != "checksum"}
         package = read_package(scratch)
         sha256 = {path: file["sha256"] for path, file in document["files"].items()}
         entry = model.entry(document["version"])
@@ -96,7 +96,7 @@ def _damages(model: RegisteredModel, document: Document, scratch: Path) -> Itera
             ("the package's ONNX program", package["files"]["model.onnx"]["sha256"], sha256[model.program]),
             ("the package's torch.export program", package["files"]["model.pt2"]["sha256"], sha256["model.pt2"]),
             ("the package's predictions", package["predictions_sha256"], sha256["predictions.npy"]),
-            ("the model's digest", sha256_json(described), document["provenance"]["model_digest"]),
+            ("the model's digest", sha256_without(trained, "checksum"), document["provenance"]["model_digest"]),
             ("the weights' digest", trained["weights_sha256"], sha256["model.safetensors"]),
             ("the data's digest", trained["dataset_digest"], document["provenance"]["dataset_digest"]),
         ]
@@ -124,7 +124,7 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data["source"], raw)
     preprocess(raw=raw, dataset=dataset, store="", handover_mib=0, **data["parameters"])
-    found = read_json(Path(dataset) / "dataset.json", "torch2kubeflow/dataset")["digest"]
+    found = open_dataset(dataset).digest
     if found != made["dataset_digest"]:
         yield f"the data is another by now: its digest is {found}, and was {made['dataset_digest']}"
         return

@@ -17,6 +17,7 @@ with warnings.catch_warnings():  # of the packages behind KFP, before warnings a
     import kfp.local  # noqa: F401
 
 from tests.kfp_server import KfpServer, kfp_server
+from tests.s3_server import S3Server, s3_server
 
 ROOT = Path(__file__).parents[1]
 # A job in the background of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
@@ -58,6 +59,13 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluation=folder / "evaluation",
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, the test file's own."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture

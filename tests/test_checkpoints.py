@@ -31,7 +31,7 @@ from components.shared.files import sha256_file
 from components.shared.storage import Store, open_store
 from components.shared.transforms import augment
 from tests.fuzz.shelf import Shelf
-from tests.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy, s3_server
+from tests.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
 from tests.test_train import SETTINGS, write_digits
 
 pytestmark = pytest.mark.slow  # each needs the real server
@@ -50,12 +50,6 @@ step.augment = lambda *words, **options: time.sleep(0.02) or augment(*words, **o
 step.train(**json.loads(sys.argv[1]))
 """
 Files = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,8 @@ def _listening(pid: int) -> set[str]:
 def test_data_outlive_a_restart_and_a_kill_of_the_server(tmp_path: Path) -> None:
     contents, keys = {}, set()
     for number in range(4):
-        with s3.embedded(tmp_path) as variables:
+        with s3.shared(tmp_path) as wait:
+            variables = wait()
             keys.add(variables["AWS_SECRET_ACCESS_KEY"])
             store = open_store(s3.STORE, variables)
             for part in range(3):
@@ -151,7 +152,8 @@ def test_a_server_that_a_killed_runner_has_left_is_ended(tmp_path: Path, monkeyp
         os.kill(weed, signal.SIGSTOP)  # deaf to SIGTERM
         verb.kill()
         verb.wait()
-        with s3.embedded(tmp_path):
+        with s3.shared(tmp_path) as wait:
+            wait()
             assert _weed(tmp_path) != weed
         _wait_until(lambda: not _is_alive(weed))
 
@@ -159,7 +161,8 @@ def test_a_server_that_a_killed_runner_has_left_is_ended(tmp_path: Path, monkeyp
 @slow
 def test_a_server_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "FLAGS", ["-no-such-flag"])
-    with pytest.raises(UserError, match="does not start"), s3.embedded(tmp_path):
+    with pytest.raises(UserError, match="does not start"), s3.shared(tmp_path) as wait:
+        wait()
         raise AssertionError("not reached")
     assert "no-such-flag" in (tmp_path / "s3" / "log").read_text()
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import pytest
 from components.shared.prepared import SHARDS, read_recipe
 from components.shared.storage import Store, open_store
 from tests.conftest import ROOT
-from tests.s3_server import BUCKET, S3Server, answer, proxy, s3_server
+from tests.s3_server import BUCKET, S3Server, answer, proxy
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +28,6 @@ WORDS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_r
 AT_WORK = {"train": r"\[train\] epoch", "export": r"\[export\] tracing"}  # what a step says in the midst
 MOMENTS = int(os.environ.get("FAULT_MOMENTS", "2"))  # of the sweep
 RESULTS = ROOT / "bench" / "results" / "faults.jsonl"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 class Run:

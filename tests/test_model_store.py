@@ -15,7 +15,7 @@ import pytest
 from components.shared.errors import Damaged, UserError
 from components.shared.model_store import RegisteredModel, Verdict, model_names
 from components.shared.storage import Store, open_store
-from tests.s3_server import BUCKET, S3Server, s3_server
+from tests.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.slow
 
@@ -47,12 +47,6 @@ DOCUMENT = {
     },
 }
 STRANGE = [None, True, -1, 2**60, 1.5, float("nan"), "x", "../x", [], [[]], {}, {"x": {}}, [None] * 3]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture

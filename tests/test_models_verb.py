@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from components.shared.model_store import RegisteredModel
 from components.shared.storage import Store, open_store
 from runner import models, verify
 from runner.prune import Pruning
-from tests.s3_server import BUCKET, S3Server, s3_server
+from tests.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
 from tests.verbs import pipeline
 
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.slow
 IMAGES = 700
 NAME = "digits"
 Verb = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from components.shared.files import Document, read_json, sha256_json
 from components.shared.prepared import read_recipe
 from components.shared.storage import Store, open_store
 from components.train import train
-from tests.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy, s3_server
+from tests.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
 TRAINING: dict[str, Any] = {
@@ -52,12 +52,6 @@ TRAINING: dict[str, Any] = {
 SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["by-document", "whole"])
 
 pytestmark = pytest.mark.slow  # each needs the real server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

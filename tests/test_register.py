@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +20,7 @@ from components.shared.files import read_json, sha256_file, sha256_json
 from components.shared.model_store import RegisteredModel
 from components.shared.storage import Store, open_store
 from tests.page import assert_self_contained
-from tests.s3_server import BUCKET, KEY, SECRET, S3Server, s3_server
+from tests.s3_server import BUCKET, KEY, SECRET, S3Server
 from tests.small_packages import Artifacts, right, write_artifacts, write_dataset
 from tests.trained_digits import CLASSES
 
@@ -34,12 +33,6 @@ pytestmark = pytest.mark.slow
 
 class Killed(BaseException):
     """In place of kill -9."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,25 +6,18 @@ import os
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.s3_server import BUCKET, SECRET, S3Server, s3_server
+from tests.s3_server import BUCKET, SECRET, S3Server
 
 ROOT = Path(__file__).parents[1]
 STORE = f"s3://{BUCKET}/runs"
 DIGITS = ["data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0", f"store={STORE}"]
 TOKEN = "no-server-knows-this-session-token-77"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 def forms(secret: str) -> set[bytes]:

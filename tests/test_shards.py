@@ -18,7 +18,7 @@ from components.shared.files import Document
 from components.shared.shards import ABANDONED_SECONDS, BOUND, StoredShards
 from components.shared.storage import open_store
 from tests.conftest import ROOT
-from tests.s3_server import BUCKET, Proxy, S3Server, proxy, s3_server
+from tests.s3_server import BUCKET, Proxy, S3Server, proxy
 
 SHAPE = (1, 64, 64)
 SHARD_BYTES = 100 * 4096  # of pixels
@@ -26,12 +26,6 @@ COUNTS = {"train": 1000, "val": 100, "test": 300}  # 14 shards
 IMAGES = np.random.default_rng(0).integers(0, 256, (max(COUNTS.values()), *SHAPE), np.uint8)
 
 pytestmark = pytest.mark.slow  # each needs the real server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

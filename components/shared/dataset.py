@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from components.shared.endpoint import parse_uri
 from components.shared.errors import Damaged, UserError
 from components.shared.fields import check_fields, is_count, is_list, is_sha256, is_size, is_text
-from components.shared.files import Document, read_json, sha256_json, write_json
+from components.shared.files import Document, read_json, sha256_json, sha256_without, write_json
 from components.shared.npy import npy_bytes, npy_header
 from components.shared.shards import StoredShards, open_shard
 
@@ -284,13 +284,9 @@ def check_document(document: Document, place: str) -> None:
 
 def write_document(folder: Path, document: Document) -> Document:
     """Write `dataset.json` and return what it holds: the document with a checksum of its own."""
-    content = {**document, "checksum": _checksum(document)}
+    content = {**document, "checksum": sha256_without(document, "checksum")}
     write_json(folder / "dataset.json", content)
     return content
-
-
-def _checksum(document: Document) -> str:
-    return sha256_json({name: value for name, value in document.items() if name != "checksum"})
 
 
 def _is_file(entry: object) -> bool:
@@ -327,7 +323,7 @@ def _are_figures(value: object, channels: int) -> bool:
 
 
 def _is_untouched(document: Document) -> bool:
-    return bool(document["checksum"] == _checksum(document))
+    return bool(document["checksum"] == sha256_without(document, "checksum"))
 
 
 def _lies_in_a_store(document: Document) -> bool:

@@ -112,3 +112,8 @@ def sha256_json(value: object) -> str:
     """The SHA-256 of a value's canonical JSON (sorted keys, no spaces), as 64 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_without(document: Document, field: str) -> str:
+    """The SHA-256 of a document but for the field that holds it, or is none of its content."""
+    return sha256_json({name: value for name, value in document.items() if name != field})

@@ -42,11 +42,11 @@ from components.shared.files import Document, json_bytes, parse_json, sha256_fil
 from components.shared.npy import npy_bytes, parse_npy
 from components.shared.package import IS_FILE, IS_TENSOR
 from components.shared.parameters import check
-from components.shared.storage import Conflict, Entry, NoSuchObject, Store
+from components.shared.storage import MAX_BYTES, Conflict, Entry, NoSuchObject, Store
 
 FORMAT = "torch2kubeflow/register"
 VERSION_FORMAT = "torch2kubeflow/version"
-REGISTER_BYTES, VERSION_BYTES = 64 * 2**20, 2**20  # the largest documents that are read
+VERSION_BYTES = 2**20  # of the largest document of a version that is read
 ATTEMPTS = 200  # to change a register that others change
 MAX_WAIT_SECONDS = 2.0
 MAX_BATCH = 256  # of a server
@@ -313,7 +313,7 @@ class RegisteredModel:
     def _read(self) -> tuple[Document, str]:
         """The register and its ETag, which is empty where it is not there."""
         try:
-            content, etag = self.store.get_bytes(self._place, REGISTER_BYTES)
+            content, etag = self.store.get_bytes(self._place, MAX_BYTES)
         except NoSuchObject:
             return {"format": FORMAT, "name": self.name, "champion": None, "versions": [], "decisions": []}, ""
         uri = self.store.uri(self._place)

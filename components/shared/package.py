@@ -21,7 +21,7 @@ from components.shared.fields import (
     is_size,
     is_text,
 )
-from components.shared.files import Document, read_json, sha256_json, write_json
+from components.shared.files import Document, read_json, sha256_json, sha256_without, write_json
 
 FORMAT = "torch2kubeflow/package"
 
@@ -36,7 +36,7 @@ def read_package(folder: str | Path) -> Document:
     """Read `package.json`; UserError where it is missing, differs from its digest or has a field of another kind."""
     path = Path(folder) / "package.json"
     document = read_json(path, FORMAT)
-    if document.get("digest") != sha256_json({name: document[name] for name in document if name != "digest"}):
+    if document.get("digest") != sha256_without(document, "digest"):
         raise UserError(f"{path} differs from its digest; export the model again")
     check_fields(document, _FIELDS, str(path), "export the model again")
     return document
