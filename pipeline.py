@@ -1,16 +1,24 @@
-"""The training pipeline: resolve, download, preprocess, train, evaluate and, if accepted, export and register.
+"""The pipelines: resolve, download, preprocess, train, evaluate and, if accepted, export and register.
+
+`training` trains once, `sweep` once for each of several settings, of which the best is evaluated, and `distributed` on
+several machines, by a job of Kubeflow Trainer.
 
 python pipeline.py local data=mnist epochs=3     # compile it and run it on this machine
-python pipeline.py compile                       # write build/pipeline.yaml for the Kubeflow UI
+python pipeline.py local --graph sweep           # the same with another graph
+python pipeline.py compile                       # write build/*.yaml for the Kubeflow UI
 """
 
-from typing import TypeAlias
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
-from kfp.dsl.pipeline_channel import PipelineParameterChannel
+from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.pipeline_channel import PipelineArtifactChannel, PipelineParameterChannel
 
 from components import steps
+from components.shared.parameters import DISTRIBUTED
 
 USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
@@ -18,8 +26,9 @@ S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 S3_PLACE = ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_CA_BUNDLE")
 S3_FILES = "/etc/torch2kubeflow"  # where the ConfigMap is mounted too, for an authority of one's own in its key ca.crt
 
-
 Text: TypeAlias = str | PipelineParameterChannel
+Parameters: TypeAlias = dict[str, Any]
+Train: TypeAlias = Callable[[PipelineArtifactChannel, Parameters], PipelineArtifactChannel]  # prepared data -> model
 
 
 def _place(
@@ -63,8 +72,18 @@ def _on_gpu(task: PipelineTask, gpus: Text, resource: Text, node_selector: objec
     kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit="1Gi")
 
 
-@dsl.pipeline(name="torch2kubeflow-training", description="From images to an evaluated, exported classifier.")
-def training(
+def _secrets(parameters: Parameters) -> tuple[Text, Text, Text]:
+    return parameters["s3_secret"], parameters["s3_config"], parameters["source_secret"]
+
+
+def _place_training(task: PipelineTask, parameters: Parameters) -> None:
+    """Say how a step that trains runs in a cluster."""
+    cpu, memory = parameters["train_cpu"], parameters["train_memory"]
+    _place(task, cpu=(cpu, cpu), memory=(memory, memory), seconds=72 * HOUR, secrets=_secrets(parameters))
+    _on_gpu(task, *(parameters[name] for name in ("gpus", "gpu_resource", "node_selector", "tolerations")))
+
+
+def common(
     data: str = "mnist",
     image_size: int = 32,
     val_fraction: float = 0.1,
@@ -74,18 +93,29 @@ def training(
     activation: str = "default",
     pooling: str = "default",
     bias: bool = True,
+    pretrained: str = "",
+    frozen_stages: int = 0,
     optimizer: str = "muon",
+    schedule: str = "one_cycle",
     learning_rate: float = 0.02,
     weight_decay: float = 0.0,
-    batch_size: int = 256,
+    batch_size: str = "256",
+    accumulate: int = 1,
+    clip_norm: float = 0.0,
     epochs: int = 3,
     label_smoothing: float = 0.05,
     rotation: float = 0.0,
     shift: float = 1.0,
     scale: float = 0.0,
     shear: float = 0.0,
+    flip: bool = False,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
     ema_decay: float = 0.99,
     patience: int = 0,
+    precision: str = "auto",
+    torch_compile: bool = False,
+    deterministic: bool = True,
     min_accuracy: float = 0.98,
     min_recall: float = 0.95,
     seed: int = 0,
@@ -95,6 +125,7 @@ def training(
     significance: float = 0.05,
     checkpoint_seconds: int = 30,
     handover_mib: int = 1024,
+    nodes: int = 1,
     gpus: str = "0",
     gpu_resource: str = "nvidia.com/gpu",
     node_selector: dict[str, str] = {},  # noqa: B006 (KFP's defaults are values)
@@ -105,7 +136,7 @@ def training(
     s3_config: str = "torch2kubeflow-s3",
     source_secret: str = "torch2kubeflow-source",
 ) -> None:
-    """Train a network on an image data set, evaluate it once on the test split, export and register it if it is good.
+    """The parameters of every pipeline, with their defaults.
 
     Args:
         data: mnist, fashion-mnist, kmnist, cifar10, digits, or a https://, s3:// or file:// URI.
@@ -117,18 +148,29 @@ def training(
         activation: default (the network's own), sigmoid, tanh, relu, leaky_relu or leaky_clipped (slope 0.01 off 0..1).
         pooling: default (the network's own), max, avg or rms (root mean square) in place of max pooling.
         bias: Whether convolutions and linear layers have a bias.
+        pretrained: Weights to start from: a folder, a .safetensors file or s3://..., with #sha256=... if that is known.
+        frozen_stages: Stages of the network, from the first on, whose weights stay as they are.
         optimizer: muon, sgd (with Nesterov momentum) or adamw.
-        learning_rate: Peak of the one-cycle learning rate.
+        schedule: one_cycle (a short rise of the learning rate and a straight fall) or cosine.
+        learning_rate: Peak of the learning rate.
         weight_decay: Decoupled weight decay of the weight matrices; biases are not decayed.
-        batch_size: Images in a training batch.
+        batch_size: Images in a training batch, over all GPUs; auto takes the largest power of two that fits.
+        accumulate: Batches whose gradients are summed up for a step.
+        clip_norm: Norm to which larger gradients are scaled down; 0 leaves them.
         epochs: Passes over the training split.
         label_smoothing: Share of the target spread over all classes; lenet5_1998, whose loss is its own, has none.
         rotation: Random rotation of training images, in degrees to either side.
         shift: Random shift, in pixels to each side.
         scale: Random scaling, as a share to either side (0.1 is 90 % to 110 %).
         shear: Random shear, as the tangent of the angle to either side.
+        flip: Whether half of the training images are mirrored.
+        mixup: Alpha of mixup, which blends each training image with another; 0 for none.
+        cutmix: Alpha of CutMix, which puts a piece of another image into each; 0 for none.
         ema_decay: Decay per step of the averaged weights that are evaluated and kept; 0 keeps the raw ones.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops early.
+        precision: float32, bfloat16, or auto, which is bfloat16 on GPUs and float32 on CPUs.
+        torch_compile: Whether PyTorch compiles the network: a minute's start, and then faster on GPUs.
+        deterministic: Whether equal runs give bit-identical weights on GPUs too, which costs some speed there.
         min_accuracy: Test accuracy below which the model is not accepted.
         min_recall: Recall of the weakest class below which the model is not accepted.
         seed: Seed of the split, the initial weights, the order of the images and the augmentation.
@@ -138,7 +180,8 @@ def training(
         significance: P-value of McNemar's test below which a better model takes the champion's place.
         checkpoint_seconds: Seconds between two checkpoints of the training, which go to the store.
         handover_mib: Size of a prepared data set, in MiB, above which the steps read it from the store piece by piece.
-        gpus: GPUs for training, in a cluster; 0 trains on the CPU.
+        nodes: Machines that train together, each with so many GPUs; more than 1 need the graph `distributed`.
+        gpus: GPUs for training; 0 trains on the CPU.
         gpu_resource: Kubernetes' name of the GPU resource, such as nvidia.com/gpu or amd.com/gpu.
         node_selector: Labels of the nodes to train on, such as {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}.
         tolerations: Taints that the training pod tolerates, such as [{"key": "nvidia.com/gpu", "operator": "Exists"}].
@@ -148,86 +191,128 @@ def training(
         s3_config: ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_CA_BUNDLE and ca.crt, as far as they are needed.
         source_secret: Secret with the same names, for a data source in an S3 of its own.
     """
-    parameters = dict(locals())
-    secrets = (s3_secret, s3_config, source_secret)
+
+
+def searched(
+    settings: list[dict[str, Any]] = [{"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.04}],  # noqa: B006
+    stopping: str = "none",
+    reduction: int = 3,
+    first_rung: int = 1,
+) -> None:
+    """The parameters of `sweep` beside the common ones.
+
+    Args:
+        settings: One object for each trial, with the parameters of the training that differ in it.
+        stopping: none, or asha: a trial stops where others have left it behind, which takes a store.
+        reduction: With asha, 1 of so many trials goes on at each rung; the next rung is after so many times the epochs.
+        first_rung: With asha, the epochs after which trials are compared for the first time.
+    """
+
+
+def _taken(step: BaseComponent, parameters: Parameters) -> Parameters:
+    """Those of the parameters that a step takes."""
+    return {name: parameters[name] for name in step.component_spec.inputs if name in parameters}
+
+
+def _train(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
+    """One training: prepared data -> model."""
+    trained = steps.train(dataset=data, **_taken(steps.train, parameters))
+    _place_training(trained, parameters)
+    return trained.outputs["model"]
+
+
+def _search(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
+    """A training for each setting: prepared data -> the best model."""
+    secrets = _secrets(parameters)
+    planned = steps.plan(dataset=data, **_taken(steps.plan, parameters))
+    _place(planned, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
+    with dsl.ParallelFor(planned.output, name="trials") as one:
+        tried = steps.trial(dataset=data, planned=one, **_taken(steps.trial, parameters))
+        _place_training(tried, parameters)
+    compared = steps.compare(models=dsl.Collected(tried.outputs["model"]), **_taken(steps.compare, parameters))
+    _place(compared, cpu=("250m", "2"), memory=("1Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+    return compared.outputs["model"]
+
+
+def _submit(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
+    """One training by a job of many nodes, to which the resources of a step that trains are handed on."""
+    trained = steps.train_distributed(dataset=data, **_taken(steps.train_distributed, parameters))
+    _place_training(trained, parameters)
+    return trained.outputs["model"]
+
+
+def _flow(graph: str, parameters: Parameters, train: Train) -> None:
+    """The graph of a pipeline whose model comes from `train`."""
+    secrets = _secrets(parameters)
     ended = steps.finish(
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER, **parameters
+        graph=graph,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+        **_taken(steps.finish, parameters),
     )
-    _place(ended, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
+    if graph == DISTRIBUTED:  # only this image has what deletes a TrainJob
+        ended.set_container_image(steps.TORCH_IMAGE)
+    _place(ended, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=HOUR, secrets=secrets)
     ended.set_caching_options(False)
     with dsl.ExitHandler(ended, name="training"):
-        resolved = steps.resolve(**parameters)
+        resolved = steps.resolve(graph=graph, **_taken(steps.resolve, parameters))
         _place(resolved, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
         resolved.set_caching_options(False)
-        raw = steps.download(data=data, version=resolved.output)
+        raw = steps.download(version=resolved.output, **_taken(steps.download, parameters))
         _place(raw, cpu=("250m", "2"), memory=("512Mi", "2Gi"), seconds=6 * HOUR, secrets=secrets)
-        prepared = steps.preprocess(
-            raw=raw.outputs["raw"],
-            image_size=image_size,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            max_bad_images=max_bad_images,
-            seed=seed,
-            store=store,
-            handover_mib=handover_mib,
-        )
+        if graph == DISTRIBUTED:  # other nodes read the data from the store, whatever its size
+            parameters = {**parameters, "handover_mib": 0}
+        prepared = steps.preprocess(raw=raw.outputs["raw"], **_taken(steps.preprocess, parameters))
         _place(prepared, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=6 * HOUR, secrets=secrets)
-        trained = steps.train(
-            dataset=prepared.outputs["dataset"],
-            network=network,
-            activation=activation,
-            pooling=pooling,
-            bias=bias,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            epochs=epochs,
-            label_smoothing=label_smoothing,
-            rotation=rotation,
-            shift=shift,
-            scale=scale,
-            shear=shear,
-            ema_decay=ema_decay,
-            patience=patience,
-            seed=seed,
-            threads=threads,
-            store=store,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        _place(trained, cpu=(train_cpu,) * 2, memory=(train_memory,) * 2, seconds=72 * HOUR, secrets=secrets)
-        _on_gpu(trained, gpus, gpu_resource, node_selector, tolerations)
-        evaluated = steps.evaluate(
-            dataset=prepared.outputs["dataset"],
-            model=trained.outputs["model"],
-            min_accuracy=min_accuracy,
-            min_recall=min_recall,
-            threads=threads,
-            store=store,
-        )
+        data = prepared.outputs["dataset"]
+        model = train(data, parameters)
+        evaluated = steps.evaluate(dataset=data, model=model, **_taken(steps.evaluate, parameters))
         _place(evaluated, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+        evaluation = evaluated.outputs["evaluation"]
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
             exported = steps.export(
-                dataset=prepared.outputs["dataset"],
-                model=trained.outputs["model"],
-                evaluation=evaluated.outputs["evaluation"],
-                threads=threads,
+                dataset=data, model=model, evaluation=evaluation, **_taken(steps.export, parameters)
             )
             _place(exported, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
             registered = steps.register(
-                dataset=prepared.outputs["dataset"],
-                model=trained.outputs["model"],
-                evaluation=evaluated.outputs["evaluation"],
+                dataset=data,
+                model=model,
+                evaluation=evaluation,
                 package=exported.outputs["package"],
-                store=store,
-                model_name=model_name,
-                significance=significance,
-                threads=threads,
+                **_taken(steps.register, parameters),
             )
             _place(registered, cpu=("500m", "2"), memory=("1Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+
+
+def _pipeline(
+    name: str,
+    description: str,
+    train: Train,
+    *declared: Callable[..., None],
+) -> BaseComponent:
+    """The pipeline torch2kubeflow-`name`, with the parameters that the functions `declared` have, and their docstrings.
+
+    KFP reads signature and docstring of the function that makes the graph, and calls it with all parameters in order.
+    """
+    parameters = [one for part in declared for one in inspect.signature(part).parameters.values()]
+
+    def graph(*values: Any) -> None:
+        _flow(name, dict(zip([one.name for one in parameters], values, strict=True)), train)
+
+    graph.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    described = [str(inspect.getdoc(part)).partition("Args:")[2] for part in declared]
+    graph.__doc__ = f"{description}\n\nArgs:{''.join(described)}"
+    pipeline: BaseComponent = dsl.pipeline(name=f"torch2kubeflow-{name}", description=description)(graph)
+    return pipeline
+
+
+training = _pipeline("training", "From images to an evaluated, exported classifier.", _train, common)
+sweep = _pipeline("sweep", "The best of several trainings, evaluated and exported.", _search, common, searched)
+distributed = _pipeline("distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit, common)
+GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed}  # by what `--graph` calls them
 
 
 if __name__ == "__main__":
     from runner.cli import main
 
-    main(training)
+    main(GRAPHS)

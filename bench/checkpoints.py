@@ -22,6 +22,7 @@ from mnist import defaults, prepare
 
 from components import train as step
 from components.shared.storage import open_store
+from components.shared.training.loop import Training
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -81,14 +82,14 @@ def _in_a_process(arguments: dict[str, Any], server: S3Server) -> dict[str, floa
 
 def _train(arguments: dict[str, Any]) -> None:
     """Train, and print the seconds of the steps and those after the last one."""
-    steps, marks = step._Training.steps, [0.0, 0.0]
+    steps, marks = Training.steps, [0.0, 0.0]
 
-    def timed(training: step._Training) -> Iterator[None]:
+    def timed(training: Training) -> Iterator[None]:
         marks[0] = time.perf_counter()
         yield from steps(training)
         marks[1] = time.perf_counter()
 
-    step._Training.steps = timed  # type: ignore[assignment, method-assign]
+    Training.steps = timed  # type: ignore[assignment, method-assign]
     step.train(**arguments)
     print(json.dumps({"steps": round(marks[1] - marks[0], 4), "end": round(time.perf_counter() - marks[1], 4)}))
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from components.shared.dataset import Dataset
 from components.shared.models.lenet1998 import LeNet5Of1998
 from components.shared.optimizers import Optimizer
-from components.shared.transforms import augment, normalise
-from components.train import one_cycle
+from components.shared.training.schedules import one_cycle
+from components.shared.transforms import draw_maps, normalise, warp
 
 PASSES = 20
 BATCH_SIZE = 64
@@ -108,7 +108,7 @@ def _pass(
     )
     total = 0.0
     for step, chosen in enumerate(batches, number * len(batches)):
-        batch = augment(images.index_select(0, chosen), generator, **limits)
+        batch = warp(images.index_select(0, chosen), draw_maps(BATCH_SIZE, generator, flip=False, **limits))
         loss = network.loss(network(batch), labels[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(one_cycle(step, PASSES * len(batches)))

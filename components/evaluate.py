@@ -120,7 +120,9 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model
 def _forget_checkpoints(store: str, model: models.Model) -> None:
     """A store that fails is told, for `prune` removes them too."""
     try:
-        checkpoints.forget(open_store(store, os.environ), model.document["checkpoint_key"])
+        checkpoints.forget(
+            open_store(store, os.environ), model.document["checkpoint_key"], model.history["checkpoints"]
+        )
     except UserError as error:
         say(STEP, f"the training's checkpoints were not removed: {error}")
 

@@ -1,5 +1,7 @@
 """The Kubeflow ports of the steps: a typed signature, an image, one call each, and no logic."""
 
+from typing import Any
+
 from kfp import dsl
 from kfp.dsl import (
     HTML,
@@ -11,6 +13,9 @@ from kfp.dsl import (
     Model,
     Output,
     PipelineTaskFinalStatus,
+    TaskConfig,
+    TaskConfigField,
+    TaskConfigPassthrough,
 )
 
 from components.shared.images import image
@@ -21,6 +26,7 @@ TORCH_IMAGE = image("torch")
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def resolve(
+    graph: str,
     data: str,
     image_size: int,
     val_fraction: float,
@@ -30,18 +36,29 @@ def resolve(
     activation: str,
     pooling: str,
     bias: bool,
+    pretrained: str,
+    frozen_stages: int,
     optimizer: str,
+    schedule: str,
     learning_rate: float,
     weight_decay: float,
-    batch_size: int,
+    batch_size: str,
+    accumulate: int,
+    clip_norm: float,
     epochs: int,
     label_smoothing: float,
     rotation: float,
     shift: float,
     scale: float,
     shear: float,
+    flip: bool,
+    mixup: float,
+    cutmix: float,
     ema_decay: float,
     patience: int,
+    precision: str,
+    torch_compile: bool,
+    deterministic: bool,
     min_accuracy: float,
     min_recall: float,
     seed: int,
@@ -51,6 +68,7 @@ def resolve(
     significance: float,
     checkpoint_seconds: int,
     handover_mib: int,
+    nodes: int,
     gpus: str,
     gpu_resource: str,
     node_selector: dict[str, str],
@@ -111,20 +129,32 @@ def train(
     activation: str,
     pooling: str,
     bias: bool,
+    pretrained: str,
+    frozen_stages: int,
     optimizer: str,
+    schedule: str,
     learning_rate: float,
     weight_decay: float,
-    batch_size: int,
+    batch_size: str,
+    accumulate: int,
+    clip_norm: float,
     epochs: int,
     label_smoothing: float,
     rotation: float,
     shift: float,
     scale: float,
     shear: float,
+    flip: bool,
+    mixup: float,
+    cutmix: float,
     ema_decay: float,
     patience: int,
+    precision: str,
+    torch_compile: bool,
+    deterministic: bool,
     seed: int,
     threads: int,
+    gpus: str,
     store: str,
     checkpoint_seconds: int,
     model: Output[Model],
@@ -138,23 +168,183 @@ def train(
         activation=activation,
         pooling=pooling,
         bias=bias,
+        pretrained=pretrained,
+        frozen_stages=frozen_stages,
         optimizer=optimizer,
+        schedule=schedule,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         batch_size=batch_size,
+        accumulate=accumulate,
+        clip_norm=clip_norm,
         epochs=epochs,
         label_smoothing=label_smoothing,
         rotation=rotation,
         shift=shift,
         scale=scale,
         shear=shear,
+        flip=flip,
+        mixup=mixup,
+        cutmix=cutmix,
         ema_decay=ema_decay,
         patience=patience,
+        precision=precision,
+        torch_compile=torch_compile,
+        deterministic=deterministic,
         seed=seed,
         threads=threads,
+        gpus=gpus,
         store=store,
         checkpoint_seconds=checkpoint_seconds,
         model=model.path,
+    )
+
+
+@dsl.component(
+    base_image=TORCH_IMAGE,
+    install_kfp_package=False,
+    task_config_passthroughs=[
+        TaskConfigField.RESOURCES,
+        TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        TaskConfigField.KUBERNETES_TOLERATIONS,
+        TaskConfigPassthrough(field=TaskConfigField.ENV, apply_to_task=True),
+        TaskConfigPassthrough(field=TaskConfigField.KUBERNETES_VOLUMES, apply_to_task=True),
+    ],
+)
+def train_distributed(
+    dataset: Input[Dataset],
+    network: str,
+    activation: str,
+    pooling: str,
+    bias: bool,
+    pretrained: str,
+    frozen_stages: int,
+    optimizer: str,
+    schedule: str,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: str,
+    accumulate: int,
+    clip_norm: float,
+    epochs: int,
+    label_smoothing: float,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    flip: bool,
+    mixup: float,
+    cutmix: float,
+    ema_decay: float,
+    patience: int,
+    precision: str,
+    torch_compile: bool,
+    deterministic: bool,
+    seed: int,
+    threads: int,
+    nodes: int,
+    gpus: str,
+    store: str,
+    checkpoint_seconds: int,
+    task_config: TaskConfig,
+    model: Output[Model],
+) -> None:
+    """Have a TrainJob of many nodes train a network, and fetch the model."""
+    parameters = dict(locals())
+    from components import train_distributed
+
+    train_distributed.train_distributed(**{**parameters, "dataset": dataset.path, "model": model.path})
+
+
+@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
+def plan(
+    dataset: Input[Dataset],
+    settings: list[dict[str, Any]],
+    stopping: str,
+    reduction: int,
+    first_rung: int,
+    image_size: int,
+    seed: int,
+    gpus: str,
+    store: str,
+    network: str,
+    activation: str,
+    pooling: str,
+    bias: bool,
+    pretrained: str,
+    frozen_stages: int,
+    optimizer: str,
+    schedule: str,
+    learning_rate: float,
+    weight_decay: float,
+    batch_size: str,
+    accumulate: int,
+    clip_norm: float,
+    epochs: int,
+    label_smoothing: float,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    flip: bool,
+    mixup: float,
+    cutmix: float,
+    ema_decay: float,
+    patience: int,
+    precision: str,
+    torch_compile: bool,
+    deterministic: bool,
+) -> list[str]:
+    """Check the settings of a sweep, and plan a trial of each."""
+    parameters = dict(locals())
+    from components import plan
+
+    return plan.plan(**{**parameters, "dataset": dataset.path})
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def trial(
+    dataset: Input[Dataset],
+    planned: str,
+    seed: int,
+    threads: int,
+    gpus: str,
+    store: str,
+    checkpoint_seconds: int,
+    model: Output[Model],
+) -> None:
+    """Train with one setting of a sweep, as far as it keeps up with the others."""
+    from components import trial
+
+    trial.trial(
+        dataset=dataset.path,
+        planned=planned,
+        seed=seed,
+        threads=threads,
+        gpus=gpus,
+        store=store,
+        checkpoint_seconds=checkpoint_seconds,
+        model=model.path,
+    )
+
+
+@dsl.component(base_image=TORCH_IMAGE, install_kfp_package=False)
+def compare(
+    models: Input[list[Model]],
+    store: str,
+    model: Output[Model],
+    comparison: Output[Artifact],
+    sweep: Output[HTML],
+) -> None:
+    """Choose the best trial of a sweep by its validation accuracy, and report all."""
+    from components import compare
+
+    compare.compare(
+        models=[trial.path for trial in models],
+        store=store,
+        model=model.path,
+        comparison=comparison.path,
+        sweep=sweep.path,
     )
 
 
@@ -248,6 +438,7 @@ def finish(
     run_id: str,
     run_name: str,
     status: PipelineTaskFinalStatus,
+    graph: str,
     data: str,
     image_size: int,
     val_fraction: float,
@@ -257,18 +448,29 @@ def finish(
     activation: str,
     pooling: str,
     bias: bool,
+    pretrained: str,
+    frozen_stages: int,
     optimizer: str,
+    schedule: str,
     learning_rate: float,
     weight_decay: float,
-    batch_size: int,
+    batch_size: str,
+    accumulate: int,
+    clip_norm: float,
     epochs: int,
     label_smoothing: float,
     rotation: float,
     shift: float,
     scale: float,
     shear: float,
+    flip: bool,
+    mixup: float,
+    cutmix: float,
     ema_decay: float,
     patience: int,
+    precision: str,
+    torch_compile: bool,
+    deterministic: bool,
     min_accuracy: float,
     min_recall: float,
     seed: int,
@@ -278,6 +480,7 @@ def finish(
     significance: float,
     checkpoint_seconds: int,
     handover_mib: int,
+    nodes: int,
     gpus: str,
     gpu_resource: str,
     node_selector: dict[str, str],

@@ -29,7 +29,8 @@ from components.shared.checkpoints import forget, run_resumably
 from components.shared.errors import Damaged, Outage, UserError
 from components.shared.files import sha256_file
 from components.shared.storage import Store, open_store
-from components.shared.transforms import augment
+from components.shared.training import loop
+from components.shared.transforms import warp
 from tests.fuzz.shelf import Shelf
 from tests.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
 from tests.test_train import SETTINGS, write_digits
@@ -43,11 +44,12 @@ QUICK = {**SETTINGS, "batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}
 IMPATIENT = {"optimizer": "adamw", "learning_rate": 0.1, "ema_decay": 0.0, "epochs": 30, "patience": 2}
 SLOW_CHILD = """
 import json, sys, time
-from components import train as step
+from components.shared.training import loop
+from components.train import train
 
-augment = step.augment
-step.augment = lambda *words, **options: time.sleep(0.02) or augment(*words, **options)
-step.train(**json.loads(sys.argv[1]))
+warp = loop.warp
+loop.warp = lambda *words: time.sleep(0.02) or warp(*words)
+train(**json.loads(sys.argv[1]))
 """
 Files = dict[str, str]
 
@@ -88,11 +90,11 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]]
 def watch(patch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
     number = count(1)
 
-    def act_and_augment(*words: Any, **options: Any) -> Tensor:
+    def act_and_warp(*words: Any) -> Tensor:
         act(next(number))
-        return augment(*words, **options)
+        return warp(*words)
 
-    patch.setattr(step, "augment", act_and_augment)
+    patch.setattr(loop, "warp", act_and_warp)
 
 
 def trained(dataset: Path, folder: Path, store: str = "", **settings: Any) -> Files:
@@ -424,8 +426,9 @@ def test_the_checkpoints_of_an_earlier_writer_are_removed_too_once_there_are_two
         run_resumably(Counting(end_at_3), store, "key", 0, tmp_path)
     first = steps_kept(store)
     training = Counting(lambda _: time.sleep(0.01))
-    run_resumably(training, store, "key", 0, tmp_path)
+    left = run_resumably(training, store, "key", 0, tmp_path)
     last = steps_kept(store)
+    assert left == last
     assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.done == 50
 
 
@@ -472,10 +475,12 @@ def test_a_store_that_hangs_is_left_alone_at_the_end(
         shelf.is_free.set()
 
 
-def test_forgotten_checkpoints_are_those_of_the_key_alone(tmp_path: Path, store: Store) -> None:
+def test_forgotten_checkpoints_are_those_of_one_training_alone(tmp_path: Path, store: Store) -> None:
     for key in ("key", "key2"):
-        run_resumably(Counting(), store, key, 1, tmp_path)
-    forget(store, "key")
-    assert [entry.name for entry in store.list()] == ["checkpoints/key2/0000000050.safetensors"]
+        assert run_resumably(Counting(), store, key, 1, tmp_path) == [50]
+    others = "checkpoints/key/0000000007.safetensors"  # of a training that is on its way
+    store.put_bytes(b"", others)
+    forget(store, "key", [50])
+    assert [entry.name for entry in store.list()] == [others, "checkpoints/key2/0000000050.safetensors"]
     with pytest.raises(UserError, match="s3://no-such-bucket"):
-        forget(open_store("s3://no-such-bucket", os.environ), "key")
+        forget(open_store("s3://no-such-bucket", os.environ), "key", [50])

@@ -180,17 +180,21 @@ def test_the_checkpoints_of_the_models_training_are_removed_and_a_store_that_fai
 ) -> None:
     given = models.load(artifacts / "model")
     (tmp_path / "model").mkdir()
-    models.save(tmp_path / "model", given.module, {**given.document, "checkpoint_key": "a" * 64}, given.history)
+    document, history = {**given.document, "checkpoint_key": "a" * 64}, {**given.history, "checkpoints": [1, 2]}
+    models.save(tmp_path / "model", given.module, document, history)
     (tmp_path / "dataset").symlink_to(artifacts / "dataset")
     (tmp_path / "s3").mkdir()
     with s3_server(tmp_path / "s3") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         store = open_store(f"s3://{BUCKET}/prefix", server.environment)
-        for key, step in (("a" * 64, 1), ("a" * 64, 2), ("b" * 64, 3)):
-            store.put_bytes(b"checkpoint", f"checkpoints/{key}/{step:010}.safetensors")
+        names = [
+            f"checkpoints/{key * 64}/{step:010}.safetensors" for key, step in (("a", 1), ("a", 2), ("a", 3), ("b", 1))
+        ]
+        for name in names:
+            store.put_bytes(b"checkpoint", name)
         evaluated(tmp_path, tmp_path, store=store.uri())
-        assert [entry.name for entry in store.list()] == [f"checkpoints/{'b' * 64}/0000000003.safetensors"]
+        assert [entry.name for entry in store.list()] == names[2:], "step 3 is another training's"
         evaluated(tmp_path, tmp_path, store="s3://no-such-bucket")
     told = "[evaluate] the training's checkpoints were not removed: s3://no-such-bucket"
     assert told in capsys.readouterr().out

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 WORDS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7", "checkpoint_seconds=1")
 AT_WORK = {"train": r"\[train\] epoch", "export": r"\[export\] tracing"}  # what a step says in the midst
 MOMENTS = int(os.environ.get("FAULT_MOMENTS", "2"))  # of the sweep
+KILLED = ("train", "evaluate", "register", "resolve", "download", "preprocess", "export", "finish")  # steps, in turn
 RESULTS = ROOT / "bench" / "results" / "faults.jsonl"
 
 
@@ -92,11 +93,12 @@ class Run:
 
 
 class Reference(NamedTuple):
-    """A run without faults: the digest of its weights, and its seconds."""
+    """A run without faults: the digest of its weights, its seconds and those of its steps."""
 
     run: Run
     digest: str
     seconds: float
+    steps: dict[str, float]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Ref
     digest = run.finish()
     seconds = time.monotonic() - started
     run.check_store()
-    return Reference(run, digest, seconds)
+    steps = {name: step["seconds"] for name, step in run.read("summary.json")["steps"].items()}
+    return Reference(run, digest, seconds, steps)
 
 
 def test_a_version_comes_out_bit_identical_when_it_is_trained_again(reference: Reference) -> None:
@@ -120,10 +123,15 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_model(
     chance = random.Random(number)
     run = Run(tmp_path, f"killed-{number}", server)
     what, are_files_lost = ("step", "run")[(number + number // 2) % 2], number % 2 == 1
-    after = chance.uniform(0.5, 0.95 * reference.seconds)
-    child = run.start()
-    time.sleep(after)
-    os.kill(child.pid if what == "run" else _wait_for_step(child.pid), signal.SIGKILL)
+    step = KILLED[(number // 2 + number // 16) % len(KILLED)]
+    share = chance.uniform(0.03, 0.95)
+    child, started = run.start(), time.monotonic()
+    if what == "run":
+        time.sleep(share * reference.seconds)
+        os.kill(child.pid, signal.SIGKILL)
+    else:
+        _kill_step(child.pid, step, 0.8 * share * reference.steps[step])
+    after = round(time.monotonic() - started, 1)
     child.communicate(timeout=600)
     assert child.returncode == (-signal.SIGKILL if what == "run" else 1)
     _wait_until_gone(run.runs)
@@ -132,7 +140,7 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_model(
         shutil.rmtree(run.runs)
     started = time.monotonic()
     assert run.finish() == reference.digest
-    again = time.monotonic() - started
+    again = round(time.monotonic() - started, 1)
     run.check_store()
     _note({"killed": what, "after_seconds": after, "in": reached, "files_lost": are_files_lost, "again_seconds": again})
 
@@ -191,16 +199,30 @@ def _one_error(child: subprocess.Popen[str], said: str) -> None:
     assert said in errors
 
 
-def _wait_for_step(pid: int) -> int:
-    """The process of the step that a run is at, or of the next."""
-    deadline = time.monotonic() + 30
+def _kill_step(run: int, step: str, after: float) -> None:
+    """Kill the process of a step so many seconds after its start, or that of the next one if it was over by then."""
+    while True:
+        process = _wait_for_step(run, step)
+        time.sleep(after)
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            step, after = "", 0
+        else:
+            return
+
+
+def _wait_for_step(run: int, step: str) -> int:
+    """The process of that step of a run, or of whichever is at work, once it is there."""
+    deadline = time.monotonic() + 300
+    wanted = f"--function_to_execute\0{step}".encode()
     while time.monotonic() < deadline:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        steps = [int(child) for child in children if b"--function_to_execute" in _command(Path("/proc") / child)]
-        if steps:
-            return steps[0]
-        time.sleep(0.02)
-    raise AssertionError("no step is at work")
+        children = Path(f"/proc/{run}/task/{run}/children").read_text().split()
+        found = [int(child) for child in children if wanted in _command(Path("/proc") / child)]
+        if found:
+            return found[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} is at work")
 
 
 def _wait_until_gone(runs: Path) -> None:

@@ -239,7 +239,7 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
         tmp_path / "model",
         net,
         {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},
-        {"epochs": [], "best_epoch": 1, "seconds": {}},
+        {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}},
     )
     given = {"dataset": tmp_path / "dataset", "model": tmp_path / "model", "threads": 1}
     written = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}

@@ -29,7 +29,7 @@ DOCUMENT = {
     "std": [0.3],
     "checkpoint_key": "0" * 64,
 }
-HISTORY = {"epochs": [], "best_epoch": 1, "seconds": {}}
+HISTORY = {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}}
 
 
 @pytest.fixture

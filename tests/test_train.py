@@ -17,7 +17,8 @@ from components.shared.errors import UserError
 from components.shared.files import read_json, sha256_file
 from components.shared.parameters import OPTIMIZERS
 from components.shared.transforms import normalise
-from components.train import one_cycle, train
+from components.shared.training.schedules import SCHEDULES
+from components.train import train
 
 ROOT = Path(__file__).parents[1]
 SETTINGS: dict[str, Any] = {
@@ -25,20 +26,32 @@ SETTINGS: dict[str, Any] = {
     "activation": "default",
     "pooling": "default",
     "bias": True,
+    "pretrained": "",
+    "frozen_stages": 0,
     "optimizer": "muon",
+    "schedule": "one_cycle",
     "learning_rate": 0.02,
     "weight_decay": 0.0,
-    "batch_size": 50,
+    "batch_size": "50",
+    "accumulate": 1,
+    "clip_norm": 0.0,
     "epochs": 2,
     "label_smoothing": 0.05,
     "rotation": 5.0,
     "shift": 1.0,
     "scale": 0.05,
     "shear": 0.05,
+    "flip": False,
+    "mixup": 0.0,
+    "cutmix": 0.0,
     "ema_decay": 0.9,
     "patience": 0,
+    "precision": "auto",
+    "torch_compile": False,
+    "deterministic": True,
     "seed": 0,
     "threads": 1,
+    "gpus": "0",
     "store": "",
     "checkpoint_seconds": 30,
 }
@@ -101,7 +114,7 @@ def test_the_document_tells_what_made_the_model(digits: Path, tmp_path: Path) ->
 
 def test_the_key_of_the_checkpoints_depends_on_whatever_determines_the_weights(digits: Path, tmp_path: Path) -> None:
     def key(**settings: Any) -> str:
-        document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": 400, **settings}).document
+        document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": "400", **settings}).document
         return str(document["checkpoint_key"])
 
     others = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
@@ -205,7 +218,7 @@ def test_a_network_with_batch_normalisation_is_kept_with_the_statistics_of_its_a
 
 def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
     plain = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.5}
-    one_step = {"network": "lenet5_1998", "batch_size": 400, "epochs": 1, **plain}
+    one_step = {"network": "lenet5_1998", "batch_size": "400", "epochs": 1, **plain}
     model = trained(digits, tmp_path / "model", **one_step)
     torch.manual_seed(SETTINGS["seed"])
     initial = models.build(model.document["architecture"])
@@ -216,7 +229,7 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
 
 def test_a_batch_of_one_image_is_refused_where_it_would_be_normalised(small_digits: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"resnet18 normalises .* give batch_size=2 or more"):
-        trained(small_digits, tmp_path / "model", network="resnet18", batch_size=1)
+        trained(small_digits, tmp_path / "model", network="resnet18", batch_size="1")
 
 
 def test_a_loss_that_is_not_finite_is_told_with_place_and_remedy_and_leaves_nothing(
@@ -230,9 +243,9 @@ def test_a_loss_that_is_not_finite_is_told_with_place_and_remedy_and_leaves_noth
 
 
 def test_a_batch_larger_than_the_train_split_is_refused_and_an_equal_one_is_not(digits: Path, tmp_path: Path) -> None:
-    trained(digits, tmp_path / "model", batch_size=400, epochs=1)
+    trained(digits, tmp_path / "model", batch_size="400", epochs=1)
     with pytest.raises(UserError, match="batch_size=401 is more than the 400 images of the train split; give a small"):
-        trained(digits, tmp_path / "model", batch_size=401)
+        trained(digits, tmp_path / "model", batch_size="401")
     assert not list(tmp_path.iterdir())
 
 
@@ -258,11 +271,12 @@ def test_a_parameter_out_of_range_is_refused_before_anything_is_touched(
     assert (tmp_path / "model").is_dir()
 
 
-def test_no_step_leaves_the_cycle_between_0_and_the_peak() -> None:
-    shares = [one_cycle(step, 100) for step in range(100)]
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_no_step_leaves_the_cycle_between_0_and_the_peak(name: str) -> None:
+    shares = [SCHEDULES[name](step, 100) for step in range(100)]
     assert max(shares) == 1 and min(shares) > 0
     assert shares[:5] == sorted(shares[:5]) and shares[4:] == sorted(shares[4:], reverse=True)
-    assert one_cycle(0, 1) == 1
+    assert SCHEDULES[name](0, 1) == 1
 
 
 def test_history_and_model_documents_name_their_format(digits: Path, tmp_path: Path) -> None:

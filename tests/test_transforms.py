@@ -1,16 +1,18 @@
 """Normalisation and augmentation of whole batches: pytest tests/test_transforms.py"""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from components.shared.transforms import augment, normalise
+from components.shared.transforms import draw_maps, draw_mix, mixed, normalise, warp
 
-NONE = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0}
+NONE: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "flip": False}
 
 
-def moved(images: Tensor, seed: int = 0, **limits: float) -> Tensor:
-    return augment(images, torch.Generator().manual_seed(seed), **{**NONE, **limits})
+def moved(images: Tensor, seed: int = 0, **limits: Any) -> Tensor:
+    return warp(images, draw_maps(len(images), torch.Generator().manual_seed(seed), **{**NONE, **limits}))
 
 
 def dots(count: int, height: int, width: int, up: int, left: int) -> Tensor:
@@ -97,3 +99,30 @@ def test_each_limit_alone_changes_the_images(limit: str) -> None:
     images = torch.rand(3, 2, 16, 16)
     result = moved(images, **{limit: 0.5})
     assert result.shape == images.shape and not result.equal(images)
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = torch.rand(200, 1, 8, 8)
+    turned = moved(images, flip=True)
+    is_mirrored = torch.isclose(turned, images.flip(3), atol=1e-5).flatten(1).all(1)
+    is_same = torch.isclose(turned, images, atol=1e-5).flatten(1).all(1)
+    assert (is_mirrored ^ is_same).all() and 70 < is_mirrored.sum() < 130
+
+
+def test_mixup_blends_each_image_with_the_next_by_its_share() -> None:
+    mix = draw_mix(torch.Generator().manual_seed(0), mixup=0.4, cutmix=0.0, height=8, width=8)
+    images = torch.rand(3, 1, 8, 8)
+    assert mix and 0 <= mix.share <= 1
+    assert torch.allclose(mixed(images, mix), images * mix.share + images[[1, 2, 0]] * (1 - mix.share))
+
+
+def test_cutmix_puts_a_piece_of_the_next_image_into_each_and_its_share_is_the_area() -> None:
+    generator, areas = torch.Generator().manual_seed(0), set()
+    for _ in range(20):
+        mix = draw_mix(generator, mixup=0.0, cutmix=1.0, height=8, width=6)
+        found = mixed(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).repeat(1, 3, 8, 6), mix) if mix else torch.empty(0)
+        assert mix and found[0].mean().item() == pytest.approx(1 - mix.share)
+        assert found[1].mean().item() == pytest.approx(mix.share)
+        areas.add(mix.share)
+    assert len(areas) > 5
+    assert draw_mix(generator, mixup=0.0, cutmix=0.0, height=8, width=6) is None

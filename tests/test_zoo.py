@@ -157,7 +157,7 @@ def save(folder: Path, name: str, network: nn.Module) -> None:
         "std": [0.3],
         "checkpoint_key": "0" * 64,
     }
-    models.save(folder, network, document, {"epochs": [], "best_epoch": 1, "seconds": {}})
+    models.save(folder, network, document, {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", pytest.param("densenet121", marks=pytest.mark.slow)])

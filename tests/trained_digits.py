@@ -61,6 +61,11 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
         folder,
         network,
         {"architecture": {**architecture, **settings}, **facts, **trained},
-        {"epochs": history, "best_epoch": epochs, "seconds": {**data.document["seconds"], "train": 4.0}},
+        {
+            "epochs": history,
+            "best_epoch": epochs,
+            "checkpoints": [],
+            "seconds": {**data.document["seconds"], "train": 4.0},
+        },
     )
     return folder

@@ -4,9 +4,8 @@ Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors
 `state` with the other figures, and the `checksum` of both. The key is a digest of what determines the weights, so that
 a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
 end of the training and the hand-over of the model costs seconds. The model has been handed over when the next step
-begins; so step evaluate is the one that removes the checkpoints of its model. Another training of the same key that is
-still on its way loses its own by that, and until it sends the next, at most `seconds` later, a kill throws it back to
-its beginning.
+begins; so step evaluate is the one that removes the checkpoints of its model's training, and leaves those of another
+training of the same key that is still on its way.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,6 +28,7 @@ from torch import Tensor
 from components.shared.errors import Damaged, UserError
 from components.shared.files import Document, parse_json
 from components.shared.progress import say
+from components.shared.ranks import ALONE, Ranks
 from components.shared.storage import Entry, NoSuchObject, Store
 
 STEP = "train"
@@ -63,32 +63,39 @@ class Resumable(Protocol):
         """Go back to what the two methods told; Damaged, with nothing changed, where they cannot have told that."""
 
 
-def run_resumably(training: Resumable, store: Store, key: str, seconds: float, scratch: Path) -> None:
+def run_resumably(
+    training: Resumable, store: Store, key: str, seconds: float, scratch: Path, ranks: Ranks = ALONE
+) -> list[int]:
     """Take the steps that are left after the newest usable checkpoint, and send another every `seconds` and at the end.
 
-    They are sent beside the training, which a store that fails or hangs does not stop; files on their way lie in the
-    folder `scratch`. After SIGTERM one more is sent, and the process ends by SystemExit. UserError where the store
+    Returns the steps of the checkpoints that stay in the store, for `forget`. They are sent beside the training, which
+    a store that fails or hangs does not stop; files on their way lie in the folder `scratch`. After SIGTERM one more is
+    sent, and the process ends by SystemExit. Of several processes the first reads and writes. UserError where the store
     cannot be read at the start.
     """
     checkpoints = _Checkpoints(store, key, scratch)
-    checkpoints.resume(training)
+    if ranks.is_first:
+        checkpoints.resume(training)
+    if ranks.size > 1:
+        training.restore(*ranks.agree(lambda: (_copied(training.tensors()), training.figures())))
     due = time.monotonic() + seconds
     with _sigterm_told() as terminated:
         for _ in training.steps():
             if terminated.is_set():
-                checkpoints.finish(training, GRACE_SECONDS)
-                raise SystemExit(TERMINATED)
-            if time.monotonic() >= due and not checkpoints.is_busy:
+                break
+            if ranks.is_first and time.monotonic() >= due and not checkpoints.is_busy:
                 checkpoints.write(training)
                 due = time.monotonic() + seconds
-    checkpoints.finish(training, GRACE_SECONDS if terminated.is_set() else PATIENCE_SECONDS)
+    if ranks.is_first:
+        checkpoints.finish(training, GRACE_SECONDS if terminated.is_set() else PATIENCE_SECONDS)
     if terminated.is_set():
         raise SystemExit(TERMINATED)
+    return checkpoints.steps()
 
 
-def forget(store: Store, key: str) -> None:
-    """Remove the checkpoints of a key; UserError where the store fails."""
-    store.remove(*[entry.name for entry in store.list(f"{FOLDER}/{key}")])
+def forget(store: Store, key: str, steps: Iterable[int]) -> None:
+    """Remove the checkpoints of a key that were taken after so many steps; UserError where the store fails."""
+    store.remove(*(_name(key, step) for step in steps))
 
 
 class _Checkpoints:
@@ -101,6 +108,10 @@ class _Checkpoints:
         self._names: list[str] = []  # of those to be removed when there are newer ones
         self._newest = ""  # that was restored or has been sent
         self._thread = threading.Thread()
+
+    def steps(self) -> list[int]:
+        """After how many steps each was taken that this writer leaves in the store."""
+        return [int(Path(name).stem) for name in self._names]
 
     @property
     def is_busy(self) -> bool:
@@ -126,10 +137,7 @@ class _Checkpoints:
 
     def write(self, training: Resumable) -> None:
         """Copy the state and send it by a thread, while none is on its way."""
-        tensors = {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in training.tensors().items()
-        }
+        tensors = _copied(training.tensors())
         state = json.dumps({"format": FORMAT, "key": self._key, **training.figures()}, allow_nan=False)
         arguments = (self._name(training.done), tensors, state)
         self._thread = threading.Thread(target=self._send, args=arguments, daemon=True)
@@ -151,7 +159,7 @@ class _Checkpoints:
             self._thread.join(max(0, end - time.monotonic()))
 
     def _name(self, done: int) -> str:
-        return f"{self._folder}/{done:010}.safetensors"
+        return _name(self._key, done)
 
     def _send(self, name: str, tensors: dict[str, Tensor], state: str) -> None:
         """Send a checkpoint, and remove all but the newest of this writer and of those it found at the start."""
@@ -198,6 +206,17 @@ class _Checkpoints:
         if document.get("key") != self._key:
             raise Damaged(f"it was written under the key {document.get('key')!r}")
         return document
+
+
+def _name(key: str, done: int) -> str:
+    return f"{FOLDER}/{key}/{done:010}.safetensors"
+
+
+def _copied(tensors: Tensors) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _kinds(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -18,34 +18,42 @@ NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 State = dict[str, Tensor]
-Rule = Callable[[Tensor, State], Tensor]  # a gradient and what the rule remembers of earlier ones -> a step down
+Rule = Callable[[list[Tensor], list[State]], list[Tensor]]  # gradients and what is remembered -> steps down
 Memory = Callable[[Tensor], State]  # a parameter -> what its rule remembers at the start
 
 
 class Optimizer:
-    """Updates a network's weights by one rule; biases and other vectors are never decayed."""
+    """Updates a network's weights by one rule; biases and other vectors are never decayed.
+
+    All tensors go through one operation at a time, which on a GPU is one kernel for many of them.
+    """
 
     def __init__(self, name: str, network: nn.Module, learning_rate: float, weight_decay: float) -> None:
-        """`name` is sgd, adamw or muon."""
+        """`name` is sgd, adamw or muon; weights that need no gradient stay as they are."""
         self.rule, memory, vector_rate = RULES[name]
         self.learning_rate, self.vector_learning_rate = learning_rate, vector_rate * learning_rate
         self.weight_decay = weight_decay
-        self.parameters = list(network.parameters())
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.states = [memory(parameter) for parameter in self.parameters]
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """Take a step at `share` of the learning rate along every gradient there is, and drop the gradients."""
-        for parameter, state in zip(self.parameters, self.states, strict=True):
-            if parameter.grad is None:
-                continue  # the loss does not depend on it
-            step = self.rule(parameter.grad, state)
-            if parameter.ndim >= 2:
-                rate = share * self.learning_rate
-                parameter.mul_(1 - rate * self.weight_decay)
-            else:
-                rate = share * self.vector_learning_rate
-            parameter.sub_(step, alpha=rate)
+        for is_matrix, rate in ((True, self.learning_rate), (False, self.vector_learning_rate)):
+            chosen = [  # without a gradient, the loss does not depend on it
+                (parameter, state)
+                for parameter, state in zip(self.parameters, self.states, strict=True)
+                if (parameter.ndim >= 2) == is_matrix and parameter.grad is not None
+            ]
+            if not chosen:
+                continue
+            parameters: list[Tensor] = [parameter for parameter, _ in chosen]
+            states = [state for _, state in chosen]
+            steps = self.rule([parameter.grad for parameter in parameters if parameter.grad is not None], states)
+            if is_matrix:
+                torch._foreach_mul_(parameters, 1 - share * rate * self.weight_decay)
+            torch._foreach_sub_(parameters, steps, alpha=share * rate)
+        for parameter in self.parameters:
             parameter.grad = None
 
 
@@ -59,29 +67,35 @@ def adam_memory(parameter: Tensor) -> State:
     return {"count": torch.zeros(()), "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
 
 
-def nesterov(gradient: Tensor, state: State, momentum: float = MOMENTUM) -> Tensor:
+def nesterov(gradients: list[Tensor], states: list[State], momentum: float = MOMENTUM) -> list[Tensor]:
     """Nesterov's accelerated gradient, in the form of Sutskever et al. 2013 that torch.optim.SGD uses too."""
-    velocity = state["velocity"].mul_(momentum).add_(gradient)
-    return gradient.add(velocity, alpha=momentum)
+    velocities = [state["velocity"] for state in states]
+    torch._foreach_mul_(velocities, momentum)
+    torch._foreach_add_(velocities, gradients)
+    return list(torch._foreach_add(gradients, velocities, alpha=momentum))
 
 
-def adam(gradient: Tensor, state: State) -> Tensor:
+def adam(gradients: list[Tensor], states: list[State]) -> list[Tensor]:
     """Kingma and Ba, "Adam" (2015), algorithm 1; with decoupled decay it is AdamW (Loshchilov and Hutter 2019)."""
+    counts, means, squares = ([state[name] for state in states] for name in ("count", "mean", "square"))
     first, second = ADAM_BETAS
-    count = state["count"].add_(1)
-    mean = state["mean"].lerp_(gradient, 1 - first)
-    square = state["square"].lerp_(gradient.square(), 1 - second)
-    steps = int(count)
-    return mean / (1 - first**steps) / ((square / (1 - second**steps)).sqrt() + ADAM_EPSILON)
+    torch._foreach_add_(counts, 1)
+    torch._foreach_lerp_(means, gradients, 1 - first)
+    torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - second)
+    taken = [int(count) for count in counts]
+    divisors = torch._foreach_div(squares, [1 - second**steps for steps in taken])
+    torch._foreach_sqrt_(divisors)
+    torch._foreach_add_(divisors, ADAM_EPSILON)
+    return list(torch._foreach_div(torch._foreach_div(means, [1 - first**steps for steps in taken]), divisors))
 
 
-def muon(gradient: Tensor, state: State) -> Tensor:
+def muon(gradients: list[Tensor], states: list[State]) -> list[Tensor]:
     """Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
 
     Nesterov's momentum, orthogonalised where it is a matrix; a convolution's weight is the matrix of its flat filters.
     """
-    step = nesterov(gradient, state, MUON_MOMENTUM)
-    return orthogonalise(step.flatten(1)).view(step.shape) if step.ndim >= 2 else step
+    steps = nesterov(gradients, states, MUON_MOMENTUM)
+    return [orthogonalise(step.flatten(1)).view(step.shape) if step.ndim >= 2 else step for step in steps]
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:

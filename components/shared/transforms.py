@@ -2,6 +2,8 @@
 tensor operations."""
 
 import math
+import random
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,20 +19,75 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(factor.view(-1, 1, 1)).sub_(offset.view(-1, 1, 1))
 
 
-def augment(
-    images: Tensor, generator: torch.Generator, *, rotation: float, shift: float, scale: float, shear: float
-) -> Tensor:
-    """Move each image by an affine map of its own, drawn evenly from -limit to +limit for each of the four limits.
+def draw_maps(
+    count: int,
+    generator: torch.Generator,
+    *,
+    rotation: float,
+    shift: float,
+    scale: float,
+    shear: float,
+    flip: bool,
+) -> Tensor | None:
+    """An affine map for each of `count` images, drawn evenly from -limit to +limit for each of the four limits.
 
-    `images` (float32, N x C x H x W) keep shape and type; `rotation` is in degrees, `shift` in pixels along each axis,
-    `scale` a share of the size, `shear` the tangent of the angle. Pixels from outside repeat the border. The numbers
-    come from a CPU `generator`, the same for every device. With all limits 0 the images come back untouched.
+    `rotation` is in degrees, `shift` in pixels along each axis, `scale` a share of the size, `shear` the tangent of the
+    angle; with `flip`, half of the images are mirrored. Maps lead from output to input pixels around the centre
+    (float32, count x 2 x 3). The numbers come from a CPU `generator`, the same for every device. None, and nothing is
+    drawn, where no image would be moved.
     """
-    if not (rotation or shift or scale or shear):
+    if not (rotation or shift or scale or shear or flip):
+        return None
+    maps = _affine_maps(count, generator, rotation, shift, scale, shear)
+    if flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        maps[mirrored, :, 0] *= -1
+    return maps
+
+
+def warp(images: Tensor, maps: Tensor | None) -> Tensor:
+    """Move images (float32, N x C x H x W) by affine maps (N x 2 x 3, see draw_maps), to the same shape and type.
+
+    Pixels from outside repeat the border. Without maps the images come back untouched.
+    """
+    if maps is None:
         return images
-    maps = _affine_maps(len(images), generator, rotation, shift, scale, shear)
     grid = _grid(maps.to(images.device), *images.shape[2:])
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+class Mix(NamedTuple):
+    """How each image of a batch is mixed with the next: its own share, and the box of the other's pixels, if any."""
+
+    share: float
+    box: tuple[slice, slice] | None
+
+
+def draw_mix(generator: torch.Generator, *, mixup: float, cutmix: float, height: int, width: int) -> Mix | None:
+    """Draw how a batch is mixed: mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), by the alpha that is not 0.
+
+    None, and nothing is drawn, where both are 0.
+    """
+    alpha = mixup or cutmix
+    if not alpha:
+        return None
+    chance = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+    share = chance.betavariate(alpha, alpha)
+    if mixup:
+        return Mix(share, None)
+    tall, wide = (round(size * math.sqrt(1 - share)) for size in (height, width))
+    top, left = chance.randint(0, height - tall), chance.randint(0, width - wide)
+    return Mix(1 - tall * wide / (height * width), (slice(top, top + tall), slice(left, left + wide)))
+
+
+def mixed(images: Tensor, mix: Mix) -> Tensor:
+    """Images (float32, N x C x H x W), each mixed with the next of the batch, and the last with the first."""
+    others = images.roll(-1, 0)
+    if mix.box is None:
+        return others.lerp(images, mix.share)
+    images = images.clone()
+    images[:, :, *mix.box] = others[:, :, *mix.box]
+    return images
 
 
 def _grid(maps: Tensor, height: int, width: int) -> Tensor:

@@ -194,7 +194,7 @@ def _write_model(folder: Path) -> None:
     epoch = {"epoch": 1, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    history = {"epochs": [epoch], "best_epoch": 1, "seconds": {"train": 1.5}}
+    history = {"epochs": [epoch], "best_epoch": 1, "checkpoints": [7], "seconds": {"train": 1.5}}
     models.save(folder, models.build(architecture), document, history)
 
 

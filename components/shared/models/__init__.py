@@ -163,5 +163,6 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
 _HISTORY_FIELDS: dict[str, Callable[[Document], bool]] = {
     "epochs": lambda d: is_list(d["epochs"], _is_epoch),
     "best_epoch": lambda d: is_count(d["best_epoch"]),
+    "checkpoints": lambda d: is_list(d["checkpoints"], is_count),
     "seconds": lambda d: is_map(d["seconds"], is_number),
 }

@@ -1,0 +1,44 @@
+"""What a training costs: memory, and how much of a GPU's peak it reaches."""
+
+import copy
+import resource
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# Dense bfloat16 operations a second at the peak, from NVIDIA's data sheets, by a part of the device's name.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+}
+BACKWARD = 2  # times the operations of the forward pass
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory that the process has taken so far, in MiB: on a GPU there, else the resident main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def peak_operations(device: torch.device) -> float:
+    """The device's bfloat16 operations a second at its peak; 0 where it is not known."""
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), 0.0)
+
+
+def training_operations(network: nn.Module, image_shape: Sequence[int]) -> float:
+    """The operations, multiplications and additions counted, of learning from one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        copy.deepcopy(network).float().cpu().eval()(torch.zeros(1, *image_shape))
+    return float((1 + BACKWARD) * counter.get_total_flops())

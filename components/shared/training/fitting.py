@@ -1,0 +1,83 @@
+"""batch_size=auto: the largest power of two that fits into the memory."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.shared import models
+from components.shared.dataset import Dataset
+from components.shared.errors import UserError
+from components.shared.memory import free_memory
+from components.shared.progress import say
+from components.shared.ranks import Ranks
+from components.shared.training.settings import Settings
+from components.shared.training.starts import architecture, autocast
+
+STEP = "train"
+LARGEST = 4096  # of one process
+STEPS_OF_EPOCH = 10  # at least
+SHARE = 0.5  # of the free main memory
+COPIES = 3  # of the weights beside the network; and of what is kept for the backward pass, gradients included
+PROBE = 2  # images from which the need of one is reckoned
+
+
+def largest_batch(settings: Settings, data: Dataset, ranks: Ranks) -> int:
+    """The largest batch that fits, a power of two times the number of processes, and leaves 10 steps in an epoch.
+
+    On a GPU it is tried out; on the CPU it follows from the bytes that are kept for the backward pass of two images,
+    for memory that is not there ends the process.
+    """
+    images = data.counts["train"] // (STEPS_OF_EPOCH * ranks.size * settings.accumulate)
+    limit = min(LARGEST, 1 << max(0, images.bit_length() - 1))
+    network = models.build(architecture(settings, data)).to(ranks.device)
+    find = _largest_tried if ranks.device.type == "cuda" else _largest_reckoned
+    with autocast(settings, ranks.device):
+        size = min(limit, find(network, data, ranks.device, limit))
+    if size < 1:
+        raise UserError(f"no step of {settings.network} fits into the memory; prepare smaller images, or fewer classes")
+    say(STEP, f"batch_size=auto is {size * ranks.size:,}")
+    return size * ranks.size
+
+
+def _largest_tried(network: nn.Module, data: Dataset, device: torch.device, limit: int) -> int:
+    """The largest power of two with which a step does not run out of the GPU's memory; 0 where none does."""
+    others = [copy.deepcopy(network) for _ in range(COPIES)]  # the averaged and the best one, and what Adam remembers
+    size = largest = 0
+    try:
+        while size < limit:
+            size = 2 * size or 2  # one image alone cannot be normalised
+            _loss(network, data, device, size).backward()  # type: ignore[no-untyped-call]
+            largest = size
+    except torch.OutOfMemoryError:
+        pass
+    finally:
+        del others
+        network.zero_grad()
+        torch.cuda.empty_cache()
+    return largest
+
+
+def _largest_reckoned(network: nn.Module, data: Dataset, device: torch.device, limit: int) -> int:
+    """The largest power of two whose step takes `SHARE` of the free memory; 0 where none does."""
+    kept: dict[int, int] = {}  # address -> bytes of what is kept for the backward pass
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(network, data, device, PROBE)
+    for parameter in network.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    del loss
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    room = SHARE * free_memory() - (COPIES + 2) * weights
+    fitting = int(room / (COPIES * sum(kept.values()) / PROBE))
+    return 1 << fitting.bit_length() - 1 if fitting > 0 else 0
+
+
+def _loss(network: nn.Module, data: Dataset, device: torch.device, size: int) -> Tensor:
+    logits = network(torch.zeros(size, *data.image_shape, device=device))
+    return functional.cross_entropy(logits, torch.zeros(size, dtype=torch.int64, device=device))
