@@ -288,7 +288,7 @@ def rewritten(
 
 
 ROW = {"learning_rate": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "seconds": 1.0}
-EPOCH = {"epoch": 1, **ROW, "images_per_second": 1.0}
+EPOCH = {"epoch": 1, **ROW, "images_per_second": 1.0, "data_wait": 0.0, "memory_mib": 700.0, "peak_share": 0.0}
 UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "truncated": (lambda c, _: c[:-100], "it is no safetensors file"),
     "empty": (lambda *_: b"", "it is no safetensors file"),

@@ -25,30 +25,9 @@ from components.shared.prepared import read_recipe
 from components.shared.storage import Store, open_store
 from components.train import train
 from tests.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy
+from tests.test_train import SETTINGS as TRAINING
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
-TRAINING: dict[str, Any] = {
-    "network": "lenet5",
-    "activation": "default",
-    "pooling": "default",
-    "bias": True,
-    "optimizer": "muon",
-    "learning_rate": 0.02,
-    "weight_decay": 0.0,
-    "batch_size": 64,
-    "epochs": 2,
-    "label_smoothing": 0.05,
-    "rotation": 0.0,
-    "shift": 1.0,
-    "scale": 0.0,
-    "shear": 0.0,
-    "ema_decay": 0.9,
-    "patience": 0,
-    "seed": 0,
-    "threads": 1,
-    "store": "",
-    "checkpoint_seconds": 30,
-}
 SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["by-document", "whole"])
 
 pytestmark = pytest.mark.slow  # each needs the real server

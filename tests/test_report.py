@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.shared.page import page as page_of
 from components.shared.report import Mistake, render
 from tests.page import Page, assert_self_contained
 
@@ -51,7 +52,8 @@ def documents(matrix: list[list[int]], classes: list[str]) -> dict[str, Any]:
         "weights_sha256": "a" * 64,
         "code_version": "b" * 12,
     }
-    epoch = {"epoch": 1, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
+    figures = {"train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9, "data_wait": 0.25, "memory_mib": 700.0}
+    epoch = {"epoch": 1, **figures, "seconds": 1.5, "images_per_second": 1234.5, "peak_share": 0.0}
     history = {"epochs": [epoch], "best_epoch": 1, "seconds": {"download": 0.5, HOSTILE: 1.5, "train": 40.0}}
     return {"evaluation": evaluation, "model": model, "history": history, "seconds": 2.0}
 
@@ -71,6 +73,20 @@ def test_names_from_outside_are_text_everywhere_also_inside_the_diagrams() -> No
     page = assert_self_contained(html)
     assert page.text.count(HOSTILE) >= 8
     assert HOSTILE in Page(html[html.rindex("<svg") : html.rindex("</svg>")]).text, "the step in the last diagram"
+
+
+def test_the_promotion_page_shows_what_comes_from_outside_as_text() -> None:
+    outcome = {"version": 2, "champion_before": 1, "champion_after": 1, "champion": 1, "decided_before": 3}
+    html = page_of("promotion.html").render(
+        name=HOSTILE,
+        sentence=HOSTILE,
+        outcome={**outcome, "is_champion": False, "figures": None, "uri": HOSTILE},
+        package={"test_accuracy": 0.5, "digest": HOSTILE, "model_digest": HOSTILE},
+        images=10,
+        test_split_digest=HOSTILE,
+        significance=0.05,
+    )
+    assert assert_self_contained(html).text.count(HOSTILE) >= 6
 
 
 def test_a_perfect_model_has_no_mistakes_to_show() -> None:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.shared.errors import Damaged, UserError
+from components.shared.errors import Damaged, UserError, told_as_damage
 from components.shared.files import Document, parse_json
 from components.shared.progress import say
 from components.shared.ranks import ALONE, Ranks
@@ -199,10 +199,8 @@ class _Checkpoints:
 
     def _figures(self, state: str) -> Document:
         """What the training told, and format and key beside it."""
-        try:
+        with told_as_damage():
             document = parse_json(state.encode(), FORMAT, "its state")
-        except UserError as error:
-            raise Damaged(str(error)) from None
         if document.get("key") != self._key:
             raise Damaged(f"it was written under the key {document.get('key')!r}")
         return document

@@ -1,5 +1,8 @@
 """The exceptions for what a user can mend, and for what time may mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """A mistake in the user's input, told in one line: the value, why it is refused, and the remedy.
@@ -17,3 +20,12 @@ class Outage(UserError):
 
 class Damaged(UserError):
     """Kept bytes that are not what their digest says."""
+
+
+@contextmanager
+def told_as_damage() -> Iterator[None]:
+    """A block that reads what was kept: what would be a user's mistake in a file of theirs is damage there."""
+    try:
+        yield
+    except UserError as error:
+        raise Damaged(str(error)) from None

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.errors import Damaged, Outage, UserError
+from components.shared.errors import Damaged, Outage, UserError, told_as_damage
 from components.shared.fields import (
     Rule,
     are_names,
@@ -401,11 +401,9 @@ def _parse(
     content: bytes, document_format: str, uri: str, rules: Mapping[str, Callable[[Document], bool]], remedy: str
 ) -> Document:
     """A document of a store; Damaged where it has another format or a field is not as its rule says."""
-    try:
+    with told_as_damage():
         document = parse_json(content, document_format, uri)
         check_fields(document, rules, uri, remedy)
-    except UserError as error:
-        raise Damaged(str(error)) from None
     return document
 
 

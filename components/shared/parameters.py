@@ -152,7 +152,7 @@ RULES: dict[str, Rule] = {
 
 
 def check(**parameters: Any) -> None:
-    """Refuse parameters outside their range, or that exclude each other, and a network that takes no such small pictures.
+    """Refuse parameters outside their range, or that exclude each other, and a network that takes no such pictures.
 
     UserError with the parameter or the network, the value and what is accepted.
     """

@@ -71,6 +71,33 @@ def accuracies(epochs: Sequence[Document], best_epoch: int) -> str:
         return _svg(figure)
 
 
+def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> str:
+    """The validation accuracy of a sweep's trials over their epochs, by name, each with its state; `best` on top."""
+    looks = {
+        "best": (f"the best, trial {best}", _GOOD, "o", 2.4),
+        "done": ("trained to the end", _INK, "o", 1.2),
+        "stopped": ("stopped early", _SECOND, "X", 1.2),
+    }
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 4))
+        axes: Axes = figure.subplots()
+        for name, (state, epochs) in sorted(curves.items(), key=lambda curve: curve[0] == best):
+            label, colour, marker, width = looks["best" if name == best else state]
+            numbers = [epoch["epoch"] for epoch in epochs]
+            values = [epoch["val_accuracy"] for epoch in epochs]
+            (line,) = axes.plot(numbers, values, color=colour, linewidth=width, label=label)
+            line.set(marker=marker, markevery=[-1], markersize=6)
+            end = (numbers[-1], values[-1])
+            axes.annotate(name, end, (7, 0), textcoords="offset points", va="center", color=colour)
+        axes.set(xlabel="epoch", ylabel="accuracy")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axes.legend(once.values(), once.keys(), loc="lower right")
+        return _svg(figure)
+
+
 def _over_epochs(
     epochs: Sequence[Document], best_epoch: int, curves: Mapping[str, tuple[str, str]]
 ) -> tuple[Figure, Axes]:

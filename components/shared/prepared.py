@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.shared.dataset import FORMAT, SPLITS, Dataset, check_document, open_dataset, write_document
-from components.shared.errors import Damaged, UserError
+from components.shared.errors import Damaged, UserError, told_as_damage
 from components.shared.fields import is_sha256
 from components.shared.files import Document, parse_json, sha256_json
 from components.shared.progress import say
@@ -69,6 +69,7 @@ class PreparedDataset:
         with suppress(Conflict):  # with another preparation, of the same content
             content = (folder / DOCUMENT).read_bytes()
             self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_damaged)
+        say(STEP, f"kept as {self._store.uri(self._place)}")
 
     def hand_over(self, folder: Path, **facts: object) -> None:
         """Leave in the folder what the next steps need, its document with the fields `facts`."""
@@ -112,6 +113,22 @@ def read_recipe(store: Store, recipe: str) -> tuple[str, set[str]]:
     return data.digest, {_shard_name(entry) for entry in data.files()}
 
 
+def open_kept(uri: str, folder: Path) -> Dataset:
+    """The dataset at s3://.../datasets/<recipe>: its document comes to the folder, its shards are read from the store.
+
+    UserError where there is none.
+    """
+    place, _, recipe = uri.rpartition("/datasets/")
+    if not place or "/" in recipe:
+        raise UserError(f"dataset={uri} is no prepared dataset; give s3://bucket/prefix/datasets/<recipe>")
+    store = open_store(place, os.environ)
+    document = _read_document(store, f"datasets/{recipe}/{DOCUMENT}")
+    if not document:
+        raise NoSuchObject(f"{uri} has no {DOCUMENT}; step preprocess of a run with a store makes it, and says where")
+    write_document(folder, {**document, "shards": store.uri(SHARDS)})
+    return open_dataset(folder)
+
+
 def _shard_name(entry: Document) -> str:
     return f"{SHARDS}/{entry['sha256']}.npy"
 
@@ -124,11 +141,9 @@ def _read_document(store: Store, name: str) -> Document | None:
     if found.size > MAX_BYTES:
         raise Damaged(f"{uri} has {found.size:,} bytes, and {MAX_BYTES:,} are allowed")
     content, _ = store.get_bytes(name)
-    try:
+    with told_as_damage():
         document = parse_json(content, FORMAT, uri)
         check_document(document, uri)
-    except UserError as error:
-        raise Damaged(str(error)) from None
     if "shards" in document or not is_sha256(document.get("samples_sha256")):
         raise Damaged(f"{uri} is of a dataset that lies elsewhere")
     return document

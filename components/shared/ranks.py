@@ -84,6 +84,7 @@ def join(gpus: int) -> Iterator[Ranks]:
         yield Ranks(rank, size, device)
         return
     from torch.distributed.rendezvous import rendezvous
+
     # Where torchrun starts processes again, its store still holds the addresses of those that died.
     store, _, _ = next(rendezvous("env://"))
     store = torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]

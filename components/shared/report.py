@@ -40,6 +40,8 @@ def render(
     return page("report.html").render(
         evaluation=evaluation,
         model=model,
+        epochs=epochs,
+        has_peak=any(epoch["peak_share"] for epoch in epochs),
         mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],
         wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
         matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,

@@ -191,7 +191,8 @@ def _write_model(folder: Path) -> None:
     architecture = {"name": "lenet5", **settings}
     facts = {"classes": ["a", "b"], "image_shape": [1, 32, 32], "mean": [0.5], "std": [0.5], "seed": 0}
     document = {"architecture": architecture, **facts, "dataset_digest": "d" * 64, "checkpoint_key": "e" * 64}
-    epoch = {"epoch": 1, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
+    figures = {"train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9, "data_wait": 0.25, "memory_mib": 700.0}
+    epoch = {"epoch": 1, **figures, "seconds": 1.5, "images_per_second": 1234.5, "peak_share": 0.0}
     torch.manual_seed(0)
     torch.set_num_threads(1)
     history = {"epochs": [epoch], "best_epoch": 1, "checkpoints": [7], "seconds": {"train": 1.5}}

@@ -27,6 +27,10 @@ from components.shared.models.lenet1998 import LeNet5Of1998
 
 FORMAT = "torch2kubeflow/model"
 HISTORY_FORMAT = "torch2kubeflow/history"
+EPOCH = {  # figures of an epoch that the report shows
+    *("epoch", "train_loss", "val_loss", "val_accuracy", "seconds"),
+    *("images_per_second", "data_wait", "memory_mib", "peak_share"),
+}
 NETWORKS: dict[str, type[nn.Module]] = {"lenet5": LeNet5, "lenet5_1998": LeNet5Of1998}
 
 
@@ -146,8 +150,7 @@ def _is_architecture(value: object, num_classes: int, image_shape: list[int]) ->
 
 
 def _is_epoch(value: object) -> bool:
-    figures = {"train_loss", "val_loss", "val_accuracy"}
-    return is_map(value, is_number) and isinstance(value, dict) and value.keys() >= {"epoch", *figures}
+    return is_map(value, is_number) and isinstance(value, dict) and value.keys() >= EPOCH
 
 
 # In this order: each rule may rest on those above it.
