@@ -20,7 +20,7 @@ run: $(READY) ## Run the pipeline on this machine, e.g. make run ARGS="data=fash
 s3: $(READY) ## Keep the S3 server of the runs running, to look inside
 	@$(BIN)/python pipeline.py s3 $(ARGS)
 
-compile: $(READY) ## Write build/pipeline.yaml for the Kubeflow UI
+compile: $(READY) ## Write the pipelines to build/*.yaml for the Kubeflow UI
 	@$(BIN)/python pipeline.py compile
 
 images: ## Build the images of the steps, e.g. make images TAG=v1 (needs Docker, but no .venv)

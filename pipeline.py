@@ -238,6 +238,7 @@ def _submit(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineAr
     """One training by a job of many nodes, to which the resources of a step that trains are handed on."""
     trained = steps.train_distributed(dataset=data, **_taken(steps.train_distributed, parameters))
     _place_training(trained, parameters)
+    kubernetes.use_field_path_as_env(trained, "SERVICE_ACCOUNT", "spec.serviceAccountName")  # for the job's pods too
     return trained.outputs["model"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.files import new_folder, write_json
+from components.shared.parameters import DISTRIBUTED
 from components.shared.progress import say
 from components.shared.storage import open_store
 
@@ -20,11 +21,11 @@ class FinalStatus(Protocol):
 
 
 def finish(
-    *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, **parameters: Any
+    *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, graph: str, **parameters: Any
 ) -> None:
     """Write `record.json` to folder `record`: the run's id, name and parameters, and the final state of its steps.
 
-    With a `store` it is also kept there, as `runs/<run_id>.json`.
+    With a `store` it is also kept there, as `runs/<run_id>.json`. A run of the graph `distributed` leaves no TrainJob.
     """
     with new_folder(record) as folder:
         document = {
@@ -38,4 +39,9 @@ def finish(
         write_json(folder / "record.json", document)
     if store:
         open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
+    if graph == DISTRIBUTED:
+        from components.shared.trainjob import delete_jobs  # for which image `data` has no packages
+
+        for name in delete_jobs(run_id):
+            say(STEP, f"deleted TrainJob {name}")
     say(STEP, f"run {run_name} ended: {status.state}")

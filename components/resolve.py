@@ -20,7 +20,7 @@ def resolve(*, data: str, store: str, **parameters: Any) -> str:
     UserError where any parameter of the run is out of its range, or `data` is unknown or out of reach,
     or the `store` is not there for us.
     """
-    check(data=data, store=store, **parameters)
+    check(data=data, store=store, **parameters)  # and so that the graph takes so many nodes
     if store:
         next(open_store(store, os.environ).list("runs"), None)  # the answer to a HEAD would tell of no missing bucket
     version = version_of(find_source(data))

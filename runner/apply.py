@@ -14,6 +14,7 @@ from components.shared.errors import UserError
 from runner import deployment, recurring, upload
 from runner.connection import Connection, add_options, connect
 from runner.deployment import Deployment, Plan
+from runner.graphs import add_graph_option
 from runner.package import compile_pipeline, read_package
 from runner.recurring import FOLLOWS_LATEST, Recurring, differences
 from runner.schedule import add_zone_option, find_zone, given, show_times
@@ -48,6 +49,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("-f", "--file", type=Path, required=True, metavar="FILE", help="such as deploy.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
     add_zone_option(parser)
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 

@@ -4,7 +4,7 @@ import argparse
 import errno
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,13 +13,15 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.errors import UserError
 from runner import apply, doctor, local, logs, models, run, s3, schedule, status, upload, verify
-from runner.package import PACKAGE, compile_pipeline, read_package, warn_of_tags
+from runner.graphs import DEFAULT, add_graph_option, choose
+from runner.package import compile_pipeline, package_of, read_package, warn_of_tags
 from runner.parameters import parse_parameters
 
 EXAMPLES = """examples:
   python pipeline.py local
   python pipeline.py local data=fashion-mnist epochs=5 min_accuracy=0.85
   python pipeline.py local data=file:///home/me/pictures image_size=32 seed=3
+  python pipeline.py local --graph sweep 'settings=[{"learning_rate": 0.01}, {"learning_rate": 0.03}]'
   python pipeline.py models
   python pipeline.py compile
   python pipeline.py doctor gpus=1
@@ -30,11 +32,11 @@ EXAMPLES = """examples:
 OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
-def main(pipeline: BaseComponent, argv: Sequence[str] | None = None) -> None:
-    """Run one verb and exit: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+def main(graphs: Mapping[str, BaseComponent], argv: Sequence[str] | None = None) -> None:
+    """Run one verb with the pipelines by name, and exit: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(_dispatch(pipeline, argv))
+        sys.exit(_dispatch(graphs, argv))
     except UserError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -45,7 +47,7 @@ def main(pipeline: BaseComponent, argv: Sequence[str] | None = None) -> None:
         _fail("interrupted; nothing half-written is left", 130)
 
 
-def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
+def _dispatch(graphs: Mapping[str, BaseComponent], argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the words before the first option, and leaves those after it.
@@ -53,19 +55,29 @@ def _dispatch(pipeline: BaseComponent, argv: Sequence[str] | None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.parameters += rest
-    return int(arguments.handle(arguments, pipeline))
+    if arguments.verb == "compile":
+        return _compile(arguments, graphs)
+    return int(arguments.handle(arguments, choose(graphs, getattr(arguments, "graph", DEFAULT))))
 
 
-def _compile(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    output = arguments.output
+def _compile(arguments: argparse.Namespace, graphs: Mapping[str, BaseComponent]) -> int:
+    """Write the pipeline that is named, else all; to a file that is named, else each to its own."""
+    if arguments.output:
+        _check_output(arguments.output)
+        chosen = [choose(graphs, arguments.graph or DEFAULT)]
+    else:
+        chosen = [choose(graphs, arguments.graph)] if arguments.graph else list(graphs.values())
+    packages = [compile_pipeline(pipeline, arguments.output or package_of(pipeline)) for pipeline in chosen]
+    warn_of_tags([document for package in packages for document in read_package(package)])
+    print("\n".join(map(str, packages)))
+    return 0
+
+
+def _check_output(output: Path) -> None:
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; name a file, such as {output / 'pipeline.yaml'}")
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"--output {output} is no YAML file; give a name that ends in .yaml")
-    package = compile_pipeline(pipeline, output)
-    warn_of_tags(read_package(package))
-    print(package)
-    return 0
 
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
@@ -91,12 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     here = verbs.add_parser("local", help="compile the pipeline and run it on this machine")
     here.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
+    add_graph_option(here)
     here.add_argument("--runs", type=Path, default=s3.RUNS, metavar="DIR", help="where runs are kept")
     here.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
-    compiling = verbs.add_parser("compile", help="write the compiled pipeline for the Kubeflow UI")
-    compiling.add_argument("--output", type=Path, default=PACKAGE, metavar="FILE")
     here.set_defaults(handle=_local)
-    compiling.set_defaults(handle=_compile)
+    compiling = verbs.add_parser("compile", help="write the compiled pipelines for the Kubeflow UI")
+    add_graph_option(compiling, None)
+    compiling.add_argument("--output", type=Path, metavar="FILE", help="write one pipeline, there; else to build/")
     for verb in (upload, run, schedule, status, logs, doctor, apply, models, verify, s3):
         verb.add_parser(verbs)
     return parser

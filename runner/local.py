@@ -10,7 +10,8 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,17 +26,18 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.shared.files import sha256_json, write_json
 from runner import s3, summary
-from runner.package import PACKAGE, compile_pipeline
+from runner.graphs import steps_of
+from runner.package import compile_pipeline, package_of
 from runner.processes import bound, hold
 from runner.revision import git_revision
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
 # OpenMP's threads wait without sleeping by default: beside other work on the cores, training takes 6 times as long.
 THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
-SHORTCUTS = {"report": "report.html", "model": "model", "package": "package", "promotion": "promotion.html"}
+SHORTCUTS = {"sweep": "sweep.html", "report": "report.html", "model": "model", "package": "package"}
+SHORTCUTS |= {"promotion": "promotion.html"}
 # The last line of a step's traceback tells whether the user can mend it.
 MENDABLE = re.compile(
     r"^(?:[\w.]+\.)?(?:UserError|(?P<outage>Outage)): (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)"
@@ -51,23 +53,28 @@ def run(pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, *, embe
     runs.mkdir(parents=True, exist_ok=True)
     with hold(runs / ".lock", "wait for its end, or keep this run elsewhere with --runs DIR"):
         if not embedded:
-            return _run(compile_pipeline(pipeline, PACKAGE), parameters, runs, os.environ, caching)
+            return _run(pipeline, parameters, runs, os.environ, caching)
         with s3.shared(runs) as wait:
-            package = compile_pipeline(pipeline, PACKAGE)  # while the server starts
             environment = s3.step_variables(wait(), os.environ)
-            return _run(package, {**parameters, "store": s3.STORE}, runs, environment, caching)
+            return _run(pipeline, {**parameters, "store": s3.STORE}, runs, environment, caching)
 
 
-def _run(package: Path, parameters: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool) -> int:
+def _run(
+    pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool
+) -> int:
+    package = compile_pipeline(pipeline, package_of(pipeline))
     folder = _new_run(runs)
-    record = Record(folder, Terminal(sys.stdout), {**environment, **_step_environment(folder, environment)})
+    steps: dict[str, dict[str, Any]] = {name: {"state": "skipped", "seconds": 0.0} for name in steps_of(pipeline)}
+    record = Record(folder, Terminal(sys.stdout), {**environment, **_step_environment(folder, environment)}, steps)
     started = time.time()
     state = "interrupted"
     try:
         state = "done" if _execute(package, parameters, record, _cache_folder(runs) if caching else None) else "failed"
     finally:
         _tidy(folder)
-        document = summary.collect(folder, started, state, parameters, record.steps, record.cached, record.error)
+        document = summary.collect(
+            pipeline.name, folder, started, state, parameters, steps, record.cached, record.error
+        )
         write_json(folder / "summary.json", document)
         for name in SHORTCUTS.keys() & document["artifacts"].keys():
             _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
@@ -85,9 +92,7 @@ class Record:
     folder: Path
     terminal: Terminal
     environment: dict[str, str]  # of the steps
-    steps: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {name: {"state": "skipped", "seconds": 0.0} for name in STEPS}
-    )
+    steps: dict[str, dict[str, Any]]  # in the order of the run, each once however often it runs
     cached: dict[str, Path] = field(default_factory=dict)  # artifacts of earlier runs, by name
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
     failed: str | None = None
@@ -112,27 +117,29 @@ class Record:
 
     def run_step(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step as a child process, showing its progress; return its exit code."""
-        name = command[command.index("--function_to_execute") + 1]
+        name = command[command.index("--function_to_execute") + 1].replace("_", "-")
         if not self.failed:  # the exit task runs after a failed step too
             self.tail.clear()
-        self.steps[name]["state"] = "failed"  # until it ends well
+        step, before = self.steps[name], self.steps[name]["state"]
+        step["state"] = "failed"  # until it ends well
         started = time.monotonic()
         try:
             code = self._stream(command, environment)
         finally:
-            self.steps[name]["seconds"] = round(time.monotonic() - started, 3)
-        if code == 0:
-            self.steps[name]["state"] = "done"
-        else:
+            step["seconds"] = round(step["seconds"] + time.monotonic() - started, 3)
+        if code:
             self.failed = self.failed or name
+        elif before != "failed":  # where one of several times failed, the step has
+            step["state"] = "done"
         return code
 
-    def reuse(self, artifacts: list[Artifact]) -> None:
-        """Note a step whose artifacts an earlier run has made."""
-        for artifact in artifacts:
-            path = Path(artifact.uri)
-            self.cached[path.name] = path
-            self.steps[path.parent.name]["state"] = "cached"
+    def reuse(self, name: str, artifacts: list[Artifact]) -> None:
+        """Note a step that an earlier run has done, and what it has made."""
+        if self.steps[name]["state"] == "skipped":
+            self.steps[name]["state"] = "cached"
+        for path in [Path(artifact.uri) for artifact in artifacts]:
+            if path.parents[3] == self.folder.resolve().parent:  # a pass of a loop lies deeper
+                self.cached[path.name] = path
 
     def _stream(self, command: list[str], environment: dict[str, str]) -> int:
         child = subprocess.Popen(
@@ -190,10 +197,14 @@ def _kfp_local(record: Record, cache_folder: Path | None, log: TextIO) -> Iterat
             return status.Status.FAILURE if code else status.Status.SUCCESS
 
     class Cache(cache.LocalCache):  # type: ignore[misc]
+        def compute_key(self, component_name: str, **inputs: Any) -> str:
+            self.step = component_name.removeprefix("comp-")
+            return str(super().compute_key(component_name=component_name, **inputs))
+
         def get(self, key: str) -> dict[str, Any] | None:
             outputs: dict[str, Any] | None = super().get(key)
             if outputs is not None:
-                record.reuse([output for output in outputs.values() if isinstance(output, Artifact)])
+                record.reuse(self.step, [output for output in outputs.values() if isinstance(output, Artifact)])
             return outputs
 
     kfp.local.init(
@@ -206,12 +217,25 @@ def _kfp_local(record: Record, cache_folder: Path | None, log: TextIO) -> Iterat
     with (
         mock.patch.object(subprocess_task_handler, "SubprocessTaskHandler", Handler),
         mock.patch.object(cache, "LocalCache", Cache),
+        mock.patch.object(futures, "ThreadPoolExecutor", _InTurn),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(log),
     ):
         warnings.filterwarnings("ignore", message="You may be attemping", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="Task '.*settings", category=UserWarning)  # of pods
         yield
+
+
+class _InTurn(futures.Executor):
+    """Runs the passes of a loop one after the other, each with all cores, in the thread that Ctrl-C reaches."""
+
+    def __init__(self, max_workers: int) -> None:
+        """There is one worker, whatever is asked for."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "futures.Future[Any]":
+        future: futures.Future[Any] = futures.Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
 
 
 @contextlib.contextmanager
@@ -255,7 +279,7 @@ def _new_run(runs: Path) -> Path:
 
 def _tidy(folder: Path) -> None:
     """Remove what a killed step may have left half-written, and its temporary files."""
-    for leftover in [folder / "tmp", *folder.glob("*/*/*.partial")]:
+    for leftover in [folder / "tmp", *folder.rglob("*.partial")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

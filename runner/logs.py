@@ -11,7 +11,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.errors import UserError
 from runner import cluster_run
 from runner.connection import Connection, add_options, connect
-from runner.local import STEPS
+from runner.graphs import add_graph_option, steps_of
 from runner.status import find_run
 
 # Argo names a pod `workflow-template-node`, and a node `workflow-node`. These are KFP's templates for a step with no
@@ -27,16 +27,20 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("logs", help="print what the steps of a run in Kubeflow have printed")
     parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
-    parser.add_argument("step", nargs="?", choices=STEPS, metavar="STEP", help=f"one of {', '.join(STEPS)}; else all")
+    parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Print the logs; UserError where none may be read."""
+    if arguments.step and arguments.step not in steps_of(pipeline):
+        raise UserError(f"{pipeline.name} has no step {arguments.step}; give one of {', '.join(steps_of(pipeline))}")
     connection = connect(arguments)
     run = find_run(connection, arguments.run, pipeline.name)
-    ran = [name for name, step in cluster_run.steps(run).items() if step["state"] not in ("skipped", "cached")]
+    steps = cluster_run.steps(run, pipeline)
+    ran = [name for name, step in steps.items() if step["state"] not in ("skipped", "cached")]
     wanted = [arguments.step] if arguments.step else ran
     logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
     if not logs:

@@ -1,4 +1,4 @@
-"""The compiled pipeline: one YAML file, the same bytes for the same code."""
+"""A compiled pipeline: one YAML file, the same bytes for the same code."""
 
 import os
 import sys
@@ -11,8 +11,10 @@ from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.images import is_pinned
+from runner.graphs import graph_of
 
-PACKAGE = Path(__file__).parents[1] / "build" / "pipeline.yaml"
+BUILD = Path(__file__).parents[1] / "build"
+FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"}  # by graph; else the graph's name
 
 
 def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
@@ -25,6 +27,12 @@ def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
     return output
 
 
+def package_of(pipeline: BaseComponent) -> Path:
+    """Where a pipeline is compiled to if nothing else is said."""
+    graph = graph_of(pipeline)
+    return BUILD / FILES.get(graph, f"{graph}.yaml")
+
+
 def read_package(package: Path) -> list[Any]:
     """The documents of a compiled pipeline: the pipeline, and what is Kubernetes' alone."""
     return list(yaml.safe_load_all(package.read_text()))
@@ -32,7 +40,7 @@ def read_package(package: Path) -> list[Any]:
 
 def warn_of_tags(documents: list[Any]) -> None:
     """Say on stderr which images a compiled pipeline names by tags, as where the present code was not pushed."""
-    executors = documents[0]["deploymentSpec"]["executors"].values()
+    executors = [part for one in documents for part in one.get("deploymentSpec", {}).get("executors", {}).values()]
     tags = sorted({executor["container"]["image"] for executor in executors})
     for name in [tag for tag in tags if not is_pinned(tag)]:
         print(f"warning: image {name} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)

@@ -1,14 +1,17 @@
 """The parameters of a pipeline as a user types them: words `name=value`."""
 
 import difflib
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.plan import plan
 from components.shared.errors import UserError
 from components.shared.parameters import check
+from components.shared.sweep import merge
 
 TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
 
@@ -29,7 +32,17 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
         given[name] = _value(name, text, _kind(inputs[name].type))
     parameters = {name: given.get(name, _kind(spec.type)(spec.default)) for name, spec in inputs.items()}
     check(**parameters)
+    if "settings" in parameters:
+        _check_trials(pipeline, parameters)
     return parameters
+
+
+def _check_trials(pipeline: BaseComponent, parameters: dict[str, Any]) -> None:
+    """Refuse early what step plan of a sweep would."""
+    taken = pipeline.pipeline_spec.components["comp-plan"].input_definitions.parameters
+    own = inspect.signature(plan).parameters
+    may_differ = {name: value for name, value in parameters.items() if name in taken and name not in own}
+    merge(parameters["settings"], may_differ, image_size=parameters["image_size"])
 
 
 def _unknown(word: str, name: str, names: list[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
+from components.shared import asha, job
 from components.shared.errors import Damaged
 from components.shared.model_store import RegisteredModel, model_names
 from components.shared.prepared import SHARDS, read_recipe
@@ -32,6 +33,8 @@ class Pruning:
                 if not self._is_dry:
                     model.prune(version)
         yield from self._prune_checkpoints()
+        yield from self._prune_sweeps()
+        yield from self._prune_jobs()
         yield from self._prune_datasets(removed)
         yield from self._prune_uploads()
 
@@ -62,6 +65,20 @@ class Pruning:
             found = list(entries)
             if self._are_old(found):
                 yield self._told(f"{len(found)} checkpoints of the training {key[:12]}")
+                self._remove(found)
+
+    def _prune_sweeps(self) -> Iterator[str]:
+        for sweep, entries in groupby(self._store.list(asha.FOLDER), lambda entry: entry.name.split("/")[1]):
+            found = list(entries)
+            if all(map(self._is_old, found)):
+                yield self._told(f"{len(found)} rungs of the sweep {sweep[:12]}")
+                self._remove(found)
+
+    def _prune_jobs(self) -> Iterator[str]:
+        for name, entries in groupby(self._store.list(job.FOLDER), lambda entry: entry.name.split("/")[1]):
+            found = list(entries)
+            if self._are_old(found):
+                yield self._told(f"{len(found)} files of the job {name}")
                 self._remove(found)
 
     def _prune_datasets(self, removed: Container[tuple[str, int]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.files import Document, write_json
 from runner import cluster_run, upload
 from runner.connection import Connection, add_options, connect
+from runner.graphs import add_graph_option
 from runner.local import MENDABLE
 from runner.logs import HINT, own_lines, read_log
 from runner.parameters import parse_parameters
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   python pipeline.py run epochs=30 gpus=1 --wait
   python pipeline.py run --wait --retries 3       # on nodes that may be taken away
   python pipeline.py run --version v1.2-0123456789ab seed=7
+  python pipeline.py run --graph sweep gpus=1 'settings=[{"learning_rate": 0.01}, {"network": "resnet18"}]'
 """
 
 
@@ -57,6 +59,7 @@ def add_parser(verbs: Any) -> None:
         "--retries", type=int, default=0, metavar="N", help="wait, and have KFP retry it that often if it fails"
     )
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where summaries are kept")
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 
@@ -72,7 +75,8 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     print(connection.ui_link("run", started.run_id), flush=True)
     if not arguments.wait and not arguments.retries:
         return 0
-    return Watch(connection, started.run_id, arguments.retries, Terminal(sys.stdout)).to_the_end(arguments.runs)
+    watch = Watch(connection, pipeline, started.run_id, arguments.retries, Terminal(sys.stdout))
+    return watch.to_the_end(arguments.runs)
 
 
 def find_experiment(connection: Connection, name: str) -> str:
@@ -95,6 +99,7 @@ class Watch:
     """Waits for one run, showing what its steps do."""
 
     connection: Connection
+    pipeline: BaseComponent
     run_id: str
     retries: int
     terminal: Terminal
@@ -132,14 +137,14 @@ class Watch:
 
     def _retry(self, run: Any) -> None:
         self.retries -= 1
-        self.terminal.show(f"[{cluster_run.failed_step(run) or 'run'}] failed; retried, {self.retries} retries left")
+        self.terminal.show(f"[{self._failed_step(run) or 'run'}] failed; retried, {self.retries} retries left")
         self.connection.client.runs.run_service_retry_run(run_id=self.run_id)
         self.shown.clear()
         time.sleep(POLL_SECONDS)
 
     def _show(self, run: Any) -> None:
         """Tell what has changed."""
-        for name, step in cluster_run.steps(run).items():
+        for name, step in cluster_run.steps(run, self.pipeline).items():
             if step["state"] in ("skipped", "waiting", self.shown.get(name)):
                 continue
             self.shown[name] = step["state"]
@@ -167,7 +172,7 @@ class Watch:
 
     def _failure(self, run: Any) -> tuple[str | None, list[str]]:
         """The failed step's error in one line, and the end of its log where that may be read."""
-        step = cluster_run.failed_step(run)
+        step = self._failed_step(run)
         if run.state != "FAILED" or not step:
             return (run.error.message if run.error else None), []
         tail = own_lines(read_log(self.connection, run, step) or "")[-TAIL:]
@@ -178,17 +183,20 @@ class Watch:
     def _close(self, run: Any, error: str | None, tail: list[str], runs: Path) -> int:
         """Leave the summary behind and tell how it ended; the exit code."""
         path = runs / self.run_id / "summary.json"
-        document = cluster_run.summarise(run, error, self._verdict(run))
+        document = cluster_run.summarise(run, self.pipeline, error, self._verdict(run))
         write_json(path, document)
         self.terminal.finish()
         if run.state == "SUCCEEDED":
             self.terminal.show_table(document, [path])
             return 0
-        return _explain(document, run, tail, self.connection.ui_link("run", self.run_id))
+        return _explain(document, self._failed_step(run), tail, self.connection.ui_link("run", self.run_id))
+
+    def _failed_step(self, run: Any) -> str | None:
+        return cluster_run.failed_step(run, self.pipeline)
 
     def _verdict(self, run: Any) -> str | None:
         """The line in which `evaluate` tells its verdict; None where it did not run or its log may not be read."""
-        if cluster_run.steps(run)["evaluate"]["state"] != "done":
+        if cluster_run.steps(run, self.pipeline)["evaluate"]["state"] != "done":
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
         return next((line for line in reversed(lines) if cluster_run.VERDICT.match(line)), None)
@@ -229,15 +237,14 @@ def _fails_again(tail: list[str]) -> bool:
     return found is not None and not found["outage"]
 
 
-def _explain(document: Document, run: Any, tail: list[str], link: str) -> int:
+def _explain(document: Document, step: str | None, tail: list[str], link: str) -> int:
     """Say on stderr why the run did not succeed, and return the exit code: 2 where the user can mend it."""
-    if run.state == "CANCELED":
+    if document["state"] == "canceled":
         print(f"error: the run was canceled\n{link}", file=sys.stderr)
         return 1
     mendable = bool(tail and MENDABLE.match(tail[-1]))
     if tail and not mendable:
         print("\n".join(tail), file=sys.stderr)
-    step = cluster_run.failed_step(run) or "the run"
     why = document["error"] or f"its log cannot be read from here; {HINT}"
-    print(f"error: {step} failed: {why}\n{link}", file=sys.stderr)
+    print(f"error: {step or 'the run'} failed: {why}\n{link}", file=sys.stderr)
     return 2 if mendable else 1

@@ -14,6 +14,7 @@ from runner import recurring, upload
 from runner.audit import audit
 from runner.connection import Connection, add_options, connect, kube_errors
 from runner.cron import Schedule, parse, parse_kfp, write
+from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 from runner.recurring import FOLLOWS_LATEST, Recurring
 from runner.rest import ApiError
@@ -121,6 +122,7 @@ def _add_add(actions: Any) -> None:
         metavar="N",
         help=f"runs at the same time, 1 to {recurring.AT_ONCE} (%(default)s)",
     )
+    add_graph_option(add)
     add_zone_option(add)
     add.set_defaults(act=_add)
 

@@ -9,6 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.errors import UserError
 from runner import cluster_run, upload
 from runner.connection import Connection, add_options, connect
+from runner.graphs import add_graph_option
 from runner.rest import ApiError
 
 SHOWN = 10
@@ -18,6 +19,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("status", help="show the latest runs in Kubeflow, or the steps of one")
     parser.add_argument("run", nargs="?", metavar="RUN", help="id of the run, or latest")
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 
@@ -30,7 +32,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
         return 0
     run = find_run(connection, arguments.run, pipeline.name)
     print(f"{run.display_name}: {cluster_run.state(run)}")
-    for name, step in cluster_run.steps(run).items():
+    for name, step in cluster_run.steps(run, pipeline).items():
         print(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
     print(connection.ui_link("run", run.run_id))
     return 0

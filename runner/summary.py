@@ -2,17 +2,18 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from components.shared.files import Document, read_json
 
 FORMAT = "torch2kubeflow/summary"
-PIPELINE = "torch2kubeflow-training"
 REGISTERED = ("name", "version", "is_champion", "reason")  # of a registration
 
 
 def collect(
+    pipeline: str,
     folder: Path,
     started: float,
     state: str,
@@ -21,16 +22,17 @@ def collect(
     cached: dict[str, Path],
     error: str | None,
 ) -> Document:
-    """The summary of the run in `folder`; every path in it is relative to that folder.
+    """The summary of the run of a `pipeline` in `folder`; every path in it is relative to that folder.
 
     `cached` are the artifacts that lie in the folders of earlier runs, by name.
     """
     earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
-    artifacts = _artifacts(folder) | earlier
+    artifacts = _artifacts(folder, pipeline, steps) | earlier
     dataset = _read(folder, artifacts, "dataset")
     evaluation = _read(folder, artifacts, "evaluation")
     registration = _read(folder, artifacts, "registration")
     return compose(
+        pipeline=pipeline,
         run_id=folder.name,
         state=state,
         started=started,
@@ -41,12 +43,14 @@ def collect(
         dataset=dataset,
         evaluation=evaluation,
         registration=registration,
+        comparison=_read(folder, artifacts, "comparison"),
         artifacts=artifacts,
     )
 
 
 def compose(
     *,
+    pipeline: str,
     run_id: str,
     state: str,
     started: float,
@@ -57,12 +61,13 @@ def compose(
     dataset: Document | None,
     evaluation: Document | None,
     registration: Document | None,
+    comparison: Document | None,
     artifacts: dict[str, str],
 ) -> Document:
     """The document of a run; what is not known is null, and `started` is in seconds since 1970."""
     return {
         "format": FORMAT,
-        "pipeline": PIPELINE,
+        "pipeline": pipeline,
         "run_id": run_id,
         "state": state,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -80,13 +85,17 @@ def compose(
         "accepted": evaluation and evaluation["accepted"],
         "reasons": evaluation and evaluation["reasons"],
         "registered": registration and {name: registration[name] for name in REGISTERED},
+        "sweep": comparison and {name: comparison[name] for name in ("best", "trials")},
         "artifacts": artifacts,
     }
 
 
-def _artifacts(folder: Path) -> dict[str, str]:
-    """Name -> relative path of every artifact that KFP's local runner left under <pipeline>/<step>/."""
-    found = sorted(folder.glob(f"{PIPELINE}-*/*/*"))
+def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, str]:
+    """Name -> relative path of every artifact that KFP's local runner left under <pipeline>/<step>/.
+
+    Those of a step that ran several times, each in a folder of its own, have no name of their own.
+    """
+    found = sorted(path for step in steps for path in folder.glob(f"{pipeline}-*/{step}/*"))
     return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
 
 

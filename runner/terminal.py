@@ -41,18 +41,20 @@ class Terminal:
 
     def show_table(self, document: Document, paths: list[Path]) -> None:
         """Print the closing table of a run, and those of `paths` that exist."""
-        lines = [f"{'step':<12}{'state':<10}{'seconds':>8}"]
+        column = max([12, *(len(name) + 2 for name in document["steps"])])
+        lines = [f"{'step':<{column}}{'state':<10}{'seconds':>8}"]
         for name, step in document["steps"].items():
-            lines.append(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
+            lines.append(f"{name:<{column}}{step['state']:<10}{step['seconds']:>8.1f}")
         cached = any(step["state"] == "cached" for step in document["steps"].values())
         accuracy, reasons = document["test_accuracy"], document["reasons"] or [UNKNOWN]
         verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
         lines += [
-            f"{'total':<22}{document['seconds']:>8.1f}",
+            f"{'total':<{column + 10}}{document['seconds']:>8.1f}",
             *(["", "cached: taken from earlier runs, whose inputs and code were the same"] * cached),
             "",
             f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
             f"{'verdict':<15}{verdict[document['accepted']]}",
+            *_best(document["sweep"]),
             *_registered(document["registered"]),
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
         ]
@@ -70,6 +72,15 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
+
+
+def _best(sweep: Document | None) -> list[str]:
+    """The line that tells which trial of a sweep was the best."""
+    if not sweep:
+        return []
+    best = sweep["trials"][sweep["best"] - 1]
+    settings = ", ".join(f"{name}={value}" for name, value in best["settings"].items())
+    return [f"{'best trial':<15}{best['number']} of {len(sweep['trials'])}: {settings or 'as given'}"]
 
 
 def _registered(registered: Document | None) -> list[str]:

@@ -18,6 +18,7 @@ from components.shared.errors import UserError
 from components.shared.files import sha256_json
 from components.shared.version import code_version
 from runner.connection import Connection, add_options, connect
+from runner.graphs import add_graph_option
 from runner.package import compile_pipeline, read_package, warn_of_tags
 from runner.rest import ApiError
 from runner.revision import git_revision
@@ -41,6 +42,7 @@ class Version:
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("upload", help="upload the pipeline to Kubeflow, if its content is not there")
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 

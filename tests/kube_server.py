@@ -22,7 +22,10 @@ from tests.loopback import serving
 
 TOKEN = "kube-token-7d31"
 USER = "ada"
-PATH = re.compile(r"/(?:api/v1|apis/(?P<group>[^/]+)/v1)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)")
+PATH = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)"
+)
+CUSTOM = ("trainer.kubeflow.org",)  # groups of CRDs
 PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
 REASONS = {
     400: "BadRequest",
@@ -67,6 +70,7 @@ class KubeServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.token = TOKEN
         self.objects: dict[tuple[str, str, str], Any] = {}  # (resource, namespace, name) -> model
+        self.custom: dict[str, list[Any]] = {}  # resource that a CRD defines -> its objects
         self.denied: set[str] = set()  # "list nodes" and the like, which the user may not do
         self.account_lacks: set[str] = set()  # the same for service accounts
         self.admission = ""  # the message with which admission refuses a pod
@@ -107,6 +111,10 @@ class KubeServer(ThreadingHTTPServer):
             raise Refusal(403, _denial(request))
         if request.verb == "create":
             return self.to_json(self._create(request, query, body))
+        if request.group in CUSTOM:
+            if request.resource not in self.custom:
+                raise Refusal(404, "404 page not found")
+            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": self.custom[request.resource]}
         if request.verb == "list":
             held = self.objects.items()
             found = [m for key, m in held if key[0] == request.resource and request.namespace in ("", key[1])]

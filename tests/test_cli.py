@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pipeline
 from components.shared.errors import UserError
@@ -94,7 +95,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.training, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
+        main(pipeline.GRAPHS, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
     captured = capsys.readouterr()
     assert stop.value.code == 2
     assert captured.err == "error: epochs=0 is not accepted; give 1 or more\n"
@@ -105,7 +106,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
 def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.training, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
+        main(pipeline.GRAPHS, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
     assert stop.value.code == 2
     assert str(tmp_path / "runs") in capsys.readouterr().err
 
@@ -113,7 +114,7 @@ def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What a verb says that ends as the user's mistake."""
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.training, words)
+        main(pipeline.GRAPHS, words)
     assert stop.value.code == 2
     return capsys.readouterr().err
 
@@ -136,7 +137,7 @@ def test_what_is_compiled_goes_into_a_yaml_file(tmp_path: Path, capsys: pytest.C
 def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     def started(*words: str) -> None:
         with pytest.raises(SystemExit) as stop:
-            main(verbs.pipeline, words)
+            main({"training": verbs.pipeline}, words)
         assert stop.value.code == 0
 
     started("run", "epochs=3", "--pipeline-root", "s3://bucket", "data=digits")
@@ -172,3 +173,41 @@ def test_help_shows_examples() -> None:
     shown = subprocess.run([sys.executable, "pipeline.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0
     assert "python pipeline.py local" in shown.stdout
+
+
+def test_each_graph_is_compiled_to_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runner.package.BUILD", tmp_path)
+
+    def compiled(*words: str) -> list[str]:
+        with pytest.raises(SystemExit) as stop:
+            main(pipeline.GRAPHS, ["compile", *words])
+        assert stop.value.code == 0
+        return [Path(line).name for line in capsys.readouterr().out.splitlines()]
+
+    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml"]
+    names = [yaml.safe_load_all(path.read_text()) for path in (tmp_path / "pipeline.yaml", tmp_path / "sweep.yaml")]
+    assert [next(documents)["pipelineInfo"]["name"] for documents in names] == [
+        "torch2kubeflow-training",
+        "torch2kubeflow-sweep",
+    ]
+    assert compiled("--graph", "sweep") == ["sweep.yaml"]
+    assert compiled("--graph", "sweep", "--output", str(tmp_path / "other.yaml")) == ["other.yaml"]
+    assert (tmp_path / "other.yaml").read_bytes() == (tmp_path / "sweep.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
+def test_a_graph_that_is_none_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _refused(capsys, verb, "--graph", "sweeep")
+    assert told == "error: --graph sweeep is none of ours; give training or sweep or distributed\n"
+
+
+def test_a_graph_is_uploaded_and_scheduled_as_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
+    words = ["schedule", "add", "weekly", "0 2 * * 0", "--graph", "sweep", "stopping=asha", "epochs=9"]
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.GRAPHS, words)
+    assert stop.value.code == 0
+    (item,) = kfp_api.recurring_runs.values()
+    assert item.runtime_config.parameters == {"stopping": "asha", "epochs": 9}
+    assert [one.display_name for one in kfp_api.pipelines.values()] == ["torch2kubeflow-sweep"]

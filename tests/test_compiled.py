@@ -1,5 +1,6 @@
 """The compiled pipeline, as a cluster reads it: parsed with KFP's own messages, and asserted task by task."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -17,13 +18,18 @@ import pipeline
 from runner.package import compile_pipeline
 
 ROOT = Path(__file__).parents[1]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
-TORCH = {"train", "evaluate", "export", "register"}
+TORCH = {"train", "trial", "train-distributed", "compare", "evaluate", "export", "register"}
+TRAINING = {"sweep": "trial", "distributed": "train-distributed"}  # the step that asks for GPUs, by graph; else train
+
+
+@pytest.fixture(scope="module", params=pipeline.GRAPHS)
+def graph(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    path = compile_pipeline(pipeline.training, tmp_path_factory.mktemp("compiled") / "pipeline.yaml")
+def documents(graph: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = compile_pipeline(pipeline.GRAPHS[graph], tmp_path_factory.mktemp("compiled") / "pipeline.yaml")
     return list(yaml.safe_load_all(path.read_text()))
 
 
@@ -66,18 +72,19 @@ def test_it_is_byte_identical_each_time(tmp_path: Path) -> None:
     assert len(texts) == 1
 
 
-def test_every_parameter_has_a_default_and_a_description(spec: Any) -> None:
+def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
-    assert set(parameters) == set(pipeline.training.component_spec.inputs)
+    assert set(parameters) == set(pipeline.GRAPHS[graph].component_spec.inputs)
+    assert set(parameters) >= set(inspect.signature(pipeline.common).parameters)
     for name, parameter in parameters.items():
         assert parameter.HasField("default_value"), name
         assert len(parameter.description) > 10, name
 
 
-def test_every_step_is_there_with_an_image_that_never_changes(spec: Any, containers: dict[str, Any]) -> None:
-    assert set(containers) == set(STEPS)
+def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
     for step, container in containers.items():
-        kind = "torch" if step in TORCH else "data"
+        deletes_jobs = (graph, step) == ("distributed", "finish")
+        kind = "torch" if step in TORCH or deletes_jobs else "data"
         assert re.search(rf"torch2kubeflow/{kind}(:[0-9a-f]{{12}}|@sha256:[0-9a-f]{{64}})$", container["image"]), step
         assert "pip install" not in " ".join(container["command"])
 
@@ -108,7 +115,8 @@ def test_resources_and_secrets_name_inputs_of_the_group_around_their_task(
 def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
     pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    for step in STEPS:
+    assert set(pods) == set(containers)
+    for step in pods:
         resources = containers[step]["resources"]
         for name in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
             assert resources[f"resource{name}"], step
@@ -122,16 +130,17 @@ def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
 
 
 def test_only_training_asks_for_gpus_selected_nodes_and_shared_memory(
-    pods: dict[str, Any], containers: dict[str, Any]
+    graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    asking = {step for step in STEPS if "accelerator" in containers[step]["resources"]}
-    assert asking == {step for step in STEPS if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
-    assert asking == {"train"}
-    assert containers["train"]["resources"]["accelerator"] == {
+    train = TRAINING.get(graph, "train")
+    asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
+    assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
+    assert asking == {train}
+    assert containers[train]["resources"]["accelerator"] == {
         "resourceType": "{{$.inputs.parameters['pipelinechannel--gpu_resource']}}",
         "resourceCount": "{{$.inputs.parameters['pipelinechannel--gpus']}}",
     }
-    (shared_memory,) = pods["train"]["emptyDirMounts"]
+    (shared_memory,) = pods[train]["emptyDirMounts"]
     assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
 
 
@@ -142,7 +151,7 @@ def test_parameters_of_resources_are_text_for_else_the_driver_reads_nothing(spec
 
 
 def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, Any]) -> None:
-    for step in STEPS:
+    for step in pods:
         own, source = pods[step]["secretAsEnv"]
         (config,) = pods[step]["configMapAsEnv"]
         assert own["optional"] and source["optional"] and config["optional"], step
@@ -160,14 +169,18 @@ def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, An
 def test_every_step_learns_its_run_and_its_image_without_an_input(
     pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    for step in STEPS:
-        assert pods[step]["fieldPathAsEnv"] == [{"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
+    for step in pods:
+        run, *more = pods[step]["fieldPathAsEnv"]
+        assert run == {"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+        assert not more or step == "train-distributed"
         assert containers[step]["env"] == [{"name": "STEP_IMAGE", "value": containers[step]["image"]}]
 
 
-def test_all_is_cached_but_the_first_and_the_last_step(documents: list[dict[str, Any]]) -> None:
+def test_all_is_cached_but_the_first_and_the_last_step(
+    documents: list[dict[str, Any]], containers: dict[str, Any]
+) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
-    assert {name for name in STEPS if not cached[name]} == {"resolve", "finish"}
+    assert {name for name in containers if not cached[name]} == {"resolve", "finish"}
     (download,) = [task for name, task, _ in _tasks(documents[0]) if name == "download"]
     version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]
     assert version == {"producerTask": "resolve", "outputParameterKey": "Output"}
@@ -179,9 +192,9 @@ def test_no_cached_step_knows_which_run_it_belongs_to(documents: list[dict[str, 
             assert "pipeline_job" not in str(task.get("inputs")), name
 
 
-def test_every_step_is_retried_with_growing_waits(documents: list[dict[str, Any]]) -> None:
+def test_every_step_is_retried_with_growing_waits(documents: list[dict[str, Any]], pods: dict[str, Any]) -> None:
     for name, task, _ in _tasks(documents[0]):
-        if name in STEPS:
+        if name in pods:
             policy = task["retryPolicy"]
             assert (policy["maxRetryCount"], policy["backoffFactor"]) == (2, 2.0), name
 
@@ -195,3 +208,34 @@ def test_finish_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
 def test_export_waits_for_the_verdict(documents: list[dict[str, Any]]) -> None:
     (gate,) = [task for _, task, _ in _tasks(documents[0]) if "condition" in task.get("triggerPolicy", {})]
     assert "evaluate-Output'] == true" in gate["triggerPolicy"]["condition"]
+
+
+def test_a_sweep_has_a_trial_of_each_setting_that_is_planned() -> None:
+    spec = json_format.MessageToDict(pipeline.sweep.pipeline_spec)
+    tasks = {name: task for name, task, _ in _tasks(spec)}
+    loop = tasks["for-loop-2"]
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--plan-Output"}
+    assert loop["inputs"]["parameters"]["pipelinechannel--plan-Output"]["taskOutputParameter"] == {
+        "producerTask": "plan",
+        "outputParameterKey": "Output",
+    }
+    planned = tasks["trial"]["inputs"]["parameters"]["planned"]
+    assert planned == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
+    models = tasks["compare"]["inputs"]["artifacts"]["models"]["taskOutputArtifact"]
+    assert models == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-model"}
+    for step in ("evaluate", "condition-3"):
+        assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model goes on"
+
+
+def test_a_job_of_many_nodes_gets_what_the_step_that_submits_it_does_not() -> None:
+    spec = json_format.MessageToDict(pipeline.distributed.pipeline_spec)
+    handed_on = spec["components"]["comp-train-distributed"]["taskConfigPassthroughs"]
+    assert {one["field"]: one.get("applyToTask", False) for one in handed_on} == {
+        "RESOURCES": False,
+        "KUBERNETES_NODE_SELECTOR": False,
+        "KUBERNETES_TOLERATIONS": False,
+        "ENV": True,
+        "KUBERNETES_VOLUMES": True,
+    }
+    (prepared,) = [task for name, task, _ in _tasks(spec) if name == "preprocess"]
+    assert prepared["inputs"]["parameters"]["handover_mib"] == {"runtimeValue": {"constant": 0.0}}

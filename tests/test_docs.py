@@ -1,6 +1,8 @@
 """The README, held to what the code does."""
 
+import argparse
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import pipeline
 from components.shared.dataset import SPLITS
 from runner import summary
-from runner.local import STEPS
+from runner.graphs import steps_of
 from runner.parameters import parse_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -24,9 +26,13 @@ def test_every_make_command_of_the_readme_exists() -> None:
     assert {"run", "test"} <= named <= targets
 
 
-@pytest.mark.parametrize("arguments", re.findall(r'make run ARGS="([^"]*)"', README))
+@pytest.mark.parametrize("arguments", re.findall(r'make run ARGS="((?:\\"|[^"])*)"', README))
 def test_every_run_of_the_readme_has_parameters_that_are_accepted(arguments: str) -> None:
-    parse_parameters(pipeline.training, [word for word in shlex.split(arguments) if word != "--no-cache"])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--graph", default="training")
+    parser.add_argument("--no-cache", action="store_true")
+    known, words = parser.parse_known_args(shlex.split(arguments.replace('\\"', '"')))
+    parse_parameters(pipeline.GRAPHS[known.graph], words)
 
 
 def test_the_accurate_settings_are_those_that_were_measured() -> None:
@@ -35,13 +41,12 @@ def test_the_accurate_settings_are_those_that_were_measured() -> None:
     assert f'make run ARGS="{" ".join(words)}"' in README
 
 
-def test_the_parameter_table_is_the_signature() -> None:
+def test_the_parameter_tables_are_the_signature_the_common_ones_and_those_of_a_sweep() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*?) \|$", README, re.M)
-    inputs = pipeline.training.component_spec.inputs
-    defaults = parse_parameters(pipeline.training, [])
-    shown = {
-        name: str(value).lower() if isinstance(value, bool) else str(value) or '""' for name, value in defaults.items()
-    }
+    inputs = pipeline.sweep.component_spec.inputs
+    defaults = parse_parameters(pipeline.sweep, [])
+    shown = {name: value or '""' if isinstance(value, str) else json.dumps(value) for name, value in defaults.items()}
+    assert list(inputs)[: len(pipeline.training.component_spec.inputs)] == list(pipeline.training.component_spec.inputs)
     assert rows == [(name, shown[name], spec.description) for name, spec in inputs.items()]
 
 
@@ -57,10 +62,10 @@ def test_the_tree_names_what_is_there() -> None:
 
 
 def test_every_field_of_the_summary_is_described(tmp_path: Path) -> None:
-    document = summary.collect(tmp_path, 0.0, "done", {}, {}, {}, None)
+    document = summary.collect("", tmp_path, 0.0, "done", {}, {}, {}, None)
     section = README.split("## `summary.json`")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) == set(document)
-    for word in (*STEPS, *SPLITS):
+    for word in (*(step for graph in pipeline.GRAPHS.values() for step in steps_of(graph)), *SPLITS):
         assert word in README
 
 
@@ -69,5 +74,5 @@ def test_pictures_and_links_are_there() -> None:
     assert targets
     for target in (a or b for a, b in targets):
         assert (ROOT / target).exists(), target
-    for step in STEPS:
+    for step in steps_of(pipeline.training):
         assert f">{step}</text>" in (ROOT / "docs" / "pipeline.svg").read_text()

@@ -992,3 +992,32 @@ def test_s3_is_tried_with_the_pods_own_credentials(cluster: KubeServer, examine:
         assert "warning S3" in table
         assert "the server ignores If-None-Match or If-Match; runs at the same time may overwrite each other" in table
         assert "written, read and removed, also in parts\n" in table
+
+
+def many_nodes(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = run_verb(doctor, *words, pipeline=pipeline.distributed)
+    return code, unfold(capsys.readouterr().out)
+
+
+def test_what_many_nodes_need_is_missed_and_found(cluster: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    code, table = many_nodes(capsys=capsys)
+    assert code == 1
+    assert "problem Trainer there is no Kubeflow Trainer 2 in this cluster -> install it, 2.2 or newer" in table
+    cluster.custom["trainingruntimes"] = []
+    code, table = many_nodes(capsys=capsys)
+    remedy = "kubectl apply -n kubeflow -k manifests/trainer"
+    assert f"problem Trainer no TrainingRuntime torch2kubeflow in namespace kubeflow -> {remedy}" in table
+    cluster.custom["trainingruntimes"] = [{"metadata": {"name": "torch2kubeflow"}}]
+    cluster.account_lacks = {"delete trainjobs"}
+    code, table = many_nodes(capsys=capsys)
+    assert code == 1 and "problem Trainer service account pipeline-runner may not delete trainjobs -> add" in table
+    cluster.account_lacks = set()
+    assert "ok Trainer Trainer is there, and TrainingRuntime torch2kubeflow" in many_nodes(capsys=capsys)[1]
+    assert "can take step train-distributed" in table and "would admit the training pod" in table
+
+
+def test_many_nodes_are_no_matter_of_a_graph_that_cannot_use_them(cluster: KubeServer, examine: Examine) -> None:
+    assert "ok Trainer this graph needs no Kubeflow Trainer" in examine()[1]
+    assert (
+        "problem Trainer nodes=2 is more than this graph trains on -> give --graph distributed" in examine("nodes=2")[1]
+    )

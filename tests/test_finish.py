@@ -16,7 +16,15 @@ def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: P
     (tmp_path / "record").mkdir()
     (tmp_path / "record" / "of an earlier attempt").touch()
     status = SimpleNamespace(state=state, error_message="")
-    finish(run_id="1234", run_name="nightly", status=status, record=tmp_path / "record", store="", epochs=3)
+    finish(
+        run_id="1234",
+        run_name="nightly",
+        status=status,
+        record=tmp_path / "record",
+        store="",
+        graph="training",
+        epochs=3,
+    )
     assert [path.name for path in (tmp_path / "record").iterdir()] == ["record.json"]
     assert json.loads((tmp_path / "record" / "record.json").read_text()) == {
         "format": "torch2kubeflow/record",
@@ -35,6 +43,14 @@ def test_the_record_is_kept_in_the_store_too(tmp_path: Path, monkeypatch: pytest
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         uri = f"s3://{BUCKET}/team"
-        finish(run_id="1234", run_name="nightly", status=status, record=tmp_path / "record", store=uri, epochs=3)
+        finish(
+            run_id="1234",
+            run_name="nightly",
+            status=status,
+            record=tmp_path / "record",
+            store=uri,
+            graph="training",
+            epochs=3,
+        )
         content, _ = open_store(uri, server.environment).get_bytes("runs/1234.json")
     assert content == (tmp_path / "record" / "record.json").read_bytes()

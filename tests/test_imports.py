@@ -9,7 +9,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [ROOT / "pipeline.py", *sorted((ROOT / "components").rglob("*.py")), *sorted((ROOT / "runner").rglob("*.py"))]
-STEPS = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
+STEPS = (
+    "resolve",
+    "download",
+    "preprocess",
+    "plan",
+    "train",
+    "trial",
+    "train_distributed",
+    "compare",
+    "evaluate",
+    "export",
+    "register",
+    "finish",
+)
 
 
 def _name(path: Path) -> str:
@@ -56,7 +69,7 @@ def test_a_breach_would_be_seen() -> None:
     assert _breaches("components.shared.idx", {"components.train"}) == {"components.train"}
 
 
-@pytest.mark.parametrize("step", ["resolve", "download", "preprocess", "register", "finish"])
+@pytest.mark.parametrize("step", ["resolve", "download", "preprocess", "plan", "register", "finish"])
 def test_steps_of_the_data_image_load_no_torch(step: str) -> None:
     code = f"import sys, components.{step}; print('torch' in sys.modules, 'kfp' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -16,10 +16,12 @@ import kubernetes_validate
 import pytest
 import urllib3
 import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 from minio import Minio
 
 import pipeline
-from components.shared import parameters
+from components.shared import parameters, trainjob
+from runner.doctor.trainer import RIGHTS
 from tests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
 
 DEFAULTS = {name: spec.default for name, spec in pipeline.training.component_spec.inputs.items()}
@@ -284,3 +286,65 @@ def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path)
     finally:
         process.kill()
         process.wait()
+
+
+def _trainer() -> dict[str, Object]:
+    """The objects in manifests/trainer by kind."""
+    command = ["kubectl", "kustomize", MANIFESTS / "trainer"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
+
+
+@needs_kubectl
+def test_the_runtime_is_one_of_trainers_and_its_pods_are_restricted() -> None:
+    runtime = _trainer()["TrainingRuntime"]
+    assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
+    assert runtime["metadata"]["name"] == trainjob.RUNTIME
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert job["name"] == trainjob.NODE
+    template = job["template"]["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node", **template["metadata"]}}
+    assert kubernetes_validate.validate(pod | {"spec": template["spec"]}, LAST_THREE[0], strict=True)
+    assert not _breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
+    (container,) = template["spec"]["containers"]
+    assert container["name"] == trainjob.NODE and container["securityContext"]["readOnlyRootFilesystem"]
+    assert template["spec"]["securityContext"]["runAsUser"] == pipeline.USER
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
+
+
+@needs_kubectl
+def test_a_lost_node_begins_all_anew_and_counts_as_a_failure_only_if_it_was_not_taken_away() -> None:
+    template = _trainer()["TrainingRuntime"]["spec"]["template"]["spec"]
+    (job,), policy = template["replicatedJobs"], template["failurePolicy"]
+    spec = job["template"]["spec"]
+    assert spec["backoffLimit"] == 0 and spec["template"]["spec"]["restartPolicy"] == "Never"
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onPodConditions"]) == ("FailJob", [{"type": "DisruptionTarget", "status": "True"}])
+    (ignored,) = policy["rules"]
+    assert ignored["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert ignored["action"] == "RestartJobSetAndIgnoreMaxRestarts" and policy["maxRestarts"] > 0
+
+
+@needs_kubectl
+def test_nodes_of_a_training_reach_each_other() -> None:
+    objects = _trainer()
+    (job,) = objects["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]
+    labels = job["template"]["spec"]["template"]["metadata"]["labels"]
+    policy = objects["NetworkPolicy"]["spec"]
+    own = {"podSelector": {"matchLabels": labels}}
+    assert policy["podSelector"] == own["podSelector"] and policy["ingress"] == [{"from": [own]}]
+    assert {"to": [own]} in policy["egress"]
+    kubernetes_validate.validate(objects["NetworkPolicy"], LAST_THREE[0], strict=True)
+
+
+@needs_kubectl
+def test_the_role_has_what_doctor_asks_for_many_nodes() -> None:
+    (role,) = find("standalone", "Role").values()
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert {*RIGHTS, ("", "pods/log", "get")} <= granted

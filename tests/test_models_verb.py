@@ -122,11 +122,13 @@ def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, mode
     model.claim("3" * 64, **facts)
     store.put_bytes(b"half of it", f"models/{NAME}/versions/4/model.pt2")
     store.put_bytes(b"a checkpoint", f"checkpoints/{'4' * 64}/0000000100.safetensors")
+    store.put_bytes(b"a job that was lost", "jobs/train-1/job.json")
+    store.put_bytes(b"a rung", f"sweeps/{'8' * 64}/1/2.json")
     store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
     store.put_bytes(b"no document", f"datasets/{'6' * 64}/dataset.json")
     assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
     told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
-    assert len(told) == 4
+    assert len(told) == 6 and any("1 rungs of the sweep 888888888888" in line for line in told)
     assert {entry.name for entry in store.list()} == needed
     assert model.read()["versions"][3]["state"] == "pruned"
     assert model.claim("7" * 64, **facts)["version"] == 5, "a number is never used twice"

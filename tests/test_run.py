@@ -83,7 +83,7 @@ def test_a_run_that_is_waited_for_ends_with_the_summary_of_a_local_run(
     kfp_api.logs[pod_name("executor#evaluate")] = VERDICT
     code, document = wait(tmp_path, "epochs=1")
     assert code == 0
-    assert document.keys() == summary.collect(tmp_path, 0.0, "done", {}, {}, {}, None).keys()
+    assert document.keys() == summary.collect("", tmp_path, 0.0, "done", {}, {}, {}, None).keys()
     assert document["state"] == "done"
     assert document["steps"] == {step: {"state": "done", "seconds": 10.0} for step in ORDER}
     assert document["parameters"]["epochs"] == 1

@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import kfp_server_api
 import pytest
 import yaml
 
 from components.shared.errors import UserError
-from pipeline import training
-from runner import logs, run, status
+from pipeline import sweep, training
+from runner import cluster_run, logs, run, status
 from runner.package import compile_pipeline
 from tests.kfp_server import OMITTED, KfpServer, Stage, error, pod_name
 from tests.port_forward import kube_server
@@ -124,3 +125,25 @@ def test_steps_run_in_pods_whose_template_we_know(tmp_path: Path) -> None:
         metadata = executor["podMetadata"]
         counts = f"{len(metadata.get('annotations', {}))}-{len(metadata['labels'])}"
         assert f"metadata-{counts}-retry-system-container-impl" in logs.TEMPLATES
+
+
+@pytest.mark.parametrize(
+    ("passes", "state"),
+    [
+        (["SUCCEEDED", "SUCCEEDED"], "done"),
+        (["SUCCEEDED", "RUNNING"], "running"),
+        (["FAILED", "RUNNING"], "failed"),
+        (["RUNNING", "PENDING"], "running"),
+    ],
+)
+def test_the_passes_of_a_loop_are_one_step_in_the_state_that_matters_most(passes: list[str], state: str) -> None:
+    now = datetime.now(UTC)
+    tasks = [
+        SimpleNamespace(display_name="trial", state=one, start_time=now, end_time=now + timedelta(seconds=10))
+        for one in passes
+    ]
+    run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))
+    told = cluster_run.steps(run, sweep)
+    assert list(told)[3:6] == ["plan", "trial", "compare"]
+    assert told["trial"] == {"state": state, "seconds": 10.0 * sum(one in cluster_run.FINAL for one in passes)}
+    assert told["compare"] == {"state": "skipped", "seconds": 0.0}

@@ -56,6 +56,7 @@ def test_the_table_tells_why_a_model_is_not_accepted(tmp_path: Path) -> None:
         "accepted": False,
         "reasons": ["accuracy 97.12 % is below 98 %"],
         "registered": None,
+        "sweep": None,
     }
     (tmp_path / "report.html").write_text("")
     Terminal(stream).show_table(document, [tmp_path / "report.html", tmp_path / "package"])
@@ -76,6 +77,23 @@ def test_the_table_guesses_nothing() -> None:
         "accepted": None,
         "reasons": None,
         "registered": None,
+        "sweep": None,
     }
     Terminal(stream).show_table(document, [])
     assert stream.getvalue().splitlines()[-2:] == ["test accuracy  see the report", "verdict        see the report"]
+
+
+def test_the_table_names_the_best_trial_of_a_sweep() -> None:
+    stream = io.StringIO()
+    trials = [{"number": 1, "settings": {}}, {"number": 2, "settings": {"epochs": 3, "network": "resnet18"}}]
+    document = {
+        "steps": {"trial": {"state": "done", "seconds": 60.0}},
+        "seconds": 61.0,
+        "test_accuracy": 0.99,
+        "accepted": True,
+        "reasons": [],
+        "registered": None,
+        "sweep": {"best": 2, "trials": trials},
+    }
+    Terminal(stream).show_table(document, [])
+    assert stream.getvalue().splitlines()[-1] == "best trial     2 of 2: epochs=3, network=resnet18"

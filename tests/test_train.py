@@ -16,8 +16,8 @@ from components.shared.dataset import DatasetWriter, open_dataset
 from components.shared.errors import UserError
 from components.shared.files import read_json, sha256_file
 from components.shared.parameters import OPTIMIZERS
-from components.shared.transforms import normalise
 from components.shared.training.schedules import SCHEDULES
+from components.shared.transforms import normalise
 from components.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -27,6 +27,8 @@ from runner.doctor.nodes import check_nodes
 from runner.doctor.plan import Run, pods_of
 from runner.doctor.pull import check_images, check_images_from_here
 from runner.doctor.store import check_store
+from runner.doctor.trainer import check_trainer
+from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 from runner.rest import ApiError
 
@@ -57,6 +59,7 @@ CHECKS: dict[str, Check] = {
     "admission": check_admission,
     "NetworkPolicy": check_network,
     "service account": check_service_account,
+    "Trainer": check_trainer,
     "retries": check_retries,
 }
 
@@ -74,6 +77,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--s3-endpoint", default="", metavar="URL", help="where this machine reaches the pods' S3, as by a port-forward"
     )
+    add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 

@@ -8,7 +8,7 @@ from kubernetes.utils import parse_quantity
 
 from runner.doctor.cluster import ARGO, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, message_of, ok, problem, unknown, warning
-from runner.doctor.plan import Run, resources_of, step_of
+from runner.doctor.plan import Run, resources_of, step_of, trains
 
 LEVEL = "pod-security.kubernetes.io/enforce"
 DEFAULTED = ("cpu", "memory")
@@ -71,7 +71,7 @@ def check_pod_security(cluster: Cluster, run: Run) -> Iterator[Finding]:
 
 def check_admission(cluster: Cluster, run: Run) -> Iterator[Finding]:
     """Ask the cluster itself to create the training pod, as a dry run that leaves nothing."""
-    (pod,) = [pod for pod in run.pods if step_of(pod) == "train"]
+    (pod,) = filter(trains, run.pods)
     try:
         cluster.core.create_namespaced_pod(cluster.namespace, pod, dry_run="All", _request_timeout=SECONDS)
     except ApiException as error:

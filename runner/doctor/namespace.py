@@ -79,7 +79,7 @@ def check_service_account(cluster: Cluster, run: Run) -> Iterator[Finding]:
     if cluster.account is None:
         yield problem(f"service account {name} does not exist in {cluster.namespace}", "is KFP installed there?")
         return
-    lacking = [right for right in RIGHTS if not _may(cluster, *right)]
+    lacking = [right for right in RIGHTS if not may(cluster, *right)]
     for group, resource, verb in lacking:
         yield problem(
             f"service account {name} may not {verb} {resource}",
@@ -127,7 +127,7 @@ def _without_keys(cluster: Cluster, name: str) -> Finding:
     )
 
 
-def _may(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
+def may(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
     """Ask the Kubernetes API whether the service account has a right in the namespace."""
     attributes = V1ResourceAttributes(group=group, resource=resource, verb=verb, namespace=cluster.namespace)
     review = V1LocalSubjectAccessReview(

@@ -8,7 +8,7 @@ from kubernetes.utils import parse_quantity
 
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, warning
-from runner.doctor.plan import Run, resources_of, step_of
+from runner.doctor.plan import Run, resources_of, step_of, trains
 
 BUILT_IN = {"cpu", "memory"}
 TRANSIENT = "node.kubernetes.io/"  # taints of nodes that are cordoned, not ready or under pressure
@@ -21,7 +21,7 @@ def check_nodes(cluster: Cluster, run: Run) -> Iterator[Finding]:
     bad = [finding for finding in findings if finding.state != "ok"]
     yield from bad
     if not bad:
-        yield from (f for pod, f in zip(run.pods, findings, strict=True) if step_of(pod) == "train")
+        yield from (f for pod, f in zip(run.pods, findings, strict=True) if trains(pod))
 
 
 def tolerates(toleration: V1Toleration, taint: V1Taint) -> bool:

@@ -18,13 +18,13 @@ from kubernetes.client import (
     V1Toleration,
 )
 
+from runner.graphs import DEFAULT, PREFIX
 from runner.logs import COMPONENT
-from runner.summary import PIPELINE
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
 # What KFP and Argo add; drivers and Argo's own pods carry these alone.
 RUN_LABELS = {
-    "workflows.argoproj.io/workflow": PIPELINE,
+    "workflows.argoproj.io/workflow": f"{PREFIX}{DEFAULT}",
     "workflows.argoproj.io/completed": "false",
     "pipelines.kubeflow.org/v2_component": "true",
     "pipeline/runid": "00000000-0000-0000-0000-000000000000",
@@ -50,6 +50,11 @@ def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
 
 def step_of(pod: V1Pod) -> str:
     return str(pod.metadata.labels[COMPONENT])
+
+
+def trains(pod: V1Pod) -> bool:
+    """Whether it is the pod of a step that trains; of a job of many nodes, which the step submits, one of these."""
+    return step_of(pod) in ("train", "trial", "train-distributed")
 
 
 def resources_of(pod: V1Pod) -> V1ResourceRequirements:

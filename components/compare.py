@@ -1,0 +1,127 @@
+"""Step compare: the trials of a sweep -> the best model, by the validation split alone, and a report about all.
+
+The test split is never looked at: the best of many would be the luckiest there.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from components.shared import plots
+from components.shared.errors import UserError
+from components.shared.files import Document, new_file, new_folder, read_json, write_json
+from components.shared.page import page
+from components.shared.parameters import check
+from components.shared.progress import say
+from components.shared.storage import open_store
+
+STEP = "compare"
+FORMAT = "torch2kubeflow/comparison"
+
+
+def compare(
+    *,
+    models: Sequence[str | Path],
+    store: str,
+    model: str | Path,
+    comparison: str | Path,
+    sweep: str | Path,
+) -> None:
+    """Copy the best of the folders `models` to folder `model`; write folder `comparison` and the page `sweep`.
+
+    The best has the highest validation accuracy or, among equals, the lowest validation loss. The checkpoints of the
+    others are removed from `store`: they are of no use any more. UserError where no trial has made a model.
+    """
+    check(store=store)
+    trials = [_Trial.read(number, Path(folder)) for number, folder in enumerate(models, 1)]
+    trained = [trial for trial in trials if trial.best]
+    if not trained:
+        told = "; ".join(f"trial {trial.number}: {trial.error}" for trial in trials)
+        raise UserError(f"none of the {len(trials)} trials has made a model: {told}")
+    best = max(trained, key=lambda trial: (trial.best["val_accuracy"], -trial.best["val_loss"]))
+    with new_folder(model) as folder:
+        shutil.copytree(best.folder, folder, dirs_exist_ok=True)
+    if store:
+        _forget_checkpoints(store, [trial for trial in trained if trial is not best])
+    with new_folder(comparison) as folder:
+        rows = [trial.row for trial in trials]
+        write_json(folder / "comparison.json", {"format": FORMAT, "best": best.number, "trials": rows})
+    _write_page(sweep, trials, best)
+    say(STEP, f"the best of {len(trials)} trials is {best.number}: val accuracy {best.best['val_accuracy']:.2%}")
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What became of one setting; `best` is its best epoch, empty where it has made no model."""
+
+    number: int
+    folder: Path
+    settings: Document
+    error: str | None
+    history: Document
+    best: Document
+
+    @classmethod
+    def read(cls, number: int, folder: Path) -> "_Trial":
+        told = read_json(folder / "trial.json", "torch2kubeflow/trial")
+        if told["error"]:
+            return cls(number, folder, told["settings"], told["error"], {"epochs": [], "stopped": ""}, {})
+        history = read_json(folder / "history.json", "torch2kubeflow/history")
+        best = history["epochs"][history["best_epoch"] - 1]
+        return cls(number, folder, told["settings"], None, history, best)
+
+    @property
+    def state(self) -> str:
+        """How it ended, in one word."""
+        return "failed" if self.error else "stopped" if self.history["stopped"] else "done"
+
+    @property
+    def seconds(self) -> float:
+        """Of the training."""
+        return float(self.history["seconds"]["train"]) if self.best else 0.0
+
+    @property
+    def row(self) -> Document:
+        """What `comparison.json` tells of it."""
+        return {
+            "number": self.number,
+            "settings": self.settings,
+            "state": self.state,
+            "reason": self.error or self.history["stopped"],
+            "epochs": len(self.history["epochs"]),
+            "best_epoch": self.best.get("epoch"),
+            "val_accuracy": self.best.get("val_accuracy"),
+            "val_loss": self.best.get("val_loss"),
+            "seconds": self.seconds,
+        }
+
+
+def _forget_checkpoints(store: str, trials: Sequence[_Trial]) -> None:
+    """A store that fails is told, for `prune` removes them too."""
+    from components.shared import checkpoints  # 2 seconds, of PyTorch
+
+    kept = open_store(store, os.environ)
+    try:
+        for trial in trials:
+            key = read_json(trial.folder / "model.json", "torch2kubeflow/model")["checkpoint_key"]
+            checkpoints.forget(kept, key, trial.history["checkpoints"])
+    except UserError as error:
+        say(STEP, f"the trials' checkpoints were not removed: {error}")
+
+
+def _write_page(path: str | Path, trials: Sequence[_Trial], best: _Trial) -> None:
+    names: dict[str, Any] = {name: None for trial in trials for name in trial.settings}
+    curves = {str(trial.number): (trial.state, trial.history["epochs"]) for trial in trials if trial.best}
+    html = page("comparison.html").render(
+        trials=sorted(trials, key=lambda trial: -trial.best.get("val_accuracy", -1)),
+        best=best,
+        names=list(names),
+        curves=Markup(plots.trials(curves, str(best.number))),  # of numbers, and texts that come from here
+    )
+    with new_file(path) as file:
+        file.write(html.encode())

@@ -1,0 +1,53 @@
+"""Step plan: the settings of a sweep -> its trials, checked one by one before a GPU is asked for."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.shared.dataset import open_dataset
+from components.shared.errors import UserError
+from components.shared.parameters import check
+from components.shared.progress import say
+from components.shared.sweep import merge, sweep_id
+from components.shared.version import code_version
+
+STEP = "plan"
+
+
+def plan(
+    *,
+    dataset: str | Path,
+    settings: Sequence[Mapping[str, Any]],
+    stopping: str,
+    reduction: int,
+    first_rung: int,
+    image_size: int,
+    seed: int,
+    gpus: str,
+    store: str,
+    **parameters: Any,
+) -> list[str]:
+    """The trials as JSON texts: settings, all parameters that may differ, and the rungs where ASHA may stop it.
+
+    A number in such a text keeps its type on its way through KFP. UserError where a parameter is out of its range, a
+    setting cannot be used, or trials are to be stopped that have no store or several GPUs each.
+    """
+    check(settings=settings, stopping=stopping, reduction=reduction, first_rung=first_rung, gpus=gpus, store=store)
+    trials = merge(settings, parameters, image_size=image_size)
+    rungs = None
+    if stopping == "asha":
+        if not store:
+            raise UserError("stopping=asha compares trials by way of the store; give store=s3://bucket/prefix")
+        if int(gpus) > 1:
+            raise UserError(f"gpus={gpus} and stopping=asha exclude each other: only one process can ask; give gpus=1")
+        halving = {"first_rung": first_rung, "reduction": reduction}
+        facts = {**halving, "seed": seed, "code_version": code_version()}
+        rungs = {"sweep": sweep_id(open_dataset(dataset).digest, trials, **facts), **halving}
+    planned = []
+    for number, (setting, trial) in enumerate(zip(settings, trials, strict=True), 1):
+        typed = {name: trial[name] for name in setting}
+        say(STEP, f"trial {number} of {len(trials)}: {json.dumps(typed)}")
+        own = rungs and {**rungs, "trial": str(number)}
+        planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}))
+    return planned

@@ -1,0 +1,67 @@
+"""Step trial: a prepared dataset and one setting of a sweep -> a model folder as step train makes it, and `trial.json`.
+
+A training that cannot end well, as where the loss is no longer finite, is a result too: `trial.json` tells it, alone.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from components.shared.asha import Halving
+from components.shared.dataset import open_dataset
+from components.shared.errors import Damaged, Outage, UserError
+from components.shared.files import new_folder, write_json
+from components.shared.parameters import check
+from components.shared.progress import say
+from components.shared.ranks import check_gpus
+from components.shared.storage import open_store
+from components.shared.training import read_settings, train_model
+from components.shared.training.launch import launch
+
+STEP = "trial"
+FORMAT = "torch2kubeflow/trial"
+
+
+def trial(
+    *,
+    dataset: str | Path,
+    planned: str,
+    seed: int,
+    threads: int,
+    gpus: str,
+    store: str,
+    checkpoint_seconds: int,
+    model: str | Path,
+) -> None:
+    """Train as `planned` by step plan, and write the weights of the best epoch and `trial.json` to folder `model`.
+
+    Where the plan has rungs, the training stops at one where others have left it behind. UserError where the dataset
+    is damaged, there are fewer GPUs than `gpus`, or the store cannot be used.
+    """
+    one = json.loads(planned)
+    run: dict[str, Any] = {"seed": seed, "threads": threads, "store": store, "checkpoint_seconds": checkpoint_seconds}
+    check(**run)
+    settings, data = read_settings({**one["parameters"], "gpus": gpus}), open_dataset(dataset)
+    if settings.gpus:
+        check_gpus(settings.gpus)
+    stop = None
+    if one["rungs"]:
+        stop = Halving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
+    say(STEP, f"settings: {json.dumps(one['settings'])}")
+    error = None
+    with new_folder(model) as folder:
+        try:
+            if settings.gpus > 1:
+                launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
+            else:
+                train_model(settings, data, **run, folder=folder, stop=stop)
+        except (Damaged, Outage):
+            raise
+        except UserError as mistake:
+            error = str(mistake)
+            say(STEP, f"ended without a model: {error}")
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": error})
