@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run s3 compile images push test test-quick test-faults fuzz lint bench lock lock-cpu clean
+.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-quick: $(READY) ## Test what takes seconds
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50; half an hour), and test what else befalls them
 	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/test_faults.py $(ARGS)
 
+test-slow: $(READY) ## Take every network of docs/networks.md through the pipeline (an hour)
+	@ALL_NETWORKS=1 $(BIN)/python -m pytest tests/test_networks.py $(ARGS)
+
 fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
 	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)
 
@@ -47,7 +50,7 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 bench: $(READY) ## Measure the README's figures into bench/results/ (hours; needs an idle machine)
-	@for script in input overhead cluster preprocess storage checkpoints training lenet1998; do $(BIN)/python bench/$$script.py || exit; done
+	@for script in input overhead cluster preprocess storage checkpoints training lenet1998 networks; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
 	@$(LOCK) requirements.in -o requirements.txt
