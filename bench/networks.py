@@ -1,7 +1,7 @@
 """Images per second of each network, by the engine and by a plain loop: `python bench/networks.py`.
 
 The plain loop is what a user writes: torchvision's MNIST enlarged by a transform, a DataLoader with a worker on each
-core, torch.optim.SGD, cross entropy. Both train the same network on the same pictures with the same batch size, in turn;
+core, torch.optim.SGD, cross entropy. Both train the same network on the same pictures in batches of one size, in turn;
 a round counts the steps after the first one.
 """
 

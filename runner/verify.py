@@ -4,6 +4,7 @@ import argparse
 import re
 import tempfile
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,17 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     from components.train import train
 
     made, data = document["provenance"], document["provenance"]["data"]
+    settings = {"seed": made["seed"], "threads": made["threads"], **made["parameters"]}
+    others = signature(train).parameters.keys() ^ {*settings, "dataset", "model", "store", "checkpoint_seconds"}
+    if others:
+        raise UserError(
+            f"version {document['version']} was trained by code of other parameters ({', '.join(sorted(others))}); "
+            f"retrain it by that code, {made['code_version']}"
+        )
     here = {
         "code": (made["code_version"], code_version()),
         "PyTorch": (made["torch"], torch.__version__),
-        "device": (made["device"], "cuda" if torch.cuda.is_available() else "cpu"),
+        "device": (made["device"], "cuda" if int(settings["gpus"]) else "cpu"),
     }
     for what, (then, now) in here.items():
         if then != now:
@@ -128,7 +136,6 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     if found != made["dataset_digest"]:
         yield f"the data is another by now: its digest is {found}, and was {made['dataset_digest']}"
         return
-    settings = {"seed": made["seed"], "threads": made["threads"], **made["parameters"]}
     train(dataset=dataset, model=model, store="", checkpoint_seconds=1, **settings)
     weights = read_json(Path(model) / "model.json", "torch2kubeflow/model")["weights_sha256"]
     kept = document["files"]["model.safetensors"]["sha256"]

@@ -18,6 +18,7 @@ from runner import models, verify
 from runner.prune import Pruning
 from tests.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
+from tests.test_train import SETTINGS
 from tests.verbs import pipeline
 
 pytestmark = pytest.mark.slow
@@ -234,11 +235,18 @@ def test_a_register_of_another_package_is_found(verb: Verb, model: RegisteredMod
     assert code == 1 and f"the register's digest of the package is {'0' * 64}" in shown
 
 
+def test_a_version_of_code_with_other_parameters_is_not_trained_again(verb: Verb, model: RegisteredModel) -> None:
+    with pytest.raises(UserError, match=r"version 3 was trained by code of other parameters \(accumulate, activation"):
+        verb("verify", f"{NAME}/3", "--retrain")
+
+
 def test_training_again_elsewhere_says_so_first(
     verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = model.version(3)
-    document["provenance"] |= {"torch": "1.0", "device": "tpu"}
+    others = ("seed", "threads", "store", "checkpoint_seconds")
+    parameters = {name: value for name, value in SETTINGS.items() if name not in others}
+    document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": parameters}
     model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
 
     def stop(*_: object) -> None:

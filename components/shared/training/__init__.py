@@ -8,7 +8,6 @@ cost.py       what training costs: memory, and the share of a GPU's peak
 """
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,12 @@ from components.shared.errors import UserError
 from components.shared.ranks import Ranks, join
 from components.shared.storage import open_store
 from components.shared.training.fitting import largest_batch
-from components.shared.training.loop import Epoch, Training
+from components.shared.training.loop import Epoch, Stop, Training
 from components.shared.training.settings import Settings, read_settings
 
 __all__ = ["Epoch", "Settings", "Stop", "read_settings", "train_model"]
 
 OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's RuntimeError on the CPU
-Stop = Callable[[Sequence[Epoch]], str | None]
 
 
 def train_model(
