@@ -119,11 +119,11 @@ class _Sent(NamedTuple):
     copied: torch.cuda.Event | None
 
 
-def open_batches(data: Dataset, split: str, device: torch.device, resident_share: float = RESIDENT_SHARE) -> Batches:
-    """The batches of a split, which is held whole where it takes up to `resident_share` of the free memory."""
+def open_batches(data: Dataset, split: str, device: torch.device) -> Batches:
+    """The batches of a split, which is held whole where it takes up to RESIDENT_SHARE of the free memory."""
     count, size = data.counts[split], data.counts[split] * (math.prod(data.image_shape) + 8)
-    if device.type == "cuda" and size <= resident_share * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return Batches(Held(data, split, device), count, device, ahead=False)
-    if size <= resident_share * free_memory():
+    if size <= RESIDENT_SHARE * free_memory():
         return Batches(Held(data, split, torch.device("cpu")), count, device, ahead=device.type == "cuda")
     return Batches(Mapped(data, split), count, device, ahead=True)

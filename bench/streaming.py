@@ -1,0 +1,108 @@
+"""Training from memory-mapped shards: `python bench/streaming.py`.
+
+MNIST written out 1, 10 and 100 times (up to 5.4 million training pictures), and LeNet-5 trained on it for as many steps
+by a process of its own: once streamed from the shards, and where it fits also held in memory. A process' memory is its
+own, anonymous part; the pages of mapped files belong to the system's cache, which gives them up when memory is short.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, median, write_result
+
+COPIES = (1, 10, 100)
+HELD_COPIES = 10  # at most, in memory
+BATCH = 256
+
+
+def main() -> None:
+    """Measure, print, and write `bench/results/streaming.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000, help="of each training")
+    parser.add_argument("--runs", type=int, default=3, help="trainings of each kind")
+    parser.add_argument("--child", help=argparse.SUPPRESS)  # FOLDER,SHARE,STEPS of one training
+    arguments = parser.parse_args()
+    if arguments.child:
+        return _child(*arguments.child.split(","))
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        from mnist import prepare
+
+        data = prepare(Path(scratch))
+        for copies in COPIES:
+            folder = Path(scratch) / "copies"
+            count = _write_copies(data, folder, copies)
+            kinds = {"streamed": 0.0, "held": 1.0} if copies <= HELD_COPIES else {"streamed": 0.0}
+            found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+            for _ in range(arguments.runs):
+                for kind, share in kinds.items():
+                    found[kind].append(_in_a_process(folder, share, arguments.steps))
+                    print(copies, kind, found[kind][-1], flush=True)
+            shutil.rmtree(folder)
+            for kind, runs in found.items():
+                medians = {name: round(median([run[name] for run in runs]), 2) for name in runs[0]}
+                rows.append({"pictures": count, "kind": kind, **medians, "runs": runs})
+    print(write_result("streaming", {"batch": BATCH, "steps": arguments.steps, "rows": rows}).relative_to(ROOT))
+
+
+def _write_copies(data: Any, folder: Path, copies: int) -> int:
+    """A dataset whose train split is that of `data` so many times; its number of pictures."""
+    from components.shared.dataset import SPLITS, DatasetWriter
+
+    folder.mkdir()
+    times = {name: copies if name == "train" else 1 for name in SPLITS}
+    counts = {name: data.counts[name] * times[name] for name in SPLITS}
+    writer = DatasetWriter(folder, classes=data.classes, image_shape=data.image_shape, counts=counts)
+    for name in SPLITS:
+        for _ in range(times[name]):
+            for images, labels in data.shards(name):
+                writer.append(name, images, labels)
+    writer.finish(seconds={})
+    return int(counts["train"])
+
+
+def _in_a_process(folder: Path, share: float, steps: int) -> dict[str, float]:
+    command = [sys.executable, "bench/streaming.py", "--child", f"{folder},{share},{steps}"]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    return figures
+
+
+def _child(folder: str, share: str, steps: str) -> None:
+    """Train for some steps, and print images a second, waiting, and the memory that the training has added, in MiB."""
+    from mnist import defaults
+
+    from components.shared.dataset import open_dataset
+    from components.shared.ranks import ALONE
+    from components.shared.training import batches, read_settings
+    from components.shared.training.loop import Training
+
+    batches.RESIDENT_SHARE = float(share)
+    before = _anonymous_mib()
+    settings = {**defaults(), "batch_size": str(BATCH), "epochs": 1000}
+    training = Training(read_settings(settings), open_dataset(folder), ALONE, seed=0)
+    most, started = 0.0, time.perf_counter()
+    for number, _ in enumerate(training.steps(), 1):
+        if number % 50 == 0:
+            most = max(most, _anonymous_mib())
+        if number == int(steps):
+            break
+    rate = int(steps) * BATCH / (time.perf_counter() - started)
+    print(json.dumps({"images_per_second": round(rate, 1), "added_mib": round(most - before, 1)}))
+
+
+def _anonymous_mib() -> float:
+    """The process' own memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
+
+
+if __name__ == "__main__":
+    main()
