@@ -30,7 +30,7 @@ from tests.containers import base_image, docker_client, registry
 from tests.loopback import picture
 
 CLASSES = ("cat", "dog", "owl")
-PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": 8, "threads": 1}
+PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "threads": 1}
 PARAMETERS |= {"min_accuracy": 0.0, "min_recall": 0.0}
 FILES = (".dockerignore", ".gitignore", "Makefile", "pipeline.py", "requirements-uv.txt")
 FOLDERS = ("components", "docker", "runner")
