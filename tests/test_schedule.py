@@ -1,6 +1,6 @@
 """Verb `schedule` against a server of KFP's API."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,27 @@ import kubernetes
 import pytest
 
 from components.shared.errors import UserError
-from runner import schedule, upload
+from runner import audit, recurring, schedule, upload
 from runner.cron import parse
 from tests.kfp_server import KfpServer, error
 from tests.kube_server import kube_server
 from tests.verbs import IMAGE, changed_pipeline, run_verb
 
-NOW = datetime.now(UTC)
+NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+class Noon(datetime):
+    """A clock that stands, so that no test is overtaken by the time of a schedule."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return NOW.astimezone(tz)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (audit, recurring, schedule):
+        monkeypatch.setattr(module, "datetime", Noon)
 
 
 def _add(*words: str) -> int:
@@ -50,8 +64,7 @@ def test_it_is_told_when_it_runs_and_where_it_is_seen(kfp_api: KfpServer, capsys
     (version,) = kfp_api.versions.values()
     assert lines[0].startswith("uploaded version ")
     assert lines[1] == f"nightly: 0 0 2 * * *, version {version.display_name} of torch2kubeflow-training"
-    tomorrow = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0)
-    tomorrow += timedelta(days=tomorrow < datetime.now(UTC))
+    tomorrow = NOW.replace(hour=2) + timedelta(days=1)
     assert lines[2] == f"  next {tomorrow:%Y-%m-%d %H:%M} UTC, here {tomorrow.astimezone():%Y-%m-%d %H:%M %Z}"
     assert len(lines) == 6
     assert lines[5] == f"{kfp_api.url}/#/recurringrun/details/{_only(kfp_api).recurring_run_id}"
@@ -148,7 +161,7 @@ def test_recurring_runs_are_listed(kfp_api: KfpServer, capsys: pytest.CaptureFix
     run_verb(schedule, "add", "often", "every 6h")
     run_verb(schedule, "pause", "often")
     nightly, often = _lines(capsys, "list")
-    (time,) = islice(parse("0 2 * * *").times(datetime.now(UTC)), 1)
+    (time,) = islice(parse("0 2 * * *").times(NOW), 1)
     assert nightly.split() == f"nightly enabled 0 2 * * * next {time:%Y-%m-%d %H:%M} UTC".split()
     assert often.split() == ["often", "paused", "every", "6h"]
 

@@ -591,6 +591,18 @@ def test_a_server_that_stays_away_is_given_up(
         assert len(between.asked) == ATTEMPTS
 
 
+def test_a_refusal_that_is_cut_is_asked_for_again(
+    faulty: Store, between: Proxy, waits: list[float], tmp_path: Path
+) -> None:
+    between.script = [truncate, truncate]
+    with pytest.raises(NoSuchObject):
+        faulty.get_bytes("nothing")
+    between.script = [truncate]
+    with pytest.raises(NoSuchObject):
+        faulty.get_file("nothing", tmp_path / "got")
+    assert len(waits) == 3
+
+
 def test_a_download_that_is_always_cut_is_given_up(
     faulty: Store, between: Proxy, waits: list[float], tmp_path: Path
 ) -> None:

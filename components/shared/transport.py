@@ -73,7 +73,11 @@ class Transport(PoolManager):
             asked = None
             try:
                 response = super().urlopen(method, url, redirect=False, **{**options, "retries": False})
-                if not _may_pass(response, options.get("preload_content", True)):
+                is_read = options.get("preload_content", True)
+                if response.status >= 400 and not is_read:  # the client reads the reason without patience
+                    response.read(cache_content=True)
+                    is_read = True
+                if not _may_pass(response, is_read):
                     return response
                 reason = f"answered {response.status} {response.reason}"
                 after = response.headers.get("Retry-After", "")
