@@ -63,8 +63,8 @@ Run = dict[str, Any]
 def main() -> None:
     """Measure, print, and write the parts' results."""
     parts: dict[str, Callable[[Dataset, Path, int], Run]] = {
-        "defaults": lambda data, scratch, seed: _ours(data, scratch, seed, {}),
-        "accurate": lambda data, scratch, seed: _ours(data, scratch, seed, ACCURATE),
+        "defaults": lambda data, scratch, seed: measure_ours(data, scratch, seed, {}),
+        "accurate": lambda data, scratch, seed: measure_ours(data, scratch, seed, ACCURATE),
         "baseline": _side_by_side,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,7 +87,7 @@ def _summary(runs: list[Run]) -> Run:
     return {**medians, "lowest_test_accuracy": min(run["test_accuracy"] for run in runs), "runs": runs}
 
 
-def _ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
+def measure_ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
     """Train by the step's own function; the seconds are the whole step's, without imports."""
     given = {**defaults(), **changes, "seed": seed, "dataset": data.folder, "model": scratch / "model"}
     started = time.monotonic()
@@ -105,7 +105,7 @@ def _test_accuracy(data: Dataset, model: models.Model) -> float:
 
 def _side_by_side(data: Dataset, scratch: Path, seed: int) -> Run:
     """QUICK, and then the plain recipe until its test accuracy is TARGET, evaluated after each epoch."""
-    ours = _ours(data, scratch, seed, QUICK)
+    ours = measure_ours(data, scratch, seed, QUICK)
     torch.manual_seed(seed)
     transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
     train_set, test_set = torchvision_mnist(data, scratch, transform)
