@@ -22,7 +22,7 @@ import timm
 import torch
 from measure import ROOT, median, write_result
 from mnist import defaults, prepare
-from timm.optim import create_optimizer_v2
+from timm.optim._optim_factory import create_optimizer_v2
 from torch.nn import functional
 from training import QUICK, measure_ours
 
@@ -130,7 +130,8 @@ def _ours(name: str, data: Dataset, device: torch.device, batch: int, share: flo
 
 def _timm(name: str, device: torch.device, size: int, batch: int) -> Iterator[None]:
     """The loop of `benchmark.py --bench train --amp --amp-dtype bfloat16 --channels-last` of timm's repository."""
-    network = timm.create_model(name, num_classes=CLASSES).to(device=device, memory_format=torch.channels_last)
+    network = timm.create_model(name, num_classes=CLASSES)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt="sgd", lr=1e-4)
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch,), device=device)

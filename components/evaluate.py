@@ -20,6 +20,7 @@ from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
 from components.shared.evaluation import FORMAT, METRICS
 from components.shared.files import Document, new_file, new_folder, write_json
+from components.shared.memory import keep_freed_memory
 from components.shared.metrics import (
     class_scores,
     confusion_matrix,
@@ -75,6 +76,7 @@ def evaluate(
     data, trained = _open(dataset, model)
     if store:
         _forget_checkpoints(store, trained)
+    keep_freed_memory()
     torch.set_num_threads(thread_count(threads))
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))

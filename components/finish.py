@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.files import new_folder, write_json
-from components.shared.parameters import DISTRIBUTED
+from components.shared.parameters import DISTRIBUTED, SWEEP
 from components.shared.progress import say
 from components.shared.storage import open_store
 
 STEP = "finish"
 FORMAT = "torch2kubeflow/record"
+SEARCHED = ("settings", "stopping", "reduction", "first_rung")  # parameters that only the graph `sweep` has
 
 
 class FinalStatus(Protocol):
@@ -23,18 +24,20 @@ class FinalStatus(Protocol):
 def finish(
     *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, graph: str, **parameters: Any
 ) -> None:
-    """Write `record.json` to folder `record`: the run's id, name and parameters, and the final state of its steps.
+    """Write `record.json` to folder `record`: the run's id, name, graph, parameters and final state.
 
     With a `store` it is also kept there, as `runs/<run_id>.json`. A run of the graph `distributed` leaves no TrainJob.
     """
+    given = {name: value for name, value in parameters.items() if graph == SWEEP or name not in SEARCHED}
     with new_folder(record) as folder:
         document = {
             "format": FORMAT,
             "run_id": run_id,
             "run_name": run_name,
+            "graph": graph,
             "state": status.state,
             "error": status.error_message,
-            "parameters": {"store": store, **parameters},
+            "parameters": {"store": store, **given},
         }
         write_json(folder / "record.json", document)
     if store:

@@ -491,6 +491,10 @@ def finish(
     s3_config: str,
     source_secret: str,
     record: Output[Artifact],
+    settings: list[dict[str, Any]] = [],  # noqa: B006 (of the graph `sweep`, as the next three)
+    stopping: str = "",
+    reduction: int = 0,
+    first_rung: int = 0,
 ) -> None:
     """Record how the run ended."""
     parameters = dict(locals())

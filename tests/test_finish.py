@@ -11,8 +11,8 @@ from components.shared.storage import open_store
 from tests.s3_server import BUCKET, s3_server
 
 
-@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED"])
-def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: Path, state: str) -> None:
+@pytest.mark.parametrize("state, graph", [("SUCCEEDED", "training"), ("FAILED", "sweep")])
+def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: Path, state: str, graph: str) -> None:
     (tmp_path / "record").mkdir()
     (tmp_path / "record" / "of an earlier attempt").touch()
     status = SimpleNamespace(state=state, error_message="")
@@ -22,17 +22,19 @@ def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: P
         status=status,
         record=tmp_path / "record",
         store="",
-        graph="training",
+        graph=graph,
         epochs=3,
+        stopping="asha",
     )
     assert [path.name for path in (tmp_path / "record").iterdir()] == ["record.json"]
     assert json.loads((tmp_path / "record" / "record.json").read_text()) == {
         "format": "torch2kubeflow/record",
         "run_id": "1234",
         "run_name": "nightly",
+        "graph": graph,
         "state": state,
         "error": "",
-        "parameters": {"store": "", "epochs": 3},
+        "parameters": {"store": "", "epochs": 3, **({"stopping": "asha"} if graph == "sweep" else {})},
     }
 
 

@@ -26,6 +26,7 @@ OPTIMIZERS = ("sgd", "adamw", "muon")
 SCHEDULES = ("one_cycle", "cosine")
 STOPPINGS = ("none", "asha")
 PRECISIONS = ("auto", "float32", "bfloat16")
+SWEEP = "sweep"  # the graph that searches for the best settings
 DISTRIBUTED = "distributed"  # the graph that trains on several machines
 
 Rule = tuple[Callable[[Any], bool], str]
