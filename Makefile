@@ -32,7 +32,7 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 	@$(PYTHON) -m runner.images push --tag "$(TAG)" "$(REGISTRY)"
 
 test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-quick: $(READY) ## Test what takes seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

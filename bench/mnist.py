@@ -20,10 +20,10 @@ def defaults() -> dict[str, Any]:
     return {name: spec.default for name, spec in training.component_spec.inputs.items()}
 
 
-def prepare(scratch: Path, **changes: Any) -> Dataset:
-    """Download MNIST and prepare it in `scratch` with the pipeline's defaults, but for `changes`."""
+def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
+    """Download a data set and prepare it in `scratch` with the pipeline's defaults, but for `changes`."""
     names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed", "store", "handover_mib")
-    download(data="mnist", version=resolve(data="mnist", store=""), raw=str(scratch / "raw"))
+    download(data=source, version=resolve(data=source, store=""), raw=str(scratch / "raw"))
     settings = {**defaults(), **changes}
     preprocess(raw=str(scratch / "raw"), dataset=str(scratch / "dataset"), **{name: settings[name] for name in names})
     return open_dataset(scratch / "dataset")
