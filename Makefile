@@ -50,7 +50,7 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 bench: $(READY) ## Measure the README's figures into bench/results/ (hours; needs an idle machine)
-	@for script in input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming; do $(BIN)/python bench/$$script.py || exit; done
+	@for script in input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
 	@$(LOCK) requirements.in -o requirements.txt
