@@ -140,7 +140,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         right.plot(depths, [100 * row["val_accuracy"] for row in chosen], style, label=label)
     left.set(xlabel="convolutions", ylabel="gradient of the first one (norm)", yscale="log")
     right.set(xlabel="convolutions", ylabel="validation accuracy, %", ylim=(0, 101))
-    right.legend(loc="lower left")
+    right.legend(loc="center right")
     figure.savefig(path, metadata={"Date": None})
 
 
