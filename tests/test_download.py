@@ -276,7 +276,7 @@ def test_idx_files_of_one_class_are_refused(tmp_path: Path) -> None:
     refused(idx_of(tmp_path / "idx", "train", labels=0 * LABELS), tmp_path, "holds one class only")
 
 
-@pytest.mark.parametrize("content", [b"\0\0\x08\x03", b"PK\3\4", gzip.compress(b"x")])
+@pytest.mark.parametrize("content", [b"\0\0\x08\x03", b"PK\3\4", gzip.compress(b"x")], ids=["cut", "zip", "gzip"])
 def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
     folder = idx_of(tmp_path / "idx", "train")
     (folder / "train-images-idx3-ubyte").write_bytes(content)
