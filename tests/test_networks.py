@@ -25,11 +25,8 @@ pytestmark = pytest.mark.slow
 ALL = "ALL_NETWORKS" in os.environ
 NAMES = list(ZOO) if ALL else ["resnet18", "mobilenet_v2", "squeezenet1_1"]
 RESULTS = ROOT / "bench" / "results" / "networks.jsonl"
-RATES = {
-    "squeezenet1_1": 0.0005,
-    "resnet152": 0.0003,
-    "resnext101_32x8d": 0.0003,
-}  # where a first step of 0.001 is too far
+# Where a first step of 0.001 is too far
+RATES = {"squeezenet1_1": 0.0005, "resnet152": 0.0003, "resnext101_32x8d": 0.0003}
 EPOCHS = {"squeezenet1_1": 60, "resnet152": 30}  # SqueezeNet has no batch normalisation
 PLAIN = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0}
 TRAINED_TOGETHER = 32
