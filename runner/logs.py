@@ -18,6 +18,8 @@ from runner.status import find_run
 # annotation, two labels and retries, as ours are, and for one with less.
 TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
 COMPONENT = "app.kubernetes.io/component"  # the label with a pod's step
+NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, at its end, the attempt
+ATTEMPT = re.compile(r"\(\d+\)$")
 # What KFP's launcher (glog) and Argo's executor add to a step's own lines, after its last one above all.
 ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
 HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
@@ -54,9 +56,12 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 
 def read_log(connection: Connection, run: Any, step: str) -> str | None:
-    """The log of the step's last attempt, from its pod or from KFP's archive; None where neither may be read."""
+    """The log of the step's last attempt, from its pod or from KFP's archive; None where neither may be read.
+
+    A step in a loop has a pod for each pass, and only the pods tell which is whose: KFP's archive gives one of them.
+    """
     if connection.kube:
-        log = _from_pod(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
+        log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
         if log is not None:
             return log
     for pod in _candidates(run, step):
@@ -71,16 +76,22 @@ def own_lines(log: str) -> list[str]:
     return [line.rstrip() for line in log.splitlines() if line.strip() and not ADDED.match(line)]
 
 
-def _from_pod(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
-    """The log of the latest pod with these labels."""
+def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
+    """What the last attempts of each pass have printed, of the pods with these labels; those that failed come last."""
     try:
         pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
-        if not pods:
-            return None
-        latest = max(pods, key=lambda pod: pod.metadata.creation_timestamp)
-        return str(kube.read_namespaced_pod_log(latest.metadata.name, namespace, container="main", _request_timeout=60))
+        last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
+        names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: bool(pod.status.phase == "Failed"))]
+        read = kube.read_namespaced_pod_log
+        logs = [str(read(name, namespace, container="main", _request_timeout=60)) for name in names]
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
         return None  # no right to, or gone: KFP may still have it
+    return "\n".join(log.rstrip() for log in logs) if logs else None
+
+
+def _pass_of(pod: Any) -> str:
+    """A name of the step's pass that is the same for all its attempts."""
+    return ATTEMPT.sub("", (pod.metadata.annotations or {}).get(NODE_NAME, ""))
 
 
 def _candidates(run: Any, step: str) -> list[str]:

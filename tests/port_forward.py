@@ -10,13 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.loopback import serving
 
 PORT = struct.pack("<H", 8888)
 BINARY, CLOSE = 2, 8
+
+
+class Pod(NamedTuple):
+    """A pod with a log."""
+
+    name: str
+    labels: str  # the selector that finds it
+    log: str
+    node: str = ""  # Argo's name of it
+    phase: str = "Running"
 
 
 class KubeServer(ThreadingHTTPServer):
@@ -30,7 +40,7 @@ class KubeServer(ThreadingHTTPServer):
         self.phase = "Running"
         self.status = 200  # of the list of pods
         self.forwarded = 0
-        self.logs: dict[str, str] = {}  # label selector -> log of the one pod that it selects
+        self.pods: list[Pod] = []  # in the order of their creation
 
     def write_kubeconfig(self, path: Path) -> None:
         """A kubeconfig with the one context `here`."""
@@ -52,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         place, query = urlsplit(self.path).path, dict(parse_qsl(urlsplit(self.path).query))
         if place.endswith("/log"):
             assert query["container"] == "main"
-            body = self.server.logs[unquote(place.split("/")[-2])].encode()
+            body = next(pod.log for pod in self.server.pods if pod.name == place.split("/")[-2]).encode()
         else:
             body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": self._pods(query)}).encode()
         self.send_response(self.server.status)
@@ -66,13 +76,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _pods(self, query: dict[str, str]) -> list[dict[str, Any]]:
-        selector = query["labelSelector"]
-        names = ["ml-pipeline-1"] if selector == "app=ml-pipeline" else [selector] * (selector in self.server.logs)
-        created = "2026-01-01T00:00:00Z"
+        forwarding = Pod("ml-pipeline-1", "app=ml-pipeline", "", phase=self.server.phase)
         return [
-            {"metadata": {"name": name, "creationTimestamp": created}, "status": {"phase": self.server.phase}}
-            for name in names
-        ]
+            {
+                "metadata": {
+                    "name": pod.name,
+                    "creationTimestamp": f"2026-01-01T00:00:{second:02}Z",
+                    "annotations": {"workflows.argoproj.io/node-name": pod.node},
+                },
+                "status": {"phase": pod.phase},
+            }
+            for second, pod in enumerate([forwarding, *self.server.pods])
+            if pod.labels == query["labelSelector"]
+        ][::-1]
 
     def _forward(self) -> None:
         self.server.forwarded += 1

@@ -13,7 +13,7 @@ from pipeline import sweep, training
 from runner import cluster_run, logs, run, status
 from runner.package import compile_pipeline
 from tests.kfp_server import OMITTED, KfpServer, Stage, error, pod_name
-from tests.port_forward import kube_server
+from tests.port_forward import Pod, kube_server
 from tests.verbs import run_verb
 
 TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
@@ -102,10 +102,15 @@ def test_logs_come_from_the_pods_where_the_cluster_may_be_asked(
     capsys.readouterr()
     with kube_server(kfp_api.server_port) as server:
         server.write_kubeconfig(tmp_path / "kubeconfig")
-        server.logs[f"pipeline/runid={run_id},app.kubernetes.io/component=train"] = "from the pod\n"
+        labels = f"pipeline/runid={run_id},app.kubernetes.io/component=train"
+        server.pods = [
+            Pod("pod-3", labels, "second pass, killed\n", "run-7.root.loop.item(1:b).train.executor(0)", "Failed"),
+            Pod("pod-1", labels, "second pass\n", "run-7.root.loop.item(1:b).train.executor(1)", "Failed"),
+            Pod("pod-2", labels, "first pass\n", "run-7.root.loop.item(0:a).train.executor(0)", "Succeeded"),
+        ]
         kfp_api.logs[pod_name("executor#train")] = "from KFP\n"
         assert run_verb(logs, run_id, "train", "--context", "here") == 0
-        assert capsys.readouterr().out.splitlines()[0] == "from the pod"
+        assert capsys.readouterr().out.splitlines()[:-1] == ["first pass", "second pass"]
         server.status = 403
         assert run_verb(logs, run_id, "train", "--context", "here") == 0
         assert capsys.readouterr().out.splitlines()[0] == "from KFP"

@@ -302,6 +302,11 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_and_no_others(
             lambda t: t.runtimes.clear(),
             "there is no TrainingRuntime torch2kubeflow in namespace team; kubectl apply .*",
         ),
+        (
+            lambda t: setattr(t, "is_old", True),
+            r'the Kubernetes API refuses \(400\): strict decoding error: unknown field "spec.runtimePatches"; '
+            "install Kubeflow Trainer 2.2 or newer",
+        ),
         (lambda t: t.denied.add("create trainjobs"), r"the Kubernetes API refuses \(403\): .*; grant that, .*"),
         (lambda t: t.denied.add("list trainjobs"), r"the Kubernetes API refuses \(403\): .*; grant that, .*"),
     ],

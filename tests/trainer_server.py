@@ -120,6 +120,7 @@ class TrainerServer(ThreadingHTTPServer):
         documents = yaml.safe_load_all((ROOT / "manifests/trainer/runtime.yaml").read_text())
         self.runtimes = {found["metadata"]["name"]: found for found in documents}
         self.has_trainer = True
+        self.is_old = False  # Trainer 2.1, which knows no patches of a runtime
         self.denied: set[str] = set()  # "create trainjobs" and the like
         self.unscheduled = ""  # why no pod finds a node
         self.jobs: dict[str, Pods] = {}
@@ -161,7 +162,7 @@ class TrainerServer(ThreadingHTTPServer):
 
     def _answer_jobs(self, verb: str, name: str, query: dict[str, str], body: Any) -> Any:
         if verb == "create":
-            return self._create(body)
+            return self._create(query, body)
         if verb == "list":
             selector = query.get("fieldSelector") or query.get("labelSelector") or ""
             key, _, value = selector.partition("=")
@@ -178,9 +179,11 @@ class TrainerServer(ThreadingHTTPServer):
             return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
         return self.jobs[name].job
 
-    def _create(self, body: dict[str, Any]) -> Any:
+    def _create(self, query: dict[str, str], body: dict[str, Any]) -> Any:
         from kubeflow_trainer_api import models
 
+        if self.is_old and query.get("fieldValidation") == "Strict":
+            raise Refusal(400, 'strict decoding error: unknown field "spec.runtimePatches"')
         model = models.TrainerV1alpha1TrainJob.from_dict(body)
         assert _bare(model.to_dict()) == _bare(body), "fields that the API does not know"
         name = body["metadata"]["name"]

@@ -140,8 +140,9 @@ class ClusterJobs:
         self._ask(absent, self._api.get_namespaced_custom_object, *self._place(RUNTIMES), RUNTIME)
         assert self._config
         body = manifest(name, work, self._config)
-        with suppress(_Exists):
-            self._ask(_NO_TRAINER, self._api.create_namespaced_custom_object, *self._place(), body)
+        with suppress(_Exists):  # strictly, or a Trainer before 2.2 would drop what it does not know, and say nothing
+            create = self._api.create_namespaced_custom_object
+            self._ask(_NO_TRAINER, create, *self._place(), body, field_validation="Strict")
 
     def delete(self, name: str) -> None:
         """See TrainJobs."""
@@ -304,11 +305,8 @@ def _mistake(error: ApiException, absent: str) -> UserError:
         return _Absent(absent)
     if error.status == 409:
         return _Exists(message)
-    remedy = (
-        "grant that, see manifests/README.md"
-        if error.status == 403
-        else "see python pipeline.py doctor --graph distributed"
-    )
+    remedies = {403: "grant that, see manifests/README.md", 400: "install Kubeflow Trainer 2.2 or newer"}
+    remedy = remedies.get(error.status, "see python pipeline.py doctor --graph distributed")
     return UserError(f"the Kubernetes API refuses ({error.status}): {message}; {remedy}")
 
 
