@@ -25,8 +25,8 @@ from torchvision.transforms import Compose, Normalize, Pad, Resize, ToTensor
 
 from components.shared import models
 from components.shared.dataset import Dataset, open_dataset
-from components.shared.memory import keep_freed_memory
 from components.shared.networks import ZOO
+from components.shared.process import prepare_process
 from components.shared.ranks import ALONE
 from components.shared.training import read_settings
 from components.shared.training.loop import Training
@@ -95,13 +95,13 @@ def _next_rate(child: subprocess.Popen[str]) -> float:
 
 def _child(kind: str, scratch: Path, arguments: argparse.Namespace) -> None:
     """Take two steps at the first line of stdin, and a round of steps at each other one; print images a second."""
-    torch.set_num_threads(os.cpu_count() or 1)
     (name,) = arguments.networks
     data = open_dataset(scratch / str(arguments.size) / "dataset")
     if kind == "ours":
-        keep_freed_memory()
+        prepare_process(0)
         work = _ours(name, data, arguments.batch)
     else:
+        torch.set_num_threads(os.cpu_count() or 1)
         transform = Compose([Pad(2), Resize(arguments.size), ToTensor(), Normalize((0.1307,), (0.3081,))])
         small = open_dataset(scratch / str(SMALL) / "dataset")
         pictures, _ = torchvision_mnist(small, scratch, transform)

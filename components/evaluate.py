@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from components.shared import checkpoints, models
 from components.shared.classifier import Classifier, on_arrays
-from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.errors import UserError
 from components.shared.evaluation import FORMAT, METRICS
 from components.shared.files import Document, new_file, new_folder, write_json
-from components.shared.memory import keep_freed_memory
 from components.shared.metrics import (
     class_scores,
     confusion_matrix,
@@ -31,6 +28,7 @@ from components.shared.metrics import (
     wilson_interval,
 )
 from components.shared.parameters import check
+from components.shared.process import prepare_process
 from components.shared.programs import predict
 from components.shared.progress import Progress, say
 from components.shared.report import Mistake, render
@@ -76,8 +74,7 @@ def evaluate(
     data, trained = _open(dataset, model)
     if store:
         _forget_checkpoints(store, trained)
-    keep_freed_memory()
-    torch.set_num_threads(thread_count(threads))
+    prepare_process(threads)
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))
         labels = np.concatenate([labels for _, labels in shards])

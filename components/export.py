@@ -21,10 +21,10 @@ from components.shared.dataset import Dataset, Images, open_dataset
 from components.shared.errors import UserError
 from components.shared.evaluation import METRICS, read_evaluation
 from components.shared.files import Document, new_folder, sha256_file, write_json
-from components.shared.memory import keep_freed_memory
 from components.shared.npy import read_npy
 from components.shared.package import write_package
 from components.shared.parameters import check
+from components.shared.process import prepare_process
 from components.shared.programs import Classify, load_onnx, predict
 from components.shared.progress import Progress, say
 
@@ -52,8 +52,7 @@ def export(
     started = time.monotonic()
     check(threads=threads)
     data, trained, evaluated = _open(dataset, model, evaluation)
-    keep_freed_memory()
-    torch.set_num_threads(thread_count(threads))
+    prepare_process(threads)
     classifier = Classifier(trained)
     with new_folder(package) as folder:
         description = _describe(trained, evaluated)

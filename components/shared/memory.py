@@ -1,10 +1,6 @@
-"""How much memory this process may still take, and what it does with what it frees."""
+"""How much memory this process may still take."""
 
-import ctypes
 from pathlib import Path
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-MOST = 2**31 - 1
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
@@ -20,19 +16,6 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/pr
     if limit == "max":
         return available
     return max(0, min(available, int(limit) - int(current) + _field(cgroup / "memory.stat", "inactive_file")))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc's malloc keep what is freed for what is asked for next (mallopt(3)); other C libraries do as they do.
-
-    It gives each large block back at once, and a step of a training asks for the same blocks as the one before: the
-    kernel would clear their pages anew each time, which takes a third of LeNet-5's time, and half of MobileNetV2's. The
-    most that a process takes stays the same.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(M_TRIM_THRESHOLD, MOST)
-        mallopt(M_MMAP_MAX, 0)
 
 
 def _field(path: Path, name: str) -> int:

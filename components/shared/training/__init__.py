@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 
 from components.shared.checkpoints import run_resumably
-from components.shared.cpu import thread_count
 from components.shared.dataset import Dataset
 from components.shared.errors import UserError
-from components.shared.memory import keep_freed_memory
+from components.shared.process import prepare_process
 from components.shared.ranks import Ranks, join
 from components.shared.storage import open_store
 from components.shared.training.fitting import largest_batch
@@ -77,8 +76,7 @@ def _take_steps(training: Training, ranks: Ranks, store: str, seconds: float, fo
 def _start_torch(seed: int, threads: int, deterministic: bool) -> None:
     """Set threads, seed and determinism, before the first operation."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of CUDA's matrix products
-    keep_freed_memory()
-    torch.set_num_threads(thread_count(threads))
+    prepare_process(threads)
     # As torch.use_deterministic_algorithms(True), without its 4 seconds of importing the compiler.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
