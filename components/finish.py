@@ -40,11 +40,11 @@ def finish(
             "parameters": {"store": store, **given},
         }
         write_json(folder / "record.json", document)
-    if store:
-        open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
     if graph == DISTRIBUTED:
         from components.shared.trainjob import delete_jobs  # for which image `data` has no packages
 
         for name in delete_jobs(run_id):
             say(STEP, f"deleted TrainJob {name}")
+    if store:
+        open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
     say(STEP, f"run {run_name} ended: {status.state}")

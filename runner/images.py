@@ -47,6 +47,7 @@ def build(tag: str) -> None:
         "BASE_IMAGE",
         "TORCH_LOCK",
         "UV_TORCH_BACKEND",
+        "COMPILERS",
     )
     arguments = [word for argument in given for word in ("--build-arg", argument)]
     for name in NAMES:

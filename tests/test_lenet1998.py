@@ -212,8 +212,8 @@ def test_equal_seeds_give_equal_weights_bit_by_bit() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_shape": [3, 32, 32]}, r"not 3 x 32 x 32; .*network=lenet5 for colours"),
-        ({"image_shape": [1, 28, 28]}, r"not 1 x 28 x 28; .*image_size=32"),
+        ({"image_shape": [3, 32, 32]}, "takes grey pictures, not ones of 3 channels; give network=lenet5"),
+        ({"image_shape": [1, 28, 28]}, r"not 28 x 28; .*image_size=32"),
         ({"num_classes": 11}, "10 digits, too few for 11 classes; give network=lenet5"),
         ({"activation": "relu"}, "takes no activation=relu; give activation=default"),
         ({"pooling": "max"}, "takes no pooling=max; give pooling=default"),

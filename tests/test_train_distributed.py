@@ -290,6 +290,9 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_and_no_others(
     finish(run_id=RUN_ID, record=tmp_path / "record", **told)
     (left,) = trainer.jobs.values()
     assert left.job["metadata"]["labels"]["pipeline/runid"] == "another"
+    with pytest.raises(UserError):  # a store that fails keeps no job alive
+        finish(run_id="another", record=tmp_path / "record", **{**told, "store": "s3://absent"})
+    assert not trainer.jobs
     trainer.has_trainer = False
     finish(run_id=RUN_ID, record=tmp_path / "record", **told)
 
@@ -360,6 +363,18 @@ def test_a_renewal_wins_over_who_finds_the_lease_lapsed(store: Store, monkeypatc
 
     monkeypatch.setattr(store, "get_bytes", renewed_after)
     assert not late.is_lapsed()
+
+
+def test_a_lapse_that_cannot_be_marked_is_looked_at_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease._renew(store, "lease.json", 1, 0)
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("the store refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put_bytes", fail)
+        assert not Lease(store, "lease.json").is_lapsed()
+    assert Lease(store, "lease.json").is_lapsed()
 
 
 def test_a_model_is_checked_by_its_digests(store: Store, tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from components.shared import models
 from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
 from components.shared.files import sha256_file
-from components.shared.memory import free_memory
+from components.shared.memory import free_memory, images_at_once
+from components.shared.programs import predict
+from components.shared.progress import Progress
 from components.shared.ranks import Ranks
 from components.shared.storage import open_store
 from components.shared.training import Settings, batches, cost, fitting, loop, read_settings, train_model
@@ -128,6 +132,11 @@ def test_the_network_is_compiled_when_asked(digits: Path, tmp_path: Path, monkey
     assert not compiled
     trained(digits, tmp_path / "model", epochs=1, torch_compile=True)
     assert len(compiled) == 1
+    monkeypatch.setenv("CXX", "no-compiler")
+    with pytest.raises(
+        UserError, match=r'^torch_compile=True needs no-compiler, .* make images COMPILERS="gcc g\+\+"$'
+    ):
+        trained(digits, tmp_path / "refused", epochs=1, torch_compile=True)
 
 
 def test_the_history_tells_what_each_epoch_cost(digits: Path, tmp_path: Path) -> None:
@@ -140,6 +149,37 @@ def test_the_history_tells_what_each_epoch_cost(digits: Path, tmp_path: Path) ->
 def test_the_operations_of_a_network_are_three_times_those_of_its_forward_pass() -> None:
     layer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 10, bias=False))
     assert cost.training_operations(layer, (3, 4, 4)) == 3 * 2 * 48 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA L40", 181),
+        ("Tesla T4", 0),
+    ],
+)
+def test_the_peak_of_a_gpu_is_found_by_whole_words(name: str, peak: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert cost.peak_operations(torch.device("cuda")) == peak * 1e12
+
+
+def test_weights_that_diverge_in_the_last_step_are_one_line(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^the validation loss became (nan|inf) after epoch 1 at learning_rate=1e\+30; "
+    ):
+        trained(
+            digits,
+            tmp_path / "model",
+            optimizer="sgd",
+            learning_rate=1e30,
+            batch_size="400",
+            epochs=1,
+            ema_decay=0.0,
+            schedule="cosine",
+        )
 
 
 def test_stop_ends_the_training_by_its_reason_after_an_epoch(
@@ -160,24 +200,33 @@ def test_stop_ends_the_training_by_its_reason_after_an_epoch(
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Sets the free memory in bytes."""
-    yield lambda size: monkeypatch.setattr(fitting, "free_memory", lambda: size)
+    """Sets the whole memory and what is free of it, in bytes."""
+
+    def set_memory(total: int, free: int) -> None:
+        monkeypatch.setattr(fitting, "total_memory", lambda: total)
+        monkeypatch.setattr(fitting, "free_memory", lambda: free)
+
+    yield set_memory
 
 
 def test_the_largest_batch_leaves_ten_steps_in_an_epoch(digits: Path, tmp_path: Path, room: Any) -> None:
-    room(2**40)
+    room(2**40, 2**40)
     model = trained(digits, tmp_path / "model", batch_size="auto", epochs=1)
     assert model.document["parameters"]["batch_size"] == "32", "32 times 10 is within 400"
+    given = trained(digits, tmp_path / "given", batch_size="32", epochs=1)
+    assert given.document == model.document, "looking for the size leaves no trace"
 
 
 def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, room: Any) -> None:
     data, ranks = open_dataset(small_digits), Ranks(0, 1, torch.device("cpu"))
     sizes = []
     for mib in (480, 500, 2_000):
-        room(mib * 2**20)
+        room(mib * 2**20, mib * 2**20)
         sizes.append(fitting.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks))
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 32
-    room(2**20)
+    room(500 * 2**20, 300 * 2**20)
+    assert fitting.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks) == sizes[1], "as before"
+    room(2**20, 2**20)
     with pytest.raises(UserError, match="no step of resnet18 fits into the memory; prepare smaller images"):
         fitting.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks)
 
@@ -206,6 +255,20 @@ def test_memory_that_is_too_small_is_told_with_the_figure_to_lower(
     with pytest.raises(UserError, match=r"batch_size=50 needs more memory than there is .*; give a smaller batch_size"):
         trained(digits, tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("size", "images"), [(32, 256), (224, 20), (4096, 1)])
+def test_fewer_large_pictures_than_small_ones_are_looked_at_at_once(size: int, images: int) -> None:
+    assert images_at_once(256, (3, size, size)) == images
+    pictures = np.broadcast_to(np.zeros(1, np.uint8), (images + 1, 3, size, size))
+    seen: list[int] = []
+
+    def classify(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(len(batch))
+        return np.zeros((len(batch), 2), np.float32)
+
+    predict(classify, [(pictures, np.zeros(images + 1, np.int64))], Progress("evaluate", "test", images + 1, "images"))
+    assert seen == [images, 1]
 
 
 # Pretrained weights

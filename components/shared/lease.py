@@ -83,6 +83,9 @@ class Lease:
             self._store.put_bytes(json_bytes({**document, "state": LAPSED}), self._name, if_match=etag)
         except Conflict:  # it was renewed just now
             return False
+        except UserError as error:
+            say(STEP, f"has lapsed, which could not be marked, and is looked at again: {error}")
+            return False
         return True
 
     def watch(self, stop: Callable[[], None]) -> None:

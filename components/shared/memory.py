@@ -1,9 +1,13 @@
-"""How much memory this process may still take."""
+"""How much memory this process may take, and how many images at once take little of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+PIXELS = 2**20  # of the images of a batch, in one channel
 
-def free_memory(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
+
+def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
     """Bytes that the machine has available and the cgroup's limit leaves, file caches counted as free.
 
     Reads `memory.max`, `memory.current` and `memory.stat` of cgroup v2, see the Linux kernel's admin guide.
@@ -16,6 +20,25 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/pr
     if limit == "max":
         return available
     return max(0, min(available, int(limit) - int(current) + _field(cgroup / "memory.stat", "inactive_file")))
+
+
+def total_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
+    """Bytes that the machine has or, where that is less, the cgroup's limit, whatever is in use."""
+    total = _field(meminfo, "MemTotal:") * 1024
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+    except OSError:
+        return total
+    return total if limit == "max" else min(total, int(limit))
+
+
+def images_at_once(most: int, image_shape: Sequence[int]) -> int:
+    """How many images of a shape (C, H, W) a network looks at at once, without learning: `most` where they are small.
+
+    A network's own largest layers take some hundred bytes for each pixel, which for a batch of 2^20 pixels is less than
+    a GiB.
+    """
+    return max(1, min(most, PIXELS // (image_shape[1] * image_shape[2])))
 
 
 def _field(path: Path, name: str) -> int:

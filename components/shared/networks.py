@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from components.shared.errors import UserError
 
 LENETS = ("lenet5", "lenet5_1998")
+LENET_SIZE = 32  # height and width of their pictures in pixels
 TIMM = "timm:"  # before the name of any other network of timm
 DEFAULT = "default"  # in place of the name of an activation or a pooling: the published network's
 
@@ -78,9 +79,14 @@ ZOO = {
 def check(name: str, size: int) -> None:
     """Refuse a network that is not there, or whose pictures of `size` x `size` pixels are too small.
 
-    What LeNet-5 and timm's other networks take, only they themselves know.
+    What timm's other networks take, only they themselves know.
     """
     check_name(name)
+    if name in LENETS and size != LENET_SIZE:
+        raise UserError(
+            f"{name} takes pictures of {LENET_SIZE} x {LENET_SIZE} pixels, not {size} x {size}; "
+            f"prepare them with image_size={LENET_SIZE}"
+        )
     smallest = ZOO[name].smallest if name in ZOO else 0
     if size < smallest:
         raise UserError(

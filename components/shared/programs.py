@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from components.shared.dataset import Images, Labels
 from components.shared.errors import UserError
+from components.shared.memory import images_at_once
 from components.shared.progress import Progress
 
-BATCH = 256
+BATCH = 256  # at most
 
 Classify = Callable[[Images], NDArray[np.float32]]  # uint8, N x C x H x W -> probabilities, N x classes
 
@@ -47,11 +48,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress) -> NDArray[np.float32]:
-    """The probabilities (float32, N x classes) of all images of `shards`, in batches of 256."""
+    """The probabilities (float32, N x classes) of all images of `shards`, in batches of up to 256."""
     parts = []
     for images, _ in shards:
-        for start in range(0, len(images), BATCH):
-            batch = np.array(images[start : start + BATCH])  # a copy: torch wants memory that may be written to
+        size = images_at_once(BATCH, images.shape[1:])
+        for start in range(0, len(images), size):
+            batch = np.array(images[start : start + size])  # a copy: torch wants memory that may be written to
             parts.append(classify(batch))
             progress.advance(len(batch))
     return np.concatenate(parts)

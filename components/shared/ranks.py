@@ -89,10 +89,8 @@ def join(gpus: int) -> Iterator[Ranks]:
     store, _, _ = next(rendezvous("env://"))
     store = torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
     torch.distributed.init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=size)
-    try:
-        yield Ranks(rank, size, device)
-    finally:
-        torch.distributed.destroy_process_group()
+    yield Ranks(rank, size, device)
+    torch.distributed.destroy_process_group()  # not after a failure, when it might wait for the others
 
 
 def check_gpus(gpus: int) -> None:

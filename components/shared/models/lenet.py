@@ -5,10 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from components.shared.errors import UserError
 from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
-
-IMAGE_SIZE = 32
 
 
 class LeNet5(nn.Module):
@@ -23,13 +20,9 @@ class LeNet5(nn.Module):
     def __init__(
         self, *, num_classes: int, image_shape: Sequence[int], activation: str, pooling: str, bias: bool
     ) -> None:
-        """`image_shape` is (C, H, W); by default ReLU and max pooling. UserError unless H and W are 32."""
+        """`image_shape` is (C, 32, 32); by default ReLU and max pooling."""
         super().__init__()
-        channels, height, width = image_shape
-        if (height, width) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise UserError(
-                f"LeNet-5 reads 32 x 32 pixels, not {height} x {width}; prepare the images with image_size=32"
-            )
+        channels = image_shape[0]
         self.c1 = nn.Conv2d(channels, 6, 5, bias=bias)
         pool = POOLINGS["max" if pooling in OWN else pooling]
         self.s2 = pool(2)

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from components.shared.errors import UserError
 from components.shared.models.layers import OWN
-from components.shared.models.lenet import IMAGE_SIZE
 
 NAME = "lenet5_1998"
 AMPLITUDE, SLOPE = 1.7159, 2 / 3  # f(1) = 1 and f(-1) = -1, where the curvature is largest
@@ -167,11 +166,8 @@ def _initialise(weights: Tensor, fan_in: int) -> None:
 
 
 def _check(num_classes: int, image_shape: tuple[int, ...], activation: str, pooling: str, bias: bool) -> None:
-    if image_shape != (1, IMAGE_SIZE, IMAGE_SIZE):
-        raise UserError(
-            f"{NAME} reads grey pictures of 32 x 32 pixels (1 x 32 x 32), not {' x '.join(map(str, image_shape))}; "
-            "prepare the images with image_size=32, or give network=lenet5 for colours"
-        )
+    if image_shape[0] != 1:
+        raise UserError(f"{NAME} takes grey pictures, not ones of {image_shape[0]} channels; give network=lenet5")
     if num_classes > NUM_BITMAPS:
         raise UserError(
             f"{NAME} has bitmaps of {NUM_BITMAPS} digits, too few for {num_classes} classes; give network=lenet5"

@@ -47,10 +47,11 @@ def train_model(
     fit the network or the batch, the loss is no longer finite, memory is too small, or the store cannot be read.
     """
     with join(settings.gpus) as ranks:
-        _start_torch(seed, threads, settings.deterministic)
+        _start_torch(threads, settings.deterministic)
         try:
             if settings.batch_size == 0:
                 settings = replace(settings, batch_size=ranks.agree(lambda: largest_batch(settings, data, ranks)))
+            torch.manual_seed(seed)  # whether the size was looked for or not
             training = Training(settings, data, ranks, seed, stop)
             kept = _take_steps(training, ranks, store, checkpoint_seconds, folder)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -73,12 +74,11 @@ def _take_steps(training: Training, ranks: Ranks, store: str, seconds: float, fo
     return []
 
 
-def _start_torch(seed: int, threads: int, deterministic: bool) -> None:
-    """Set threads, seed and determinism, before the first operation."""
+def _start_torch(threads: int, deterministic: bool) -> None:
+    """Set threads and determinism, before the first operation."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of CUDA's matrix products
     prepare_process(threads)
     # As torch.use_deterministic_algorithms(True), without its 4 seconds of importing the compiler.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
-    torch.manual_seed(seed)

@@ -41,7 +41,8 @@ class Held:
 
     def gather(self, chosen: Tensor) -> Batch:
         """See Source."""
-        there = chosen.to(self._labels.device)
+        device = self._labels.device
+        there = chosen.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chosen
         return self._images.index_select(0, there), self._labels[there]  # index_select is faster than [there]
 
 
@@ -119,10 +120,20 @@ class _Sent(NamedTuple):
     copied: torch.cuda.Event | None
 
 
+def split_bytes(data: Dataset, split: str) -> int:
+    """The memory that a split takes whole."""
+    return data.counts[split] * (math.prod(data.image_shape) + 8)
+
+
+def fits_on(device: torch.device, size: int) -> bool:
+    """Whether a split of so many bytes lies on the device whole; never on the CPU."""
+    return device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
 def open_batches(data: Dataset, split: str, device: torch.device) -> Batches:
     """The batches of a split, which is held whole where it takes up to RESIDENT_SHARE of the free memory."""
-    count, size = data.counts[split], data.counts[split] * (math.prod(data.image_shape) + 8)
-    if device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+    count, size = data.counts[split], split_bytes(data, split)
+    if fits_on(device, size):
         return Batches(Held(data, split, device), count, device, ahead=False)
     if size <= RESIDENT_SHARE * free_memory():
         return Batches(Held(data, split, torch.device("cpu")), count, device, ahead=device.type == "cuda")

@@ -1,19 +1,24 @@
 """What a training costs: memory, and how much of a GPU's peak it reaches."""
 
 import copy
+import re
 import resource
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-# Dense bfloat16 operations a second at the peak, from NVIDIA's data sheets, by a part of the device's name.
+# Dense bfloat16 operations a second at the peak, from NVIDIA's data sheets, by words of the device's name.
 PEAKS = {
     "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
+    "A10G": 70e12,
     "A10": 125e12,
     "RTX 4090": 165e12,
 }
@@ -31,8 +36,11 @@ def peak_operations(device: torch.device) -> float:
     """The device's bfloat16 operations a second at its peak; 0 where it is not known."""
     if device.type != "cuda":
         return 0.0
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAKS.items() if part in name), 0.0)
+    return _peak(torch.cuda.get_device_name(device))
+
+
+def _peak(name: str) -> float:
+    return next((peak for words, peak in PEAKS.items() if re.search(rf"\b{words}\b", name)), 0.0)
 
 
 def training_operations(network: nn.Module, image_shape: Sequence[int]) -> float:

@@ -9,17 +9,23 @@ from torch.nn import functional
 from components.shared import models
 from components.shared.dataset import Dataset
 from components.shared.errors import UserError
-from components.shared.memory import free_memory
+from components.shared.memory import free_memory, total_memory
 from components.shared.progress import say
 from components.shared.ranks import Ranks
+from components.shared.training.batches import fits_on, split_bytes
 from components.shared.training.settings import Settings
 from components.shared.training.starts import architecture, autocast
 
 STEP = "train"
 LARGEST = 4096  # of one process
 STEPS_OF_EPOCH = 10  # at least
-SHARE = 0.5  # of the free main memory
-COPIES = 3  # of the weights beside the network; and of what is kept for the backward pass, gradients included
+SHARE = 0.5  # of the main memory
+FREE_SHARE = (
+    0.9  # of what is free now: not less than SHARE of all, where nothing else runs, so that a retry finds the same
+)
+GPU_SHARE = 0.9
+OTHERS = 4  # of the size of the weights: the averaged and the best ones, and what Adam remembers
+COPIES = 3  # of what is kept for the backward pass, gradients included
 PROBE = 2  # images from which the need of one is reckoned
 
 
@@ -30,37 +36,47 @@ def largest_batch(settings: Settings, data: Dataset, ranks: Ranks) -> int:
     for memory that is not there ends the process.
     """
     images = data.counts["train"] // (STEPS_OF_EPOCH * ranks.size * settings.accumulate)
-    limit = min(LARGEST, 1 << max(0, images.bit_length() - 1))
+    limit = min(LARGEST, 1 << max(1, images.bit_length() - 1))  # one image alone cannot be normalised
     network = models.build(architecture(settings, data)).to(ranks.device)
-    find = _largest_tried if ranks.device.type == "cuda" else _largest_reckoned
     with autocast(settings, ranks.device):
-        size = min(limit, find(network, data, ranks.device, limit))
+        if ranks.device.type == "cuda":
+            size = _largest_tried(network, data, ranks, limit)
+        else:
+            size = min(limit, _largest_reckoned(network, data, ranks.device))
     if size < 1:
         raise UserError(f"no step of {settings.network} fits into the memory; prepare smaller images, or fewer classes")
     say(STEP, f"batch_size=auto is {size * ranks.size:,}")
     return size * ranks.size
 
 
-def _largest_tried(network: nn.Module, data: Dataset, device: torch.device, limit: int) -> int:
-    """The largest power of two with which a step does not run out of the GPU's memory; 0 where none does."""
-    others = [copy.deepcopy(network) for _ in range(COPIES)]  # the averaged and the best one, and what Adam remembers
-    size = largest = 0
+def _largest_tried(network: nn.Module, data: Dataset, ranks: Ranks, limit: int) -> int:
+    """The largest power of two with which a step does not run out of the GPU's memory; 0 where none does.
+
+    Beside what a training keeps there: its other weights, buckets of gradients for the other processes, and the data.
+    """
+    device, size, largest = ranks.device, 0, 0
+    kept: list[nn.Module | Tensor] = []
+    torch.cuda.set_per_process_memory_fraction(GPU_SHARE, device)
     try:
+        kept += [copy.deepcopy(network) for _ in range(OTHERS + (ranks.size > 1))]
+        for split in filter(lambda split: fits_on(device, split_bytes(data, split)), ("train", "val")):
+            kept.append(torch.empty(split_bytes(data, split), dtype=torch.uint8, device=device))
         while size < limit:
-            size = 2 * size or 2  # one image alone cannot be normalised
+            size = 2 * size or 2
             _loss(network, data, device, size).backward()  # type: ignore[no-untyped-call]
             largest = size
     except torch.OutOfMemoryError:
         pass
     finally:
-        del others
+        kept.clear()
         network.zero_grad()
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
         torch.cuda.empty_cache()
     return largest
 
 
-def _largest_reckoned(network: nn.Module, data: Dataset, device: torch.device, limit: int) -> int:
-    """The largest power of two whose step takes `SHARE` of the free memory; 0 where none does."""
+def _largest_reckoned(network: nn.Module, data: Dataset, device: torch.device) -> int:
+    """The largest power of two whose step takes `SHARE` of the memory; 0 where none does."""
     kept: dict[int, int] = {}  # address -> bytes of what is kept for the backward pass
 
     def keep(tensor: Tensor) -> Tensor:
@@ -73,7 +89,7 @@ def _largest_reckoned(network: nn.Module, data: Dataset, device: torch.device, l
         kept.pop(parameter.untyped_storage().data_ptr(), None)
     del loss
     weights = sum(parameter.nbytes for parameter in network.parameters())
-    room = SHARE * free_memory() - (COPIES + 2) * weights
+    room = min(SHARE * total_memory(), FREE_SHARE * free_memory()) - (OTHERS + 1) * weights
     fitting = int(room / (COPIES * sum(kept.values()) / PROBE))
     return 1 << fitting.bit_length() - 1 if fitting > 0 else 0
 

@@ -21,6 +21,7 @@ from components.shared import models
 from components.shared.dataset import Dataset
 from components.shared.errors import Damaged, UserError
 from components.shared.files import Document, sha256_json
+from components.shared.memory import images_at_once
 from components.shared.optimizers import Optimizer
 from components.shared.progress import Progress, say
 from components.shared.ranks import Ranks
@@ -28,12 +29,12 @@ from components.shared.training.batches import Batch, open_batches
 from components.shared.training.cost import peak_memory_mib, peak_operations, training_operations
 from components.shared.training.schedules import SCHEDULES
 from components.shared.training.settings import Settings
-from components.shared.training.starts import architecture, autocast, is_bfloat16, start_network
+from components.shared.training.starts import architecture, autocast, compiled, is_bfloat16, start_network
 from components.shared.transforms import draw_maps, draw_mix, mixed, normalise, warp
 from components.shared.version import code_version
 
 STEP = "train"
-VALIDATION_BATCH = 1000
+VALIDATION_BATCH = 1000  # at most
 UNREAD_LOSSES = 32  # on a GPU, which would have to be waited for
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -95,7 +96,7 @@ class Training:
         self.wrapped = ranks.wrap(self.network)
         self.forward: Callable[[Tensor], Tensor] = self.wrapped
         if settings.torch_compile:
-            self.forward = torch.compile(self.wrapped)
+            self.forward = compiled(self.wrapped, ranks.device)
         self.peak = peak_operations(ranks.device) * ranks.size if is_bfloat16(settings, ranks.device) else 0.0
         self.operations = training_operations(self.network, data.image_shape) if self.peak else 0.0  # for an image
         self.generator = torch.Generator().manual_seed(seed)  # of the order and the augmentation
@@ -232,12 +233,13 @@ class Training:
             self._step(batches, self._share(self.done))
             self._average(self.done)
             self.step += 1
-            if self.ranks.device.type == "cpu" or len(self.unread) == UNREAD_LOSSES:
+            is_last = self.step == self.steps_of_epoch
+            if self.ranks.device.type == "cpu" or len(self.unread) == UNREAD_LOSSES or is_last:
                 self._read_losses()
             self.stepped += time.perf_counter() - started
             if self.ranks.is_first:
                 progress.advance(size, loss=self.last_loss)
-            if self.step < self.steps_of_epoch:
+            if not is_last:
                 yield
         self._end_epoch(number, label)
         yield
@@ -303,19 +305,20 @@ class Training:
         first = self.step - len(self.unread) + 1
         for step, loss in enumerate(torch.stack(self.unread).tolist() if self.unread else [], first):
             if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} in epoch {len(self.epochs) + 1}, step {step} at learning_rate="
-                    f"{self.settings.learning_rate}; give a lower learning_rate"
-                )
+                raise UserError(self._diverged(f"the loss became {loss} in epoch {len(self.epochs) + 1}, step {step}"))
             self.total_loss += loss
             self.last_loss = loss
         self.unread.clear()
 
+    def _diverged(self, what: str) -> str:
+        return f"{what} at learning_rate={self.settings.learning_rate}; give a lower learning_rate"
+
     def _end_epoch(self, number: int, label: str) -> None:
-        self._read_losses()
         images = self.steps_of_epoch * self.settings.step_images
         self.ranks.share(*self.averaged.buffers())
         val_loss, val_accuracy = self._validate()
+        if not math.isfinite(val_loss):
+            raise UserError(self._diverged(f"the validation loss became {val_loss} after epoch {number}"))
         rate = images / self.stepped
         epoch = Epoch(
             epoch=number,
@@ -353,7 +356,9 @@ class Training:
     def _validate(self) -> tuple[float, float]:
         """Mean loss (without label smoothing) and accuracy of the averaged network on the val split."""
         loss, right = 0.0, 0
-        for images, labels in self.val_batches.in_order(VALIDATION_BATCH, self.ranks.rank, self.ranks.size):
+        least = min(VALIDATION_BATCH, self.settings.batch_size // self.ranks.size)  # what learning has room for
+        size = max(least, images_at_once(VALIDATION_BATCH, self.data.image_shape))
+        for images, labels in self.val_batches.in_order(size, self.ranks.rank, self.ranks.size):
             with autocast(self.settings, self.ranks.device):
                 logits = self.averaged(normalise(images, self.mean, self.std)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()

@@ -1,12 +1,14 @@
-"""What a training starts from: the network, with random weights or those of an earlier training, and its precision."""
+"""What a training starts from: a network, with random or trained weights, and the way in which it computes."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.shared import models
 from components.shared.dataset import Dataset
@@ -19,6 +21,7 @@ from components.shared.training.settings import Settings
 
 STEP = "train"
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
+COMPILERS = {"cpu": ("CXX", "g++"), "cuda": ("CC", "gcc")}  # of PyTorch's code: the variable with its name, and that
 
 
 def architecture(settings: Settings, data: Dataset) -> Document:
@@ -41,6 +44,19 @@ def is_bfloat16(settings: Settings, device: torch.device) -> bool:
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
     """A block in which the network computes in the precision of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16(settings, device))
+
+
+def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network as torch.compile makes it; UserError where the compiler that it calls is not there."""
+    variable, name = COMPILERS[device.type]
+    name = os.environ.get(variable, name)
+    if not shutil.which(name):
+        raise UserError(
+            f"torch_compile=True needs {name}, which is not here; give torch_compile=False, or make the image with "
+            'make images COMPILERS="gcc g++"'
+        )
+    forward: Callable[[Tensor], Tensor] = torch.compile(network)
+    return forward
 
 
 def start_network(settings: Settings, data: Dataset) -> tuple[nn.Module, str]:
