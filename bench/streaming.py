@@ -1,7 +1,7 @@
 """Training from memory-mapped shards: `python bench/streaming.py`.
 
-MNIST written out 1, 10 and 100 times (up to 5.4 million training pictures), and LeNet-5 trained on it for as many steps
-by a process of its own: once streamed from the shards, and where it fits also held in memory. A process' memory is its
+MNIST's 60,000 training pictures written out 1, 10 and 100 times, and LeNet-5 trained on them for as many steps by a
+process of its own: once streamed from the shards, and where it fits also held in memory. A process' memory is its
 own, anonymous part; the pages of mapped files belong to the system's cache, which gives them up when memory is short.
 """
 
@@ -53,16 +53,16 @@ def main() -> None:
 
 
 def _write_copies(data: Any, folder: Path, copies: int) -> int:
-    """A dataset whose train split is that of `data` so many times; its number of pictures."""
+    """A dataset whose train split is so many times what `data` has for train and val; its number of pictures."""
     from components.shared.dataset import SPLITS, DatasetWriter
 
     folder.mkdir()
-    times = {name: copies if name == "train" else 1 for name in SPLITS}
-    counts = {name: data.counts[name] * times[name] for name in SPLITS}
+    sources = {name: ["train", "val"] * copies if name == "train" else [name] for name in SPLITS}
+    counts = {name: sum(data.counts[source] for source in sources[name]) for name in SPLITS}
     writer = DatasetWriter(folder, classes=data.classes, image_shape=data.image_shape, counts=counts)
     for name in SPLITS:
-        for _ in range(times[name]):
-            for images, labels in data.shards(name):
+        for source in sources[name]:
+            for images, labels in data.shards(source):
                 writer.append(name, images, labels)
     writer.finish(seconds={})
     return int(counts["train"])

@@ -237,6 +237,13 @@ def test_a_network_that_is_not_there_or_takes_other_pictures_is_refused(name: st
         build(name, size)
 
 
+@pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
+def test_a_network_for_colours_alone_refuses_grey_pictures() -> None:
+    assert build("timm:csatv2", 64, channels=3).training
+    with pytest.raises(UserError, match=r"^timm:csatv2 takes pictures of 3 channels alone, not of 1; "):
+        build("timm:csatv2", 64, channels=1)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ResNet-18's for 1000 classes, as others publish them: without the counters of batch norms."""

@@ -14,6 +14,8 @@ from components.shared import networks
 from components.shared.errors import UserError
 from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
 
+RGB = 3  # channels
+
 
 def build(
     name: str,
@@ -77,17 +79,29 @@ def _timm(name: str, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     call, names = name.removeprefix(networks.TIMM), timm.list_models()
     if call not in names:
         raise UserError(f"timm {timm.__version__} has no network named {call!r}{networks.nearest(call, names)}")
-    network = timm.create_model(call, pretrained=False, num_classes=num_classes, in_chans=image_shape[0])
-    try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, *image_shape))
-    except (RuntimeError, AssertionError) as error:
+    network, logits, reason = _tried(call, num_classes, image_shape)
+    if reason:
+        channels, *pixels = image_shape
+        if channels != RGB and not _tried(call, num_classes, (RGB, *pixels))[2]:
+            raise UserError(f"{name} takes pictures of {RGB} channels alone, not of {channels}; give another network")
         config = timm.get_pretrained_cfg(call)
         size = f"; it was made for image_size={config.input_size[-1]}" if config else ""
-        raise UserError(f"{name} takes no pictures of {' x '.join(map(str, image_shape))} ({error}){size}") from None
+        raise UserError(f"{name} takes no pictures of {' x '.join(map(str, image_shape))} ({reason}){size}")
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
         raise UserError(f"{name} is no classifier: its output is not one row of logits for each picture")
     return network.train()
+
+
+def _tried(call: str, num_classes: int, image_shape: Sequence[int]) -> tuple[nn.Module, object, str]:
+    """A network of timm, what it makes of a black picture, and why it makes nothing of it."""
+    import timm
+
+    network = timm.create_model(call, pretrained=False, num_classes=num_classes, in_chans=image_shape[0])
+    try:
+        with torch.no_grad():
+            return network, network.eval()(torch.zeros(1, *image_shape)), ""
+    except (RuntimeError, AssertionError) as error:
+        return network, None, " ".join(str(error).split()) or type(error).__name__
 
 
 def _without_functional_relu(densenet: nn.Module) -> nn.Module:
