@@ -36,10 +36,7 @@ def peak_operations(device: torch.device) -> float:
     """The device's bfloat16 operations a second at its peak; 0 where it is not known."""
     if device.type != "cuda":
         return 0.0
-    return _peak(torch.cuda.get_device_name(device))
-
-
-def _peak(name: str) -> float:
+    name = torch.cuda.get_device_name(device)
     return next((peak for words, peak in PEAKS.items() if re.search(rf"\b{words}\b", name)), 0.0)
 
 

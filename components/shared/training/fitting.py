@@ -19,11 +19,9 @@ from components.shared.training.starts import architecture, autocast
 STEP = "train"
 LARGEST = 4096  # of one process
 STEPS_OF_EPOCH = 10  # at least
-SHARE = 0.5  # of the main memory
-FREE_SHARE = (
-    0.9  # of what is free now: not less than SHARE of all, where nothing else runs, so that a retry finds the same
-)
-GPU_SHARE = 0.9
+SHARE = 0.5  # of the main memory, whatever is in use, so that a step that is repeated finds the same size
+FREE_SHARE = 0.9  # of what is free of it, at most
+GPU_SHARE = 0.9  # of a GPU's memory
 OTHERS = 4  # of the size of the weights: the averaged and the best ones, and what Adam remembers
 COPIES = 3  # of what is kept for the backward pass, gradients included
 PROBE = 2  # images from which the need of one is reckoned
