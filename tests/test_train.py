@@ -205,7 +205,7 @@ def test_the_smallest_set_of_options_trains_too(digits: Path, tmp_path: Path) ->
 def test_a_network_with_batch_normalisation_is_kept_with_the_statistics_of_its_averaged_weights(
     small_digits: Path, tmp_path: Path
 ) -> None:
-    settings = {"network": "resnet18", "optimizer": "adamw", "learning_rate": 0.003, "shift": 0.0, "epochs": 3}
+    settings = {"network": "resnet18", "optimizer": "adamw", "learning_rate": 0.003, "shift": 0.0, "epochs": 6}
     model = trained(small_digits, tmp_path / "model", **settings)
     assert model.document["architecture"]["name"] == model.document["parameters"]["network"] == "resnet18"
     assert val_accuracy(model, small_digits) == pytest.approx(model.document["val_accuracy"])
