@@ -169,7 +169,7 @@ def common(
         ema_decay: Decay per step of the averaged weights that are evaluated and kept; 0 keeps the raw ones.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops early.
         precision: float32, bfloat16, or auto, which is bfloat16 on GPUs and float32 on CPUs.
-        torch_compile: Whether PyTorch compiles the network: a minute's start, faster on GPUs; the image needs compilers.
+        torch_compile: Whether PyTorch compiles the network: a minute's start, faster on GPUs; the image needs gcc.
         deterministic: Whether equal runs give bit-identical weights on GPUs too, which costs some speed there.
         min_accuracy: Test accuracy below which the model is not accepted.
         min_recall: Recall of the weakest class below which the model is not accepted.
