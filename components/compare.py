@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -115,12 +114,11 @@ def _forget_checkpoints(store: str, trials: Sequence[_Trial]) -> None:
 
 
 def _write_page(path: str | Path, trials: Sequence[_Trial], best: _Trial) -> None:
-    names: dict[str, Any] = {name: None for trial in trials for name in trial.settings}
     curves = {str(trial.number): (trial.state, trial.history["epochs"]) for trial in trials if trial.best}
     html = page("comparison.html").render(
         trials=sorted(trials, key=lambda trial: -trial.best.get("val_accuracy", -1)),
         best=best,
-        names=list(names),
+        names=sorted({name for trial in trials for name in trial.settings}),
         curves=Markup(plots.trials(curves, str(best.number))),  # of numbers, and texts that come from here
     )
     with new_file(path) as file:

@@ -49,5 +49,6 @@ def plan(
         typed = {name: trial[name] for name in setting}
         say(STEP, f"trial {number} of {len(trials)}: {json.dumps(typed)}")
         own = rungs and {**rungs, "trial": str(number)}
-        planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}))
+        # Kubeflow hands over the members of an object in any order, and its cache knows a trial by this text.
+        planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}, sort_keys=True))
     return planned

@@ -35,6 +35,14 @@ def test_a_trial_has_all_parameters_of_the_training_and_its_settings_override_th
     assert not {"seed", "threads", "gpus", "data"} & first["parameters"].keys()
 
 
+def test_a_trial_is_the_same_text_in_whatever_order_its_settings_come(dataset: Path) -> None:
+    texts = [
+        plan(dataset=dataset, **{**TAKEN, "settings": [dict(pairs)]})
+        for pairs in ([("pooling", "avg"), ("epochs", 2)], [("epochs", 2), ("pooling", "avg")])
+    ]
+    assert texts[0] == texts[1]
+
+
 def test_numbers_get_the_type_of_their_parameter_whatever_kfp_makes_of_them(dataset: Path) -> None:
     setting = {"epochs": 5.0, "batch_size": 64.0, "learning_rate": 1, "bias": False}
     (trial,) = planned(dataset, settings=[setting])
