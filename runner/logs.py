@@ -81,7 +81,7 @@ def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -
     try:
         pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
         last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
-        names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: bool(pod.status.phase == "Failed"))]
+        names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: pod.status.phase == "Failed")]
         read = kube.read_namespaced_pod_log
         logs = [str(read(name, namespace, container="main", _request_timeout=60)) for name in names]
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):

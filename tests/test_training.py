@@ -19,7 +19,7 @@ from components.shared import models
 from components.shared.dataset import open_dataset
 from components.shared.errors import UserError
 from components.shared.files import sha256_file
-from components.shared.memory import free_memory, images_at_once
+from components.shared.memory import free_memory, images_at_once, total_memory
 from components.shared.programs import predict
 from components.shared.progress import Progress
 from components.shared.ranks import Ranks
@@ -240,6 +240,8 @@ def test_free_memory_is_what_the_cgroup_leaves(tmp_path: Path) -> None:
     assert free_memory(tmp_path, meminfo) == 5000 * 1024
     (tmp_path / "memory.max").write_text("1000000\n")
     assert free_memory(tmp_path, meminfo) == 400_000
+    assert total_memory(tmp_path, meminfo) == 1_000_000
+    assert total_memory(tmp_path / "absent", meminfo) == 9000 * 1024
 
 
 @pytest.mark.parametrize(

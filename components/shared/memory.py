@@ -13,23 +13,18 @@ def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
     Reads `memory.max`, `memory.current` and `memory.stat` of cgroup v2, see the Linux kernel's admin guide.
     """
     available = _field(meminfo, "MemAvailable:") * 1024
-    try:
-        limit, current = ((cgroup / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:
+    limit = _limit(cgroup)
+    if limit is None:
         return available
-    if limit == "max":
-        return available
-    return max(0, min(available, int(limit) - int(current) + _field(cgroup / "memory.stat", "inactive_file")))
+    current = int((cgroup / "memory.current").read_text())
+    return max(0, min(available, limit - current + _field(cgroup / "memory.stat", "inactive_file")))
 
 
 def total_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
     """Bytes that the machine has or, where that is less, the cgroup's limit, whatever is in use."""
     total = _field(meminfo, "MemTotal:") * 1024
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-    except OSError:
-        return total
-    return total if limit == "max" else min(total, int(limit))
+    limit = _limit(cgroup)
+    return total if limit is None else min(total, limit)
 
 
 def images_at_once(most: int, image_shape: Sequence[int]) -> int:
@@ -39,6 +34,15 @@ def images_at_once(most: int, image_shape: Sequence[int]) -> int:
     a GiB.
     """
     return max(1, min(most, PIXELS // (image_shape[1] * image_shape[2])))
+
+
+def _limit(cgroup: Path) -> int | None:
+    """The bytes that the cgroup may take; None where it has no limit, or is none of version 2."""
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+    except OSError:
+        return None
+    return None if limit == "max" else int(limit)
 
 
 def _field(path: Path, name: str) -> int:

@@ -77,7 +77,7 @@ ZOO = {
 
 
 def check(name: str, size: int) -> None:
-    """Refuse a network that is not there, or whose pictures of `size` x `size` pixels are too small.
+    """Refuse a network that is not there, or that takes no pictures of `size` x `size` pixels.
 
     What timm's other networks take, only they themselves know.
     """

@@ -57,8 +57,9 @@ def _largest_tried(network: nn.Module, data: Dataset, ranks: Ranks, limit: int) 
     torch.cuda.set_per_process_memory_fraction(GPU_SHARE, device)
     try:
         kept += [copy.deepcopy(network) for _ in range(OTHERS + (ranks.size > 1))]
-        for split in filter(lambda split: fits_on(device, split_bytes(data, split)), ("train", "val")):
-            kept.append(torch.empty(split_bytes(data, split), dtype=torch.uint8, device=device))
+        for held in (split_bytes(data, split) for split in ("train", "val")):
+            if fits_on(device, held):
+                kept.append(torch.empty(held, dtype=torch.uint8, device=device))
         while size < limit:
             size = 2 * size or 2
             _loss(network, data, device, size).backward()  # type: ignore[no-untyped-call]
