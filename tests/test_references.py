@@ -1,0 +1,231 @@
+"""What the code of cd652ef has written is read by the present code, and its trainings give the same weights still.
+
+tests/fixtures/cd652ef/README.md says what there is and how it was made: pytest tests/test_references.py
+"""
+
+import json
+import lzma
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+import pytest
+import torch
+from safetensors import safe_open
+
+import pipeline
+from components.shared.checkpoints import run_resumably
+from components.shared.dataset import SPLITS
+from components.shared.files import read_json, sha256_file
+from components.shared.model_store import RegisteredModel, model_names
+from components.shared.prepared import SHARDS, open_kept, read_recipe
+from components.shared.storage import Store, open_store
+from runner import apply, deployment, models, recurring, schedule, verify
+from tests.conftest import Runner
+from tests.kfp_server import KfpServer, to_json
+from tests.s3_server import BUCKET, S3Server
+from tests.verbs import run_verb
+
+FOLDER = Path(__file__).parent / "fixtures" / "cd652ef"
+PREFIX, NAMESPACE = "team", "team-vision"
+CHAMPION = 2  # of the kept store
+STOPPED_AFTER = 30  # steps, the training whose checkpoint is kept
+SUNDAYS = ["epochs=10", 'node_selector={"disk": "ssd"}', "flip=true"]
+CRONS = {"nightly": "0 0 2 * * *", "sunday": "0 0 4 * * sun", "daily": "0 0 0 * * *", "often": ""}
+WEIGHTS: dict[str, Any] = json.loads((FOLDER / "weights.json").read_text())
+RECURRING: list[dict[str, Any]] = json.loads((FOLDER / "recurring_run.json").read_text())
+
+
+class Client:
+    """What answers as KFP's client reads a document of the API."""
+
+    def __init__(self, document: Any) -> None:
+        self.data = json.dumps(document)
+
+
+@pytest.fixture(scope="module")
+def kept(server: S3Server) -> Store:
+    """Unpack the store of cd652ef into a server, with the metadata of each object."""
+    with tarfile.open(fileobj=BytesIO(lzma.decompress((FOLDER / "store.tar.xz").read_bytes()))) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar.getmembers()}
+        contents = {name: file.read() for name, file in files.items() if file}
+    metadata = json.loads(contents.pop("metadata.json"))
+    assert {f"objects/{name}" for name in metadata} == contents.keys()
+    for name, headers in metadata.items():
+        content = contents[f"objects/{name}"]
+        server.client.put_object(BUCKET, f"{PREFIX}/{name}", BytesIO(content), len(content), metadata=headers)
+    return open_store(f"s3://{BUCKET}/{PREFIX}", server.environment)
+
+
+@pytest.fixture
+def reached(kept: Store, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Have the environment tell how the store is reached."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return kept
+
+
+@pytest.mark.slow
+def test_the_registry_opens_with_both_versions(reached: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert model_names(reached) == ["digits"]
+    model = RegisteredModel(reached, "digits")
+    register = model.read()
+    assert [(entry["version"], entry["state"]) for entry in register["versions"]] == [(1, "complete"), (2, "complete")]
+    assert register["champion"] == CHAMPION
+    assert [decision["action"] for decision in register["decisions"]] == ["register", "register"]
+    assert [model.version(number)["provenance"]["seed"] for number in (1, 2)] == [0, 1]
+    assert run_verb(models, "list", "--store", reached.uri()) == 0
+    listed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert listed == [["digits", "1", "complete"], ["digits", "2", "champion"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_version_is_intact(reached: Store, capsys: pytest.CaptureFixture[str], number: int) -> None:
+    assert run_verb(verify, f"digits/{number}", "--store", reached.uri()) == 0
+    assert "intact" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_champions_predictions_are_read(reached: Store) -> None:
+    model = RegisteredModel(reached, "digits")
+    document = model.version(CHAMPION)
+    images = model.entry(CHAMPION)["images"]
+    assert model.predictions(document, images).shape == (images, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_prepared_data_of_a_version_open_intact(reached: Store, tmp_path: Path, number: int) -> None:
+    expected = RegisteredModel(reached, "digits").version(number)["provenance"]["dataset_digest"]
+    recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
+    (recipe,) = [name for name in recipes if read_recipe(reached, name)[0] == expected]
+    data = open_kept(reached.uri(f"datasets/{recipe}"), tmp_path)
+    assert data.digest == expected
+    assert {split: sum(len(labels) for _, labels in data.shards(split)) for split in SPLITS} == data.counts
+
+
+@pytest.mark.slow
+def test_the_shards_are_what_their_names_say(reached: Store, tmp_path: Path) -> None:
+    recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
+    named = set[str]().union(*(read_recipe(reached, recipe)[1] for recipe in recipes))
+    assert {entry.name for entry in reached.list(SHARDS)} == named
+    for name in named:
+        reached.get_file(name, tmp_path / "shard.npy", name.removeprefix(f"{SHARDS}/").removesuffix(".npy"))
+
+
+class Stopped:
+    """A training that takes over the state of a checkpoint and is at its end then."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.done, self.figures_found = 0, dict[str, Any]()
+        self._tensors = tensors
+
+    def steps(self) -> Iterator[None]:
+        yield from ()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros_like(tensor) for name, tensor in self._tensors.items()}
+
+    def figures(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, tensors: Any, figures: dict[str, Any]) -> None:
+        assert tensors.keys() == self._tensors.keys()
+        assert all(torch.equal(tensors[name], self._tensors[name]) for name in tensors)
+        self.figures_found = figures
+        self.done = STOPPED_AFTER
+
+
+@pytest.mark.slow
+def test_the_checkpoint_of_a_stopped_training_loads(reached: Store, tmp_path: Path) -> None:
+    (entry,) = reached.list("checkpoints")
+    _, key, name = entry.name.split("/")
+    assert name == f"{STOPPED_AFTER:010}.safetensors"
+    reached.get_file(entry.name, tmp_path / name)
+    with safe_open(tmp_path / name, "pt") as file:
+        training = Stopped({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    (tmp_path / "scratch").mkdir()
+    assert run_resumably(training, reached, key, 3600, tmp_path / "scratch") == [STOPPED_AFTER]
+    assert training.done == STOPPED_AFTER, "it was restored"
+    assert training.figures_found["key"] == key
+
+
+def test_the_deploy_file_is_read() -> None:
+    found = deployment.read(FOLDER / "deploy.yaml")
+    assert (found.pipeline, found.namespace) == (pipeline.training.name, "team-vision")
+    plans = {plan.name: plan for plan in found.plans}
+    assert list(plans) == ["nightly", "sunday", "daily", "often"]
+    common = ["store=s3://bucket/team", "data=fashion-mnist", "min_accuracy=0.85", "min_recall=0.6"]
+    own = {"nightly": [], "sunday": SUNDAYS, "daily": ["seed=7"], "often": []}
+    assert {name: plan.words for name, plan in plans.items()} == {name: common + words for name, words in own.items()}
+    assert {name: plan.schedule.cron for name, plan in plans.items()} == CRONS
+    assert [plan.schedule.seconds for plan in found.plans] == [0, 0, 0, 6 * 3600]
+    flags = [
+        (plan.follow_latest, plan.enabled, plan.catch_up, plan.max_concurrency)
+        for plan in (plans["nightly"], plans["sunday"], plans["often"])
+    ]
+    assert flags == [(False, True, False, 1), (True, False, True, 3), (False, True, False, 10)]
+    assert schedule.given(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
+
+
+def item_of(document: Any) -> Any:
+    """Read a recurring run as KFP's client does."""
+    return api.ApiClient().deserialize(Client(document), "V2beta1RecurringRun")
+
+
+def test_recurring_runs_are_read() -> None:
+    found = {one["returned"]["display_name"]: recurring.read(item_of(one["returned"])) for one in RECURRING}
+    assert list(found) == ["by-hand", "latest-by-hand", "nightly", "sunday", "daily", "often"]
+    by_hand, latest = found["by-hand"], found["latest-by-hand"]
+    parameters = {"data": "fashion-mnist", "epochs": 5, "node_selector": {"disk": "ssd"}}
+    assert (by_hand.schedule.cron, by_hand.parameters, by_hand.enabled) == ("0 0 2 * * *", parameters, True)
+    assert (latest.schedule.seconds, latest.version_id, latest.catch_up) == (6 * 3600, recurring.FOLLOWS_LATEST, True)
+    assert latest.max_concurrency == 3
+    for plan in deployment.read(FOLDER / "deploy.yaml").plans:
+        one = found[plan.name]
+        assert one.parameters == schedule.given(pipeline.training, plan.words)
+        assert (one.schedule, one.description) == (plan.schedule, apply.OURS)
+        assert (one.enabled, one.catch_up, one.max_concurrency) == (plan.enabled, plan.catch_up, plan.max_concurrency)
+        assert (one.version_id == recurring.FOLLOWS_LATEST) == plan.follow_latest
+
+
+def test_the_verbs_send_kfp_what_they_sent(
+    kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KFP_NAMESPACE", NAMESPACE)
+    kfp_api.multi_user, kfp_api.namespaces = True, {NAMESPACE}
+    for words in dict.fromkeys(tuple(one["words"]) for one in RECURRING):
+        verb = {"schedule": schedule, "apply": apply}[words[0]]
+        named = [str(FOLDER / word) if word == "deploy.yaml" else word for word in words[1:]]
+        assert run_verb(verb, *named, pipeline=pipeline.training) == 0
+    sent = [request.json for request in kfp_api.asked("POST /recurringruns")]
+    assert [without_ids(one) for one in sent] == [without_ids(one["sent"]) for one in RECURRING]
+    returned = [without_ids(to_json(item)) for item in kfp_api.recurring_runs.values()]
+    assert returned == [without_ids(one["returned"]) for one in RECURRING]
+
+
+def without_ids(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a server gives to each anew, but tell whether a version is named."""
+    names = {"experiment_id", "recurring_run_id", "created_at", "updated_at", "pipeline_version_reference"}
+    kept = {name: value for name, value in document.items() if name not in names}
+    return {**kept, "references": sorted(document["pipeline_version_reference"])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", WEIGHTS["trainings"])
+def test_a_training_gives_the_recorded_weights(run_pipeline: Runner, tmp_path: Path, graph: str) -> None:
+    machine, expected = WEIGHTS["machine"], WEIGHTS["trainings"][graph]
+    here = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    for name, value in here.items():
+        if value != machine[name]:
+            pytest.skip(f"{name} is {value}, and the weights were recorded with {machine[name]}")
+    done = run_pipeline("--graph", graph, *expected["words"])
+    assert (done.returncode, done.stderr) == (0, "")
+    model = tmp_path / "runs" / "latest" / "model"
+    assert sha256_file(model / "model.safetensors") == expected["weights_sha256"], f"recorded on {machine}"
+    document = read_json(model / "model.json", "torch2kubeflow/model")
+    assert (document["parameters"], document["processes"]) == (expected["parameters"], expected["processes"])
