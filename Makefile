@@ -25,11 +25,11 @@ compile: $(READY) ## Write the pipelines to build/*.yaml for the Kubeflow UI
 
 images: ## Build the images of the steps, e.g. make images TAG=v1 (needs Docker, but no .venv)
 	@$(NEW_PYTHON)
-	@$(PYTHON) -m runner.images build --tag "$(TAG)"
+	@$(PYTHON) -m runner.build_images build --tag "$(TAG)"
 
 push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=registry.example.org/me
 	@$(NEW_PYTHON)
-	@$(PYTHON) -m runner.images push --tag "$(TAG)" "$(REGISTRY)"
+	@$(PYTHON) -m runner.build_images push --tag "$(TAG)" "$(REGISTRY)"
 
 test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -38,10 +38,10 @@ test-quick: $(READY) ## Test what takes seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50; half an hour), and test what else befalls them
-	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/test_faults.py $(ARGS)
+	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/runner/local/test_faults.py $(ARGS)
 
 test-slow: $(READY) ## Take every network of docs/networks.md through the pipeline (an hour)
-	@ALL_NETWORKS=1 $(BIN)/python -m pytest tests/test_networks.py $(ARGS)
+	@ALL_NETWORKS=1 $(BIN)/python -m pytest tests/models/test_zoo_in_pipeline.py $(ARGS)
 
 fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
 	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)

@@ -23,13 +23,10 @@ from measure import ROOT, median, write_result
 from mnist import defaults, prepare
 
 from components import train as step
-from components.shared import checkpoints
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
+from components.shared.training import checkpoints
 from components.shared.training.loop import Training
-
-sys.path.insert(0, str(ROOT / "tests"))
-
-from s3_server import BUCKET, S3Server, s3_server  # type: ignore[import-not-found]
+from tests.servers.s3_server import BUCKET, S3Server, s3_server
 
 KINDS = {"with": f"s3://{BUCKET}/bench", "without": ""}
 TARGET = 0.01

@@ -23,13 +23,15 @@ from mnist import defaults, prepare
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.shared import models
-from components.shared.dataset import Dataset
-from components.shared.optimizers import Optimizer
+from components.shared.data.dataset import Dataset
+from components.shared.models import factory
 from components.shared.parameters import ACTIVATIONS, POOLINGS
-from components.shared.training import Epoch, read_settings, train_model
+from components.shared.training.augmentation import normalise
+from components.shared.training.engine import train_model
+from components.shared.training.loop import Epoch
+from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
-from components.shared.transforms import normalise
+from components.shared.training.settings import read_settings
 
 TARGET = 0.99
 DEPTHS = (2, 8, 20, 38, 56)
@@ -77,7 +79,7 @@ def _until_target(data: Dataset, scratch: Path, arguments: argparse.Namespace, *
     settings = read_settings({**defaults(), **choice, "epochs": arguments.epochs})
     run: Row = {"seed": 0, "threads": 0, "store": "", "checkpoint_seconds": 1}
     train_model(settings, data, **run, folder=folder, stop=stop)
-    accuracies = [epoch["val_accuracy"] for epoch in models.load(folder).history["epochs"]]
+    accuracies = [epoch["val_accuracy"] for epoch in factory.load(folder).history["epochs"]]
     reached = len(accuracies) if accuracies[-1] >= TARGET else None
     row = {**choice, "epochs_to_target": reached, "val_accuracies": accuracies}
     print(row, flush=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from measure import ROOT, median, write_result
 
-from tests.kfp_server import KfpServer, kfp_server
+from tests.servers.kfp_server import KfpServer, kfp_server
 
 
 def main() -> None:

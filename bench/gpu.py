@@ -25,11 +25,12 @@ from mnist import defaults, prepare
 from torch.nn import functional
 from training import QUICK, measure_ours
 
-from components.shared.dataset import Dataset, DatasetWriter, open_dataset
-from components.shared.ranks import Ranks
-from components.shared.training import batches, read_settings
-from components.shared.training.cost import peak_operations, training_operations
+from components.shared.data.dataset import Dataset, DatasetWriter, open_dataset
+from components.shared.training import batches
+from components.shared.training.distributed.process_group import Ranks
 from components.shared.training.loop import Training
+from components.shared.training.settings import read_settings
+from components.shared.training.utilization import peak_operations, training_operations
 
 NETWORKS = ("resnet50", "resnet152")
 CLASSES = 1000

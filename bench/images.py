@@ -2,7 +2,7 @@
 
 Starts Docker if none runs (as root) and builds the images cold, on Debian's Python where no registry has the base
 image: some 15 GB of disk and several minutes. A step's cost is that of one which does nothing, in containers locked
-down as tests/run_in_docker.py locks them: the difference of pipelines of six such steps and of one, by steps.
+down as tests/images/run_in_docker.py locks them: the difference of pipelines of six such steps and of one, by steps.
 """
 
 import subprocess
@@ -15,8 +15,8 @@ from typing import Any
 from kfp import compiler, dsl
 from measure import ROOT, median, write_result
 
-from components.shared.images import image
-from tests.containers import base_image, docker_client
+from components.shared.container_images import image
+from tests.images.containers import base_image, docker_client
 
 RUNS = 5
 STEPS = 6
@@ -71,7 +71,7 @@ def _run(scratch: Path, length: str) -> float:
         package, pictures = scratch / f"{length}.yaml", Path(folder) / "pictures"
         pictures.mkdir()
         (Path(folder) / "root").mkdir()
-        script = [sys.executable, "tests/run_in_docker.py", str(package), f"{folder}/root", str(pictures), "{}"]
+        script = [sys.executable, "tests/images/run_in_docker.py", str(package), f"{folder}/root", str(pictures), "{}"]
         return _seconds(script)
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import Compose, Normalize, Pad, ToTensor
 
-from components.shared.dataset import Dataset
-from components.shared.transforms import normalise
+from components.shared.data.dataset import Dataset
+from components.shared.training.augmentation import normalise
 
 BATCH = 256
 OURS = "gathered"

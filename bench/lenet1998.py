@@ -21,11 +21,11 @@ from measure import ROOT, write_result
 from mnist import prepare
 from torch import Tensor
 
-from components.shared.dataset import Dataset
+from components.shared.data.dataset import Dataset
 from components.shared.models.lenet1998 import LeNet5Of1998
-from components.shared.optimizers import Optimizer
+from components.shared.training.augmentation import draw_maps, normalise, warp
+from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
-from components.shared.transforms import draw_maps, normalise, warp
 
 PASSES = 20
 BATCH_SIZE = 64

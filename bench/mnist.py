@@ -11,7 +11,7 @@ from torchvision.datasets import MNIST
 from components.download import download
 from components.preprocess import preprocess
 from components.resolve import resolve
-from components.shared.dataset import Dataset, open_dataset
+from components.shared.data.dataset import Dataset, open_dataset
 from pipeline import training
 
 

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, Pad, Resize, ToTensor
 
-from components.shared import models
-from components.shared.dataset import Dataset, open_dataset
-from components.shared.networks import ZOO
-from components.shared.process import prepare_process
-from components.shared.ranks import ALONE
-from components.shared.training import read_settings
+from components.shared.core.torch_runtime import prepare_process
+from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.models import factory
+from components.shared.models.catalogue import ZOO
+from components.shared.training.distributed.process_group import ALONE
 from components.shared.training.loop import Training
+from components.shared.training.settings import read_settings
 
 RATE = "images/s: "
 SMALL = 32  # pixels, to which the pipeline brings MNIST
@@ -122,7 +122,7 @@ def _ours(name: str, data: Dataset, batch: int) -> Iterator[None]:
 
 def _plain(name: str, data: Dataset, pictures: MNIST, batch: int) -> Iterator[None]:
     architecture = {"name": name, "num_classes": 10, "image_shape": list(data.image_shape)}
-    network = models.build({**architecture, "activation": "default", "pooling": "default", "bias": True})
+    network = factory.build({**architecture, "activation": "default", "pooling": "default", "bias": True})
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, nesterov=True)
     loader = DataLoader(pictures, batch, shuffle=True, num_workers=os.cpu_count() or 1)
     while True:

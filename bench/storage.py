@@ -1,9 +1,10 @@
 """The store beside other clients on a server of this machine: `python bench/storage.py`.
 
-Sends and fetches one large file by components/shared/storage.py, by `minio` alone, by boto3 (`uv run` fetches it) and
-by SeaweedFS's own client, which passes its S3 gateway by; then 1,000 pictures as single objects and as one shard. All
-in turn, with SeaweedFS on the loopback interface; before that in processes of their own, for their peak memory. The
-store checks what it sends and fetches by SHA-256, and the others do not: `checked` is minio and the digest after it.
+Sends and fetches one large file by components/shared/storage/client.py, by `minio` alone, by boto3 (`uv run`
+fetches it) and by SeaweedFS's own client, which passes its S3 gateway by; then 1,000 pictures as single objects and
+as one shard. All in turn, with SeaweedFS on the loopback interface; before that in processes of their own, for
+their peak memory. The store checks what it sends and fetches by SHA-256, and the others do not: `checked` is minio
+and the digest after it.
 """
 
 import argparse
@@ -21,12 +22,9 @@ from pathlib import Path
 
 from measure import ROOT, median, peak_memory_of, write_result
 
-from components.shared.files import sha256_file
-from components.shared.storage import PART_BYTES, open_store
-
-sys.path.insert(0, str(ROOT / "tests"))
-
-from s3_server import BUCKET, KEY, SECRET, S3Server  # type: ignore[import-not-found]
+from components.shared.core.files import sha256_file
+from components.shared.storage.client import PART_BYTES, open_store
+from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 
 PICTURE, THREADS = os.urandom(10_000), 8
 FILER_PORT = 18_888  # `weed filer.cat` takes it that gRPC's is 10,000 more

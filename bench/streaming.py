@@ -54,7 +54,7 @@ def main() -> None:
 
 def _write_copies(data: Any, folder: Path, copies: int) -> int:
     """A dataset whose train split is so many times what `data` has for train and val; its number of pictures."""
-    from components.shared.dataset import SPLITS, DatasetWriter
+    from components.shared.data.dataset import SPLITS, DatasetWriter
 
     folder.mkdir()
     sources = {name: ["train", "val"] * copies if name == "train" else [name] for name in SPLITS}
@@ -79,10 +79,11 @@ def _child(folder: str, share: str, steps: str) -> None:
     """Train for some steps, and print images a second, waiting, and the memory that the training has added, in MiB."""
     from mnist import defaults
 
-    from components.shared.dataset import open_dataset
-    from components.shared.ranks import ALONE
-    from components.shared.training import batches, read_settings
+    from components.shared.data.dataset import open_dataset
+    from components.shared.training import batches
+    from components.shared.training.distributed.process_group import ALONE
     from components.shared.training.loop import Training
+    from components.shared.training.settings import read_settings
 
     batches.RESIDENT_SHARE = float(share)
     before = _anonymous_mib()

@@ -28,9 +28,9 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from components.shared import models
-from components.shared.dataset import Dataset
-from components.shared.transforms import normalise
+from components.shared.data.dataset import Dataset
+from components.shared.models import factory
+from components.shared.training.augmentation import normalise
 from components.train import train
 
 # What to change of the defaults for the most accurate LeNet-5 in five minutes on two cores.
@@ -93,10 +93,10 @@ def measure_ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
     started = time.monotonic()
     train(**{name: given[name] for name in signature(train).parameters})
     seconds = time.monotonic() - started
-    return {"seed": seed, "seconds": seconds, "test_accuracy": _test_accuracy(data, models.load(scratch / "model"))}
+    return {"seed": seed, "seconds": seconds, "test_accuracy": _test_accuracy(data, factory.load(scratch / "model"))}
 
 
-def _test_accuracy(data: Dataset, model: models.Model) -> float:
+def _test_accuracy(data: Dataset, model: factory.Model) -> float:
     images, labels = map(torch.from_numpy, data.load("test"))
     with torch.no_grad():
         logits = torch.cat([model.module(normalise(part, model.mean, model.std)) for part in torch.split(images, 1000)])

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from components.shared import plots
-from components.shared.errors import UserError
-from components.shared.files import Document, new_file, new_folder, read_json, write_json
-from components.shared.page import page
+from components.shared.core.errors import UserError
+from components.shared.core.files import Document, new_file, new_folder, read_json, write_json
+from components.shared.core.log import say
+from components.shared.evaluation.report import plots
+from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
-from components.shared.progress import say
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
 
 STEP = "compare"
 FORMAT = "torch2kubeflow/comparison"
@@ -102,7 +102,7 @@ class _Trial:
 
 def _forget_checkpoints(store: str, trials: Sequence[_Trial]) -> None:
     """A store that fails is told, for `prune` removes them too."""
-    from components.shared import checkpoints  # 2 seconds, of PyTorch
+    from components.shared.training import checkpoints  # 2 seconds, of PyTorch
 
     kept = open_store(store, os.environ)
     try:

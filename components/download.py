@@ -13,19 +13,19 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from components.shared.archive import SUFFIXES, Member, is_archive, members
-from components.shared.catalogue import CATALOGUE, DIGITS
-from components.shared.errors import UserError
-from components.shared.fetch import STEP, fetch_url
-from components.shared.files import Document, new_folder
-from components.shared.idx import open_idx, write_idx
-from components.shared.layout import NO_SPLITS, find_layout, is_picture
-from components.shared.mirrors import fetch_entry
-from components.shared.progress import Progress, say
-from components.shared.raw import MAX_PICTURE_BYTES, write_raw
-from components.shared.s3_source import open_object, open_source, s3_members
-from components.shared.source import find_source, version_of
-from components.shared.storage import Store
+from components.shared.core.errors import UserError
+from components.shared.core.files import Document, new_folder
+from components.shared.core.log import Progress, say
+from components.shared.data.raw import MAX_PICTURE_BYTES, write_raw
+from components.shared.data.sources.archive import SUFFIXES, Member, is_archive, members
+from components.shared.data.sources.catalogue import CATALOGUE, DIGITS
+from components.shared.data.sources.folder_layout import NO_SPLITS, find_layout, is_picture
+from components.shared.data.sources.http import STEP, fetch_url
+from components.shared.data.sources.idx import open_idx, write_idx
+from components.shared.data.sources.mirrors import fetch_entry
+from components.shared.data.sources.s3 import open_object, open_source, s3_members
+from components.shared.data.sources.schemes import find_source, version_of
+from components.shared.storage.client import Store
 
 IDX_NAME = re.compile(r"(train|val|t10k|test)-(images[.-]idx3|labels[.-]idx1)-ubyte(\.gz)?")
 IDX_SPLITS = {"train": "train", "val": "val", "t10k": "test", "test": "test"}

@@ -12,13 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared import checkpoints, models
-from components.shared.classifier import Classifier, on_arrays
-from components.shared.dataset import Dataset, Images, Labels, open_dataset
-from components.shared.errors import UserError
-from components.shared.evaluation import FORMAT, METRICS
-from components.shared.files import Document, new_file, new_folder, write_json
-from components.shared.metrics import (
+from components.shared.core.errors import UserError
+from components.shared.core.files import Document, new_file, new_folder, write_json
+from components.shared.core.log import Progress, say
+from components.shared.core.torch_runtime import prepare_process
+from components.shared.core.version import code_version
+from components.shared.data.dataset import Dataset, Images, Labels, open_dataset
+from components.shared.evaluation.classifier import Classifier, on_arrays
+from components.shared.evaluation.document import FORMAT, METRICS
+from components.shared.evaluation.inference import predict
+from components.shared.evaluation.metrics import (
     class_scores,
     confusion_matrix,
     expected_calibration_error,
@@ -27,13 +30,11 @@ from components.shared.metrics import (
     roc_curve,
     wilson_interval,
 )
+from components.shared.evaluation.report.report import Mistake, render
+from components.shared.models import factory
 from components.shared.parameters import check
-from components.shared.process import prepare_process
-from components.shared.programs import predict
-from components.shared.progress import Progress, say
-from components.shared.report import Mistake, render
-from components.shared.storage import open_store
-from components.shared.version import code_version
+from components.shared.storage.client import open_store
+from components.shared.training import checkpoints
 
 STEP = "evaluate"
 MISTAKES = 50
@@ -106,8 +107,8 @@ def evaluate(
     return result
 
 
-def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model]:
-    data, trained = open_dataset(dataset), models.load(model)
+def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, factory.Model]:
+    data, trained = open_dataset(dataset), factory.load(model)
     if trained.document["dataset_digest"] != data.digest:
         raise UserError(
             f"{model} was trained on the dataset {trained.document['dataset_digest']}, not on {data.digest} in "
@@ -116,7 +117,7 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, models.Model
     return data, trained
 
 
-def _forget_checkpoints(store: str, model: models.Model) -> None:
+def _forget_checkpoints(store: str, model: factory.Model) -> None:
     """A store that fails is told, for `prune` removes them too."""
     try:
         checkpoints.forget(
@@ -195,7 +196,7 @@ def _mistakes(
 
 
 def _write_report(
-    path: str | Path, document: Document, model: models.Model, seconds: float, mistakes: Sequence[Mistake]
+    path: str | Path, document: Document, model: factory.Model, seconds: float, mistakes: Sequence[Mistake]
 ) -> None:
     page = render(evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes)
     with new_file(path) as file:

@@ -14,19 +14,19 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from components.shared import models
-from components.shared.classifier import Classifier, on_arrays
-from components.shared.cpu import thread_count
-from components.shared.dataset import Dataset, Images, open_dataset
-from components.shared.errors import UserError
-from components.shared.evaluation import METRICS, read_evaluation
-from components.shared.files import Document, new_folder, sha256_file, write_json
-from components.shared.npy import read_npy
-from components.shared.package import write_package
+from components.shared.core.cpu import thread_count
+from components.shared.core.errors import UserError
+from components.shared.core.files import Document, new_folder, sha256_file, write_json
+from components.shared.core.log import Progress, say
+from components.shared.core.npy import read_npy
+from components.shared.core.torch_runtime import prepare_process
+from components.shared.data.dataset import Dataset, Images, open_dataset
+from components.shared.evaluation.classifier import Classifier, on_arrays
+from components.shared.evaluation.document import METRICS, read_evaluation
+from components.shared.evaluation.exported_model import write_package
+from components.shared.evaluation.inference import Classify, load_onnx, predict
+from components.shared.models import factory
 from components.shared.parameters import check
-from components.shared.process import prepare_process
-from components.shared.programs import Classify, load_onnx, predict
-from components.shared.progress import Progress, say
 
 STEP = "export"
 MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
@@ -81,8 +81,8 @@ def export(
     say(STEP, f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
-def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, models.Model, Document]:
-    data, trained = open_dataset(dataset), models.load(model)
+def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, factory.Model, Document]:
+    data, trained = open_dataset(dataset), factory.load(model)
     evaluated = read_evaluation(evaluation)
     for name, digest in (("model", trained.digest), ("dataset", data.digest)):
         if evaluated[f"{name}_digest"] != digest:
@@ -93,7 +93,7 @@ def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tup
     return data, trained, evaluated
 
 
-def _describe(model: models.Model, evaluated: Document) -> Document:
+def _describe(model: factory.Model, evaluated: Document) -> Document:
     """What a user of the programs must know; it is inside them, too."""
     return {
         "classes": model.classes,

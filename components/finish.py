@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from components.shared.files import new_folder, write_json
+from components.shared.core.files import new_folder, write_json
+from components.shared.core.log import say
 from components.shared.parameters import DISTRIBUTED, SWEEP
-from components.shared.progress import say
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
 
 STEP = "finish"
 FORMAT = "torch2kubeflow/record"
@@ -41,7 +41,9 @@ def finish(
         }
         write_json(folder / "record.json", document)
     if graph == DISTRIBUTED:
-        from components.shared.trainjob import delete_jobs  # for which image `data` has no packages
+        from components.shared.training.distributed.trainjob import (
+            delete_jobs,  # for which image `data` has no packages
+        )
 
         for name in delete_jobs(run_id):
             say(STEP, f"deleted TrainJob {name}")

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.shared.dataset import open_dataset
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
+from components.shared.core.log import say
+from components.shared.core.version import code_version
+from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
-from components.shared.progress import say
-from components.shared.sweep import merge, sweep_id
-from components.shared.version import code_version
+from components.shared.training.search.settings import merge, sweep_id
 
 STEP = "plan"
 

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared import parameters
-from components.shared.dataset import SPLITS, DatasetWriter
-from components.shared.duplicates import Duplicates
-from components.shared.errors import UserError
-from components.shared.files import Document, new_folder, sha256_file
-from components.shared.pictures import BadPicture, Images, decoder, fit_arrays
-from components.shared.progress import Progress, say
-from components.shared.raw import Raw, open_raw
-from components.shared.samples import SampleSheet
-from components.shared.splits import TEST, TRAIN, VAL, Splitter
-from components.shared.spool import Spool
-from components.shared.version import code_version
+from components.shared.core.errors import UserError
+from components.shared.core.files import Document, new_folder, sha256_file
+from components.shared.core.log import Progress, say
+from components.shared.core.version import code_version
+from components.shared.data.contact_sheet import SampleSheet
+from components.shared.data.dataset import SPLITS, DatasetWriter
+from components.shared.data.decode import BadPicture, Images, decoder, fit_arrays
+from components.shared.data.decode_buffer import Spool
+from components.shared.data.duplicates import Duplicates
+from components.shared.data.raw import Raw, open_raw
+from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
 
 CHUNK_BYTES = 16 * 2**20  # of prepared pixels, which are held several times over
 BLOCK_ROWS = 65_536  # fixed, because the split's random numbers are drawn block by block
@@ -68,7 +68,7 @@ def preprocess(
         if not store:
             _prepare(source, folder, recipe, started)
             return
-        from components.shared.prepared import PreparedDataset  # 0.1 s, most of it the S3 client
+        from components.shared.data.dataset_store import PreparedDataset  # 0.1 s, most of it the S3 client
 
         kept = PreparedDataset(store, recipe, handover_mib)
         if not kept.fetch(folder):

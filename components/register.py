@@ -15,21 +15,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.cpu import thread_count
-from components.shared.dataset import Dataset, open_dataset
-from components.shared.errors import Damaged, UserError
-from components.shared.evaluation import read_evaluation
-from components.shared.fields import check_fields, is_count, is_text
-from components.shared.files import Document, new_file, new_folder, read_json, sha256_without, write_json
-from components.shared.metrics import mcnemar
-from components.shared.model_store import RegisteredModel, Verdict, decision_about, now, times_decided
-from components.shared.npy import read_npy
-from components.shared.package import read_package
-from components.shared.page import page
+from components.shared.core.cpu import thread_count
+from components.shared.core.errors import Damaged, UserError
+from components.shared.core.files import Document, new_file, new_folder, read_json, sha256_without, write_json
+from components.shared.core.log import Progress, say
+from components.shared.core.npy import read_npy
+from components.shared.core.schema import check_fields, is_count, is_text
+from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.evaluation.document import read_evaluation
+from components.shared.evaluation.exported_model import read_package
+from components.shared.evaluation.inference import load_onnx, predict
+from components.shared.evaluation.metrics import mcnemar
+from components.shared.evaluation.report.html import page
 from components.shared.parameters import DATA_SETS, check
-from components.shared.programs import load_onnx, predict
-from components.shared.progress import Progress, say
-from components.shared.storage import NoSuchObject, open_store
+from components.shared.registry.registry import RegisteredModel, Verdict, decision_about, now, times_decided
+from components.shared.storage.client import NoSuchObject, open_store
 
 STEP = "register"
 FORMAT = "torch2kubeflow/registration"

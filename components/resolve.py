@@ -6,10 +6,10 @@ It runs first and in a second: what the user can mend is refused here, before an
 import os
 from typing import Any
 
+from components.shared.core.log import say
+from components.shared.data.sources.schemes import find_source, version_of
 from components.shared.parameters import check
-from components.shared.progress import say
-from components.shared.source import find_source, version_of
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
 
 STEP = "resolve"
 

@@ -18,7 +18,7 @@ from kfp.dsl import (
     TaskConfigPassthrough,
 )
 
-from components.shared.images import image
+from components.shared.container_images import image
 
 DATA_IMAGE = image("data")
 TORCH_IMAGE = image("torch")

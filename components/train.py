@@ -6,11 +6,12 @@ On several GPUs, one process trains on each. The engine is components/shared/tra
 from pathlib import Path
 from typing import Any
 
-from components.shared.dataset import open_dataset
-from components.shared.files import new_folder
+from components.shared.core.files import new_folder
+from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
-from components.shared.training import read_settings, train_model
-from components.shared.training.launch import launch
+from components.shared.training.distributed.launch import launch
+from components.shared.training.engine import train_model
+from components.shared.training.settings import read_settings
 
 
 def train(

@@ -8,16 +8,24 @@ import os
 import time
 from pathlib import Path
 
-from components.shared import lease
-from components.shared.dataset import open_dataset
-from components.shared.errors import Damaged, Outage, UserError
-from components.shared.files import Document, new_folder
-from components.shared.job import Job, job_name
+from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core.files import Document, new_folder
+from components.shared.core.log import say
+from components.shared.core.version import code_version
+from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
-from components.shared.progress import say
-from components.shared.storage import NoSuchObject, open_store
-from components.shared.trainjob import ABSENT, ACTIVE, FAILED, TaskConfig, TrainJobs, Work, open_jobs
-from components.shared.version import code_version
+from components.shared.storage import lease
+from components.shared.storage.client import NoSuchObject, open_store
+from components.shared.training.distributed.handoff import Job, job_name
+from components.shared.training.distributed.trainjob import (
+    ABSENT,
+    ACTIVE,
+    FAILED,
+    TaskConfig,
+    TrainJobs,
+    Work,
+    open_jobs,
+)
 
 STEP = "train"
 SECONDS = 5.0  # between two looks at the job

@@ -9,16 +9,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.shared.asha import Halving
-from components.shared.dataset import open_dataset
-from components.shared.errors import Damaged, Outage, UserError
-from components.shared.files import new_folder, write_json
+from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core.files import new_folder, write_json
+from components.shared.core.log import say
+from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
-from components.shared.progress import say
-from components.shared.ranks import check_gpus
-from components.shared.storage import open_store
-from components.shared.training import read_settings, train_model
-from components.shared.training.launch import launch
+from components.shared.storage.client import open_store
+from components.shared.training.distributed.launch import launch
+from components.shared.training.distributed.process_group import check_gpus
+from components.shared.training.engine import train_model
+from components.shared.training.search.asha import Halving
+from components.shared.training.settings import read_settings
 
 STEP = "trial"
 FORMAT = "torch2kubeflow/trial"

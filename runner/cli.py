@@ -11,11 +11,16 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.errors import UserError
-from runner import apply, doctor, local, logs, models, run, s3, schedule, status, upload, verify
+from components.shared.core.errors import UserError
+from runner.cluster import logs, run, status, upload
+from runner.compile import compile_pipeline, package_of, read_package, warn_of_tags
+from runner.doctor import doctor
 from runner.graphs import DEFAULT, add_graph_option, choose
-from runner.package import compile_pipeline, package_of, read_package, warn_of_tags
+from runner.local import run as local_run
+from runner.local import s3_server
 from runner.parameters import parse_parameters
+from runner.registry import models, verify
+from runner.schedules import apply, schedule
 
 EXAMPLES = """examples:
   python pipeline.py local
@@ -82,8 +87,9 @@ def _check_output(output: Path) -> None:
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     parameters = parse_parameters(pipeline, arguments.parameters)
-    embedded = parameters["store"] == s3.STORE or not any(word.startswith("store=") for word in arguments.parameters)
-    return local.run(pipeline, parameters, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
+    chosen = any(word.startswith("store=") for word in arguments.parameters)
+    embedded = parameters["store"] == s3_server.STORE or not chosen
+    return local_run.run(pipeline, parameters, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
 
 
 class _ExactParser(argparse.ArgumentParser):
@@ -104,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     here = verbs.add_parser("local", help="compile the pipeline and run it on this machine")
     here.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
     add_graph_option(here)
-    here.add_argument("--runs", type=Path, default=s3.RUNS, metavar="DIR", help="where runs are kept")
+    here.add_argument("--runs", type=Path, default=s3_server.RUNS, metavar="DIR", help="where runs are kept")
     here.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
     here.set_defaults(handle=_local)
     compiling = verbs.add_parser("compile", help="write the compiled pipelines for the Kubeflow UI")
     add_graph_option(compiling, None)
     compiling.add_argument("--output", type=Path, metavar="FILE", help="write one pipeline, there; else to build/")
-    for verb in (upload, run, schedule, status, logs, doctor, apply, models, verify, s3):
+    for verb in (upload, run, schedule, status, logs, doctor, apply, models, verify, s3_server):
         verb.add_parser(verbs)
     return parser
 

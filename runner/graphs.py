@@ -7,7 +7,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.local.graph_utils import topological_sort_tasks
 from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, PipelineSpec
 
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 
 PREFIX = "torch2kubeflow-"  # of a pipeline's name in Kubeflow, before that of its graph
 DEFAULT = "training"

@@ -9,9 +9,9 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.plan import plan
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 from components.shared.parameters import check
-from components.shared.sweep import merge
+from components.shared.training.search.settings import merge
 
 TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
 

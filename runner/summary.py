@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components.shared.files import Document, read_json
+from components.shared.core.files import Document, read_json
 
 FORMAT = "torch2kubeflow/summary"
 REGISTERED = ("name", "version", "is_champion", "reason")  # of a registration

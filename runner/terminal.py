@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TextIO
 
-from components.shared.files import Document
+from components.shared.core.files import Document
 
 LINE = re.compile(r"^\[(?P<step>\w+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")

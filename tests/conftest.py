@@ -16,8 +16,8 @@ with warnings.catch_warnings():  # of the packages behind KFP, before warnings a
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401
 
-from tests.kfp_server import KfpServer, kfp_server
-from tests.s3_server import S3Server, s3_server
+from tests.servers.kfp_server import KfpServer, kfp_server
+from tests.servers.s3_server import S3Server, s3_server
 
 ROOT = Path(__file__).parents[1]
 # A job in the background of a shell ignores Ctrl-C, and so would the runs that tests interrupt.

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from components.register import register
-from components.shared.dataset import DatasetWriter, open_dataset
-from components.shared.evaluation import FORMAT, METRICS
-from components.shared.files import sha256_file, sha256_json, write_json
-from components.shared.package import read_package, write_package
+from components.shared.core.files import sha256_file, sha256_json, write_json
+from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.evaluation.document import FORMAT, METRICS
+from components.shared.evaluation.exported_model import read_package, write_package
 
 CLASSES = ["light", "dark"]
 

@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from components.shared import models
-from components.shared.dataset import DatasetWriter, open_dataset
-from components.shared.transforms import normalise
+from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.models import factory
+from components.shared.training.augmentation import normalise
 
 # Names as an unkind stranger would choose them.
 CLASSES = ["<script>alert(0)</script>", '"1"', "$2_$", "三", "{{ 4 }}", "5 " * 40, "</style>", "7\n7", "&amp;", "9"]
@@ -42,7 +42,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     settings = {"activation": "relu", "pooling": "max", "bias": True}
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = models.build({**architecture, **settings})
+    network = factory.build({**architecture, **settings})
     images, labels = map(torch.from_numpy, data.load("train"))
     pixels = normalise(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
     for _ in range(epochs):
@@ -58,7 +58,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
     trained |= {"torch": torch.__version__, "device": "cpu", "checkpoint_key": "0" * 64}
     folder.mkdir()
-    models.save(
+    factory.save(
         folder,
         network,
         {"architecture": {**architecture, **settings}, **facts, **trained},

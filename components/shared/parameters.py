@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from components.shared import networks
-from components.shared.catalogue import CATALOGUE
-from components.shared.endpoint import parse_uri
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
+from components.shared.data.sources.catalogue import CATALOGUE
+from components.shared.models import catalogue
+from components.shared.storage.endpoint import parse_uri
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
 POOLINGS = ("max", "avg", "rms")
@@ -70,7 +70,7 @@ def _is_pretrained(value: str) -> bool:
 
 
 def _is_network(value: str) -> bool:
-    networks.check_name(value)
+    catalogue.check_name(value)
     return True
 
 
@@ -102,8 +102,8 @@ RULES: dict[str, Rule] = {
     "test_fraction": _FRACTION,
     "max_bad_images": _at_least(0),
     "network": (_is_network, "a network's name"),
-    "activation": _one_of((*ACTIVATIONS, networks.DEFAULT)),
-    "pooling": _one_of((*POOLINGS, networks.DEFAULT)),
+    "activation": _one_of((*ACTIVATIONS, catalogue.DEFAULT)),
+    "pooling": _one_of((*POOLINGS, catalogue.DEFAULT)),
     "pretrained": (_is_pretrained, "s3://bucket/... or a path, with #sha256=... behind it if its digest is known"),
     "frozen_stages": _between(0, 1000),
     "optimizer": _one_of(OPTIMIZERS),
@@ -165,7 +165,7 @@ def check(**parameters: Any) -> None:
     if mixup and cutmix:
         raise UserError(f"mixup={mixup} and cutmix={cutmix} exclude each other; set one of them to 0")
     if {"network", "image_size"} <= parameters.keys():
-        networks.check(parameters["network"], parameters["image_size"])
+        catalogue.check(parameters["network"], parameters["image_size"])
     if {"graph", "nodes", "store"} <= parameters.keys():
         _check_nodes(parameters["graph"], parameters["nodes"], parameters["store"])
 

@@ -9,7 +9,7 @@ import yaml
 from kubernetes.client import ApiClient, CoreV1Api, V1Namespace, V1ServiceAccount
 from kubernetes.client.exceptions import ApiException
 
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 
 SECONDS = (5, 15)  # to connect, to answer
 ARGO = "workflow-controller-configmap"  # what Argo's controller is told

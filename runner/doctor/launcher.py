@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from components.shared.endpoint import AWS
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
+from components.shared.storage.endpoint import AWS
 from runner.doctor.cluster import Cluster, parse_yaml
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.plan import Run

@@ -10,7 +10,7 @@ from kubernetes.client import (
     V1SubjectAccessReviewSpec,
 )
 
-from components.shared.endpoint import AWS
+from components.shared.storage.endpoint import AWS
 from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role

@@ -18,8 +18,8 @@ from kubernetes.client import (
     V1Toleration,
 )
 
+from runner.cluster.logs import COMPONENT
 from runner.graphs import DEFAULT, PREFIX
-from runner.logs import COMPONENT
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
 # What KFP and Argo add; drivers and Argo's own pods carry these alone.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import requests
 from kubernetes.client.exceptions import ApiException
 
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.plan import Run

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from components.shared.errors import UserError
-from components.shared.storage import PART_BYTES, Conflict, Store, open_store
+from components.shared.core.errors import UserError
+from components.shared.storage.client import PART_BYTES, Conflict, Store, open_store
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, Place, is_internal, places

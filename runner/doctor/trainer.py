@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubernetes.client import CustomObjectsApi
 
 from components.shared.parameters import DISTRIBUTED
-from components.shared.trainjob import GROUP, MANIFESTS, PLURAL, RUNTIME, RUNTIMES, VERSION
+from components.shared.training.distributed.trainjob import GROUP, MANIFESTS, PLURAL, RUNTIME, RUNTIMES, VERSION
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem
 from runner.doctor.namespace import may

@@ -15,7 +15,7 @@ from random import Random
 import atheris
 
 with atheris.instrument_imports(include=["components", "PIL", "tarfile", "zipfile", "gzip", "lzma"]):
-    from components.shared.errors import UserError
+    from components.shared.core.errors import UserError
     from tests.fuzz.confinement import confined
     from tests.fuzz.mutations import mutate
     from tests.fuzz.targets import TARGETS

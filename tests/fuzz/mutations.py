@@ -8,7 +8,7 @@ import zlib
 from random import Random
 from typing import Any
 
-from components.shared.files import sha256_json
+from components.shared.core.files import sha256_json
 
 INTEGERS = (0, 1, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 PIECES = (

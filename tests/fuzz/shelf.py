@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.shared.errors import UserError
-from components.shared.storage import MAX_BYTES, Conflict, Entry, NoSuchObject
+from components.shared.core.errors import UserError
+from components.shared.storage.client import MAX_BYTES, Conflict, Entry, NoSuchObject
 
 
 class Shelf:

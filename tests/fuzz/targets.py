@@ -21,26 +21,26 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
-from components.shared import models
-from components.shared.archive import members
-from components.shared.checkpoints import run_resumably
-from components.shared.dataset import SPLITS, DatasetWriter, open_dataset
-from components.shared.endpoint import check_name, parse_uri
-from components.shared.errors import Damaged, UserError
-from components.shared.evaluation import FORMAT as EVALUATION
-from components.shared.evaluation import METRICS, read_evaluation
-from components.shared.idx import open_idx, write_idx
-from components.shared.model_store import RegisteredModel, Verdict, decision_about, times_decided
-from components.shared.package import read_package, write_package
+from components.shared.core.errors import Damaged, UserError
+from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
+from components.shared.data.dataset_store import SHARDS, read_recipe
+from components.shared.data.decode import FORMATS, BadPicture, decoder
+from components.shared.data.raw import open_raw, write_raw
+from components.shared.data.sources.archive import members
+from components.shared.data.sources.idx import open_idx, write_idx
+from components.shared.data.sources.schemes import find_source, version_of
+from components.shared.evaluation.document import FORMAT as EVALUATION
+from components.shared.evaluation.document import METRICS, read_evaluation
+from components.shared.evaluation.exported_model import read_package, write_package
+from components.shared.models import factory
 from components.shared.parameters import check
-from components.shared.pictures import FORMATS, BadPicture, decoder
-from components.shared.prepared import SHARDS, read_recipe
-from components.shared.raw import open_raw, write_raw
-from components.shared.source import find_source, version_of
-from components.shared.storage import open_store
+from components.shared.registry.registry import RegisteredModel, Verdict, decision_about, times_decided
+from components.shared.storage.client import open_store
+from components.shared.storage.endpoint import check_name, parse_uri
+from components.shared.training.checkpoints import run_resumably
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
-from tests.loopback import picture, tar_bytes
+from tests.servers.loopback import picture, tar_bytes
 
 SIZE = 16  # of pictures
 IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
@@ -196,11 +196,11 @@ def _write_model(folder: Path) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     history = {"epochs": [epoch], "best_epoch": 1, "checkpoints": [7], "seconds": {"train": 1.5}}
-    models.save(folder, models.build(architecture), document, history)
+    factory.save(folder, factory.build(architecture), document, history)
 
 
 def _read_model(folder: Path) -> None:
-    model = models.load(folder)
+    model = factory.load(folder)
     channels, height, width = model.image_shape
     with torch.inference_mode():
         logits = model.module((torch.zeros(1, channels, height, width) - model.mean[:, None, None]) / 0.5)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from components.shared import networks
+from components.shared.models import catalogue
 
 LEAK = 0.01
-OWN = ("", networks.DEFAULT)  # in place of a name: the activation or pooling of the published network
+OWN = ("", catalogue.DEFAULT)  # in place of a name: the activation or pooling of the published network
 
 
 class LeakyClipped(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 from components.shared.models.layers import OWN
 
 NAME = "lenet5_1998"

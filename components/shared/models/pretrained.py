@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components.shared.errors import UserError
-from components.shared.files import read_json, sha256_file
-from components.shared.models import FORMAT
+from components.shared.core.errors import UserError
+from components.shared.core.files import read_json, sha256_file
+from components.shared.models.factory import FORMAT
 from components.shared.models.zoo import first_convolution
 
 SHOWN = 3  # names in a message

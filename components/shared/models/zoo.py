@@ -10,8 +10,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from components.shared import networks
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
+from components.shared.models import catalogue
 from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
 
 RGB = 3  # channels
@@ -34,10 +34,10 @@ def build(
     exchange, or where the network does not take the pictures.
     """
     channels, height, _ = image_shape
-    if name.startswith(networks.TIMM):
+    if name.startswith(catalogue.TIMM):
         network = _timm(name, num_classes, image_shape)
     else:
-        network = _published(networks.ZOO[name], name, num_classes, channels, height)
+        network = _published(catalogue.ZOO[name], name, num_classes, channels, height)
     if activation not in OWN:
         _exchange_activation(network, name, activation)
     if pooling not in OWN:
@@ -47,7 +47,7 @@ def build(
     return network
 
 
-def _published(row: networks.Network, name: str, num_classes: int, channels: int, size: int) -> nn.Module:
+def _published(row: catalogue.Network, name: str, num_classes: int, channels: int, size: int) -> nn.Module:
     network = _call(row, row.call or name, num_classes, channels)
     small = row.is_small(size)
     _fit_first_convolution(network, channels, small)
@@ -56,7 +56,7 @@ def _published(row: networks.Network, name: str, num_classes: int, channels: int
     return network
 
 
-def _call(row: networks.Network, call: str, num_classes: int, channels: int) -> nn.Module:
+def _call(row: catalogue.Network, call: str, num_classes: int, channels: int) -> nn.Module:
     if row.library == "torchvision":
         import torchvision
 
@@ -76,9 +76,9 @@ def _call(row: networks.Network, call: str, num_classes: int, channels: int) -> 
 def _timm(name: str, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
     import timm
 
-    call, names = name.removeprefix(networks.TIMM), timm.list_models()
+    call, names = name.removeprefix(catalogue.TIMM), timm.list_models()
     if call not in names:
-        raise UserError(f"timm {timm.__version__} has no network named {call!r}{networks.nearest(call, names)}")
+        raise UserError(f"timm {timm.__version__} has no network named {call!r}{catalogue.nearest(call, names)}")
     network, logits, reason = _tried(call, num_classes, image_shape)
     if reason:
         channels, *pixels = image_shape

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.shared.dataset import Dataset
-from components.shared.memory import free_memory
+from components.shared.core.memory import free_memory
+from components.shared.data.dataset import Dataset
 
 RESIDENT_SHARE = 0.25  # of the free memory, up to which a split is held whole
 AHEAD = 3  # batches that are gathered before their turn

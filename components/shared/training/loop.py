@@ -17,21 +17,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.shared import models
-from components.shared.dataset import Dataset
-from components.shared.errors import Damaged, UserError
-from components.shared.files import Document, sha256_json
-from components.shared.memory import images_at_once
-from components.shared.optimizers import Optimizer
-from components.shared.progress import Progress, say
-from components.shared.ranks import Ranks
+from components.shared.core.errors import Damaged, UserError
+from components.shared.core.files import Document, sha256_json
+from components.shared.core.log import Progress, say
+from components.shared.core.memory import images_at_once
+from components.shared.core.version import code_version
+from components.shared.data.dataset import Dataset
+from components.shared.models import factory
+from components.shared.training.augmentation import draw_maps, draw_mix, mixed, normalise, warp
 from components.shared.training.batches import Batch, open_batches
-from components.shared.training.cost import peak_memory_mib, peak_operations, training_operations
+from components.shared.training.distributed.process_group import Ranks
+from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
+from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import SCHEDULES
 from components.shared.training.settings import Settings
-from components.shared.training.starts import architecture, autocast, compiled, is_bfloat16, start_network
-from components.shared.transforms import draw_maps, draw_mix, mixed, normalise, warp
-from components.shared.version import code_version
+from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
 STEP = "train"
 VALIDATION_BATCH = 1000  # at most
@@ -198,7 +198,7 @@ class Training:
             "checkpoints": list(kept),
             "seconds": {**self.data.document["seconds"], STEP: time.monotonic() - self.started},
         }
-        models.save(folder, self.best_network, document, history)
+        factory.save(folder, self.best_network, document, history)
 
     def _say(self, text: str) -> None:
         if self.ranks.is_first:

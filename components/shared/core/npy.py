@@ -1,0 +1,46 @@
+"""NumPy's `.npy` files, version 1.0 of the format, little endian, whose shape and dtype are known before they are read.
+
+A header is compared and never parsed: whatever else such a file may hold does not get near NumPy's reader.
+"""
+
+import math
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.core.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def npy_header(shape: Shape, dtype: type[np.generic]) -> bytes:
+    """The header of a file that holds an array in C order."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def npy_bytes(shape: Shape, dtype: type[np.generic]) -> int:
+    """The size in bytes of a file that holds an array."""
+    return len(npy_header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def parse_npy(content: bytes, shape: Shape, dtype: type[np.generic]) -> NDArray[Any] | None:
+    """The array in a file's bytes, read-only; None where there is no array of that shape and dtype."""
+    header = npy_header(shape, dtype)
+    if not content.startswith(header) or len(content) != npy_bytes(shape, dtype):
+        return None
+    return np.frombuffer(content, np.dtype(dtype).newbyteorder("<"), offset=len(header)).reshape(shape)
+
+
+def read_npy(path: Path, shape: Shape, dtype: type[np.generic]) -> NDArray[Any]:
+    """The array in a file; UserError where there is no array of that shape and dtype."""
+    is_whole = path.is_file() and path.stat().st_size == npy_bytes(shape, dtype)
+    array = parse_npy(path.read_bytes(), shape, dtype) if is_whole else None
+    if array is None:
+        raise UserError(f"{path} is no NumPy array of shape {shape} and type {np.dtype(dtype)}; make it again")
+    return array

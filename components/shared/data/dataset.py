@@ -1,0 +1,350 @@
+"""The prepared dataset on disk: writer and reader side by side.
+
+A folder of NumPy shards `<split>-<number>.images.npy` (uint8, N x C x H x W) and `<split>-<number>.labels.npy`
+(int64, N), and `dataset.json`, written last, which names classes, image shape, the training split's mean and standard
+deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's
+content and of the whole, and the checksum of the document itself. A document with the field `shards`, an s3:// address,
+may stand alone: its shards lie there, as `<sha256>.npy`.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.core.errors import Damaged, UserError
+from components.shared.core.files import Document, read_json, sha256_json, sha256_without, write_json
+from components.shared.core.npy import npy_bytes, npy_header
+from components.shared.core.schema import check_fields, is_count, is_list, is_sha256, is_size, is_text
+from components.shared.data.shards import StoredShards, open_shard
+from components.shared.storage.endpoint import parse_uri
+
+FORMAT = "torch2kubeflow/dataset"
+SPLITS = ("train", "val", "test")
+SHARD_BYTES = 128 * 2**20
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+class DatasetWriter:
+    """Writes a dataset in pieces, in constant memory: shards first, `dataset.json` last.
+
+    `counts` holds the number of images of each split, known before the first is appended; `image_shape` is (C, H, W).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        classes: Sequence[str],
+        image_shape: tuple[int, int, int],
+        counts: Mapping[str, int],
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.folder, self.classes, self.image_shape = folder, list(classes), image_shape
+        shard_rows = max(1, shard_bytes // math.prod(image_shape))
+        self.splits = {name: _SplitWriter(folder, name, counts[name], image_shape, shard_rows) for name in SPLITS}
+        self.class_counts = {name: np.zeros(len(self.classes), np.int64) for name in SPLITS}
+        self.moments = _Moments(image_shape[0])
+
+    def append(self, split: str, images: Images, labels: Labels) -> None:
+        """Add images (uint8, N x C x H x W) and labels (int64, N) to a split."""
+        self.splits[split].append(images, labels)
+        self.class_counts[split] += np.bincount(labels, minlength=len(self.classes))
+        if split == "train":
+            self.moments.add(images)
+
+    def finish(self, **facts: Any) -> Document:
+        """Write and return `dataset.json`; `facts` are further fields of it."""
+        for writer in self.splits.values():
+            assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
+        mean, std = self.moments.mean_and_std()
+        digests = {name: self._digest(writer) for name, writer in self.splits.items()}
+        document = {
+            "format": FORMAT,
+            "digest": sha256_json(digests),
+            "classes": self.classes,
+            "image_shape": list(self.image_shape),
+            "mean": mean,
+            "std": std,
+            "splits": {
+                name: {
+                    "digest": digests[name],
+                    "count": writer.count,
+                    "class_counts": self.class_counts[name].tolist(),
+                    "shards": writer.shards,
+                }
+                for name, writer in self.splits.items()
+            },
+            **facts,
+        }
+        return write_document(self.folder, document)
+
+    def _digest(self, split: "_SplitWriter") -> str:
+        """Over the content of a split alone: however it is cut into shards, and whatever the other splits hold."""
+        return sha256_json(
+            {
+                "classes": self.classes,
+                "image_shape": list(self.image_shape),
+                "count": split.count,
+                "pixels": split.pixels.hexdigest(),
+                "labels": split.labels.hexdigest(),
+            }
+        )
+
+
+class _SplitWriter:
+    """One split's shards, filled in order."""
+
+    def __init__(self, folder: Path, name: str, count: int, image_shape: tuple[int, ...], shard_rows: int) -> None:
+        self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
+        self.shard_rows = shard_rows
+        self.written = 0
+        self.shards: list[Document] = []
+        self.current: tuple[_ArrayFile, _ArrayFile] | None = None
+        self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()
+
+    def append(self, images: Images, labels: Labels) -> None:
+        while len(labels):
+            start = self.written % self.shard_rows
+            rows = min(self.shard_rows, self.count - self.written + start)
+            taken = min(rows - start, len(labels))
+            assert taken > 0, f"more than the {self.count} images announced for {self.name}"
+            self._write(rows, images[:taken], labels[:taken])
+            images, labels = images[taken:], labels[taken:]
+
+    def _write(self, rows: int, images: Images, labels: Labels) -> None:
+        if self.current is None:
+            stem = f"{self.name}-{len(self.shards):05}"
+            self.current = (
+                _ArrayFile(self.folder / f"{stem}.images.npy", npy_header((rows, *self.image_shape), np.uint8)),
+                _ArrayFile(self.folder / f"{stem}.labels.npy", npy_header((rows,), np.int64)),
+            )
+        for file, digest, array in zip(self.current, (self.pixels, self.labels), (images, labels), strict=True):
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            file.write(data)
+            digest.update(data)
+        self.written += len(labels)
+        if self.written % self.shard_rows == 0 or self.written == self.count:
+            image_file, label_file = self.current
+            self.shards.append({"count": rows, "images": image_file.entry(), "labels": label_file.entry()})
+            self.current = None
+
+
+class _ArrayFile:
+    """A file written in pieces and hashed on the way; not mapped, so that a full disk is an OSError."""
+
+    def __init__(self, path: Path, header: bytes) -> None:
+        self.path = path
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        path.write_bytes(b"")
+        self.write(header)
+
+    def write(self, data: bytes | memoryview) -> None:
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+
+    def entry(self) -> Document:
+        return {"path": self.path.name, "sha256": self.sha256.hexdigest(), "bytes": self.bytes}
+
+
+class _Moments:
+    """Mean and standard deviation per channel from integer sums: exact, whatever the order of the images."""
+
+    def __init__(self, channels: int) -> None:
+        self.count, self.sums, self.squares = 0, [0] * channels, [0] * channels
+
+    def add(self, images: Images) -> None:
+        self.count += images[:, 0].size
+        for channel in range(len(self.sums)):
+            plane = images[:, channel]
+            self.sums[channel] += int(plane.sum(dtype=np.int64))
+            self.squares[channel] += int(np.square(plane, dtype=np.uint16).sum(dtype=np.int64))
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        n = max(1, self.count)
+        mean = [total / (255 * n) for total in self.sums]
+        variance = [(n * q - s * s) / (255 * n) ** 2 for s, q in zip(self.sums, self.squares, strict=True)]
+        return mean, [math.sqrt(v) or 1.0 for v in variance]  # a blank channel stays as it is
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset opened for reading."""
+
+    folder: Path
+    document: Document
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the labels."""
+        return list(self.document["classes"])
+
+    @property
+    def digest(self) -> str:
+        """The digest of the whole content."""
+        return str(self.document["digest"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.document["image_shape"]
+        return channels, height, width
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images of each split."""
+        return {name: self.document["splits"][name]["count"] for name in SPLITS}
+
+    @cached_property
+    def _stored(self) -> StoredShards:
+        return StoredShards(self.document["shards"])
+
+    def files(self) -> Iterator[Document]:
+        """Yield the entry of each shard's file: `path` in the folder, `sha256`, and size in `bytes`."""
+        for split in SPLITS:
+            for shard in self.document["splits"][split]["shards"]:
+                yield from (shard["images"], shard["labels"])
+
+    def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
+        """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
+
+        Damaged where a shard is missing or not the one that the document describes.
+        """
+        for shard in self.document["splits"][split]["shards"]:
+            images = self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
+            labels = self._array(shard["labels"], (shard["count"],), np.int64)
+            if labels.min() < 0 or labels.max() >= len(self.classes):
+                raise Damaged(f"{self.folder} holds labels that name no class of dataset.json; prepare it again")
+            yield images, labels
+
+    def load(self, split: str) -> tuple[Images, Labels]:
+        """Read a whole split into memory: images (uint8, N x C x H x W) and labels (int64, N).
+
+        UserError where it does not fit.
+        """
+        count = self.counts[split]
+        try:
+            images, labels = np.empty((count, *self.image_shape), np.uint8), np.empty(count, np.int64)
+        except (MemoryError, ValueError):  # the latter beyond all addresses
+            gib = count * math.prod(self.image_shape) / 2**30
+            raise UserError(
+                f"the {split} split of {self.folder} takes {gib:,.1f} GiB, more memory than there is; "
+                "give more memory, or prepare smaller images"
+            ) from None
+        start = 0
+        for shard_images, shard_labels in self.shards(split):
+            stop = start + len(shard_labels)
+            images[start:stop], labels[start:stop] = shard_images, shard_labels
+            start = stop
+        return images, labels
+
+    def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        header = npy_header(shape, dtype)
+        with self._open(entry) as file:
+            if file.read(len(header)) != header or entry["bytes"] != npy_bytes(shape, dtype):
+                raise Damaged(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
+            return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
+
+    def _open(self, entry: Document) -> FileIO:
+        if "shards" in self.document:
+            return self._stored.open(entry["sha256"], entry["bytes"])
+        path = self.folder / entry["path"]
+        file = open_shard(path, entry["sha256"], entry["bytes"])
+        if not file:
+            raise Damaged(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
+        return file
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open the dataset in folder `path`; UserError where its document is missing, changed or of another format."""
+    file = Path(path) / "dataset.json"
+    document = read_json(file, FORMAT)
+    check_document(document, str(file))
+    return Dataset(Path(path), document)
+
+
+def check_document(document: Document, place: str) -> None:
+    """Hold the document that was found at `place` to the format; UserError naming the first field that breaks it."""
+    rules = {**_FIELDS, "shards": _lies_in_a_store} if "shards" in document else _FIELDS
+    check_fields(document, rules, place, "prepare the dataset again")
+
+
+def write_document(folder: Path, document: Document) -> Document:
+    """Write `dataset.json` and return what it holds: the document with a checksum of its own."""
+    content = {**document, "checksum": sha256_without(document, "checksum")}
+    write_json(folder / "dataset.json", content)
+    return content
+
+
+def _is_file(entry: object) -> bool:
+    """Names as the writer gives them: a document cannot point out of its folder."""
+    match entry:
+        case {"path": str(path), "sha256": sha256, "bytes": size}:
+            is_name = re.fullmatch(r"(train|val|test)-\d{5,9}\.(images|labels)\.npy", path) is not None
+            return is_name and is_sha256(sha256) and is_count(size)
+    return False
+
+
+def _is_shard(shard: object) -> bool:
+    match shard:
+        case {"count": count, "images": images, "labels": labels}:
+            return is_size(count) and _is_file(images) and _is_file(labels)
+    return False
+
+
+def _is_split(split: object, classes: int) -> bool:
+    match split:
+        case {"digest": digest, "count": count, "class_counts": class_counts, "shards": shards}:
+            return (
+                is_sha256(digest)
+                and is_list(class_counts, is_count, classes)
+                and is_list(shards, _is_shard)
+                and is_count(count)
+                and count == sum(class_counts) == sum(shard["count"] for shard in shards)
+            )
+    return False
+
+
+def _are_figures(value: object, channels: int) -> bool:
+    return is_list(value, lambda figure: type(figure) is float and 0 <= figure <= 1, channels)
+
+
+def _is_untouched(document: Document) -> bool:
+    return bool(document["checksum"] == sha256_without(document, "checksum"))
+
+
+def _lies_in_a_store(document: Document) -> bool:
+    try:
+        return is_text(document["shards"]) and bool(parse_uri(document["shards"])[0])
+    except UserError:
+        return False
+
+
+# In this order: each rule may rest on those above it.
+_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "checksum": _is_untouched,
+    "digest": lambda d: is_sha256(d["digest"]),
+    "classes": lambda d: is_list(d["classes"], is_text) and len(d["classes"]) > 0,
+    "image_shape": lambda d: is_list(d["image_shape"], is_size, 3),
+    "mean": lambda d: _are_figures(d["mean"], d["image_shape"][0]),
+    "std": lambda d: _are_figures(d["std"], d["image_shape"][0]) and min(d["std"]) > 0,
+    "splits": lambda d: (
+        isinstance(d["splits"], dict)
+        and set(d["splits"]) == set(SPLITS)
+        and all(_is_split(split, len(d["classes"])) for split in d["splits"].values())
+        and d["digest"] == sha256_json({name: split["digest"] for name, split in d["splits"].items()})
+    ),
+}

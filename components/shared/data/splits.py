@@ -1,0 +1,64 @@
+"""Which split each image goes to: the source's own splits, and stratified samples where the source has none.
+
+Sampling streams: an image is seen once, in order, and memory does not grow with their number. Out of each block the
+number of held-out images of a class is hypergeometric in what is needed and what is still to come, so that the whole is
+a uniform sample of exactly the wanted size (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S, by blocks).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.data.dataset import SPLITS
+
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+Counts = NDArray[np.int64]
+
+
+class Splitter:
+    """Holds out a stratified test and validation split, each unless the source has one.
+
+    `counts` (split x class) are the source's, `fractions` those to hold out of the training images of each class:
+    rounded to the nearest, but at least one image, and never the last one.
+    """
+
+    def __init__(self, counts: Counts, fractions: Mapping[int, float], seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._left = counts[TRAIN].copy()  # training images of each class still to come
+        self._needed = np.zeros_like(counts)
+        pool = counts[TRAIN].copy()
+        for split in (TEST, VAL):
+            if not counts[split].any():
+                self._needed[split] = _share(pool, fractions[split])
+                pool -= self._needed[split]
+
+    def assign(self, labels: NDArray[np.int32], splits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The splits (N) of the next images, given their labels (N) and the splits (N) they come from."""
+        assigned = splits.copy()
+        pool = np.flatnonzero(splits == TRAIN)
+        present = np.bincount(labels[pool], minlength=len(self._left))
+        test, val = self._draw(present)
+        order = pool[np.lexsort((self._random.random(len(pool)), labels[pool]))]
+        own = labels[order]
+        rank = np.arange(len(order)) - (np.cumsum(present) - present)[own]  # within its class, in random order
+        assigned[order[rank < (test + val)[own]]] = VAL
+        assigned[order[rank < test[own]]] = TEST
+        return assigned
+
+    def _draw(self, present: Counts) -> tuple[Counts, Counts]:
+        test_left, val_left = self._needed[TEST], self._needed[VAL]
+        test = self._random.hypergeometric(test_left, self._left - test_left, present)
+        others = self._left - test_left
+        val = self._random.hypergeometric(val_left, others - val_left, present - test)
+        self._left -= present
+        test_left -= test
+        val_left -= val
+        return test, val
+
+
+def _share(counts: Counts, fraction: float) -> Counts:
+    nearest = np.floor(counts * fraction + 0.5).astype(np.int64)
+    share: Counts = np.clip(nearest, 1, np.maximum(counts - 1, 0))
+    return share

@@ -1,0 +1,1 @@
+"""Predictions, metrics, and the documents of evaluated and exported models."""

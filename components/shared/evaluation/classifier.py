@@ -1,0 +1,41 @@
+"""A trained network as one function from pixels to probabilities."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from components.shared.data.dataset import Images
+from components.shared.evaluation.inference import Classify
+from components.shared.models.factory import Model
+from components.shared.training.augmentation import normalise
+
+
+class Classifier(nn.Module):
+    """Normalisation, network and softmax in one module that torch.export can trace."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.network = model.module
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", model.mean)
+        self.register_buffer("std", model.std)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (uint8, N x C x H x W) to probabilities (float32, N x classes)."""
+        logits: Tensor = self.network(normalise(images, self.mean, self.std))
+        return logits.softmax(dim=1)
+
+
+def on_arrays(module: Callable[[Tensor], Tensor]) -> Classify:
+    """The module as a function of NumPy arrays, without gradients."""
+
+    @torch.inference_mode()
+    def classify(images: Images) -> NDArray[np.float32]:
+        return module(torch.from_numpy(images)).numpy()
+
+    return classify

@@ -1,0 +1,34 @@
+"""The document `evaluation.json` that the step evaluate leaves, as later steps read it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from components.shared.core.files import Document, read_json
+from components.shared.core.schema import check_fields, is_map, is_number, is_sha256
+
+FORMAT = "torch2kubeflow/evaluation"
+METRICS = (  # what was measured, in one number each
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "weakest_recall",
+    "macro_f1",
+    "log_loss",
+    "expected_calibration_error",
+)
+
+
+def read_evaluation(folder: str | Path) -> Document:
+    """Read `evaluation.json`; UserError where it is missing or a field that later steps use is of another kind."""
+    path = Path(folder) / "evaluation.json"
+    document = read_json(path, FORMAT)
+    check_fields(document, _FIELDS, str(path), "evaluate the model again")
+    return document
+
+
+_FIELDS: dict[str, Callable[[Document], bool]] = {
+    "dataset_digest": lambda d: is_sha256(d["dataset_digest"]),
+    "model_digest": lambda d: is_sha256(d["model_digest"]),
+    **{name: lambda d, name=name: is_number(d[name]) for name in METRICS},  # type: ignore[misc]
+    "seconds": lambda d: is_map(d["seconds"], is_number),
+}

@@ -1,0 +1,79 @@
+"""The report of an evaluation: one HTML page that needs no network and no script."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from components.shared.core.files import Document
+from components.shared.evaluation.report import plots
+from components.shared.evaluation.report.html import page
+
+TABLE_CLASSES = 20  # up to here the confusion matrix is a table with numbers, beyond it a picture
+CONFUSIONS = 10
+THUMBNAIL = 96  # pixels of the longer side, at most
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture (uint8, C x H x W) taken for another class, and the probabilities of that class and the true one."""
+
+    image: NDArray[np.uint8]
+    number: int
+    truth: str
+    predicted: str
+    probability: float
+    truth_probability: float
+
+
+def render(
+    *, evaluation: Document, model: Document, history: Document, seconds: float, mistakes: Sequence[Mistake]
+) -> str:
+    """The page, from the documents of evaluation, model and history; `seconds` is what the evaluation took so far."""
+    matrix, classes = evaluation["confusion_matrix"], evaluation["classes"]
+    epochs, best = history["epochs"], history["best_epoch"]
+    return page("report.html").render(
+        evaluation=evaluation,
+        model=model,
+        epochs=epochs,
+        has_peak=any(epoch["peak_share"] for epoch in epochs),
+        mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],
+        wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
+        matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,
+        confusions=_confusions(matrix, classes),
+        # Safe: of these texts all come from here, but for the names of steps, which matplotlib escapes.
+        losses=Markup(plots.losses(epochs, best)),
+        accuracies=Markup(plots.accuracies(epochs, best)),
+        reliability=Markup(plots.reliability(evaluation["reliability"])),
+        confusion=Markup(plots.confusion(matrix)) if len(classes) > TABLE_CLASSES else None,
+        seconds=Markup(plots.seconds({**history["seconds"], "evaluate": seconds})),
+    )
+
+
+def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
+    """Each count with the density of its cell in percent: the cube root of its share of the row."""
+    return [[(count, round(100 * (count / sum(row)) ** (1 / 3))) for count in row] for row in matrix]
+
+
+def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """The most frequent confusions: true class, predicted class, count."""
+    pairs = [
+        (true, predicted, count)
+        for true, row in zip(classes, matrix, strict=True)
+        for predicted, count in zip(classes, row, strict=True)
+        if count and true != predicted
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""The model registry in the store: versions and the champion."""

@@ -1,0 +1,1 @@
+"""Sweeps: the settings of the trials, and asynchronous successive halving (ASHA)."""

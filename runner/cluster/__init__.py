@@ -1,0 +1,1 @@
+"""Runs in a cluster: the connection to KFP and Kubernetes, and the verbs upload, run, status and logs."""

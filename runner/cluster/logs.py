@@ -1,0 +1,115 @@
+"""Verb `logs`: what the steps of a run in the cluster have printed, as far as it may be read."""
+
+import argparse
+import re
+from typing import Any
+
+import kubernetes
+import urllib3
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.core.errors import UserError
+from runner.cluster import run_state
+from runner.cluster.connection import Connection, add_options, connect
+from runner.cluster.status import find_run
+from runner.graphs import add_graph_option, steps_of
+
+# Argo names a pod `workflow-template-node`, and a node `workflow-node`. These are KFP's templates for a step with no
+# annotation, two labels and retries, as ours are, and for one with less.
+TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
+COMPONENT = "app.kubernetes.io/component"  # the label with a pod's step
+NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, at its end, the attempt
+ATTEMPT = re.compile(r"\(\d+\)$")
+# What KFP's launcher (glog) and Argo's executor add to a step's own lines, after its last one above all.
+ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
+HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("logs", help="print what the steps of a run in Kubeflow have printed")
+    parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
+    parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
+    add_graph_option(parser)
+    add_options(parser)
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    """Print the logs; UserError where none may be read."""
+    if arguments.step and arguments.step not in steps_of(pipeline):
+        raise UserError(f"{pipeline.name} has no step {arguments.step}; give one of {', '.join(steps_of(pipeline))}")
+    connection = connect(arguments)
+    run = find_run(connection, arguments.run, pipeline.name)
+    steps = run_state.steps(run, pipeline)
+    ran = [name for name, step in steps.items() if step["state"] not in ("skipped", "cached")]
+    wanted = [arguments.step] if arguments.step else ran
+    logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
+    if not logs:
+        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read; {HINT}")
+    for step, log in logs.items():
+        if len(logs) > 1:
+            print(f"== {step}")
+        print(log.rstrip())
+    print(connection.ui_link("run", run.run_id))
+    return 0
+
+
+def read_log(connection: Connection, run: Any, step: str) -> str | None:
+    """The log of the step's last attempt, from its pod or from KFP's archive; None where neither may be read.
+
+    A step in a loop has a pod for each pass, and only the pods tell which is whose: KFP's archive gives one of them.
+    """
+    if connection.kube:
+        log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
+        if log is not None:
+            return log
+    for pod in _candidates(run, step):
+        log = connection.read_text(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log")
+        if log is not None:
+            return log
+    return None
+
+
+def own_lines(log: str) -> list[str]:
+    """What the step itself has printed, without empty lines."""
+    return [line.rstrip() for line in log.splitlines() if line.strip() and not ADDED.match(line)]
+
+
+def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
+    """What the last attempts of each pass have printed, of the pods with these labels; those that failed come last."""
+    try:
+        pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
+        last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
+        names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: pod.status.phase == "Failed")]
+        read = kube.read_namespaced_pod_log
+        logs = [str(read(name, namespace, container="main", _request_timeout=60)) for name in names]
+    except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
+        return None  # no right to, or gone: KFP may still have it
+    return "\n".join(log.rstrip() for log in logs) if logs else None
+
+
+def _pass_of(pod: Any) -> str:
+    """A name of the step's pass that is the same for all its attempts."""
+    return ATTEMPT.sub("", (pod.metadata.annotations or {}).get(NODE_NAME, ""))
+
+
+def _candidates(run: Any, step: str) -> list[str]:
+    """Names under which KFP may know the step's pod, the last attempt first."""
+    tasks = run_state.tasks(run)
+    mine = next((task for task in tasks if task.display_name == step), None)
+    if not mine:
+        return []
+    pods = [task for task in tasks if task.display_name == run_state.POD and run_state.within(task, mine)]
+    attempts = [_pod(child, template) for pod in pods for child in _children(pod)[::-1] for template in TEMPLATES]
+    own = [_pod(child, template) for child in _children(mine) for template in TEMPLATES]
+    return attempts + own + _children(mine)
+
+
+def _children(task: Any) -> list[str]:
+    return [child.pod_name for child in task.child_tasks or [] if child.pod_name]
+
+
+def _pod(node: str, template: str) -> str:
+    workflow, _, number = node.rpartition("-")
+    return f"{workflow}-{template}-{number}"

@@ -1,0 +1,250 @@
+"""Verb `run`: a run of the pipeline in the cluster, waited for with `--wait`."""
+
+import argparse
+import os
+import secrets
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.core.files import Document, write_json
+from runner.cluster import run_state, upload
+from runner.cluster.connection import Connection, add_options, connect
+from runner.cluster.logs import HINT, own_lines, read_log
+from runner.cluster.rest import ApiError
+from runner.graphs import add_graph_option
+from runner.local.run import MENDABLE
+from runner.parameters import parse_parameters
+from runner.terminal import Terminal
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
+POLL_SECONDS = 5.0
+PATIENCE = 600.0  # seconds for which a server that does not answer is asked again
+TAIL = 40  # lines of a failed step's log
+EXAMPLES = """examples:
+  python pipeline.py run                          # the present code, uploaded if it is not there
+  python pipeline.py run epochs=30 gpus=1 --wait
+  python pipeline.py run --wait --retries 3       # on nodes that may be taken away
+  python pipeline.py run --version v1.2-0123456789ab seed=7
+  python pipeline.py run --graph sweep gpus=1 'settings=[{"learning_rate": 0.01}, {"network": "resnet18"}]'
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "run",
+        help="run the pipeline in Kubeflow",
+        description="Exit code: 0 success, 1 failed or canceled, 2 a mistake to mend, 130 interrupted.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
+    parser.add_argument("--version", metavar="NAME", help="run this uploaded version, not the present code")
+    parser.add_argument(
+        "--experiment",
+        default=EXPERIMENT,
+        metavar="NAME",
+        help="the experiment that the run belongs to (%(default)s)",
+    )
+    parser.add_argument("--pipeline-root", metavar="URI", help="where KFP keeps the artifacts, instead of its default")
+    parser.add_argument("--wait", action="store_true", help="show the steps and wait for the end")
+    parser.add_argument(
+        "--retries", type=int, default=0, metavar="N", help="wait, and have KFP retry it that often if it fails"
+    )
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where summaries are kept")
+    add_graph_option(parser)
+    add_options(parser)
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    """Start a run and, if asked to, wait for it; the exit code is 0 only for a success."""
+    connection = connect(arguments)
+    version, parameters = upload.choose(
+        connection, pipeline, arguments.version, lambda chosen: parse_parameters(chosen, arguments.parameters)
+    )
+    started = _start(connection, pipeline.name, version, parameters, arguments)
+    print(f"started run {started.display_name}: {started.run_id}")
+    print(connection.ui_link("run", started.run_id), flush=True)
+    if not arguments.wait and not arguments.retries:
+        return 0
+    watch = Watch(connection, pipeline, started.run_id, arguments.retries, Terminal(sys.stdout))
+    return watch.to_the_end(arguments.runs)
+
+
+def find_experiment(connection: Connection, name: str) -> str:
+    """The id of the experiment of that name, made if it is not there."""
+    client, scope = connection.client, connection.scope
+    found = connection.every("experiments", client.list_experiments, namespace=scope, filter=upload.named(name))
+    for item in found:
+        return str(item.experiment_id)
+    fresh = api.V2beta1Experiment(display_name=name, namespace=scope)
+    try:
+        return str(client.experiments.experiment_service_create_experiment(experiment=fresh).experiment_id)
+    except ApiError as error:
+        if error.status != 409:  # someone else was quicker
+            raise
+        return find_experiment(connection, name)
+
+
+@dataclass
+class Watch:
+    """Waits for one run, showing what its steps do."""
+
+    connection: Connection
+    pipeline: BaseComponent
+    run_id: str
+    retries: int
+    terminal: Terminal
+    shown: dict[str, str] = field(default_factory=dict)  # step -> the state last shown
+
+    def to_the_end(self, runs: Path) -> int:
+        """Wait, retry a failed run as often as allowed, leave a summary, and return the exit code."""
+        while True:
+            try:
+                run = self._wait()
+                error, tail = self._failure(run)
+                if run.state != "FAILED" or self.retries < 1 or _fails_again(tail):
+                    return self._close(run, error, tail, runs)
+                self._retry(run)
+            except KeyboardInterrupt:
+                if not self._terminate():
+                    return 130
+
+    def _wait(self) -> Any:
+        """The run when it has ended; while KFP does not answer, ask again for a while."""
+        answered = time.monotonic()
+        while True:
+            try:
+                run = self.connection.client.get_run(self.run_id)
+                answered = time.monotonic()
+            except ApiError as error:
+                if not error.passing or time.monotonic() - answered > PATIENCE:
+                    print(f"the run goes on; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
+                    raise
+            else:
+                self._show(run)
+                if run.state in run_state.FINAL:
+                    return run
+            time.sleep(POLL_SECONDS)
+
+    def _retry(self, run: Any) -> None:
+        self.retries -= 1
+        self.terminal.show(f"[{self._failed_step(run) or 'run'}] failed; retried, {self.retries} retries left")
+        self.connection.client.runs.run_service_retry_run(run_id=self.run_id)
+        self.shown.clear()
+        time.sleep(POLL_SECONDS)
+
+    def _show(self, run: Any) -> None:
+        """Tell what has changed."""
+        for name, step in run_state.steps(run, self.pipeline).items():
+            if step["state"] in ("skipped", "waiting", self.shown.get(name)):
+                continue
+            self.shown[name] = step["state"]
+            took = f" in {step['seconds']:.0f} s" if step["state"] in ("done", "failed") else ""
+            self.terminal.show(f"[{name}] {step['state']}{took}")
+
+    def _terminate(self) -> bool:
+        """After Ctrl-C: whether the run has been told to end, and its end is worth waiting for."""
+        self.terminal.finish()
+        try:
+            answer = input("\nterminate the run in the cluster? [y/N] ") if sys.stdin.isatty() else ""
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            print(f"\nthe run is left alone; see `python pipeline.py status {self.run_id}`")
+            return False
+        self.retries = 0
+        try:
+            self.connection.client.terminate_run(self.run_id)
+        except ApiError as error:
+            if error.status != 400:  # it has ended meanwhile
+                raise
+        print("terminating; its end is waited for")
+        return True
+
+    def _failure(self, run: Any) -> tuple[str | None, list[str]]:
+        """The failed step's error in one line, and the end of its log where that may be read."""
+        step = self._failed_step(run)
+        if run.state != "FAILED" or not step:
+            return (run.error.message if run.error else None), []
+        tail = own_lines(read_log(self.connection, run, step) or "")[-TAIL:]
+        told = next((t.error.message for t in run_state.tasks(run) if t.display_name == step and t.error), None)
+        found = MENDABLE.match(tail[-1]) if tail else None
+        return (found and (found["said"] or found["space"])) or told or (tail[-1] if tail else None), tail
+
+    def _close(self, run: Any, error: str | None, tail: list[str], runs: Path) -> int:
+        """Leave the summary behind and tell how it ended; the exit code."""
+        path = runs / self.run_id / "summary.json"
+        document = run_state.summarise(run, self.pipeline, error, self._verdict(run))
+        write_json(path, document)
+        self.terminal.finish()
+        if run.state == "SUCCEEDED":
+            self.terminal.show_table(document, [path])
+            return 0
+        return _explain(document, self._failed_step(run), tail, self.connection.ui_link("run", self.run_id))
+
+    def _failed_step(self, run: Any) -> str | None:
+        return run_state.failed_step(run, self.pipeline)
+
+    def _verdict(self, run: Any) -> str | None:
+        """The line in which `evaluate` tells its verdict; None where it did not run or its log may not be read."""
+        if run_state.steps(run, self.pipeline)["evaluate"]["state"] != "done":
+            return None
+        lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
+        return next((line for line in reversed(lines) if run_state.VERDICT.match(line)), None)
+
+
+def _start(
+    connection: Connection,
+    pipeline_name: str,
+    version: upload.Version,
+    parameters: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> Any:
+    """Create the run. Its name is its own, so a run whose creation was not confirmed is found, not made twice."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    name = f"{pipeline_name}-{stamp}-{secrets.token_hex(2)}"
+    client = connection.client
+    fresh = api.V2beta1Run(
+        display_name=name,
+        experiment_id=find_experiment(connection, arguments.experiment),
+        pipeline_version_reference=api.V2beta1PipelineVersionReference(
+            pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
+        ),
+        runtime_config=api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=arguments.pipeline_root),
+    )
+    try:
+        return client.runs.run_service_create_run(run=fresh)
+    except ApiError as error:
+        if error.status != 0:
+            raise
+        for run in client.list_runs(namespace=connection.scope, filter=upload.named(name)).runs or []:
+            return run
+        raise
+
+
+def _fails_again(tail: list[str]) -> bool:
+    """Whether the last line of a step tells of a mistake in the parameters or the data, and of no outage."""
+    found = MENDABLE.match(tail[-1]) if tail else None
+    return found is not None and not found["outage"]
+
+
+def _explain(document: Document, step: str | None, tail: list[str], link: str) -> int:
+    """Say on stderr why the run did not succeed, and return the exit code: 2 where the user can mend it."""
+    if document["state"] == "canceled":
+        print(f"error: the run was canceled\n{link}", file=sys.stderr)
+        return 1
+    mendable = bool(tail and MENDABLE.match(tail[-1]))
+    if tail and not mendable:
+        print("\n".join(tail), file=sys.stderr)
+    why = document["error"] or f"its log cannot be read from here; {HINT}"
+    print(f"error: {step or 'the run'} failed: {why}\n{link}", file=sys.stderr)
+    return 2 if mendable else 1

@@ -1,0 +1,118 @@
+"""A run in the cluster, as KFP's API tells it.
+
+KFP lists what Argo ran, by name and without the tree: for step `train` a driver (`train-driver`), the step itself
+(`train`) and, within its time, the pod (`executor`), which is left out where the cache had the result. A step in a loop
+is there once for each pass, under one name.
+"""
+
+import re
+from collections import defaultdict
+from datetime import datetime
+from itertools import zip_longest
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.core.files import Document
+from runner.graphs import steps_of
+from runner.summary import compose
+
+FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
+STATES = {**FINAL, "RUNNING": "running", "PENDING": "waiting", "CANCELING": "canceling", "PAUSED": "paused"}
+# What an ended run says of steps that it did not get to (Argo's Omitted has no state in KFP) or through.
+UNFINISHED = {"waiting": "skipped", "running": "canceled", "canceling": "canceled", "paused": "canceled"}
+# The states of the passes of a loop, the one that its step has first.
+MATTERS = ("failed", "running", "canceling", "canceled", "paused", "waiting", "done", "cached", "skipped")
+POD = "executor"
+# What step `evaluate` says last.
+VERDICT = re.compile(r"^\[evaluate\] test accuracy (?P<percent>[\d.]+)%: (?P<reasons>.*)$")
+
+
+def tasks(run: Any) -> list[Any]:
+    """The details of a run's tasks; none before its first pod."""
+    return list((run.run_details and run.run_details.task_details) or [])
+
+
+def state(item: Any) -> str:
+    """The state of a run or a task in our words."""
+    return STATES.get(item.state, "waiting")
+
+
+def steps(run: Any, pipeline: BaseComponent) -> dict[str, dict[str, Any]]:
+    """State and seconds of every step of the pipeline, as a local run's summary has them."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for task in tasks(run):
+        found[task.display_name].append(task)
+    told = {name: _step(found[name], found[f"{name}-driver"], found[POD]) for name in steps_of(pipeline)}
+    if run.state in FINAL:
+        for step in told.values():
+            step["state"] = UNFINISHED.get(step["state"], step["state"])
+    return told
+
+
+def failed_step(run: Any, pipeline: BaseComponent) -> str | None:
+    """The first step that failed; None where none did."""
+    return next((name for name, step in steps(run, pipeline).items() if step["state"] == "failed"), None)
+
+
+def seconds(item: Any, started: datetime | None, ended: datetime | None) -> float:
+    """How long a finished run or task took; 0 while it runs."""
+    if item.state not in FINAL or not started or not ended:
+        return 0.0
+    return max(round((ended - started).total_seconds(), 3), 0.0)
+
+
+def within(pod: Any, step: Any) -> bool:
+    """Whether a pod is the step's own: steps run one after the other, but for the passes of a loop."""
+    return bool(step.start_time <= pod.start_time and (step.state not in FINAL or pod.start_time <= step.end_time))
+
+
+def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: str | None) -> Document:
+    """The summary of a run of the pipeline, as KFP's API and the `verdict` that step `evaluate` has logged tell it.
+
+    The API gives neither artifacts nor what is in them: `artifacts` is empty, and what is not known is null.
+    """
+    found_steps = steps(run, pipeline)
+    found = VERDICT.match(verdict or "")
+    accepted = found_steps["export"]["state"] in ("done", "cached") or (
+        False if found_steps["evaluate"]["state"] in ("done", "cached") and run.state == "SUCCEEDED" else None
+    )
+    evaluation = {
+        "accuracy": round(float(found["percent"]) / 100, 4) if found else None,
+        "accepted": accepted,
+        "reasons": None if not found else [] if found["reasons"] == "accepted" else found["reasons"].split("; "),
+    }
+    return compose(
+        pipeline=pipeline.name,
+        run_id=run.run_id,
+        state=state(run),
+        started=run.created_at.timestamp(),
+        seconds=seconds(run, run.created_at, run.finished_at),
+        parameters=(run.runtime_config and run.runtime_config.parameters) or {},
+        steps=found_steps,
+        error=error,
+        dataset=None,
+        evaluation=evaluation,
+        registration=None,
+        comparison=None,
+        artifacts={},
+    )
+
+
+def _step(tasks: list[Any], drivers: list[Any], pods: list[Any]) -> dict[str, Any]:
+    """State and seconds of a step, which in a loop has several tasks: of all passes, the state that matters most."""
+    passes = [_pass(task, driver, pods) for task, driver in zip_longest(tasks, drivers)] or [_pass(None, None, [])]
+    worst = min(passes, key=lambda one: MATTERS.index(one["state"]))
+    return {"state": worst["state"], "seconds": round(sum(one["seconds"] for one in passes), 3)}
+
+
+def _pass(task: Any, driver: Any, pods: list[Any]) -> dict[str, Any]:
+    if driver and driver.state == "FAILED":
+        return {"state": "failed", "seconds": seconds(driver, driver.start_time, driver.end_time)}
+    if not task:
+        return {"state": "running" if driver and driver.state == "RUNNING" else "skipped", "seconds": 0.0}
+    spent = seconds(task, task.start_time, task.end_time)
+    mine = [pod for pod in pods if within(pod, task)]
+    if task.state == "SUCCEEDED" and mine and all(pod.state == "SKIPPED" for pod in mine):
+        return {"state": "cached", "seconds": spent}
+    return {"state": state(task), "seconds": spent}

@@ -1,0 +1,46 @@
+"""A compiled pipeline: one YAML file, the same bytes for the same code."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp.compiler import Compiler
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.container_images import is_pinned
+from runner.graphs import graph_of
+
+BUILD = Path(__file__).parents[1] / "build"
+FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"}  # by graph; else the graph's name
+
+
+def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
+    """Compile the pipeline to a YAML file that appears whole, and return its path."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        fresh = Path(folder) / output.name
+        Compiler().compile(pipeline, str(fresh))
+        os.replace(fresh, output)
+    return output
+
+
+def package_of(pipeline: BaseComponent) -> Path:
+    """Where a pipeline is compiled to if nothing else is said."""
+    graph = graph_of(pipeline)
+    return BUILD / FILES.get(graph, f"{graph}.yaml")
+
+
+def read_package(package: Path) -> list[Any]:
+    """The documents of a compiled pipeline: the pipeline, and what is Kubernetes' alone."""
+    return list(yaml.safe_load_all(package.read_text()))
+
+
+def warn_of_tags(documents: list[Any]) -> None:
+    """Say on stderr which images a compiled pipeline names by tags, as where the present code was not pushed."""
+    executors = [part for one in documents for part in one.get("deploymentSpec", {}).get("executors", {}).values()]
+    tags = sorted({executor["container"]["image"] for executor in executors})
+    for name in [tag for tag in tags if not is_pinned(tag)]:
+        print(f"warning: image {name} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)

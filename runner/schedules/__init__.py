@@ -1,0 +1,1 @@
+"""Recurring runs: cron, the verbs schedule and apply, and the deploy file."""

@@ -1,0 +1,128 @@
+"""When a pipeline recurs: a crontab line, `@daily` or `every 6h`, turned into what KFP's scheduler reads.
+
+KFP has six fields, seconds first. It takes a crontab's five as well and misreads them: `0 2 * * *` is every hour to it.
+Each field means what it does to crontab, but Sunday is 0, never 7 (github.com/robfig/cron v1.2.0, which KFP builds on).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import count
+
+from cronsim import CronSim, CronSimError
+
+from components.shared.core.errors import UserError
+
+NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+FIELDS = {
+    "second": "0-59",
+    "minute": "0-59",
+    "hour": "0-23",
+    "day-of-month": "1-31, of a month that has such a day",
+    "month": "1-12 or jan-dec",
+    "day-of-week": "0-7 or sun-sat",
+}
+FORMS = "a crontab's five fields such as '0 2 * * *', @daily, or 'every 6h'"
+# A star stands alone; `L`, `#` and `W` of other schedulers mean nothing to KFP's.
+FIELD = re.compile(r"\*(/\d+)?|{0}(,{0})*".format(r"(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?(/\d+)?"), re.IGNORECASE)
+EVERY = re.compile(r"every\s+([1-9]\d{0,5})\s*([mhd])", re.IGNORECASE)
+EVERY_OF_GO = re.compile(r"@every (\d+[hms])+")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
+YEAR = 366 * 86400  # in seconds
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Times that recur: by `cron`, in KFP's six fields, or every so many `seconds`."""
+
+    cron: str = ""
+    seconds: int = 0
+
+    def __str__(self) -> str:
+        if self.cron:
+            return self.cron
+        unit, seconds = next(pair for pair in reversed(UNITS.items()) if self.seconds % pair[1] == 0)
+        return f"every {self.seconds // seconds}{unit}"
+
+    def times(self, start: datetime, zone: tzinfo = UTC) -> Iterator[datetime]:
+        """The times after `start`, in UTC: cron as the clock in `zone` shows it, an interval counted from `start`."""
+        start = start.astimezone(UTC)
+        if self.cron:
+            return (time.astimezone(UTC) for time in CronSim(self.cron, start.astimezone(zone)))
+        return (start + number * timedelta(seconds=self.seconds) for number in count(1))
+
+    def after(self, now: datetime, last: datetime, zone: tzinfo = UTC) -> datetime:
+        """The first time after `now`, in UTC: cron as the clock in `zone` shows it, an interval counted from `last`."""
+        if self.cron:
+            return next(self.times(now, zone))
+        interval = timedelta(seconds=self.seconds)
+        return last + ((now - last) // interval + 1) * interval
+
+
+def parse(text: str) -> Schedule:
+    """The schedule that a user writes; UserError where it is none, or where its time never comes."""
+    if every := EVERY.fullmatch(text.strip()):
+        seconds = int(every[1]) * UNITS[every[2].lower()]
+        if seconds > YEAR:
+            raise UserError(f"{text!r} is longer than a year; give less")
+        return Schedule(seconds=seconds)
+    line = NAMED.get(text.strip().lower(), text)
+    fields = line.split()
+    if len(fields) < 3 or line.startswith("@"):
+        raise UserError(f"{text!r} is no schedule; give {FORMS}")
+    if len(fields) != 5:
+        names = ", ".join(list(FIELDS)[1:])
+        raise UserError(f"{text!r} has {len(fields)} fields; give five: {names} (the seconds of KFP are added)")
+    return _six_fields(text, ["0", *fields])
+
+
+def parse_kfp(cron: str) -> Schedule:
+    """The schedule that stands in KFP; UserError where KFP does not read it as its author does, or not at all."""
+    if EVERY_OF_GO.fullmatch(cron):
+        return Schedule(seconds=sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([hms])", cron)))
+    fields = NAMED.get(cron, cron).replace("?", "*").split()
+    if cron in NAMED:
+        fields.insert(0, "0")
+    if len(fields) == 5:
+        raise UserError(f"cron {cron!r} has five fields: KFP takes the first for seconds; give '0 {cron}'")
+    if len(fields) != 6:
+        raise UserError(f"cron {cron!r} is not understood here; give six fields, seconds first")
+    return _six_fields(cron, fields)
+
+
+def write(schedule: Schedule) -> str:
+    """What `parse` reads as this schedule: five fields, or an interval; else what stands in KFP."""
+    five = schedule.cron.removeprefix("0 ")
+    try:
+        return five if parse(five) == schedule else str(schedule)
+    except UserError:
+        return str(schedule)
+
+
+def _six_fields(text: str, fields: list[str]) -> Schedule:
+    """The schedule of six fields, checked one by one; `text` is what the user sees in an error."""
+    given = dict(zip(FIELDS, fields, strict=True))
+    for name, field in given.items():
+        if not FIELD.fullmatch(field):
+            raise _refused(text, name, field)
+    try:
+        days = CronSim(" ".join(fields), datetime.now(UTC)).weekdays
+    except CronSimError as error:
+        name = str(error).removeprefix("Bad ")
+        raise _refused(text, name, given[name]) from None
+    if 7 in days and not fields[5].startswith("*"):
+        fields[5] = ",".join(map(str, sorted({day % 7 for day in days if isinstance(day, int)})))
+    return Schedule(cron=" ".join(fields))
+
+
+def _refused(text: str, name: str, field: str) -> UserError:
+    return UserError(f"{text!r}: {name} {field!r} is not accepted; give {FIELDS[name]}")

@@ -1,0 +1,132 @@
+"""Files and folders that appear whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.cpu import cpu_count
+from components.shared.core.errors import UserError
+from components.shared.core.files import (
+    MAX_JSON_BYTES,
+    new_file,
+    new_folder,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
+from components.shared.core.version import code_version
+from tests.fuzz.confinement import confined
+
+
+def test_a_folder_appears_when_the_block_ends_well(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_folder_vanishes_when_the_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+        raise KeyboardInterrupt
+    assert not os.listdir(tmp_path)
+
+
+def test_a_new_folder_replaces_an_old_and_a_half_filled_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("")
+    (tmp_path / "out.partial").mkdir()
+    with new_folder(tmp_path / "out"):
+        pass
+    assert os.listdir(tmp_path) == ["out"]
+    assert not os.listdir(tmp_path / "out")
+
+
+def test_a_file_keeps_its_old_content_when_the_block_fails(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(OSError, match="full"), new_file(tmp_path / "a") as file:
+        file.write(b"new")
+        raise OSError("full")
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_document_comes_back_as_written(tmp_path: Path) -> None:
+    document = {"format": "f", "classes": ["ä", "b"], "share": 0.1}
+    write_json(tmp_path / "a.json", document)
+    assert read_json(tmp_path / "a.json", "f") == document
+
+
+def test_not_a_number_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "no JSON"), ("[1]", "has the format None"), ('{"format": "g"}', "has the format 'g'"), ("\xff", "no JSON")],
+)
+def test_a_broken_document_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=said) as error:
+        read_json(tmp_path / "a.json", "f")
+    assert str(tmp_path / "a.json") in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "unit", ["[" * 300 + "]" * 300, '{"":' * 300 + "[]" + "}" * 300, '"ā"'], ids=["lists", "objects", "texts"]
+)
+def test_the_worst_document_takes_less_than_a_gib_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setattr("tests.fuzz.confinement.SECONDS", 100)
+    head, unit, end = '{"format": "f", "all": ["\\u0041😀"'.encode(), f",{unit}".encode(), b"]}"
+    count = (MAX_JSON_BYTES - len(head) - len(end)) // len(unit)
+    (tmp_path / "a.json").write_bytes(head + unit * count + end)
+    with confined(tmp_path):
+        assert len(read_json(tmp_path / "a.json", "f")["all"]) == 1 + count
+
+
+def test_a_document_at_the_limit_of_its_format_is_read(tmp_path: Path) -> None:
+    for document_format, limit in (("f", MAX_JSON_BYTES), ("torch2kubeflow/evaluation", MAX_JSON_BYTES + 1)):
+        content = json.dumps({"format": document_format}).encode()
+        (tmp_path / "a.json").write_bytes(content.ljust(limit))
+        assert read_json(tmp_path / "a.json", document_format)
+    with pytest.raises(UserError, match=f"more than {MAX_JSON_BYTES:,} bytes"):
+        read_json(tmp_path / "a.json", "f")
+
+
+def test_a_missing_document_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.json is missing"):
+        read_json(tmp_path / "a.json", "f")
+
+
+def test_digests_are_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_json({"b": 1, "a": 2}) == sha256_json({"a": 2, "b": 1}) != sha256_json({"a": 1, "b": 2})
+
+
+def test_the_code_version_is_stable() -> None:
+    assert code_version() == code_version()
+    assert len(code_version()) == 12
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
+def test_cpus_are_what_the_cgroup_allows(tmp_path: Path, quota: str, expected: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert cpu_count(tmp_path) == (expected or len(os.sched_getaffinity(0)))
+
+
+def test_cpus_follow_the_old_cgroups_too(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_count(tmp_path) == 1
+    assert cpu_count(tmp_path / "none") == len(os.sched_getaffinity(0))

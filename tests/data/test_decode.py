@@ -1,0 +1,218 @@
+"""Pictures of every kind decode to what a viewer shows, and bad ones are told by their reason."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from components.shared.data.decode import FORMATS, BadPicture, decode, decoder, fit_arrays
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+GRAY = COLOUR[:, :, 0]
+
+
+def encode(image, file_format="PNG", **options):
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def png_header(width, height):
+    def block(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = block(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + block(b"IDAT", zlib.compress(b"")) + block(b"IEND", b"")
+
+
+@pytest.mark.parametrize("options", [{}, {"file_format": "BMP"}, {"file_format": "TIFF"}])
+def test_lossless_colour_keeps_every_pixel(options):
+    np.testing.assert_array_equal(decode(encode(COLOUR, **options), 16), COLOUR.transpose(2, 0, 1))
+
+
+def test_lossless_webp_keeps_every_pixel():
+    np.testing.assert_array_equal(decode(encode(COLOUR, "WEBP", lossless=True), 16), COLOUR.transpose(2, 0, 1))
+
+
+def test_grayscale_has_one_channel():
+    np.testing.assert_array_equal(decode(encode(GRAY), 16), GRAY[None])
+
+
+def test_bilevel_becomes_black_and_white():
+    np.testing.assert_array_equal(
+        decode(encode(Image.fromarray(GRAY).convert("1", dither=0)), 16)[0] // 255, GRAY >= 128
+    )
+
+
+def test_jpeg_is_near_the_original():
+    smooth = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    decoded = decode(encode(smooth, "JPEG", quality=95), 64)
+    assert np.abs(decoded[0].astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_palette_is_looked_up(file_format):
+    picture = Image.fromarray(COLOUR).quantize(16)
+    expected = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decode(encode(picture, file_format), 16), expected)
+
+
+def test_cmyk_is_turned_into_rgb():
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    decoded = decode(encode(red, "JPEG", quality=100), 16)
+    assert (decoded[0] > 240).all()
+    assert (decoded[1:] < 15).all()
+
+
+@pytest.mark.parametrize(("mode", "clear", "ink"), [("RGBA", (0, 0, 0, 0), (9, 8, 7, 255)), ("LA", (0, 0), (9, 255))])
+def test_transparency_is_laid_on_white(mode, clear, ink):
+    picture = Image.new(mode, (16, 16), clear)
+    picture.putpixel((3, 5), ink)
+    decoded = decode(encode(picture), 16)
+    assert decoded[:, 0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 5, 3] == 9
+
+
+def test_transparent_palette_colour_is_laid_on_white():
+    picture = Image.new("P", (16, 16), 0)
+    picture.putpalette([0, 0, 0, 50, 60, 70])
+    picture.putpixel((2, 1), 1)
+    decoded = decode(encode(picture, transparency=0), 16)
+    assert decoded[:, 0, 0].tolist() == [255, 255, 255]
+    assert decoded[:, 1, 2].tolist() == [50, 60, 70]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_and_not_clipped(file_format):
+    wide = np.zeros((16, 16), np.uint16)
+    wide[0, :4] = [65535, 32768, 257, 128]
+    assert decode(encode(wide, file_format), 16)[0, 0, :4].tolist() == [255, 128, 1, 0]
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(orientation, turn, file_format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    decoded = decode(encode(COLOUR, file_format, exif=exif, **options), 16)
+    np.testing.assert_array_equal(decoded, np.rot90(COLOUR, turn).transpose(2, 0, 1))
+
+
+def test_wide_picture_is_scaled_down_and_centred():
+    white = np.full((20, 80), 255, np.uint8)
+    decoded = decode(encode(white), 32)[0]
+    assert (decoded[12:20] == 255).all()
+    assert (decoded[:12] == 0).all()
+    assert (decoded[20:] == 0).all()
+
+
+def test_scaling_down_is_antialiased():
+    stripes = np.zeros((256, 256), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(decode(encode(stripes), 32)[0].astype(int) - 127).max() <= 2
+
+
+def test_thread_of_a_picture_keeps_a_pixel():
+    assert decode(encode(np.full((1, 4000), 255, np.uint8)), 32)[0].any()
+
+
+def test_28_pixels_become_32_by_a_border_of_two():
+    digits = RNG.integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
+    np.testing.assert_array_equal(fit_arrays(digits, 32), np.pad(digits, ((0, 0), (0, 0), (2, 2), (2, 2))))
+
+
+def test_8_pixels_become_32_by_a_factor_of_four():
+    digits = RNG.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    np.testing.assert_array_equal(fit_arrays(digits, 32), np.kron(digits, np.ones((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_and_pictures_are_scaled_down_alike(channels):
+    images = RNG.integers(0, 256, (3, channels, 30, 40), dtype=np.uint8)
+    pictures = [encode(image[0] if channels == 1 else image.transpose(1, 2, 0)) for image in images]
+    np.testing.assert_array_equal(fit_arrays(images, 16), np.stack([decode(data, 16) for data in pictures]))
+
+
+def test_animation_is_bad():
+    frames = [Image.fromarray(GRAY), Image.fromarray(GRAY.T.copy())]
+    for file_format in ("GIF", "PNG", "WEBP", "TIFF"):
+        with pytest.raises(BadPicture, match="animated or has several pages"):
+            decode(encode(frames[0], file_format, save_all=True, append_images=frames[1:]), 16)
+
+
+def test_empty_file_is_bad():
+    with pytest.raises(BadPicture, match="empty"):
+        decode(b"", 16)
+
+
+@pytest.mark.parametrize("data", [b"<html>not found</html>", b"\x00" * 100, encode(GRAY, "PPM")])
+def test_other_formats_are_bad(data):
+    with pytest.raises(BadPicture, match="none of PNG, JPEG"):
+        decode(data, 16)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+def test_truncated_picture_is_bad(file_format):
+    data = encode(COLOUR, file_format)
+    with pytest.raises(BadPicture, match=r"broken|none of"):
+        decode(data[: len(data) * 2 // 3], 16)
+
+
+def test_tiff_with_an_empty_second_page_is_bad():
+    data = bytearray(encode(np.zeros((16, 16), np.uint8), "TIFF"))
+    (tags,) = struct.unpack_from("<H", data, 8)
+    struct.pack_into("<I", data, 10 + 12 * tags, len(data) - 100)  # the next page is said to lie in the pixels
+    with pytest.raises(BadPicture, match="broken"):
+        decode(bytes(data), 16)
+
+
+def test_32_bit_numbers_are_bad():
+    with pytest.raises(BadPicture, match="no fixed range"):
+        decode(encode(np.zeros((4, 4), np.float32), "TIFF"), 16)
+
+
+@pytest.mark.parametrize(("width", "height"), [(8193, 8192), (12_000, 12_000), (60_000, 60_000)])
+def test_bomb_is_refused_by_its_header(width, height):
+    with decoder(16) as decode_all:
+        (bad,) = decode_all([png_header(width, height)])
+    assert isinstance(bad, BadPicture)
+    assert "pixels" in str(bad)
+
+
+def test_order_is_kept_and_bad_pictures_stand_in_their_place():
+    pictures = [encode(np.full((4, 4), n, np.uint8)) for n in range(50)]
+    pictures[7] = b""
+    with decoder(4) as decode_all:
+        results = decode_all(pictures)
+    assert isinstance(results[7], BadPicture)
+    assert [int(r[0, 0, 0]) for n, r in enumerate(results) if n != 7] == [n for n in range(50) if n != 7]
+
+
+def test_pillows_warnings_do_not_leak():
+    picture = Image.new("P", (4, 4))
+    picture.putpalette([0] * 6)
+    with warnings.catch_warnings(record=True) as seen, decoder(4) as decode_all:
+        decode_all([encode(picture, transparency=b"\x00\x80"), png_header(12_000, 12_000)])
+    assert seen == []
+
+
+SEEDS = [encode(COLOUR, file_format) for file_format in FORMATS]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_damaged_pictures_decode_or_are_bad(picture, data):
+    damaged = bytearray(picture)
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=4)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    with decoder(8) as decode_all:
+        (result,) = decode_all([bytes(damaged[: data.draw(st.integers(0, len(damaged)))])])
+    assert isinstance(result, BadPicture) or (result.shape[1:] == (8, 8) and result.dtype == np.uint8)

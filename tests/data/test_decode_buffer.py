@@ -1,0 +1,58 @@
+"""Images come back from the spool as they went in, grayscale ones at a third of the room."""
+
+import numpy as np
+
+from components.shared.data.decode_buffer import Spool
+
+RNG = np.random.default_rng(0)
+
+
+def images(count, channels):
+    return RNG.integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+
+
+def filled(folder, *parts):
+    spool = Spool(folder, 4)
+    for split, part in enumerate(parts):
+        spool.append(part, np.arange(len(part)), split)
+    return spool
+
+
+def read(spool, size):
+    blocks = list(spool.blocks(size))
+    return np.concatenate([pixels for pixels, _ in blocks]), np.concatenate([rows for _, rows in blocks])
+
+
+def test_grayscale_stays_of_one_channel(tmp_path):
+    gray = images(7, 1)
+    pixels, rows = read(filled(tmp_path, gray), 3)
+    np.testing.assert_array_equal(pixels, gray)
+    assert rows["label"].tolist() == list(range(7))
+
+
+def test_colour_whose_channels_are_equal_is_grayscale(tmp_path):
+    gray = images(5, 1)
+    spool = filled(tmp_path, gray.repeat(3, axis=1))
+    assert spool.channels == 1
+    np.testing.assert_array_equal(read(spool, 5)[0], gray)
+
+
+def test_grayscale_among_colours_is_spread_over_three_channels(tmp_path):
+    gray, colour = images(3, 1), images(4, 3)
+    mixed = np.concatenate([gray.repeat(3, axis=1), colour])[[0, 3, 1, 4, 5, 2, 6]]
+    np.testing.assert_array_equal(read(filled(tmp_path, gray, mixed), 2)[0], [*gray.repeat(3, axis=1), *mixed])
+    assert (tmp_path / "pixels").stat().st_size == (3 + 3 + 4 * 3) * 16
+
+
+def test_same_pixels_have_the_same_digest_whatever_their_channels(tmp_path):
+    gray = images(1, 1)
+    _, rows = read(filled(tmp_path, gray, gray.repeat(3, axis=1), images(1, 1)), 9)
+    assert rows["digest"][0].tolist() == rows["digest"][1].tolist() != rows["digest"][2].tolist()
+
+
+def test_counts_are_by_split_and_class(tmp_path):
+    assert filled(tmp_path, images(3, 1), images(0, 1), images(2, 3)).counts(3).tolist() == [
+        [1, 1, 1],
+        [0, 0, 0],
+        [1, 1, 0],
+    ]

@@ -1,0 +1,220 @@
+"""Shards in the store, read by way of a bounded cache: never a byte that is not what its digest says."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.shared.core.errors import Damaged, UserError
+from components.shared.core.files import Document
+from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset, write_document
+from components.shared.data.shards import ABANDONED_SECONDS, BOUND, StoredShards
+from components.shared.storage.client import open_store
+from tests.conftest import ROOT
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, proxy
+
+SHAPE = (1, 64, 64)
+SHARD_BYTES = 100 * 4096  # of pixels
+COUNTS = {"train": 1000, "val": 100, "test": 300}  # 14 shards
+IMAGES = np.random.default_rng(0).integers(0, 256, (max(COUNTS.values()), *SHAPE), np.uint8)
+
+pytestmark = pytest.mark.slow  # each needs the real server
+
+
+@pytest.fixture(scope="module")
+def whole(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset on the disk, whose shards lie in the store too."""
+    folder = tmp_path_factory.mktemp("whole")
+    writer = DatasetWriter(folder, classes=["a", "b"], image_shape=SHAPE, counts=COUNTS, shard_bytes=SHARD_BYTES)
+    for split, count in COUNTS.items():
+        writer.append(split, IMAGES[:count] + SPLITS.index(split), np.arange(count) % 2)
+    writer.finish()
+    store = open_store(f"s3://{BUCKET}/shards", server.environment)
+    for entry in open_dataset(folder).files():
+        store.put_file(folder / entry["path"], f"{entry['sha256']}.npy")
+    return folder
+
+
+@pytest.fixture
+def between(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The proxy by which the environment reaches the store; the cache is a new one."""
+    with proxy(server.address) as between:
+        for name, value in {**server.environment, "AWS_ENDPOINT_URL_S3": between.url}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        yield between
+
+
+@pytest.fixture
+def alone(whole: Path, between: Proxy, tmp_path: Path) -> Path:
+    """The dataset as its document alone."""
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    write_document(folder, {**open_dataset(whole).document, "shards": f"s3://{BUCKET}/shards"})
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "torch2kubeflow" / "shards"
+
+
+def held(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.iterdir())
+
+
+def entries(folder: Path) -> list[Document]:
+    return list(open_dataset(folder).files())
+
+
+def assert_same(folder: Path, whole: Path) -> None:
+    for split in SPLITS:
+        for found, expected in zip(open_dataset(folder).load(split), open_dataset(whole).load(split), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_document_alone_gives_what_the_whole_gives_and_each_shard_is_fetched_once(
+    alone: Path, whole: Path, between: Proxy
+) -> None:
+    for _ in range(2):
+        assert_same(alone, whole)
+    assert len(between.asked) == len({entry["sha256"] for entry in entries(whole)})
+    assert [path.name for path in alone.iterdir()] == ["dataset.json"]
+
+
+@pytest.mark.parametrize("mebibytes", [0, 1, 3])
+def test_the_cache_stays_within_its_bound_and_the_data_may_be_larger(
+    alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
+) -> None:
+    monkeypatch.setenv(BOUND, str(mebibytes))
+    data, most = open_dataset(alone), 0
+    for split in SPLITS:
+        for _ in data.shards(split):
+            most = max(most, held(cache))
+    assert most <= max(mebibytes * 2**20, SHARD_BYTES + 128)
+    assert_same(alone, whole)
+
+
+def test_what_was_used_longest_ago_goes_first(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BOUND, "1")  # two shards of images, and many of labels
+    shards = StoredShards(f"s3://{BUCKET}/shards")
+    first, second, third = [entry for entry in entries(alone) if entry["bytes"] > 2**18][:3]
+    for age, entry in enumerate((second, first)):
+        shards.open(entry["sha256"], entry["bytes"]).close()
+        os.utime(cache / entry["sha256"], (1000 + age, 1000 + age))
+    shards.open(second["sha256"], second["bytes"]).close()  # so that the first is the one used longest ago
+    shards.open(third["sha256"], third["bytes"]).close()
+    assert {path.name for path in cache.iterdir()} == {second["sha256"], third["sha256"]}
+
+
+def test_a_mapped_shard_stays_readable_when_it_is_removed(
+    alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BOUND, "0")
+    shards = [images for images, _ in open_dataset(alone).shards("train")]
+    assert len(list(cache.iterdir())) == 1
+    np.testing.assert_array_equal(np.concatenate(shards), IMAGES)
+
+
+def test_a_shard_damaged_in_the_cache_is_fetched_again(alone: Path, whole: Path, cache: Path, between: Proxy) -> None:
+    assert_same(alone, whole)
+    fetched = len(between.asked)
+    flipped, cut = [cache / entry["sha256"] for entry in entries(alone)[:2]]
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert_same(alone, whole)
+    assert len(between.asked) == fetched + 2
+
+
+READER = """
+import sys
+from components.shared.dataset import SPLITS, open_dataset
+for _ in range(4):
+    for split in SPLITS:
+        print(sum(int(images.sum()) + int(labels.sum()) for images, labels in open_dataset(sys.argv[1]).shards(split)))
+"""
+
+
+def test_processes_share_a_cache_that_is_too_small_for_any_of_them(
+    alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BOUND, "1")
+    command = [sys.executable, "-c", READER, str(alone)]
+    readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    expected = [sum(int(a.sum()) for a in open_dataset(whole).load(split)) for split in SPLITS]
+    for reader in readers:
+        told, _ = reader.communicate(timeout=120)
+        assert reader.returncode == 0
+        assert [int(line) for line in told.split()] == 4 * expected
+    assert held(cache) <= 2**20 + len(readers) * (SHARD_BYTES + 128)  # each may have fetched one at the same time
+
+
+def test_what_a_killed_process_left_is_removed_after_a_while(alone: Path, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    left, fresh = cache / f"{'a' * 64}.b2", cache / f"{'c' * 64}.d4.77.partial"
+    for path in (left, fresh):
+        path.write_bytes(b"half")
+    long_ago = time.time() - ABANDONED_SECONDS - 60
+    os.utime(left, (long_ago, long_ago))
+    next(open_dataset(alone).shards("val"))
+    assert not left.exists()
+    assert fresh.exists()  # another process is about to write on
+
+
+def overwrite(server: S3Server, entry: Document, content: bytes) -> None:
+    server.client.put_object(BUCKET, f"shards/{entry['sha256']}.npy", BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_shard_in_the_store_is_told_and_not_used(
+    alone: Path, whole: Path, cache: Path, server: S3Server, damage: str
+) -> None:
+    entry = entries(alone)[0]
+    content = (whole / entry["path"]).read_bytes()
+    if damage == "gone":
+        server.client.remove_object(BUCKET, f"shards/{entry['sha256']}.npy")
+    else:
+        overwrite(server, entry, content[:-1] + (bytes([content[-1] ^ 1]) if damage == "flipped" else b""))
+    try:
+        with pytest.raises(
+            Damaged, match=rf"{entry['sha256']}\.npy cannot be used .*run again with another handover_mib"
+        ):
+            open_dataset(alone).load("train")
+        assert list(cache.iterdir()) == []
+    finally:
+        overwrite(server, entry, content)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_document_that_tells_another_size_is_refused(alone: Path, change: int) -> None:
+    document = open_dataset(alone).document
+    document["splits"]["val"]["shards"][0]["labels"]["bytes"] += change
+    write_document(alone, document)
+    with pytest.raises(Damaged, match=r"it has 928 bytes, not"):
+        open_dataset(alone).load("val")
+
+
+def test_an_object_that_is_no_such_array_is_refused(alone: Path, server: S3Server) -> None:
+    hostile = BytesIO()
+    np.save(hostile, np.array([{"a": 1}], object), allow_pickle=True)
+    content = hostile.getvalue()
+    entry = {"path": "val-00000.labels.npy", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    overwrite(server, entry, content)
+    document = open_dataset(alone).document
+    document["splits"]["val"]["shards"][0]["labels"] = entry
+    write_document(alone, document)
+    with pytest.raises(Damaged, match="no NumPy array of shape"):
+        open_dataset(alone).load("val")
+
+
+def test_a_bound_that_is_no_number_is_told(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BOUND, "4 GiB")
+    with pytest.raises(UserError, match=f"{BOUND}=4 GiB is no size; give a whole number of MiB"):
+        open_dataset(alone).load("val")

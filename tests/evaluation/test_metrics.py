@@ -1,0 +1,102 @@
+"""The figures of a classifier, against calculations by hand: pytest tests/evaluation/test_metrics.py"""
+
+import numpy as np
+import pytest
+
+from components.shared.evaluation import metrics
+
+RANDOM = np.random.default_rng(0)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [(8, 10, 0.49016, 0.94331), (10, 10, 0.72247, 1.0), (0, 10, 0.0, 0.27753), (9915, 10_000, 0.98950, 0.99312)],
+)
+def test_wilson_interval_is_that_of_the_tables(right: int, total: int, low: float, high: float) -> None:
+    assert metrics.wilson_interval(right, total) == pytest.approx((low, high), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n01", "n10", "p_value"),
+    [
+        (0, 0, 1),
+        (5, 5, 1),
+        (1, 0, 1),
+        (0, 6, 2 / 64),
+        (8, 1, 20 / 512),
+        (25, 10, 0.016673847800),
+        (2000, 1000, 1.0090148628e-75),
+    ],
+)
+def test_mcnemar_is_the_binomial_test_of_the_images_that_one_alone_has_right(
+    n01: int, n10: int, p_value: float
+) -> None:
+    both = [True] * 7 + [False] * 3
+    first, second = np.array([False] * n01 + [True] * n10 + both), np.array([True] * n01 + [False] * n10 + both)
+    found = metrics.mcnemar(first, second)
+    assert (found.n01, found.n10) == (n01, n10)
+    assert found.p_value == pytest.approx(p_value, rel=1e-9)
+
+
+def test_class_scores_by_hand_and_a_class_never_predicted_has_none() -> None:
+    labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 0])
+    scores = metrics.class_scores(labels, predicted, 3)
+    assert scores.precision == pytest.approx([2 / 4, 1 / 2, 0])
+    assert scores.recall == pytest.approx([2 / 3, 1 / 2, 0])
+    assert scores.f1 == pytest.approx([4 / 7, 1 / 2, 0])
+
+
+def test_confusion_matrix_has_true_classes_as_rows() -> None:
+    matrix = metrics.confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 1]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_log_loss_is_the_mean_negative_logarithm() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.25, 0.75]], np.float32)
+    assert metrics.log_loss(np.array([0, 1]), probabilities) == pytest.approx((np.log(2) + np.log(4 / 3)) / 2)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins: confidence 0.6 with 1 of 2 right, confidence 0.9 with 3 of 3 right.
+    confidence = np.array([0.6, 0.6, 0.9, 0.9, 0.9], np.float32)
+    bins = metrics.reliability(confidence, np.array([True, False, True, True, True]))
+    assert [b.images for b in bins] == [2, 3]
+    assert metrics.expected_calibration_error(bins) == pytest.approx((2 * 0.1 + 3 * 0.1) / 5)
+
+
+def test_bins_are_open_below_and_closed_above() -> None:
+    edges = (np.arange(1, 16) / 15).astype(np.float64)
+    bins = metrics.reliability(edges, np.ones(15, bool))
+    assert [b.images for b in bins] == [1] * 15
+    assert all(b.low < b.confidence <= b.high + 1e-12 for b in bins)
+
+
+def test_a_perfect_and_sure_classifier_has_no_calibration_error() -> None:
+    (only,) = metrics.reliability(np.ones(4, np.float32), np.ones(4, bool))
+    assert (only.high, only.images, only.accuracy) == (1, 4, 1)
+    assert metrics.expected_calibration_error([only]) == 0
+
+
+def test_roc_curve_is_that_of_all_pairs_of_a_right_and_a_wrong_class() -> None:
+    labels = RANDOM.integers(0, 3, 40)
+    probabilities = softmax(RANDOM.normal(size=(40, 3)) + np.eye(3)[labels])
+    fpr, tpr, _ = metrics.roc_curve(labels, probabilities)
+    right = np.eye(3, dtype=bool)[labels]
+    wins = probabilities[right][:, None] > probabilities[~right]
+    assert np.trapezoid(tpr, fpr) == pytest.approx(wins.mean(), abs=2e-3)
+
+
+@pytest.mark.parametrize("num_classes", [2, 100])
+def test_roc_curve_is_short_finite_and_goes_from_corner_to_corner(num_classes: int) -> None:
+    labels = RANDOM.integers(0, num_classes, 2000)
+    curve = metrics.roc_curve(labels, softmax(RANDOM.normal(size=(2000, num_classes)) + np.eye(num_classes)[labels]))
+    fpr, tpr, thresholds = curve
+    assert 100 < len(fpr) == len(tpr) == len(thresholds) <= 200
+    assert np.isfinite(curve).all() and all(type(value) is float for values in curve for value in values)
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert (np.diff(fpr) >= 0).all() and (np.diff(tpr) >= 0).all() and (np.diff(thresholds) < 0).all()

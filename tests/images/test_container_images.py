@@ -1,0 +1,29 @@
+"""The names of images: by digest where the present code was pushed, by its version elsewhere."""
+
+import json
+from pathlib import Path
+
+from components.shared.container_images import image, image_version, is_pinned
+
+DIGEST = f"registry.example.org/torch2kubeflow/data@sha256:{'a' * 64}"
+
+
+def _pushed(path: Path, version: str) -> Path:
+    path.write_text(json.dumps({"version": version, "images": {"data": DIGEST, "torch": DIGEST}}))
+    return path
+
+
+def test_a_pushed_image_is_named_by_its_digest(tmp_path: Path) -> None:
+    name = image("data", _pushed(tmp_path / "images.json", image_version()))
+    assert name == DIGEST
+    assert is_pinned(name)
+
+
+def test_an_image_of_other_code_is_not_taken(tmp_path: Path) -> None:
+    name = image("data", _pushed(tmp_path / "images.json", "000000000000"))
+    assert name == f"torch2kubeflow/data:{image_version()}"
+    assert not is_pinned(name)
+
+
+def test_without_a_push_the_tag_follows_the_code(tmp_path: Path) -> None:
+    assert image("torch", tmp_path / "images.json") == f"torch2kubeflow/torch:{image_version()}"

@@ -1,0 +1,360 @@
+"""The images of the steps: their locks, and the whole compiled pipeline in containers of them."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import docker
+import numpy as np
+import onnxruntime
+import pytest
+import requests
+import yaml
+
+import pipeline
+from components.shared.core.files import sha256_file
+from components.shared.data.dataset import open_dataset
+from runner.compile import compile_pipeline
+from tests.conftest import ROOT
+from tests.images.containers import base_image, docker_client, registry
+from tests.servers.loopback import picture
+
+CLASSES = ("cat", "dog", "owl")
+PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "threads": 1}
+PARAMETERS |= {"min_accuracy": 0.0, "min_recall": 0.0}
+FILES = (".dockerignore", ".gitignore", "Makefile", "pipeline.py", "requirements-uv.txt")
+FOLDERS = ("components", "docker", "runner")
+DATA_BYTES = 450e6
+
+
+def _steps(package: Path) -> dict[str, str]:
+    """The image of every step of a compiled pipeline."""
+    executors = next(yaml.safe_load_all(package.read_text()))["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"]["image"] for name, executor in executors.items()}
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    """The hashes of each pin (`name==version ; marker`) of a lock."""
+    found = re.findall(r"^(\S+==.*?) \\\n((?:    --hash=\S+(?: \\)?\n)+)", lock.read_text(), re.M)
+    return {pin: hashes.replace(" \\", "") for pin, hashes in found}
+
+
+def _names(pins: dict[str, str]) -> set[str]:
+    return {pin.partition("==")[0] for pin in pins}
+
+
+def _unconditional(pins: dict[str, str]) -> dict[str, str]:
+    """The pins without the platforms they are for: which those are depends on what else is locked."""
+    return {pin.partition(" ;")[0]: hashes for pin, hashes in pins.items()}
+
+
+@pytest.mark.parametrize("name", ["data", "torch", "kfp"])
+def test_the_locks_of_the_images_follow_the_product_s(name: str) -> None:
+    pins = _pins(ROOT / "docker" / f"{name}.txt")
+    wanted = {line for line in (ROOT / "docker" / f"{name}.in").read_text().splitlines() if not line.startswith("#")}
+    assert wanted <= _names(pins), "run `make lock`"
+    assert _unconditional(pins).items() <= _unconditional(_pins(ROOT / "requirements.txt")).items(), "run `make lock`"
+
+
+def _reached(module: str, seen: set[str]) -> set[str]:
+    """All modules that a module of ours imports, at any depth and inside functions too."""
+    path = ROOT / Path(*module.split("."))
+    path = next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), path)
+    if module in seen or not path.is_file():
+        return seen | {module}
+    seen = seen | {module}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            seen = _reached(name, seen)
+    return seen
+
+
+@pytest.mark.parametrize("graph", pipeline.GRAPHS)
+def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> None:
+    data, torch = (_names(_pins(ROOT / "docker" / f"{name}.txt")) for name in ("data", "torch"))
+    distributions = packages_distributions()
+    trainjob = {"components.shared.training.distributed.trainjob"}  # only there does `finish` delete jobs
+    unreached = set() if graph == "distributed" else trainjob
+    for step, image in _steps(compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")).items():
+        modules = {name.partition(".")[0] for name in _reached(f"components.{step.replace('-', '_')}", unreached)}
+        packages = {distributions[name][0].lower() for name in modules - sys.stdlib_module_names - {"components"}}
+        assert packages <= data | torch, step
+        assert (packages <= data) == ("/data" in image), f"{step} runs in the smaller image that will do"
+
+
+def test_hadolint_finds_nothing() -> None:
+    command = [Path(sys.executable).parent / "hadolint", "--no-color", ROOT / "docker" / "Dockerfile"]
+    linted = subprocess.run(command, capture_output=True, text=True)
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def _checkout(folder: Path, **changed: str) -> Path:
+    """What the images are built from, in a git repository of its own: clean, whatever is at work in ours.
+
+    Files that are `changed` (name -> text) have another content.
+    """
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FILES:
+        shutil.copyfile(ROOT / name, folder / name)
+    for name, text in changed.items():
+        (folder / name).write_text(text)
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for words in (["init"], ["add", "."], [*identity, "commit", "--message=images"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def _make(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `make` as a user would; Debian's own client of Docker knows BuildKit, another one in PATH may not."""
+    environment = {**os.environ, "PATH": f"/usr/bin{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", f"PYTHON={sys.executable}", *words]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("push", "https://registry.example.org"), "REGISTRY=https://registry.example.org"),
+        (("push", ""), "REGISTRY= is no registry"),
+        (("build", "--tag", "v 1"), "TAG=v 1"),
+        (("build",), "`docker` is not installed"),
+        (("push", "registry.example.org/me"), "no git checkout"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, "-m", "runner.build_images", *words]
+    refused = subprocess.run(command, cwd=ROOT, env={"PATH": "/nowhere"}, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ") and said in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_dirty_tree_is_not_pushed(tmp_path: Path) -> None:
+    checkout = _checkout(tmp_path / "checkout")
+    (checkout / "components" / "draft.py").touch()
+    refused = _make(checkout, "push", "REGISTRY=registry.example.org/me")
+    assert refused.returncode == 2
+    assert "the git tree is dirty (?? components/draft.py)" in refused.stderr
+    assert not (checkout / "build").exists()
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A folder for gigabytes, on the disk that holds .venv too."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def client(place: Path) -> Iterator[docker.DockerClient]:
+    """A client of Docker; the images that the tests make are removed at the end."""
+    with docker_client(place) as client:
+        before = _our_images(client)
+        with base_image(client):
+            yield client
+        _remove(client, _our_images(client) - before)
+
+
+def _our_images(client: docker.DockerClient) -> set[str]:
+    names = {name for image in client.images.list() for name in (*image.tags, *(image.attrs["RepoDigests"] or ()))}
+    return {name for name in names if "torch2kubeflow/" in name}
+
+
+def _remove(client: docker.DockerClient, names: set[str]) -> None:
+    for name in names:
+        with suppress(docker.errors.ImageNotFound):  # which went with another of its names
+            client.images.remove(name, force=True)
+
+
+class Built(NamedTuple):
+    """A checkout, the version of its code, its commit, and its compiled pipeline."""
+
+    checkout: Path
+    version: str
+    code_version: str
+    commit: str
+    package: Path
+
+
+def _built(checkout: Path, *words: str) -> Built:
+    """Run `make` with these words in a checkout, then compile the pipeline there."""
+    done = _make(checkout, *words)
+    assert done.returncode == 0, done.stderr
+    ask = (
+        "from components.shared.container_images import image_version; "
+        "from components.shared.core.version import code_version; "
+        "print(image_version(), code_version())"
+    )
+    version, code, commit = " ".join(
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout
+        for command in ([sys.executable, "-c", ask], ["git", "rev-parse", "HEAD"])
+    ).split()
+    subprocess.run([sys.executable, "pipeline.py", "compile"], cwd=checkout, check=True, capture_output=True)
+    return Built(checkout, version, code, commit, checkout / "build" / "pipeline.yaml")
+
+
+@pytest.fixture(scope="module")
+def built(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return _built(_checkout(tmp_path_factory.mktemp("built") / "checkout"), "images", "TAG=v1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["data", "torch"])
+def test_an_image_carries_commit_and_version(built: Built, client: docker.DockerClient, name: str) -> None:
+    image = client.images.get(f"torch2kubeflow/{name}:v1")
+    assert f"torch2kubeflow/{name}:{built.version}" in image.tags
+    assert image.labels["org.opencontainers.image.revision"] == built.commit
+    assert image.labels["org.opencontainers.image.version"] == "v1"
+
+
+@pytest.mark.slow
+def test_the_data_image_is_small(built: Built, client: docker.DockerClient) -> None:
+    assert client.images.get("torch2kubeflow/data:v1").attrs["Size"] <= DATA_BYTES
+
+
+INSIDE = """
+import json, os, pathlib
+from components.shared.version import code_version
+opt = list(pathlib.Path("/opt").rglob("*"))
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()],
+    "code_version": code_version(),
+    "holds": sorted(str(path) for top in ("/opt", "/opt/app") for path in pathlib.Path(top).iterdir()),
+    "writable": [str(path) for path in opt if not path.is_symlink() and os.access(path, os.W_OK)],
+}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["data", "torch"])
+def test_an_image_holds_the_code_alone_and_its_user_cannot_change_it(
+    built: Built, client: docker.DockerClient, name: str
+) -> None:
+    shown = client.containers.run(f"torch2kubeflow/{name}:v1", ["python", "-c", INSIDE], remove=True)
+    assert json.loads(shown) == {
+        "user": [65532, 65532],
+        "code_version": built.code_version,
+        "holds": ["/opt/app", "/opt/app/components", "/opt/venv"],
+        "writable": [],
+    }
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    for number, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for seed in range(20):
+            (folder / name / f"{seed}.png").write_bytes(picture(100 * number + seed))
+    return folder
+
+
+def _run(package: Path, pictures: Path, root: Path, *step: str) -> subprocess.CompletedProcess[str]:
+    """Run a pipeline with its artifacts below `root`, killing the first container of a step if one is given."""
+    root.mkdir()
+    command = [sys.executable, ROOT / "tests" / "run_in_docker.py", package, root, pictures, json.dumps(PARAMETERS)]
+    done = subprocess.run([*command, *step], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert not list(root.rglob("*.partial")), done.stdout
+    return done
+
+
+def _ended(root: Path) -> set[str]:
+    """The steps that ended well."""
+    return {path.parent.name for path in root.glob("*/*/executor_output.json")}
+
+
+def _record(root: Path) -> dict[str, Any]:
+    (record,) = root.glob("*/finish/record/record.json")
+    return json.loads(record.read_text())
+
+
+def _model(root: Path) -> list[str]:
+    (model,) = root.glob("*/train/model")
+    return [sha256_file(model / name) for name in ("model.safetensors", "model.json")]
+
+
+@pytest.fixture(scope="module")
+def ran(built: Built, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifacts of a run of the whole pipeline."""
+    root = tmp_path_factory.mktemp("ran") / "root"
+    done = _run(built.package, pictures, root)
+    assert done.returncode == 0, done.stdout
+    return root
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_runs_locked_down(built: Built, ran: Path) -> None:
+    assert _ended(ran) == set(_steps(built.package))
+    assert _record(ran)["state"] == "SUCCEEDED"
+    assert {path.stat().st_uid for path in ran.rglob("*")} == {os.getuid() or 65532}
+    (folder,) = ran.iterdir()
+    assert json.loads((folder / "train" / "model" / "model.json").read_text())["code_version"] == built.code_version
+    images, labels = open_dataset(folder / "preprocess" / "dataset").load("test")
+    session = onnxruntime.InferenceSession(folder / "export" / "package" / "model.onnx")
+    (probabilities,) = session.run(None, {"images": images})
+    found = json.loads((folder / "evaluate" / "metrics").read_text())["accuracy"]
+    assert np.mean(np.argmax(probabilities, axis=1) == labels) == pytest.approx(found)
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_starts_again_and_ends_with_the_same_model(
+    built: Built, pictures: Path, ran: Path, tmp_path: Path
+) -> None:
+    done = _run(built.package, pictures, tmp_path / "root", "train")
+    assert done.returncode == 0, done.stdout
+    assert "killed beside ['model.partial']" in done.stdout
+    assert _model(tmp_path / "root") == _model(ran)
+
+
+@pytest.mark.slow
+def test_pushed_images_are_pinned_by_the_registrys_digests_and_pulled_by_them(
+    client: docker.DockerClient, place: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """With a lock without PyTorch, whose gigabytes take minutes to push: train, unable to import it, ends the run."""
+    code = ROOT / "components" / "__init__.py"
+    changed = {"components/__init__.py": code.read_text() + "# pushed\n", "docker/torch.txt": "not-asked-for\n"}
+    with registry(place) as host:
+        pushed = _built(_checkout(tmp_path / "checkout", **changed), "push", f"REGISTRY={host}", "TORCH_LOCK=kfp.txt")
+        record = json.loads((pushed.checkout / "build" / "images.json").read_text())
+        assert record == {"version": pushed.version, "images": _digests(host, pushed.version)}
+        assert set(_steps(pushed.package).values()) == set(record["images"].values())
+        _remove(client, {name for name in _our_images(client) if pushed.version in name or host in name})
+        assert not _our_images(client) & set(record["images"].values()), "so they are pulled"
+        done = _run(pushed.package, pictures, tmp_path / "root")
+    assert done.returncode == 1
+    assert "No module named 'torch'" in done.stdout
+    assert _ended(tmp_path / "root") == {"resolve", "download", "preprocess", "finish"}
+    assert _record(tmp_path / "root")["state"] == "FAILED"
+
+
+@pytest.mark.slow
+def test_the_build_of_pytorch_that_is_asked_for_is_what_uv_is_told(client: docker.DockerClient, tmp_path: Path) -> None:
+    refused = _make(_checkout(tmp_path / "checkout"), "images", "TORCH_LOCK=kfp.txt", "UV_TORCH_BACKEND=abacus")
+    assert refused.returncode == 2
+    assert "abacus" in refused.stderr and "--torch-backend" in refused.stderr
+
+
+def _digests(host: str, tag: str) -> dict[str, str]:
+    """Both images by digest, as the registry tells it."""
+    found = {}
+    for name in ("data", "torch"):
+        url = f"http://{host}/v2/torch2kubeflow/{name}/manifests/{tag}"
+        headers = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+        digest = requests.head(url, headers=headers, timeout=10).headers["Docker-Content-Digest"]
+        found[name] = f"{host}/torch2kubeflow/{name}@{digest}"
+    return found

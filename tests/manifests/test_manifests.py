@@ -1,0 +1,351 @@
+"""The manifests: held to Kubernetes' schemas and restricted Pod Security, and to the names that the pipeline uses."""
+
+import copy
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import kubernetes_validate
+import pytest
+import urllib3
+import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
+from minio import Minio
+
+import pipeline
+from components.shared import parameters
+from components.shared.training.distributed import trainjob
+from runner.doctor.trainer import RIGHTS
+from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
+
+DEFAULTS = {name: spec.default for name, spec in pipeline.training.component_spec.inputs.items()}
+PATCHES = sorted([*MANIFESTS.glob("admin/*.yaml"), *MANIFESTS.glob("overlays/*/patches/*.yaml")])
+MAJOR, MINOR = map(int, kubernetes_validate.latest_version().split(".")[:2])
+CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
+LAST_THREE = [f"{MAJOR}.{MINOR - age}" for age in range(3)]
+
+
+@needs_kubectl
+@pytest.mark.parametrize("version", LAST_THREE)
+def test_every_object_is_valid_in_the_last_three_kubernetes(version: str) -> None:
+    objects = {json.dumps(thing): thing for overlay in OVERLAYS for thing in render(overlay)}
+    for thing in objects.values():
+        assert kubernetes_validate.validate(thing, version, strict=True) == version
+
+
+def test_an_unknown_field_would_be_seen() -> None:
+    policy = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "datum": {}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="datum"):
+        kubernetes_validate.validate(policy, kubernetes_validate.latest_version(), strict=True)
+
+
+def _pod_specs(objects: tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
+    for thing in objects:
+        spec = thing.get("spec", {})
+        if thing["kind"] == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        if "template" in spec or thing["kind"] == "Pod":
+            yield thing["metadata"]["name"], spec.get("template", thing)["spec"]
+
+
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def _breaches(pod: Object) -> set[str]:
+    """Which rules of the restricted profile of the Pod Security Standards a pod breaks."""
+    found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
+    found |= {"volumes" for volume in pod.get("volumes", []) if not (volume.keys() - {"name"}) <= VOLUMES}
+    of_pod = pod.get("securityContext", {})
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for container in pod.get(kind, []):
+            context = {**of_pod, **container.get("securityContext", {})}
+            capabilities = context.get("capabilities", {})
+            rules = {
+                "privileged": not context.get("privileged"),
+                "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
+                "runAsNonRoot": context.get("runAsNonRoot") is True,
+                "runAsUser": context.get("runAsUser") != 0,
+                "seccompProfile": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
+                "drop": "ALL" in capabilities.get("drop", []),
+                "add": set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"},
+                "procMount": context.get("procMount", "Default") == "Default",
+                "sysctls": not context.get("sysctls"),
+                "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
+            }
+            found |= {name for name, kept in rules.items() if not kept}
+    return found
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", ["local", "minio"])
+def test_a_server_is_restricted_and_never_another_image(overlay: str) -> None:
+    pods = list(_pod_specs(render(overlay)))
+    assert [name for name, _ in pods] == ["s3"]
+    for _, pod in pods:
+        assert not _breaches(pod)
+        assert not pod["automountServiceAccountToken"]
+        for container in pod["containers"]:
+            assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", container["image"])
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert container["resources"].keys() == {"requests", "limits"}
+    (namespace,) = find(overlay, "Namespace").values()
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", ["standalone", "multi-user", "aws", "gpu"])
+def test_other_overlays_start_no_pod(overlay: str) -> None:
+    assert not list(_pod_specs(render(overlay)))
+
+
+def test_breaches_of_pod_security_would_be_seen() -> None:
+    assert _breaches({"containers": [{}]}) == {"allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile", "drop"}
+    volumes = [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "emptyDir": {}}]
+    assert _breaches({"hostPID": True, "volumes": volumes, "containers": []}) == {"hostPID", "volumes"}
+    context = {"privileged": True, "runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}
+    container = {"securityContext": context, "ports": [{"hostPort": 80}]}
+    pod = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "Unconfined"}},
+        "initContainers": [container],
+    }
+    broken = {"privileged", "allowPrivilegeEscalation", "runAsUser", "seccompProfile", "add", "hostPort"}
+    assert _breaches(pod) == broken
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", RUNS_LIVE_IN)
+def test_what_the_pipeline_names_is_there(overlay: str) -> None:
+    secrets = find(overlay, "Secret", RUNS_LIVE_IN[overlay])
+    keyless = {DEFAULTS["s3_secret"]} if overlay == "aws" else set()
+    assert secrets.keys() == {DEFAULTS["s3_secret"], DEFAULTS["source_secret"]} - keyless
+    (config,) = find(overlay, "ConfigMap", RUNS_LIVE_IN[overlay]).values()
+    assert config["metadata"]["name"] == DEFAULTS["s3_config"]
+    needed = {"AWS_ENDPOINT_URL_S3", "AWS_REGION"} - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
+    assert config["data"].keys() == needed <= set(pipeline.S3_PLACE)
+
+
+@pytest.mark.slow
+@needs_kubectl
+@pytest.mark.skipif(not CHECKOV.exists(), reason="checkov has an environment of its own, which `make test` makes")
+@pytest.mark.parametrize("overlay", ["local", "minio"])
+def test_checkov_finds_no_breach_of_the_restricted_profile_and_sees_one(overlay: str, tmp_path: Path) -> None:
+    objects = list(render(overlay))
+    assert _checkov(objects, tmp_path) == 0
+    server = copy.deepcopy(next(thing for thing in objects if thing["kind"] in ("StatefulSet", "Deployment")))
+    server["spec"]["template"]["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    assert _checkov([server], tmp_path) == 1
+
+
+def _checkov(objects: list[Object], folder: Path) -> int:
+    """The exit code of checkov's checks that make up the restricted profile, without any request."""
+    (folder / "rendered.yaml").write_text(yaml.safe_dump_all(objects))
+    checks = ",".join(f"CKV_K8S_{number}" for number in (16, 17, 18, 19, 20, 23, 26, 27, 31, 37))
+    options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--check", checks]
+    command = [CHECKOV, "-f", folder / "rendered.yaml", *options]
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_secret_has_a_value(overlay: str) -> None:
+    for secret in find(overlay, "Secret").values():
+        assert secret.keys() == {"apiVersion", "kind", "metadata", "type"}
+    for pod in dict(_pod_specs(render(overlay))).values():
+        assert all("valueFrom" in variable for container in pod["containers"] for variable in container["env"])
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", ["local", "minio"])
+def test_a_server_takes_its_keys_from_the_secret_beside_it_and_runs_find_it(overlay: str) -> None:
+    (pod,) = dict(_pod_specs(render(overlay))).values()
+    references = [variable["valueFrom"]["secretKeyRef"] for variable in pod["containers"][0]["env"]]
+    assert {reference["name"] for reference in references} <= find(overlay, "Secret", "torch2kubeflow-s3").keys()
+    assert {reference["key"] for reference in references} <= set(pipeline.S3_KEYS)
+    (service,) = find(overlay, "Service").values()
+    place, port = service["metadata"], service["spec"]["ports"][0]["port"]
+    endpoint = find(overlay, "ConfigMap")[DEFAULTS["s3_config"]]["data"]["AWS_ENDPOINT_URL_S3"]
+    assert endpoint == f"http://{place['name']}.{place['namespace']}:{port}"
+
+
+@needs_kubectl
+def test_standalone_has_nothing_that_touches_kfp_itself() -> None:
+    for thing in render("standalone"):
+        assert thing["kind"] in ("Secret", "ConfigMap", "Role", "RoleBinding", "NetworkPolicy")
+        assert thing["metadata"]["namespace"] == "kubeflow"
+        assert thing["metadata"]["name"].startswith("torch2kubeflow")
+    for policy in find("standalone", "NetworkPolicy").values():
+        assert policy["spec"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/part-of": "torch2kubeflow"}}
+
+
+@needs_kubectl
+def test_the_role_is_bound_to_the_account_of_runs() -> None:
+    (role,), (binding,) = find("standalone", "Role").values(), find("standalone", "RoleBinding").values()
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"}]
+    for rule in role["rules"]:
+        assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
+
+
+@needs_kubectl
+def test_the_quota_refuses_no_pod_for_what_it_leaves_out() -> None:
+    (quota,), (limits,) = find("multi-user", "ResourceQuota").values(), find("multi-user", "LimitRange").values()
+    (container,) = limits["spec"]["limits"]
+    for name in quota["spec"]["hard"]:
+        kind, _, resource = name.partition(".")
+        if kind in ("requests", "limits") and "/" not in resource:
+            assert resource in container["defaultRequest" if kind == "requests" else "default"], name
+
+
+@needs_kubectl
+def test_the_profile_keeps_what_its_controller_made() -> None:
+    assert not find("multi-user", "Namespace")
+    assert find("multi-user", "ConfigMap").keys() == {DEFAULTS["s3_config"]}
+
+
+def _patched(path: Path, stored: Object, tmp_path: Path) -> Object:
+    (tmp_path / "stored.yaml").write_text(yaml.safe_dump({"apiVersion": "v1", **stored}))
+    command = ["kubectl", "patch", "--local", "-f", tmp_path / "stored.yaml", "--patch-file", path, "-o", "yaml"]
+    patched: Object = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return patched
+
+
+@needs_kubectl
+@pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
+def test_a_patch_adds_to_what_is_there(path: Path, tmp_path: Path) -> None:
+    kind = "Namespace" if path.stem == "namespace" else "ConfigMap"
+    stored = {"kind": kind, "metadata": {"name": "theirs", "labels": {"theirs": "kept"}}}
+    patched = _patched(path, stored | ({} if kind == "Namespace" else {"data": {"theirs": "kept"}}), tmp_path)
+    assert "kept" in (patched["metadata"]["labels"] if kind == "Namespace" else patched["data"]).values()
+    assert kubernetes_validate.validate(patched, kubernetes_validate.latest_version(), strict=True)
+    assert str(path.relative_to(ROOT)) in (MANIFESTS / "README.md").read_text()
+
+
+@needs_kubectl
+def test_the_profiles_launcher_takes_the_keys_of_the_steps() -> None:
+    patch = yaml.safe_load((MANIFESTS / "overlays" / "multi-user" / "patches" / "kfp-launcher.yaml").read_text())
+    s3 = yaml.safe_load(patch["data"]["providers"])["s3"]["default"]
+    reference = s3["credentials"]["secretRef"]
+    assert reference["secretName"] == DEFAULTS["s3_secret"]
+    assert {reference["accessKeyKey"], reference["secretKeyKey"]} <= set(pipeline.S3_KEYS)
+    place = find("multi-user", "ConfigMap")[DEFAULTS["s3_config"]]["data"]
+    assert (f"http://{s3['endpoint']}", s3["region"]) == (place["AWS_ENDPOINT_URL_S3"], place["AWS_REGION"])
+
+
+def test_the_retry_policy_is_one_of_argos_and_the_zone_exists() -> None:
+    retry = yaml.safe_load((MANIFESTS / "admin" / "argo-retry-policy.yaml").read_text())["data"]["workflowDefaults"]
+    assert yaml.safe_load(retry)["spec"]["templateDefaults"]["retryStrategy"]["retryPolicy"] == "Always"
+    zone = yaml.safe_load((MANIFESTS / "admin" / "schedule-time-zone.yaml").read_text())["data"]["cronScheduleTimezone"]
+    assert ZoneInfo(zone).key == zone
+
+
+def test_the_gpu_parameters_are_accepted_by_the_pipeline() -> None:
+    examples = yaml.safe_load((MANIFESTS / "overlays" / "gpu" / "parameters.yaml").read_text())
+    for example in examples.values():
+        assert example.keys() <= DEFAULTS.keys()
+        parameters.check(**example)
+
+
+def test_the_readme_names_every_overlay_and_no_path_that_is_missing() -> None:
+    text = (MANIFESTS / "README.md").read_text()
+    paths = re.findall(r"manifests/[\w./-]*\w", text)
+    assert {f"manifests/overlays/{overlay}" for overlay in OVERLAYS} <= set(paths)
+    assert sorted(path.name for path in (MANIFESTS / "overlays").iterdir()) == sorted(OVERLAYS)
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+@needs_kubectl
+@pytest.mark.slow
+def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path) -> None:
+    (server,) = find("local", "StatefulSet").values()
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    changed = {"-dir=/data": f"-dir={tmp_path}", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
+    weed = Path(sys.executable).with_name(Path(container["command"][0]).name)
+    keys = {variable["name"]: "a-key-of-the-test" for variable in container["env"]}
+    command = [weed, *(changed.get(word, word) for word in container["args"]), f"-s3.port={port}"]
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, env=keys, stdout=log, stderr=log)
+    try:
+        path = container["readinessProbe"]["httpGet"]["path"]
+        wait = urllib3.Retry(total=60, backoff_factor=0.1, backoff_max=0.5, status_forcelist=[503])
+        assert urllib3.request("GET", f"http://127.0.0.1:{port}{path}", retries=wait).status == 200
+        store = Minio(f"127.0.0.1:{port}", *keys.values(), secure=False)
+        until = time.monotonic() + 30
+        while not store.bucket_exists("torch2kubeflow"):
+            assert time.monotonic() < until, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _trainer() -> dict[str, Object]:
+    """The objects in manifests/trainer by kind."""
+    command = ["kubectl", "kustomize", MANIFESTS / "trainer"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
+
+
+@needs_kubectl
+def test_the_runtime_is_one_of_trainers_and_its_pods_are_restricted() -> None:
+    runtime = _trainer()["TrainingRuntime"]
+    assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
+    assert runtime["metadata"]["name"] == trainjob.RUNTIME
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert job["name"] == trainjob.NODE
+    template = job["template"]["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node", **template["metadata"]}}
+    assert kubernetes_validate.validate(pod | {"spec": template["spec"]}, LAST_THREE[0], strict=True)
+    assert not _breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
+    (container,) = template["spec"]["containers"]
+    assert container["name"] == trainjob.NODE and container["securityContext"]["readOnlyRootFilesystem"]
+    assert template["spec"]["securityContext"]["runAsUser"] == pipeline.USER
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
+
+
+@needs_kubectl
+def test_a_lost_node_begins_all_anew_and_counts_as_a_failure_only_if_it_was_not_taken_away() -> None:
+    template = _trainer()["TrainingRuntime"]["spec"]["template"]["spec"]
+    (job,), policy = template["replicatedJobs"], template["failurePolicy"]
+    spec = job["template"]["spec"]
+    assert spec["backoffLimit"] == 0 and spec["template"]["spec"]["restartPolicy"] == "Never"
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onPodConditions"]) == ("FailJob", [{"type": "DisruptionTarget", "status": "True"}])
+    (ignored,) = policy["rules"]
+    assert ignored["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert ignored["action"] == "RestartJobSetAndIgnoreMaxRestarts" and policy["maxRestarts"] > 0
+
+
+@needs_kubectl
+def test_nodes_of_a_training_reach_each_other() -> None:
+    objects = _trainer()
+    (job,) = objects["TrainingRuntime"]["spec"]["template"]["spec"]["replicatedJobs"]
+    labels = job["template"]["spec"]["template"]["metadata"]["labels"]
+    policy = objects["NetworkPolicy"]["spec"]
+    own = {"podSelector": {"matchLabels": labels}}
+    assert policy["podSelector"] == own["podSelector"] and policy["ingress"] == [{"from": [own]}]
+    assert {"to": [own]} in policy["egress"]
+    kubernetes_validate.validate(objects["NetworkPolicy"], LAST_THREE[0], strict=True)
+
+
+@needs_kubectl
+def test_the_role_has_what_doctor_asks_for_many_nodes() -> None:
+    (role,) = find("standalone", "Role").values()
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert {*RIGHTS, ("", "pods/log", "get")} <= granted

@@ -1,0 +1,351 @@
+"""The models of a store, against a real S3 server: pytest tests/registry/test_registry.py"""
+
+import copy
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.core.errors import Damaged, UserError
+from components.shared.registry.registry import RegisteredModel, Verdict, model_names
+from components.shared.storage.client import Store, open_store
+from tests.servers.s3_server import BUCKET, S3Server
+
+pytestmark = pytest.mark.slow
+
+WINS, LOSES = Verdict(True, None, "better"), Verdict(False, None, "worse")
+FACTS = {"accuracy": 0.5, "images": 10, "test_split_digest": "a" * 64, "model_digest": "b" * 64, "run_id": "run"}
+TENSORS = {
+    "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]},
+    "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", 2]},
+}
+DOCUMENT = {
+    "metrics": {"accuracy": 0.5},
+    "classes": ["a", "b"],
+    **TENSORS,
+    "provenance": {
+        "data": {"name": "made", "source": "here", "raw_digest": "0" * 64, "parameters": {}},
+        "dataset_digest": "c" * 64,
+        "test_split_digest": "a" * 64,
+        "model_digest": "b" * 64,
+        "parameters": {"epochs": 1},
+        "seed": 0,
+        "threads": 1,
+        "torch": "2",
+        "device": "cpu",
+        "code_version": "0" * 12,
+        "revision": "",
+        "image": "",
+        "run_id": "",
+        "time": "2026-01-01T00:00:00+00:00",
+    },
+}
+STRANGE = [None, True, -1, 2**60, 1.5, float("nan"), "x", "../x", [], [[]], {}, {"x": {}}, [None] * 3]
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, server: S3Server) -> Store:
+    name = request.node.name.partition("[")[0]
+    return open_store(f"s3://{BUCKET}/tests/{name}-{time.monotonic_ns()}", server.environment)
+
+
+@pytest.fixture
+def model(store: Store) -> RegisteredModel:
+    return RegisteredModel(store, "m")
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def complete(model: RegisteredModel, *verdicts: Verdict) -> None:
+    """Versions of packages 1, 2 and so on, with no file but an empty document."""
+    for number, verdict in enumerate(verdicts, 1):
+        version = claimed(model, number)
+        model.complete(version, lambda _, verdict=verdict: verdict)
+
+
+def claimed(model: RegisteredModel, number: int) -> int:
+    """A version as before its completion, with no file but an empty document."""
+    version = int(model.claim(digest(number), **FACTS)["version"])
+    model.store.put_bytes(b"", f"models/m/versions/{version}/version.json")
+    return version
+
+
+def keep(model: RegisteredModel, folder: Path) -> int:
+    """A version with files."""
+    entry = model.claim(digest(1), **FACTS)
+    model.keep(entry, files(model, folder), DOCUMENT, folder)
+    model.complete(entry["version"], lambda _: WINS)
+    return int(entry["version"])
+
+
+def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
+    """What `keep` takes."""
+    names = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
+    for name in names:
+        (folder / Path(name).name).write_bytes(name.encode())
+    return {name: (folder / Path(name).name, "") for name in names}
+
+
+def champions(model: RegisteredModel) -> list[tuple[str, int | None, int | None]]:
+    return [(d["action"], d["champion_before"], d["champion_after"]) for d in model.read()["decisions"]]
+
+
+def test_a_store_without_models_has_none(store: Store, model: RegisteredModel) -> None:
+    assert model_names(store) == []
+    assert model.read()["versions"] == [] and model.read()["champion"] is None
+    with pytest.raises(UserError, match="m has no version 1; it has none"):
+        model.promote(1)
+    assert not list(store.list())
+
+
+def test_models_are_listed_by_name(store: Store) -> None:
+    for name in ("b", "a"):
+        RegisteredModel(store, name).claim(digest(1), **FACTS)
+    store.put_bytes(b"", "models/a/versions/1/register.json")
+    assert model_names(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["", "A", "a/b", "..", "-a"])
+def test_other_names_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(UserError, match="small letters, digits and -"):
+        RegisteredModel(store, name)
+
+
+def test_a_package_has_one_number(model: RegisteredModel) -> None:
+    assert [model.claim(digest(n), **FACTS)["version"] for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
+    assert [version["state"] for version in model.read()["versions"]] == ["claimed"] * 3
+    assert model.entry(2)["package_digest"] == digest(2)
+
+
+def test_what_was_decided_once_is_not_decided_again(model: RegisteredModel) -> None:
+    complete(model, WINS, WINS)
+    model.complete(1, lambda _: pytest.fail("judged again"))
+    assert champions(model) == [("register", None, 1), ("register", 1, 2)]
+
+
+def test_promotion_by_hand(model: RegisteredModel) -> None:
+    complete(model, WINS, LOSES)
+    assert model.promote(2)["champion"] == 2
+    assert model.promote(2)["champion"] == 2
+    assert champions(model) == [("register", None, 1), ("register", 1, 1), ("promote", 1, 2)]
+    model.claim(digest(3), **FACTS)
+    with pytest.raises(UserError, match="m version 3 is claimed"):
+        model.promote(3)
+    for absent in (0, 4, -1):
+        with pytest.raises(UserError, match=f"m has no version {absent}; it has versions 1 to 3"):
+            model.promote(absent)
+
+
+def test_rollbacks_go_back_one_champion_at_a_time(model: RegisteredModel) -> None:
+    complete(model, WINS, WINS, LOSES, WINS)
+    assert [model.rollback()["champion"] for _ in range(2)] == [2, 1]
+    with pytest.raises(UserError, match="m has no champion to go back to"):
+        model.rollback()
+    model.promote(3)
+    model.promote(1)
+    assert [model.rollback()["champion"] for _ in range(2)] == [3, 1]
+    with pytest.raises(UserError, match="m has no champion to go back to"):
+        model.rollback()
+
+
+def test_a_rollback_passes_over_what_was_pruned(model: RegisteredModel) -> None:
+    complete(model, WINS, WINS, WINS)
+    model.prune(2)
+    assert model.rollback()["champion"] == 1
+
+
+def test_a_pruned_version_leaves_its_number_and_nothing_else(
+    model: RegisteredModel, store: Store, tmp_path: Path
+) -> None:
+    version = keep(model, tmp_path)
+    with pytest.raises(UserError, match="m version 1 is the champion"):
+        model.prune(version)
+    assert model.version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
+    model.complete(claimed(model, 2), lambda _: WINS)
+    model.prune(version)
+    model.prune(version)
+    assert [entry.name for entry in store.list()] == ["models/m/register.json", "models/m/versions/2/version.json"]
+    with pytest.raises(UserError, match="the version is pruned; register its package to have it back"):
+        model.version(version)
+    with pytest.raises(UserError, match="m has no version 7; it has versions 1 to 2"):
+        model.version(7)
+    assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete"]
+    assert model.claim(digest(3), **FACTS)["version"] == 3
+    with pytest.raises(UserError, match="m version 1 is pruned, so it cannot be the champion"):
+        model.promote(version)
+
+
+def test_a_pruning_that_was_broken_off_is_done_to_its_end(
+    model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(model, tmp_path)
+    model.complete(claimed(model, 2), lambda _: WINS)
+    with monkeypatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(Store, "remove", interrupt)
+        model.prune(1)
+    assert model.read()["versions"][0]["state"] == "pruning"
+    with pytest.raises(UserError, match="m version 1 of the same package is being pruned"):
+        model.claim(digest(1), **FACTS)
+    model.prune(1)
+    assert not list(store.list("models/m/versions/1"))
+    keep(model, tmp_path)
+    assert model.read()["versions"][0]["state"] == "complete"
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_version_whose_files_were_removed_is_not_complete(model: RegisteredModel, store: Store) -> None:
+    version = claimed(model, 1)
+    store.remove("models/m/versions/1/version.json")
+    with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
+        model.complete(version, lambda _: WINS)
+    assert model.read()["champion"] is None and model.read()["versions"][0]["state"] == "claimed"
+
+
+def test_whoever_claims_again_claims_from_now_on(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as monkeypatch:
+        monkeypatch.setattr("components.shared.registry.registry.now", lambda: "2026-01-01T00:00:00+00:00")
+        assert model.claim(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
+    assert model.claim(digest(1), **FACTS)["created"] > "2026-01-01T00:00:00+00:00"
+    assert len(model.read()["versions"]) == 1
+
+
+def test_what_is_in_the_store_is_not_sent_again_unless_it_is_damaged(
+    model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(model, tmp_path)
+    put_file, sent = Store.put_file, []
+    monkeypatch.setattr(Store, "put_file", lambda *a: (sent.append(a[2]), put_file(*a))[1])
+    keep(model, tmp_path)
+    assert not sent
+    damaged = [f"models/m/versions/1/{name}" for name in ("model.json", "serving/m/config.pbtxt")]
+    contents = [store.get_bytes(name)[0] for name in damaged]
+    store.put_bytes(contents[0][:-1] + b"?", damaged[0])
+    store.remove(damaged[1])
+    keep(model, tmp_path)
+    assert sent == damaged
+    assert [store.get_bytes(name)[0] for name in damaged] == contents
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00"])
+def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
+    model.claim(digest(1), **FACTS)
+    register = model.read()
+    register["versions"][0]["created"] = time
+    store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
+    with pytest.raises(Damaged, match="no proper field 'versions'"):
+        model.read()
+
+
+def test_a_version_pruned_while_it_is_registered_is_not_complete(model: RegisteredModel) -> None:
+    version = claimed(model, 1)
+    model.prune(version)
+    with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
+        model.complete(version, lambda _: WINS)
+    assert model.read()["champion"] is None
+
+
+def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
+    keep(model, tmp_path)
+    kept = store.get_bytes("models/m/versions/1/version.json")
+    given = files(model, tmp_path)
+    (tmp_path / "model.json").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"versions/1/version.json is of other files than those of the package"):
+        model.keep(model.entry(1), given, DOCUMENT, tmp_path)
+    assert store.get_bytes("models/m/versions/1/version.json") == kept
+
+
+def test_changes_at_once_are_all_kept(model: RegisteredModel) -> None:
+    complete(model, WINS, WINS, WINS)
+
+    def change(number: int) -> None:
+        model.promote(number % 3 + 1)
+        model.claim(digest(100 + number), **FACTS)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(16)))
+    register = model.read()
+    assert [entry["version"] for entry in register["versions"]] == list(range(1, 20))
+    after = [decision["champion_after"] for decision in register["decisions"]]
+    assert [decision["champion_before"] for decision in register["decisions"]] == [None, *after[:-1]]
+    assert register["champion"] == after[-1]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a document can be changed."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    found = place = copy.deepcopy(document)
+    for key in path[:-1]:
+        place = place[key]
+    if value is Ellipsis:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return found
+
+
+def _use_register(model: RegisteredModel) -> None:
+    for use in (model.read, lambda: model.promote(1), model.rollback):
+        with suppress(UserError):  # of what is sound, but has no champion to go back to
+            use()
+    model.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("register.json", _use_register), ("versions/1/version.json", lambda model: model.version(1))],
+)
+def test_a_damaged_document_is_one_line_that_names_it(
+    model: RegisteredModel, store: Store, tmp_path: Path, name: str, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(model, tmp_path)
+    content = store.get_bytes(f"models/m/{name}")[0]
+    document = json.loads(content)
+    mutants = [json.dumps(changed(document, p, v)).encode() for p in places(document) for v in (..., *STRANGE)]
+    mutants += [b"", b"{", b"[]", b"\xff", b"[" * 10_000, b'{"format":' * 10_000, content[:-10], b"1" * 5000]
+    served = b""
+
+    def get_bytes(name_: str, limit: int) -> tuple[bytes, str]:
+        return (served, "etag") if name_.endswith(name) else Store.get_bytes(store, name_, limit)
+
+    monkeypatch.setattr(store, "get_bytes", get_bytes)  # a thousand of them; the server is not what is tested
+    monkeypatch.setattr(store, "put_bytes", lambda *_, **__: "etag")
+    refused = 0
+    for mutant in mutants:
+        served = mutant
+        try:
+            read(model)
+        except Damaged as error:
+            refused += 1
+            assert re.match(re.escape(store.uri(f"models/m/{name}")), str(error)) and "\n" not in str(error)
+    assert len(mutants) > 300 and refused > 0.8 * len(mutants)
+
+
+def test_a_document_that_is_too_large_is_not_read(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
+    keep(model, tmp_path)
+    store.put_bytes(b" " * (2**20 + 1), "models/m/versions/1/version.json")
+    with pytest.raises(UserError, match=r"version.json has 1,048,577 bytes, and 1,048,576 are allowed"):
+        model.version(1)
+
+
+def test_a_register_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:
+    complete(model, WINS)
+    store.put_bytes(store.get_bytes("models/m/register.json")[0], "models/n/register.json")
+    with pytest.raises(Damaged, match=r"models/n/register.json is of the model 'm'"):
+        RegisteredModel(store, "n").read()

@@ -1,0 +1,276 @@
+"""How KFP is reached, and how it is told when it is not."""
+
+import argparse
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.errors import UserError
+from runner.cluster import rest
+from runner.cluster.connection import Connection, add_options, connect
+from runner.cluster.rest import ApiError
+from tests.servers.kfp_server import Answer, KfpServer, cut, cut_body, error, page, slow
+from tests.servers.port_forward import kube_server
+
+TOKEN = "secret-token"
+
+
+def reach(*words: str) -> Connection:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return connect(parser.parse_args(words))
+
+
+def told(*words: str) -> str:
+    """The one line in which a connection is refused."""
+    with pytest.raises(UserError) as refused:
+        reach(*words)
+    assert "\n" not in str(refused.value)
+    assert TOKEN not in str(refused.value)
+    return str(refused.value)
+
+
+def test_one_user_needs_no_namespace(kfp_api: KfpServer) -> None:
+    connection = reach()
+    assert (connection.namespace, connection.scope) == ("kubeflow", None)
+    assert connection.ui_link("run", "7") == f"{kfp_api.url}/#/runs/details/7"
+    assert connection.client.get_user_namespace() == ""
+
+
+def test_many_users_need_one(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    kfp_api.multi_user = True
+    assert "say with --namespace in which Profile" in told()
+    monkeypatch.setenv("KFP_NAMESPACE", "team")
+    assert reach().scope == "team"
+    assert reach("--namespace", "other").client.get_user_namespace() == "other"
+
+
+def test_an_unknown_namespace_is_refused_by_name(kfp_api: KfpServer) -> None:
+    kfp_api.multi_user = True
+    connection = reach("--namespace", "nowhere")
+    with pytest.raises(ApiError, match=r"403.*'nowhere'.*--namespace"):
+        connection.client.list_experiments()
+
+
+def test_all_pages_of_a_list_are_read(kfp_api: KfpServer) -> None:
+    there = [kfp_api.add_run().run_id for _ in range(5)]
+    kfp_api.page_limit = 2
+    connection = reach()
+    assert [run.run_id for run in connection.every("runs", connection.client.list_runs)] == there
+    assert len(kfp_api.asked("GET /runs")) == 3
+    kfp_api.runs.clear()
+    assert not list(connection.every("runs", connection.client.list_runs))
+
+
+def test_the_home_of_the_user_is_left_alone(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.multi_user = True
+    reach("--namespace", "team")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_token_is_read_anew_for_every_request(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.token = TOKEN
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    connection = reach("--token-file", str(tmp_path / "token"))
+    kfp_api.token = "rotated"
+    (tmp_path / "token").write_text("rotated")
+    assert connection.client.list_runs().runs is None
+
+
+@pytest.mark.parametrize(("variable", "header"), [("KFP_EXISTING_TOKEN", "authorization"), ("KFP_COOKIE", "cookie")])
+def test_token_and_cookie_come_from_the_environment(
+    kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, variable: str, header: str
+) -> None:
+    monkeypatch.setenv(variable, f"{TOKEN}\n")
+    reach()
+    assert kfp_api.requests[-1].headers[header].removeprefix("Bearer ") == TOKEN
+
+
+@pytest.mark.parametrize("value", [f"{TOKEN}\r\nX-More: 1", f"{TOKEN}\x00", f"{TOKEN}…", f"{TOKEN}é", " \n"])
+def test_a_token_that_no_header_takes_is_refused_unseen(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    (tmp_path / "secret").write_text(value)
+    for option in ("--token-file", "--cookie-file"):
+        assert f"{option} {tmp_path / 'secret'} holds no single line of ASCII" in told(option, str(tmp_path / "secret"))
+    if "\x00" not in value:
+        for variable in ("KFP_EXISTING_TOKEN", "KFP_COOKIE"):
+            monkeypatch.setenv(variable, value)
+            assert f"{variable} holds no single line of ASCII" in told()
+            monkeypatch.delenv(variable)
+    assert not kfp_api.requests
+
+
+def test_a_token_is_in_no_message_even_if_the_server_repeats_it(
+    kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
+    kfp_api.script("GET /healthz", error(400, f"bad header Bearer {TOKEN}"), error(403, TOKEN), error(401, TOKEN))
+    assert "refuses GET /apis/v2beta1/healthz (400): bad header" in told()
+    assert "forbids GET /apis/v2beta1/healthz (403)" in told()
+    assert "the credentials (401): they are missing, wrong or expired" in told()
+
+
+def test_a_token_file_must_hold_a_token(kfp_api: KfpServer, tmp_path: Path) -> None:
+    assert "cannot be read (No such file" in told("--token-file", str(tmp_path / "none"))
+    (tmp_path / "empty").write_text("\n")
+    assert "holds no single line" in told("--token-file", str(tmp_path / "empty"))
+    (tmp_path / "key").write_text(f"{TOKEN}\nmore\n")
+    assert "holds no single line" in told("--token-file", str(tmp_path / "key"))
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("kfp.example.com", "kfp.example.com has no scheme; write https://kfp.example.com (or http://)"),
+        ("ftp://kfp", "ftp://kfp has no scheme; write https://kfp (or http://)"),
+        ("https://", "https:// names no machine; write https://NAME"),
+        ("https://kf:abc", "https://kf:abc is no address (Port could not be cast to integer value as 'abc'); "),
+        ("https://kf:99999", "https://kf:99999 is no address (Port out of range 0-65535); "),
+        ("https://[::1", "https://[::1 is no address (Invalid IPv6 URL); "),
+        ("https://ada:" + TOKEN + "@kf", "the address of KFP holds a user or password; give it alone"),
+    ],
+)
+def test_a_host_is_a_url(kfp_api: KfpServer, host: str, line: str) -> None:
+    assert told("--host", host).startswith(line)
+
+
+@pytest.mark.parametrize("answer", [page(200), page(403), page(404), page(302, Location="/login")])
+def test_a_web_page_is_not_the_api(kfp_api: KfpServer, answer: Answer) -> None:
+    kfp_api.script("GET /healthz", answer)
+    kfp_api.script("GET /login", page(200))
+    assert "is not KFP's API, or a login stands before it" in told()
+
+
+def test_nobody_listens(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=1))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert "cannot be reached ([Errno 111] Connection refused)" in told(
+            "--host", f"http://127.0.0.1:{taken.getsockname()[1]}"
+        )
+
+
+@pytest.mark.parametrize("fault", [error(429, Retry_After="0"), error(500), error(503), page(502), cut, cut_body])
+def test_what_only_reads_is_asked_again(kfp_api: KfpServer, fault: Answer) -> None:
+    kfp_api.script("GET /healthz", fault)
+    assert not reach().multi_user
+    assert len(kfp_api.asked("GET /healthz")) == 2
+
+
+@pytest.mark.parametrize("fault", [error(429), error(500), cut])
+def test_what_writes_is_asked_once(kfp_api: KfpServer, fault: Answer) -> None:
+    connection = reach()
+    kfp_api.script("POST /runs/7:terminate", fault)
+    with pytest.raises(ApiError) as refused:
+        connection.client.terminate_run("7")
+    assert refused.value.passing
+    assert len(kfp_api.asked("POST .*")) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [(error(503, "overloaded"), "answers 503.*overloaded; see the log"), (cut, "cuts the connection")],
+)
+def test_patience_ends(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, fault: Answer, line: str) -> None:
+    monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    kfp_api.script("GET /healthz", *[fault] * 5)
+    with pytest.raises(ApiError, match=line):
+        reach()
+
+
+def test_a_slow_answer_is_waited_for_and_a_lost_one_is_not(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    kfp_api.script("GET /healthz", slow(0.1))
+    reach()
+    monkeypatch.setattr(rest, "SECONDS", (1, 0.1))
+    monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
+    kfp_api.script("GET /healthz", slow(0.5))
+    assert "gives no answer in time" in told()
+
+
+def test_http_where_tls_is_spoken_and_the_reverse(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
+    with _tls_server(tmp_path) as port:
+        assert told("--host", f"http://127.0.0.1:{port}").endswith("speaks TLS; write https://")
+        assert "give its authority with --ca FILE" in told("--host", f"https://127.0.0.1:{port}")
+        reach("--host", f"https://127.0.0.1:{port}", "--ca", str(tmp_path / "cert.pem"))
+    kfp_api.script("GET /healthz", page(400, "Client sent an HTTP request to an HTTPS server.", "text/plain"))
+    assert told().endswith("speaks TLS; write https://")
+    assert "speaks no TLS; write http://" in told("--host", kfp_api.url.replace("http", "https"))
+    assert "none.pem cannot be read" in told("--ca", str(tmp_path / "none.pem"))
+
+
+# The Kubernetes client leaves it to the garbage collector to close a websocket that the server has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_without_a_host_the_way_leads_through_the_kubernetes_api(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with kube_server(kfp_api.server_port) as server:
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        connection = reach("--context", "here")
+        kfp_api.script("GET /runs", cut)
+        assert connection.client.list_runs().runs is None
+        assert server.forwarded == 2  # a cut connection is made anew
+        assert "svc/ml-pipeline-ui 8080:80" in connection.ui_link("run", "7")
+        server.phase = "Pending"
+        assert "no pod app=ml-pipeline runs in namespace kubeflow" in told()
+        server.status = 403
+        assert "Kubernetes refuses to list pods in namespace kubeflow (403" in told()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "nonsense", "contexts: 3", "current-context: x\ncontexts: []"])
+def test_a_kubeconfig_that_is_of_no_use(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    if text is not None:
+        (tmp_path / "kubeconfig").write_text(text)
+    line = told()
+    assert "no cluster is known: kubeconfig" in line
+    assert ("no such file" in line) == (text is None)
+
+
+@contextmanager
+def _tls_server(folder: Path) -> Iterator[int]:
+    """The port of a server that says it is healthy, over TLS with a certificate that nobody knows."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=here -days 2"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,345 @@
+"""Verb `run` against a server of KFP's API."""
+
+import io
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.core.errors import UserError
+from runner import summary
+from runner.cluster import rest, run, upload
+from tests.runner.verbs import changed_pipeline, run_verb
+from tests.servers.kfp_server import OMITTED, KfpServer, Request, Stage, cut, error, lost, node_id, pod_name
+
+ORDER = ("resolve", "download", "preprocess", "train", "evaluate", "export", "register", "finish")
+# What follows a step's own lines in a pod's log.
+LAUNCHER = """\
+F1124 10:20:30.123456      21 main.go:56] failed to execute component: exit status 1
+time="2026-11-24T10:20:30.200Z" level=info msg="sub-process exited" argo=true error="<nil>"
+Error: exit status 1
+"""
+VERDICT = "[evaluate] test accuracy 98.76%: accepted\n"
+
+
+def tasks(**states: str) -> dict[str, str]:
+    """What KFP lists for steps in these states: drivers, groups and pods too."""
+    listed = {"root-driver": "SUCCEEDED", "root": "RUNNING", "exit-handler-1": "RUNNING"}
+    for step, state in states.items():
+        listed |= {f"{step}-driver": "SUCCEEDED", step: "SUCCEEDED" if state == "cached" else state}
+        listed[f"executor#{step}"] = "SKIPPED" if state == "cached" else state
+    return listed
+
+
+ALL_DONE = tasks(**dict.fromkeys(ORDER, "SUCCEEDED"))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(backoff_factor=0, backoff_jitter=0))
+
+
+def wait(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and summary of `run --wait`."""
+    code = run_verb(run, *words, "--wait", "--runs", str(folder / "runs"))
+    (path,) = (folder / "runs").glob("*/summary.json")
+    return code, json.loads(path.read_text())
+
+
+def told(stderr: str) -> list[str]:
+    """The lines but for the warning that the images have no digest."""
+    return [line for line in stderr.splitlines() if not line.startswith("warning: torch2kubeflow/")]
+
+
+def test_a_run_is_started_from_the_present_code_with_every_parameter(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_verb(run, "epochs=5", 'node_selector={"disk": "ssd"}', "--pipeline-root", "s3://bucket/runs") == 0
+    (version,), (started,) = kfp_api.versions.values(), kfp_api.runs.values()
+    assert started.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
+    assert started.runtime_config.parameters == {"data": "mnist", "epochs": 5, "node_selector": {"disk": "ssd"}}
+    assert started.runtime_config.pipeline_root == "s3://bucket/runs"
+    assert kfp_api.experiments[started.experiment_id].display_name == "torch2kubeflow"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        f"started run {started.display_name}: {started.run_id}",
+        f"{kfp_api.url}/#/runs/details/{started.run_id}",
+    ]
+
+
+def test_a_run_that_is_waited_for_ends_with_the_summary_of_a_local_run(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [
+        Stage("PENDING"),
+        Stage("RUNNING", tasks(resolve="RUNNING")),
+        Stage("RUNNING", tasks(resolve="SUCCEEDED", download="RUNNING")),
+        Stage("SUCCEEDED", ALL_DONE),
+    ]
+    kfp_api.logs[pod_name("executor#evaluate")] = VERDICT
+    code, document = wait(tmp_path, "epochs=1")
+    assert code == 0
+    assert document.keys() == summary.collect("", tmp_path, 0.0, "done", {}, {}, {}, None).keys()
+    assert document["state"] == "done"
+    assert document["steps"] == {step: {"state": "done", "seconds": 10.0} for step in ORDER}
+    assert document["parameters"]["epochs"] == 1
+    assert (document["test_accuracy"], document["accepted"], document["reasons"]) == (0.9876, True, [])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[3:7]] == [
+        ["resolve", "running"],
+        ["resolve", "done", "in", "10", "s"],
+        ["download", "running"],
+        ["download", "done", "in", "10", "s"],
+    ]
+    assert "test accuracy  98.76%" in lines
+
+
+def test_steps_from_the_cache_and_a_model_that_is_not_accepted(kfp_api: KfpServer, tmp_path: Path) -> None:
+    states = dict.fromkeys(ORDER, "cached") | {"resolve": "SUCCEEDED", "evaluate": "SUCCEEDED", "finish": "SUCCEEDED"}
+    del states["export"], states["register"]
+    kfp_api.plan = [Stage("SUCCEEDED", tasks(**states) | {"condition-1": "SKIPPED"})]
+    kfp_api.logs[pod_name("executor#evaluate")] = "[evaluate] test accuracy 9.50%: too low; class 3 is weak\n"
+    code, document = wait(tmp_path)
+    assert code == 0
+    assert [step["state"] for step in document["steps"].values()] == [
+        "done",
+        "cached",
+        "cached",
+        "cached",
+        "done",
+        "skipped",
+        "skipped",
+        "done",
+    ]
+    assert document["accepted"] is False
+    assert document["reasons"] == ["too low", "class 3 is weak"]
+
+
+def test_without_the_log_the_accuracy_is_unknown(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("SUCCEEDED", ALL_DONE)]
+    code, document = wait(tmp_path)
+    assert code == 0
+    assert (document["test_accuracy"], document["accepted"], document["reasons"]) == (None, True, None)
+    assert "test accuracy  see the report" in capsys.readouterr().out
+
+
+def test_a_failed_run_tells_step_error_and_log(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED", finish="SUCCEEDED"))]
+    kfp_api.logs[node_id("executor#train")] = "epoch 1\nTraceback\nRuntimeError: CUDA out of memory\n" + LAUNCHER
+    code, document = wait(tmp_path)
+    assert code == 1
+    assert (document["state"], document["steps"]["train"]["state"]) == ("failed", "failed")
+    assert document["error"] == "RuntimeError: CUDA out of memory"
+    assert document["accepted"] is None
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["epoch 1", "Traceback", "RuntimeError: CUDA out of memory"]
+    assert lines[3] == "error: train failed: RuntimeError: CUDA out of memory"
+    assert lines[4].startswith(kfp_api.url)
+
+
+def test_a_mistake_of_the_user_is_one_line_and_is_not_retried(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("FAILED", tasks(resolve="FAILED"))]
+    kfp_api.logs[pod_name("executor#resolve")] = (
+        "Traceback\ncomponents.shared.errors.UserError: gpus=lots is not accepted\n" + LAUNCHER
+    )
+    code, document = wait(tmp_path, "--retries", "3")
+    assert code == 2
+    assert document["error"] == "gpus=lots is not accepted"
+    assert capsys.readouterr().err.splitlines()[0] == "error: resolve failed: gpus=lots is not accepted"
+    assert not kfp_api.asked("POST .*:retry")
+
+
+def test_an_outage_is_retried(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = [Stage("FAILED", tasks(download="FAILED"))]
+    kfp_api.logs[pod_name("executor#download")] = (
+        "Traceback\ncomponents.shared.errors.Outage: the server answered 503; try again later\n" + LAUNCHER
+    )
+    kfp_api.plan_of_retry = [Stage("SUCCEEDED", tasks())]
+    code, _ = wait(tmp_path, "--retries", "3")
+    assert code == 0
+    assert len(kfp_api.asked("POST .*:retry")) == 1
+
+
+def test_a_driver_that_fails_is_its_steps_failure(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("FAILED", {"resolve": "SUCCEEDED", "download-driver": "FAILED", "download": "SKIPPED"})]
+    code, document = wait(tmp_path)
+    assert (code, document["steps"]["download"]["state"]) == (1, "failed")
+    assert "error: download failed: its log cannot be read from here" in capsys.readouterr().err
+
+
+def test_steps_that_a_failed_run_did_not_get_to_are_skipped(kfp_api: KfpServer, tmp_path: Path) -> None:
+    omitted = {"evaluate-driver": OMITTED, "evaluate": OMITTED, "export-driver": OMITTED}
+    kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED") | omitted)]
+    _, document = wait(tmp_path)
+    states = [document["steps"][step] for step in ("evaluate", "export")]
+    assert states == [{"state": "skipped", "seconds": 0.0}] * 2
+
+
+def test_the_log_of_the_last_attempt_counts(kfp_api: KfpServer, tmp_path: Path) -> None:
+    attempts = {"executor(0)#train": "FAILED", "executor(1)#train": "FAILED"}
+    kfp_api.plan = [Stage("FAILED", tasks(train="FAILED") | attempts)]
+    for attempt in attempts:
+        kfp_api.logs[pod_name(attempt)] = f"error of {attempt}"
+    assert wait(tmp_path)[1]["error"] == "error of executor(1)#train"
+
+
+def test_a_canceled_run_ends_the_wait(kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_off = tasks(resolve="SUCCEEDED", train="RUNNING") | {"evaluate-driver": "PENDING", "evaluate": "PENDING"}
+    kfp_api.plan = [Stage("RUNNING", tasks(train="RUNNING")), Stage("CANCELING"), Stage("CANCELED", cut_off)]
+    code, document = wait(tmp_path)
+    assert (code, document["state"]) == (1, "canceled")
+    assert [document["steps"][step]["state"] for step in ORDER[:5]] == [
+        "done",
+        "skipped",
+        "skipped",
+        "canceled",
+        "skipped",
+    ]
+    assert "error: the run was canceled" in capsys.readouterr().err
+
+
+def test_a_failed_run_is_retried_as_often_as_allowed(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED"))]
+    kfp_api.plan_of_retry = [Stage("RUNNING", tasks(train="RUNNING")), Stage("SUCCEEDED", ALL_DONE)]
+    assert wait(tmp_path, "--retries", "1")[0] == 0
+    assert len(kfp_api.asked("POST .*:retry")) == 1
+
+
+def test_retries_end(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))]
+    assert wait(tmp_path, "--retries", "2")[0] == 1
+    assert len(kfp_api.asked("POST .*:retry")) == 2
+
+
+def test_a_server_that_is_gone_for_a_while_is_waited_for(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = [Stage("RUNNING"), Stage("SUCCEEDED", ALL_DONE)]
+    kfp_api.script("GET /runs/.*", *[cut] * 6)
+    assert wait(tmp_path)[0] == 0
+
+
+def test_an_expired_token_ends_the_wait_and_not_the_run(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("RUNNING")]
+    kfp_api.script("GET /runs/.*", error(401))
+    with pytest.raises(UserError, match="wrong or expired"):
+        run_verb(run, "--wait", "--runs", str(tmp_path))
+    (run_id,) = kfp_api.runs
+    assert f"the run goes on; see `python pipeline.py status {run_id}`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 1, "CANCELED"), ("\n", 130, "RUNNING")])
+def test_ctrl_c_asks_whether_to_terminate(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str
+) -> None:
+    kfp_api.plan = [Stage("RUNNING")]
+    kfp_api.script("GET /runs/.*", _interrupting)
+    monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
+    assert run_verb(run, "--wait", "--runs", str(tmp_path)) == code
+    (there,) = kfp_api.runs.values()
+    assert there.state == state
+
+
+def test_ctrl_c_leaves_the_run_alone_where_nobody_can_be_asked(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kfp_api.plan = [Stage("RUNNING")]
+    kfp_api.script("GET /runs/.*", _interrupting)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run_verb(run, "--wait", "--runs", str(tmp_path)) == 130
+    assert "the run is left alone; see `python pipeline.py status" in capsys.readouterr().out
+    assert not kfp_api.asked("POST .*:terminate")
+
+
+@pytest.mark.parametrize("route", ["GET .*/log", "POST .*:retry"])
+def test_ctrl_c_asks_also_while_a_failure_is_looked_at(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    kfp_api.plan = kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))]
+    kfp_api.script(route, _interrupting)
+    monkeypatch.setattr(sys, "stdin", _Keyboard("y\n"))
+    assert wait(tmp_path, "--retries", "2")[0] == 1  # a run that has ended cannot be terminated
+    assert len(kfp_api.asked("POST .*:terminate")) == 1
+    assert len(kfp_api.asked("POST .*:retry")) == (route == "POST .*:retry")
+
+
+def test_ctrl_c_asks_also_in_the_pause_after_a_retry(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfp_api.plan, kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))], [Stage("RUNNING")]
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.time, "sleep", pause)
+    monkeypatch.setattr(sys, "stdin", _Keyboard("y\n"))
+    code, document = wait(tmp_path, "--retries", "1")
+    assert (code, document["state"]) == (1, "canceled")
+
+
+def test_a_run_whose_creation_was_not_confirmed_is_not_made_twice(kfp_api: KfpServer) -> None:
+    kfp_api.script("POST /runs", lost)
+    assert run_verb(run) == 0
+    assert len(kfp_api.runs) == 1
+
+
+def test_an_uploaded_version_is_run_with_its_own_parameters(kfp_api: KfpServer) -> None:
+    run_verb(upload, pipeline=changed_pipeline)
+    (version,) = kfp_api.versions.values()
+    assert run_verb(run, "--version", version.display_name, "batch_size=64") == 0
+    (started,) = kfp_api.runs.values()
+    assert started.runtime_config.parameters == {"data": "mnist", "batch_size": 64}
+    with pytest.raises(UserError, match=r"'epochs=4' is no parameter; .*batch_size"):
+        run_verb(run, "--version", version.display_name, "epochs=4")
+
+
+def test_mistakes_start_and_upload_nothing(kfp_api: KfpServer) -> None:
+    with pytest.raises(UserError, match=r"epochs=many is of the wrong type"):
+        run_verb(run, "epochs=many")
+    with pytest.raises(UserError, match="is not uploaded"):
+        run_verb(run, "--version", "v1")
+    assert not kfp_api.asked("POST .*")
+    run_verb(upload)
+    with pytest.raises(UserError, match="has no version v1; the newest are: "):
+        run_verb(run, "--version", "v1")
+
+
+def test_what_the_server_refuses_is_told(kfp_api: KfpServer) -> None:
+    kfp_api.script("POST /runs", error(400, "parameter(s) provided are not required by pipeline: x"))
+    with pytest.raises(UserError, match=r"refuses POST /apis/v2beta1/runs \(400\): parameter"):
+        run_verb(run)
+
+
+class _Keyboard:
+    """A terminal at which one line is typed."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self.line
+
+
+def _interrupting(handler: Any, request: Request) -> None:
+    """Press Ctrl-C, then answer."""
+    os.kill(os.getpid(), signal.SIGINT)
+    handler.serve(request)

@@ -1,0 +1,154 @@
+"""Verbs `status` and `logs` against servers of KFP's and Kubernetes' API."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import kfp_server_api
+import pytest
+import yaml
+
+from components.shared.core.errors import UserError
+from pipeline import sweep, training
+from runner.cluster import logs, run, run_state, status
+from runner.compile import compile_pipeline
+from tests.runner.verbs import run_verb
+from tests.servers.kfp_server import OMITTED, KfpServer, Stage, error, pod_name
+from tests.servers.port_forward import Pod, kube_server
+
+TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
+
+
+@pytest.fixture
+def run_id(kfp_api: KfpServer) -> str:
+    """The id of a run that trains."""
+    kfp_api.plan = [Stage("RUNNING", TRAINING)]
+    run_verb(run)
+    return next(iter(kfp_api.runs))
+
+
+def test_before_the_first_run(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(status) == 0
+    assert capsys.readouterr().out == (
+        "no run of torch2kubeflow-training yet; start one with `python pipeline.py run`\n"
+    )
+    with pytest.raises(UserError, match="no run of torch2kubeflow-training is there"):
+        run_verb(status, "latest")
+
+
+def test_the_latest_runs_of_this_pipeline_are_listed(
+    kfp_api: KfpServer, run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = kfp_api.runs[run_id].pipeline_version_reference
+    now = datetime.now(UTC)
+    for state, age in (("SUCCEEDED", timedelta(minutes=5)), ("FAILED", timedelta(hours=3))):
+        kfp_api.add_run(display_name=state, state=state, created_at=now - age, pipeline_version_reference=reference)
+    another = kfp_server_api.V2beta1PipelineVersionReference(pipeline_id="another")
+    kfp_api.add_run(display_name="another pipeline's", pipeline_version_reference=another, created_at=now)
+    capsys.readouterr()
+    assert run_verb(status) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines[:2]] == [
+        ["done", "5", "min", "SUCCEEDED"],
+        ["failed", "3", "h", "FAILED"],
+    ]
+    assert lines[2].startswith(f"{run_id}  running")
+    assert lines[3] == f"{kfp_api.url}/#/pipelines/details/{reference.pipeline_id}"
+
+
+@pytest.mark.parametrize("latest", [False, True])
+def test_one_run_is_shown_step_by_step(
+    kfp_api: KfpServer, run_id: str, latest: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run_verb(status, "latest" if latest else run_id) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:3] == [["resolve", "done", "10.0"], ["download", "skipped", "0.0"]]
+    assert lines[4] == ["train", "running", "0.0"]
+    assert lines[-1] == [f"{kfp_api.url}/#/runs/details/{run_id}"]
+
+
+def test_a_failed_run_waits_for_nothing(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    kfp_api.plan = [Stage("FAILED", {"train": "FAILED", "evaluate-driver": OMITTED, "evaluate": OMITTED})]
+    run_verb(run)
+    capsys.readouterr()
+    assert run_verb(status, "latest") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[4:6] == [["train", "failed", "10.0"], ["evaluate", "skipped", "0.0"]]
+
+
+def test_an_unknown_run(kfp_api: KfpServer) -> None:
+    with pytest.raises(UserError, match=r"no run has the id 7; `python pipeline.py status` lists the latest"):
+        run_verb(status, "7")
+
+
+def test_logs_come_from_kfp(kfp_api: KfpServer, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kfp_api.logs = {pod_name("executor#resolve"): "[resolve] here\n", pod_name("executor#train"): "[train] there\n"}
+    capsys.readouterr()
+    assert run_verb(logs, run_id) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == ["== resolve", "[resolve] here", "== train", "[train] there"]
+    assert run_verb(logs, "latest", "train") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "[train] there"
+
+
+def test_logs_come_from_the_pods_where_the_cluster_may_be_asked(
+    kfp_api: KfpServer,
+    run_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    capsys.readouterr()
+    with kube_server(kfp_api.server_port) as server:
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        labels = f"pipeline/runid={run_id},app.kubernetes.io/component=train"
+        server.pods = [
+            Pod("pod-3", labels, "second pass, killed\n", "run-7.root.loop.item(1:b).train.executor(0)", "Failed"),
+            Pod("pod-1", labels, "second pass\n", "run-7.root.loop.item(1:b).train.executor(1)", "Failed"),
+            Pod("pod-2", labels, "first pass\n", "run-7.root.loop.item(0:a).train.executor(0)", "Succeeded"),
+        ]
+        kfp_api.logs[pod_name("executor#train")] = "from KFP\n"
+        assert run_verb(logs, run_id, "train", "--context", "here") == 0
+        assert capsys.readouterr().out.splitlines()[:-1] == ["first pass", "second pass"]
+        server.status = 403
+        assert run_verb(logs, run_id, "train", "--context", "here") == 0
+        assert capsys.readouterr().out.splitlines()[0] == "from KFP"
+
+
+def test_a_log_that_may_not_be_read(kfp_api: KfpServer, run_id: str) -> None:
+    kfp_api.script("GET .*/log", *[error(403)] * 4)
+    with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read; give --context"):
+        run_verb(logs, run_id, "train")
+
+
+def test_steps_run_in_pods_whose_template_we_know(tmp_path: Path) -> None:
+    """KFP names a template after the numbers of annotations and labels, and after whether the step is retried."""
+    path = compile_pipeline(training, tmp_path / "pipeline.yaml")
+    _, platform = yaml.safe_load_all(path.read_text())
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        metadata = executor["podMetadata"]
+        counts = f"{len(metadata.get('annotations', {}))}-{len(metadata['labels'])}"
+        assert f"metadata-{counts}-retry-system-container-impl" in logs.TEMPLATES
+
+
+@pytest.mark.parametrize(
+    ("passes", "state"),
+    [
+        (["SUCCEEDED", "SUCCEEDED"], "done"),
+        (["SUCCEEDED", "RUNNING"], "running"),
+        (["FAILED", "RUNNING"], "failed"),
+        (["RUNNING", "PENDING"], "running"),
+    ],
+)
+def test_the_passes_of_a_loop_are_one_step_in_the_state_that_matters_most(passes: list[str], state: str) -> None:
+    now = datetime.now(UTC)
+    tasks = [
+        SimpleNamespace(display_name="trial", state=one, start_time=now, end_time=now + timedelta(seconds=10))
+        for one in passes
+    ]
+    run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))
+    told = run_state.steps(run, sweep)
+    assert list(told)[3:6] == ["plan", "trial", "compare"]
+    assert told["trial"] == {"state": state, "seconds": 10.0 * sum(one in run_state.FINAL for one in passes)}
+    assert told["compare"] == {"state": "skipped", "seconds": 0.0}

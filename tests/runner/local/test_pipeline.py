@@ -1,0 +1,293 @@
+"""The compiled pipeline, run whole with KFP's local runner as `make run` does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from components.shared.core.files import sha256_file
+from components.shared.data.dataset import open_dataset
+from runner.local import s3_server
+from tests.conftest import ROOT, Runner
+from tests.servers.loopback import picture
+
+pytestmark = pytest.mark.slow
+
+DIGITS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7")
+
+
+def _latest(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path / "runs" / "latest"
+    return folder, json.loads((folder / "summary.json").read_text())
+
+
+def _states(summary: dict[str, Any]) -> dict[str, str]:
+    return {name: step["state"] for name, step in summary["steps"].items()}
+
+
+def test_digits_are_trained_evaluated_and_exported(tmp_path: Path, run_pipeline: Runner) -> None:
+    done = run_pipeline(*DIGITS)
+    assert (done.returncode, done.stderr) == (0, "")
+    folder, summary = _latest(tmp_path)
+    assert set(_states(summary).values()) == {"done"}
+    assert summary["accepted"] is True
+    assert summary["test_accuracy"] >= 0.9
+    assert sum(summary["dataset"]["counts"].values()) == 1797
+    assert summary["seconds"] >= sum(step["seconds"] for step in summary["steps"].values()) > 0
+    for path in summary["artifacts"].values():
+        assert (folder / path).exists(), path
+    assert {"raw", "dataset", "model", "report", "evaluation", "package", "registration"} <= summary["artifacts"].keys()
+    _the_package_predicts_what_the_summary_says(folder, summary)
+    _people_see_progress_and_a_table(done.stdout)
+    page = folder / "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    assert not page.is_symlink(), "a browser would go by the name that the link points to, and show the source"
+    assert "Executing task" in (folder / "kfp.log").read_text()
+    assert not list(folder.rglob("*.partial"))
+    assert not (folder / "tmp").exists()
+    assert summary["parameters"]["store"] == s3_server.STORE
+    registered = summary["registered"]
+    assert (registered["version"], registered["is_champion"]) == (1, True)
+    assert f"registered     {registered['name']} version 1, champion" in done.stdout
+    _nothing_holds_the_secret(tmp_path / "runs", done.stdout)
+
+
+def _nothing_holds_the_secret(runs: Path, shown: str) -> None:
+    secret = s3_server.Server(runs / "s3").variables["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in shown
+    files = [path for path in runs.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert files == [runs / "s3" / "keys.json"]
+
+
+def _the_package_predicts_what_the_summary_says(folder: Path, summary: dict[str, Any]) -> None:
+    images, labels = open_dataset(folder / summary["artifacts"]["dataset"]).load("test")
+    session = onnxruntime.InferenceSession(folder / "package" / "model.onnx", providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"images": images})
+    assert np.mean(np.argmax(probabilities, axis=1) == labels) == pytest.approx(summary["test_accuracy"])
+
+
+def _people_see_progress_and_a_table(shown: str) -> None:
+    assert "train      epoch 1/12" in shown
+    assert "test accuracy" in shown
+    assert "accepted" in shown
+    assert "report.html" in shown
+    assert "executor_input" not in shown, "KFP's own log belongs in the file"
+
+
+def test_the_same_run_twice_gives_a_bit_identical_model(tmp_path: Path, run_pipeline: Runner) -> None:
+    digests = []
+    for _ in range(2):
+        assert run_pipeline("--no-cache", "data=digits", "epochs=2", "min_accuracy=0").returncode == 0
+        folder, summary = _latest(tmp_path)
+        assert _states(summary)["train"] == "done"
+        digests.append([sha256_file(folder / "model" / name) for name in ("model.safetensors", "model.json")])
+    assert digests[0] == digests[1]
+
+
+def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipeline: Runner) -> None:
+    pets = tmp_path / "pets"
+    for name in ("cat", "dog"):
+        (pets / name).mkdir(parents=True)
+        for number in range(20):
+            (pets / name / f"{number}.png").write_bytes(picture(number + 100 * (name == "dog")))
+    words = (f"data={pets.as_uri()}", "epochs=1", "batch_size=8", "min_recall=0")
+
+    def states(*changed: str) -> str:
+        """The initial of each step's state, from resolve to finish."""
+        done = run_pipeline(*words, *changed)
+        assert (done.returncode, done.stderr) == (0, "")
+        folder, summary = _latest(tmp_path)
+        for path in summary["artifacts"].values():
+            assert (folder / path).exists(), path
+        assert (folder / "report.html").is_file() and sum(summary["dataset"]["counts"].values()) > 0
+        assert (folder / "package" / "model.onnx").is_file() == summary["accepted"]
+        return "".join(state[0] for state in _states(summary).values())
+
+    assert states("min_accuracy=0") == "dddddddd"
+    assert states("min_accuracy=0") == "dccccccd"
+    assert states("min_accuracy=1") == "dcccdssd"  # a verdict is cheap, an export is not
+    assert states("min_accuracy=1", "learning_rate=0.01") == "dccddssd"
+    (pets / "cat" / "new.png").write_bytes(picture(200))
+    assert states("min_accuracy=1") == "dddddssd"
+    assert states("min_accuracy=1", "--no-cache") == "dddddssd"
+    for model in (tmp_path / "runs").glob("*/torch2kubeflow-training-*/train/model"):
+        shutil.rmtree(model)
+    assert states("min_accuracy=1") == "dccddssd"
+
+
+def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_path: Path, run_pipeline: Runner) -> None:
+    done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1")
+    assert done.returncode == 0
+    folder, summary = _latest(tmp_path)
+    assert _states(summary) == dict.fromkeys(
+        ("resolve", "download", "preprocess", "train", "evaluate", "finish"), "done"
+    ) | {"export": "skipped", "register": "skipped"}
+    assert summary["accepted"] is False
+    assert summary["reasons"]
+    assert "package" not in summary["artifacts"]
+    assert not (folder / "package").exists()
+    assert "not accepted, not exported" in done.stdout
+
+
+def test_another_network_goes_the_same_way(tmp_path: Path, run_pipeline: Runner) -> None:
+    words = ("data=digits", "image_size=8", "network=squeezenet1_1", "optimizer=adamw", "learning_rate=0.0005")
+    done = run_pipeline(*words, "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder, summary = _latest(tmp_path)
+    assert set(_states(summary).values()) == {"done"}
+    assert summary["registered"]["is_champion"] is True
+    assert "squeezenet1_1 on scikit-learn" in (folder / "report.html").read_text()
+    _the_package_predicts_what_the_summary_says(folder, summary)
+
+
+def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
+    done = run_pipeline()
+    assert done.returncode == 0, done.stderr
+    _, summary = _latest(tmp_path)
+    assert summary["test_accuracy"] >= 0.99
+    assert set(_states(summary).values()) == {"done"}
+    assert sum(summary["dataset"]["counts"].values()) == 70_000
+    assert summary["dataset"]["counts"]["test"] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("data=file:///no/such/folder",), "/no/such/folder"),
+        (("data=digits", "batch_size=100000", "store="), "batch_size=100000"),
+    ],
+)
+def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
+    tmp_path: Path, run_pipeline: Runner, words: tuple[str, ...], said: str
+) -> None:
+    failed = run_pipeline(*words)
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("\n") == 1
+    folder, summary = _latest(tmp_path)
+    assert summary["state"] == "failed"
+    assert summary["error"] in failed.stderr
+    assert "failed" in _states(summary).values()
+    record = json.loads((folder / summary["artifacts"]["record"] / "record.json").read_text())
+    assert record["state"] == "FAILED"
+    assert not list(folder.rglob("*.partial"))
+    store = "" if "store=" in words else s3_server.STORE
+    assert summary["parameters"]["store"] == record["parameters"]["store"] == store
+    assert (tmp_path / "runs" / "s3").exists() == bool(store)
+
+
+def test_a_path_may_hold_spaces_quotes_and_the_word_python3(tmp_path: Path, run_pipeline: Runner) -> None:
+    failed = run_pipeline(f"data=file://{tmp_path}/my python3 pictures'\"")
+    assert failed.returncode == 2
+    assert f"{tmp_path}/my python3 pictures'\"" in failed.stderr
+
+
+def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, run_pipeline: Runner) -> None:
+    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as first:
+        _wait_for(tmp_path, "train")
+        second = run_pipeline("data=digits")
+        assert second.returncode == 2
+        assert f"in use by process {first.pid};" in second.stderr
+        assert "--runs" in second.stderr
+        assert second.stderr.count("\n") == 1
+    assert len(list((tmp_path / "runs").glob("2*"))) == 1
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_process_and_nothing_half_written(tmp_path: Path, signal_number: int) -> None:
+    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
+        child = _wait_for(tmp_path, "train")
+        run.send_signal(signal_number)
+        _, shown = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert shown == "error: interrupted; nothing half-written is left\n"
+    assert not Path(f"/proc/{child}").exists()
+    folder, summary = _latest(tmp_path)
+    assert summary["state"] == "interrupted"
+    assert _states(summary)["train"] == "failed"
+    assert not list(folder.rglob("*.partial"))
+    assert not (folder / "model").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux alone")
+def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
+    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
+        child = _wait_for(tmp_path, "train")
+        server = int((tmp_path / "runs" / "s3" / "weed.pid").read_text())
+        run.kill()
+        run.communicate(timeout=30)
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{child}").exists() or Path(f"/proc/{server}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+class _running:
+    """A run in the background, killed at the end of the block."""
+
+    def __init__(self, tmp_path: Path, *words: str) -> None:
+        command = [sys.executable, "pipeline.py", "local", *words, "--runs", str(tmp_path / "runs")]
+        self.run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> subprocess.Popen[str]:
+        return self.run
+
+    def __exit__(self, *_: object) -> None:
+        self.run.send_signal(signal.SIGINT)
+        self.run.communicate(timeout=30)
+
+
+def _wait_for(tmp_path: Path, step: str) -> int:
+    """Wait until a step of the run is at work; its process id."""
+    mark = f"{tmp_path}/runs/".encode()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for pid in _processes_with(mark, f"/{step}/executor_output.json".encode()):
+            log = next((tmp_path / "runs").glob("2*/kfp.log")).read_text()
+            if f"[{step}] " in log:
+                return pid
+        time.sleep(0.1)
+    raise AssertionError(f"{step} did not start")
+
+
+def _processes_with(*words: bytes) -> Iterator[int]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if all(word in command for word in words):
+            yield int(pid)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MiB: room for the raw digits of MNIST, none for the prepared ones."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_written(small_disk: Path, run_pipeline: Runner) -> None:
+    failed = run_pipeline("--runs", str(small_disk / "runs"))
+    assert failed.returncode == 2
+    assert "No space left on device" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not list(small_disk.rglob("*.partial"))

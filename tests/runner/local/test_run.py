@@ -1,0 +1,132 @@
+"""Local runs of loops: a small pipeline whose middle step runs once for each item"""
+
+import builtins
+import json
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Output
+from kfp.dsl.base_component import BaseComponent
+
+from runner.local import run as local_run
+
+step = dsl.component(base_image="torch2kubeflow/data:none", install_kfp_package=False)
+
+
+@step
+def plan(items: list[str]) -> list[str]:
+    return items
+
+
+@step
+def trial(item: str, model: Output[Dataset]) -> None:
+    import os
+    import time
+
+    if item == "hang":
+        time.sleep(600)
+    assert item != "bad", "this one fails"
+    started = time.time()
+    time.sleep(0.2)
+    with open(model.path, "w") as file:
+        file.write(f"{item} {started} {time.time()} {os.getpid()}")
+
+
+@step
+def compare(models: Input[list[Dataset]], model: Output[Artifact]) -> None:
+    with open(model.path, "w") as file:
+        for one in models:
+            with open(one.path) as made:
+                file.write(made.read() + "\n")
+
+
+@dsl.pipeline(name="torch2kubeflow-small")
+def small(items: list[str] = ["a", "b"]) -> None:  # noqa: B006
+    planned = plan(items=items)
+    with dsl.ParallelFor(planned.output) as item:
+        tried = trial(item=item)
+    compare(models=dsl.Collected(tried.outputs["model"]))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compiled into the repository's own build folder."""
+    monkeypatch.setattr("runner.compile.BUILD", tmp_path / "build")
+
+
+def run(tmp_path: Path, *items: str, pipeline: BaseComponent = small) -> tuple[int, dict[str, Any]]:
+    """Exit code and summary of a run that caches."""
+    code = local_run.run(pipeline, {"items": list(items)}, tmp_path / "runs", embedded=False, caching=True)
+    return code, json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+
+
+def states(summary: dict[str, Any]) -> list[str]:
+    assert list(summary["steps"]) == ["plan", "trial", "compare"]
+    return [one["state"] for one in summary["steps"].values()]
+
+
+def made(tmp_path: Path, summary: dict[str, Any]) -> list[list[str]]:
+    text = (tmp_path / "runs" / "latest" / summary["artifacts"]["model"]).read_text()
+    return [line.split() for line in text.splitlines()]
+
+
+def test_the_passes_of_a_loop_run_one_after_the_other_and_are_one_row(tmp_path: Path) -> None:
+    code, summary = run(tmp_path, "a", "b", "c")
+    assert (code, states(summary)) == (0, ["done", "done", "done"])
+    passes = made(tmp_path, summary)
+    assert [line[0] for line in passes] == ["a", "b", "c"]
+    assert all(float(before[2]) <= float(after[1]) for before, after in pairwise(passes))
+    assert summary["steps"]["trial"]["seconds"] >= 0.6
+    assert summary["artifacts"].keys() == {"model"} and "compare" in summary["artifacts"]["model"]
+
+
+def test_only_what_is_new_in_a_loop_is_done_again(tmp_path: Path) -> None:
+    _, first = run(tmp_path, "a", "b")
+    processes = [line[3] for line in made(tmp_path, first)]
+    code, second = run(tmp_path, "a", "b", "c")
+    assert (code, states(second)) == (0, ["done", "done", "done"])
+    passes = made(tmp_path, second)
+    assert [line[3] for line in passes][:2] == processes
+    code, third = run(tmp_path, "a", "b", "c")
+    assert (code, states(third)) == (0, ["cached", "cached", "cached"])
+    assert made(tmp_path, third) == passes, "what compare has made, and no pass of the loop"
+    code, fourth = run(tmp_path, "b", "a")
+    assert (code, states(fourth)) == (0, ["done", "cached", "done"])
+
+
+def test_a_pass_that_fails_fails_the_step_and_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, summary = run(tmp_path, "a", "bad", "c")
+    assert (code, states(summary)) == (1, ["done", "failed", "skipped"])
+    assert summary["error"].endswith("AssertionError: this one fails")
+    assert "error: trial failed" in capsys.readouterr().err
+
+
+def test_kfp_leaves_print_as_it_was(tmp_path: Path) -> None:
+    before = builtins.print
+    run(tmp_path, "a", "b")
+    assert builtins.print is before
+
+
+def test_ctrl_c_ends_a_loop_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "runs"
+
+    def interrupt() -> None:
+        while not any("hang" in path.read_text() for path in log.glob("2*/kfp.log")):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "hang", "hang-not")
+    assert time.monotonic() - started < 30
+    summary = json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
+    assert (summary["state"], states(summary)) == ("interrupted", ["done", "failed", "skipped"])

@@ -1,0 +1,204 @@
+"""The S3 server that is embedded in the runner: its data, its secrets, and its end."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from components.shared.core.errors import UserError
+from components.shared.data.sources.s3 import open_source
+from components.shared.storage.client import open_store
+from runner.local import s3_server
+from tests.conftest import ROOT
+
+slow = pytest.mark.slow
+linux = pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux alone")
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _weed(runs: Path) -> int:
+    return int((runs / "s3" / "weed.pid").read_text())
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@contextmanager
+def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python pipeline.py s3` in the background, and what it says once it is ready."""
+    command = [sys.executable, "pipeline.py", "s3", "--runs", str(runs)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as verb:
+        try:
+            assert verb.stdout
+            yield verb, "".join(verb.stdout.readline() for _ in range(5))
+        finally:
+            verb.send_signal(signal.SIGINT)
+            verb.wait(30)
+
+
+def _listening(pid: int) -> set[str]:
+    """The addresses, in hexadecimal digits, at which a process takes connections."""
+    inodes = {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
+    rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+@slow
+def test_data_outlive_a_restart_and_a_kill_of_the_server(tmp_path: Path) -> None:
+    contents, keys = {}, set()
+    for number in range(4):
+        with s3_server.shared(tmp_path) as wait:
+            variables = wait()
+            keys.add(variables["AWS_SECRET_ACCESS_KEY"])
+            store = open_store(s3_server.STORE, variables)
+            for part in range(3):
+                name = f"folder/{number}-{part}"
+                contents[name] = random.Random(name).randbytes(100_000)
+                store.put_bytes(contents[name], name)
+            assert {entry.name for entry in store.list()} == contents.keys()
+            assert all(store.get_bytes(name)[0] == content for name, content in contents.items())
+            if number % 2:
+                os.kill(_weed(tmp_path), signal.SIGKILL)
+    assert len(keys) == 1
+    assert not list(Path("/tmp").glob(f"seaweedfs-*{variables['AWS_ENDPOINT_URL_S3'].rpartition(':')[2]}*"))
+
+
+@slow
+def test_no_door_of_the_server_opens_without_keys(tmp_path: Path) -> None:
+    with s3_server._serving(tmp_path) as server:
+        store = open_store(s3_server.STORE, server.variables)
+        store.put_bytes(b"mine", "secret")
+        doors = {
+            part: f"http://127.0.0.1:{server.ports[f'{part}.port']}" for part in ("s3", "filer", "volume", "master")
+        }
+        assigned = urllib3.request("GET", f"{doors['master']}/dir/assign", retries=False).json()["fid"]
+        for method, address in [
+            ("GET", f"{doors['s3']}/{s3_server.BUCKET}/secret"),
+            ("PUT", f"{doors['s3']}/{s3_server.BUCKET}/secret"),
+            ("GET", f"{doors['filer']}/buckets/"),
+            ("GET", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
+            ("PUT", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
+            ("DELETE", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
+            ("PUT", f"{doors['volume']}/{assigned}"),
+        ]:
+            answer = urllib3.request(method, address, body=b"theirs", retries=False)
+            assert answer.status in (401, 403), (method, address, answer.status)
+        assert store.get_bytes("secret")[0] == b"mine"
+
+
+@slow
+@linux
+def test_the_verb_serves_others_and_tells_no_secret(tmp_path: Path) -> None:
+    folder = tmp_path / "s3"
+    with _verb(tmp_path) as (verb, said):
+        weed = _weed(tmp_path)
+        secret = s3_server.Server(folder).variables["AWS_SECRET_ACCESS_KEY"]
+        assert f". {folder / 'environment'} " in said and "aws s3 ls" in said
+        with s3_server.store_of(None, tmp_path) as store:
+            store.put_bytes(b"content", "object")
+        shell = f". {folder / 'environment'} && echo $AWS_ENDPOINT_URL_S3 $AWS_SECRET_ACCESS_KEY"
+        told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+        assert told[1] == secret and told[0] in said
+        second = subprocess.run(verb.args, cwd=ROOT, capture_output=True, text=True)
+        assert (second.returncode, second.stdout) == (2, "")
+        assert second.stderr.startswith(f"error: {folder} is in use by process {verb.pid}; ")
+        assert second.stderr.count("\n") == 1
+        assert _listening(weed) == {"0100007F"}
+        holding = {path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()}
+        assert holding == {folder / "keys.json", folder / "environment"}
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in holding)
+        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.exists()]
+        assert not any(secret.encode() in command for command in commands)
+        assert secret not in said
+    assert verb.returncode == 0
+    assert not _is_alive(weed)
+    assert not (folder / "environment").exists()
+
+
+@slow
+@linux
+def test_the_server_dies_with_its_runner(tmp_path: Path) -> None:
+    with _verb(tmp_path) as (verb, _):
+        weed = _weed(tmp_path)
+        with s3_server.store_of(None, tmp_path) as store:
+            store.put_bytes(b"content", "object")
+        verb.kill()
+        _wait_until(lambda: not _is_alive(weed))
+    with s3_server.store_of(None, tmp_path) as store:
+        assert store.get_bytes("object")[0] == b"content"
+
+
+@slow
+@linux
+def test_a_server_that_a_killed_runner_has_left_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_server, "STOP_SECONDS", 0.5)
+    with _verb(tmp_path) as (verb, _):
+        weed = _weed(tmp_path)
+        os.kill(weed, signal.SIGSTOP)  # deaf to SIGTERM
+        verb.kill()
+        verb.wait()
+        with s3_server.shared(tmp_path) as wait:
+            wait()
+            assert _weed(tmp_path) != weed
+        _wait_until(lambda: not _is_alive(weed))
+
+
+@slow
+def test_a_server_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_server, "FLAGS", ["-no-such-flag"])
+    with pytest.raises(UserError, match="does not start"), s3_server.shared(tmp_path) as wait:
+        wait()
+        raise AssertionError("not reached")
+    assert "no-such-flag" in (tmp_path / "s3" / "log").read_text()
+
+
+def test_the_users_variables_are_those_of_the_data() -> None:
+    embedded = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "ours", "AWS_REGION": "here"}
+    user = {
+        "PATH": "/bin",
+        "S3_ENDPOINT": "https://s3.example.org",
+        "AWS_ACCESS_KEY_ID": "theirs",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_PROFILE": "work",
+        "AWS_CA_BUNDLE": "/ca.crt",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/token",
+    }
+    found = s3_server.step_variables(embedded, user)
+    assert found == {
+        "PATH": "/bin",
+        **embedded,
+        "SOURCE_AWS_ENDPOINT_URL_S3": "https://s3.example.org",
+        "SOURCE_S3_ENDPOINT": "https://s3.example.org",
+        **{f"SOURCE_{name}": value for name, value in user.items() if name.startswith("AWS_")},
+    }
+    told = {"SOURCE_AWS_ACCESS_KEY_ID": "told", "SOURCE_AWS_REGION": ""}
+    assert s3_server.step_variables(embedded, {**user, **told}) == {"PATH": "/bin", **embedded, **told}
+
+
+def test_without_variables_the_data_lie_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "SOURCE_", "S3_"))]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.step_variables({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, {}).items():
+        monkeypatch.setenv(name, value)
+    assert open_source("s3://bucket/pictures")._client._base_url.host == "s3.amazonaws.com"
+
+
+def test_a_store_of_ones_own_needs_no_server(tmp_path: Path) -> None:
+    with s3_server.store_of("s3://bucket/prefix", tmp_path) as store:
+        assert store.uri("name") == "s3://bucket/prefix/name"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,57 @@
+"""A sweep whole, as a user runs it: pytest tests/runner/local/test_sweep.py"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runner
+
+WORDS = ("--graph", "sweep", "data=digits", "epochs=2", "batch_size=64", "min_accuracy=1", "min_recall=0", "threads=1")
+
+
+@pytest.mark.slow
+def test_the_best_setting_is_evaluated_and_who_is_left_behind_or_diverges_is_told(
+    tmp_path: Path, run_pipeline: Runner
+) -> None:
+    settings = [
+        {"learning_rate": 0.03},
+        {"learning_rate": 1e30, "optimizer": "sgd"},
+        {"learning_rate": 1e-6, "epochs": 3},
+    ]
+    done = run_pipeline(*WORDS, "stopping=asha", f"settings={json.dumps(settings)}")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "runs" / "latest"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["pipeline"] == "torch2kubeflow-sweep"
+    assert {name: step["state"] for name, step in summary["steps"].items() if step["state"] != "done"} == {
+        "export": "skipped",
+        "register": "skipped",
+    }
+    assert list(summary["steps"])[3:6] == ["plan", "trial", "compare"]
+    told = summary["sweep"]
+    assert [(trial["state"], trial["epochs"]) for trial in told["trials"]] == [
+        ("done", 2),
+        ("failed", 0),
+        ("stopped", 1),
+    ]
+    assert "not among the best 1/3 of 2 trials" in told["trials"][2]["reason"], "by way of the runner's own store"
+    assert told["best"] == 1
+    assert "best trial     1 of 3: learning_rate=0.03" in done.stdout
+    assert "trial      ended without a model: the loss became" in done.stdout
+    assert "Trial 1 is the best" in (folder / "sweep.html").read_text()
+    history = json.loads((folder / "model" / "history.json").read_text())
+    assert max(epoch["val_accuracy"] for epoch in history["epochs"]) == told["trials"][0]["val_accuracy"]
+    evaluation = json.loads((folder / summary["artifacts"]["evaluation"] / "evaluation.json").read_text())
+    assert evaluation["accuracy"] == summary["test_accuracy"] > 0.5
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_setting_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:
+    failed = run_pipeline(*WORDS, 'settings=[{"learning_rte": 0.1}]')
+    assert failed.returncode == 2
+    assert failed.stderr.startswith(
+        "error: settings, trial 1: 'learning_rte' is no parameter (did you mean learning_rate"
+    )
+    assert failed.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

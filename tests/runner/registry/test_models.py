@@ -1,0 +1,286 @@
+"""The verbs models, verify and lineage, against a real S3 server."""
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.core.files import sha256_json
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import Store, open_store
+from runner.registry import models, verify
+from runner.registry.prune import Pruning
+from tests.runner.verbs import pipeline
+from tests.servers.s3_server import BUCKET, S3Server
+from tests.small_packages import right, write_artifacts, write_dataset
+from tests.steps.test_train import SETTINGS
+
+pytestmark = pytest.mark.slow
+
+IMAGES = 700
+NAME = "digits"
+Verb = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return open_store(f"s3://{BUCKET}/verbs/{time.monotonic_ns()}", server.environment)
+
+
+@pytest.fixture
+def model(store: Store, tmp_path: Path) -> RegisteredModel:
+    """Three versions, each clearly better than the one before."""
+    dataset = write_dataset(tmp_path / "dataset", IMAGES)
+    for seed, good in enumerate((500, 600, 690)):
+        made = write_artifacts(tmp_path / str(seed), dataset, right(IMAGES, range(good)), seed)
+        (tmp_path / f"registered-{seed}").mkdir()
+        assert made.register(tmp_path / f"registered-{seed}", store.uri(), NAME)["is_champion"]
+    return RegisteredModel(store, NAME)
+
+
+@pytest.fixture
+def verb(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verb:
+    """Exit code and output of a verb on the store."""
+
+    def call(*words: str) -> tuple[int, str]:
+        parser = argparse.ArgumentParser()
+        verbs = parser.add_subparsers()
+        models.add_parser(verbs)
+        verify.add_parser(verbs)
+        capsys.readouterr()
+        options = [] if any(word.startswith("s3://") for word in words) else ["--store", store.uri()]
+        arguments = parser.parse_args([*words, *options])
+        return int(arguments.handle(arguments, pipeline)), capsys.readouterr().out
+
+    return call
+
+
+def test_versions_are_listed_with_the_champion(verb: Verb, model: RegisteredModel) -> None:
+    code, shown = verb("models")
+    assert code == 0
+    rows = [line.split()[:4] for line in shown.splitlines()[1:]]
+    assert rows == [
+        [NAME, "1", "complete", "71.43%"],
+        [NAME, "2", "complete", "85.71%"],
+        [NAME, "3", "champion", "98.57%"],
+    ]
+    assert verb("models", "list") == (0, shown)
+
+
+def test_an_empty_store_says_how_a_model_comes_into_it(verb: Verb) -> None:
+    assert "no model yet" in verb("models")[1]
+    with pytest.raises(UserError, match="no model yet"):
+        verb("models", "rollback", NAME)
+
+
+def test_promotion_and_rollback(verb: Verb, model: RegisteredModel) -> None:
+    assert "version 2 is the champion now, in place of version 3" in verb("models", "rollback", NAME)[1]
+    assert "version 1 is the champion now, in place of version 2" in verb("models", "rollback", NAME)[1]
+    with pytest.raises(UserError, match="no champion to go back to"):
+        verb("models", "rollback", NAME)
+    assert "version 3 is the champion now, in place of version 1" in verb("models", "promote", NAME, "3")[1]
+    assert "already" in verb("models", "promote", NAME, "3")[1]
+    with pytest.raises(UserError, match="no version 4; it has versions 1 to 3"):
+        verb("models", "promote", NAME, "4")
+    with pytest.raises(UserError, match=f"no model other; it has {NAME}"):
+        verb("models", "promote", "other", "1")
+
+
+def test_two_versions_are_compared(verb: Verb, model: RegisteredModel) -> None:
+    _, shown = verb("models", "diff", NAME, "1", "3")
+    (line,) = [line for line in shown.splitlines() if line.startswith("metrics.accuracy")]
+    assert line.split() == ["metrics.accuracy", "0.714286", "0.985714"]
+    assert "dataset_digest" not in shown, "both were trained on the same data"
+
+
+def test_pruning_keeps_the_newest_the_champion_and_the_one_to_roll_back_to(verb: Verb, model: RegisteredModel) -> None:
+    everything = {entry.name for entry in model.store.list()}
+    _, told = verb("models", "prune", "--keep", "1", "--dry-run")
+    assert told.splitlines() == [f"would remove {NAME} version 1"]
+    assert {entry.name for entry in model.store.list()} == everything
+    _, told = verb("models", "prune", "--keep", "1")
+    assert told.splitlines() == [f"removed {NAME} version 1"]
+    gone = everything - {entry.name for entry in model.store.list()}
+    assert gone and all(name.startswith(f"models/{NAME}/versions/1/") for name in gone)
+    assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete", "complete"]
+    verb("models", "rollback", NAME)
+    assert model.read()["champion"] == 2
+    with pytest.raises(UserError, match="pruned"):
+        verb("models", "promote", NAME, "1")
+
+
+def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, model: RegisteredModel) -> None:
+    needed = {entry.name for entry in store.list()}
+    facts = {"accuracy": 0.5, "images": 1, "test_split_digest": "1" * 64, "model_digest": "2" * 64, "run_id": ""}
+    model.claim("3" * 64, **facts)
+    store.put_bytes(b"half of it", f"models/{NAME}/versions/4/model.pt2")
+    store.put_bytes(b"a checkpoint", f"checkpoints/{'4' * 64}/0000000100.safetensors")
+    store.put_bytes(b"a job that was lost", "jobs/train-1/job.json")
+    store.put_bytes(b"a rung", f"sweeps/{'8' * 64}/1/2.json")
+    store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
+    store.put_bytes(b"no document", f"datasets/{'6' * 64}/dataset.json")
+    assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
+    told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
+    assert len(told) == 6 and any("1 rungs of the sweep 888888888888" in line for line in told)
+    assert {entry.name for entry in store.list()} == needed
+    assert model.read()["versions"][3]["state"] == "pruned"
+    assert model.claim("7" * 64, **facts)["version"] == 5, "a number is never used twice"
+
+
+def test_a_rehearsal_tells_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
+    for number, good in enumerate((500, 600, 690)):
+        dataset = write_dataset(tmp_path / f"dataset-{number}", IMAGES, seed=number)
+        made = write_artifacts(tmp_path / str(number), dataset, right(IMAGES, range(good)), number)
+        made.register(tmp_path / f"out-{number}", store.uri(), NAME)
+        keep_prepared(store, dataset, str(number) * 64)
+    words = ("models", "prune", "--keep", "1", "--older-than", "0")
+    rehearsed = verb(*words, "--dry-run")[1].splitlines()
+    assert f"would remove the prepared data {'1' * 12}" in rehearsed
+    assert [line.replace("removed", "would remove") for line in verb(*words)[1].splitlines()] == rehearsed
+
+
+def keep_prepared(store: Store, dataset: Path, recipe: str) -> None:
+    """Put a dataset into the store as its preparation does."""
+    content = (dataset / "dataset.json").read_bytes()
+    document = json.loads(content)
+    samples = {"samples_sha256": "0" * 64}
+    body = {name: value for name, value in {**document, **samples}.items() if name != "checksum"}
+    content = json.dumps({**body, "checksum": sha256_json(body)}).encode()
+    store.put_bytes(content, f"datasets/{recipe}/dataset.json")
+
+
+def test_what_pruning_or_a_late_registration_left_of_a_version_is_removed(store: Store, model: RegisteredModel) -> None:
+    model.prune(1)
+    needed = {entry.name for entry in store.list()}
+    late = f"models/{NAME}/versions/1/model.pt2"
+    store.put_bytes(b"sent late", late)
+    assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
+    told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
+    assert told == [f"removed 1 files sent for {NAME} version 1 after it was removed"]
+    assert {entry.name for entry in store.list()} == needed
+    register = model.read()
+    register["versions"][0]["state"] = "pruning"
+    store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+    store.put_bytes(b"not removed", late)
+    told = list(Pruning(store, days=1, is_dry=False).run(keep=None))
+    assert told == [f"removed {NAME} version 1, whose removal was broken off"]
+    assert {entry.name for entry in store.list()} == needed
+    assert model.read()["versions"][0]["state"] == "pruned"
+
+
+def test_no_data_is_removed_where_a_version_does_not_tell_what_it_was_trained_on(
+    store: Store, model: RegisteredModel
+) -> None:
+    store.put_bytes(b"{}", f"models/{NAME}/versions/2/version.json")
+    store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
+    before = {entry.name for entry in store.list()}
+    (told,) = Pruning(store, days=0, is_dry=False).run(keep=None)
+    assert re.match(r"no prepared data is removed, .*versions/2/version.json", told)
+    assert {entry.name for entry in store.list()} == before
+
+
+def test_an_intact_version_is_verified(verb: Verb, model: RegisteredModel) -> None:
+    code, shown = verb("verify", f"{model.uri(3)}/")
+    assert code == 0
+    assert shown.count("sha256=") == len(model.version(3)["files"])
+    assert shown.splitlines()[-1] == f"{model.uri(3)}: intact"
+    assert verb("verify", f"{NAME}/3")[0] == 0
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "serving/digits/1/model.onnx", "predictions.npy"])
+def test_a_flipped_bit_is_found_and_named(server: S3Server, verb: Verb, model: RegisteredModel, file: str) -> None:
+    name = f"{model.uri(3)}/{file}".removeprefix(f"s3://{BUCKET}/")
+    content = bytearray(server.client.get_object(BUCKET, name).read())
+    content[len(content) // 2] ^= 1
+    server.client.put_object(BUCKET, name, BytesIO(content), len(content))
+    code, shown = verb("verify", f"{NAME}/3")
+    assert code == 1
+    assert f"versions/3/{file} has the digest" in shown
+    assert "intact" not in shown
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("serving/digits/1/model.onnx", "the package's ONNX program is"),
+        ("model.pt2", "the package's torch.export program is"),
+        ("predictions.npy", "the package's predictions is"),
+    ],
+)
+def test_a_file_of_another_package_is_found_though_its_digest_is_right(
+    verb: Verb, model: RegisteredModel, tmp_path: Path, file: str, told: str
+) -> None:
+    (tmp_path / "other").write_bytes(b"of another package")
+    digest = model.store.put_file(tmp_path / "other", f"models/{NAME}/versions/3/{file}")
+    document = model.version(3)
+    document["files"][file] = {"sha256": digest, "bytes": 18}
+    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+    code, shown = verb("verify", f"{NAME}/3")
+    assert code == 1 and f"{told} " in shown and "intact" not in shown
+
+
+def test_a_register_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
+    register = model.read()
+    register["versions"][2]["package_digest"] = "0" * 64
+    model.store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+    code, shown = verb("verify", f"{NAME}/3")
+    assert code == 1 and f"the register's digest of the package is {'0' * 64}" in shown
+
+
+def test_a_version_of_code_with_other_parameters_is_not_trained_again(verb: Verb, model: RegisteredModel) -> None:
+    with pytest.raises(UserError, match=r"version 3 was trained by code of other parameters \(accumulate, activation"):
+        verb("verify", f"{NAME}/3", "--retrain")
+
+
+def test_training_again_elsewhere_says_so_first(
+    verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = model.version(3)
+    others = ("seed", "threads", "store", "checkpoint_seconds")
+    parameters = {name: value for name, value in SETTINGS.items() if name not in others}
+    document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": parameters}
+    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "_download", stop)
+    with pytest.raises(KeyboardInterrupt):
+        verb("verify", f"{NAME}/3", "--retrain")
+    shown = capsys.readouterr().out
+    assert "trained with the PyTorch 1.0, and now with" in shown
+    assert "trained with the device tpu, and now with" in shown
+
+
+@pytest.mark.parametrize(
+    "words", [("verify", f"{NAME}/1"), ("lineage", f"{NAME}/1"), ("models", "diff", NAME, "1", "3")]
+)
+def test_of_a_pruned_version_it_is_said_that_it_was_pruned(
+    verb: Verb, model: RegisteredModel, words: tuple[str, ...]
+) -> None:
+    model.prune(1)
+    with pytest.raises(UserError, match=r"versions/1/version.json does not exist: the version is pruned"):
+        verb(*words)
+
+
+def test_lineage_is_a_tree_from_the_data_to_the_version(verb: Verb, model: RegisteredModel) -> None:
+    code, shown = verb("lineage", f"{NAME}/2")
+    assert code == 0
+    lines = [line for line in shown.splitlines() if line.lstrip().startswith(("data", "└─"))]
+    assert [line.replace("└─", "").split()[0] for line in lines] == ["data", "dataset", "model", "package", "version"]
+    assert model.version(2)["package_digest"] in shown
+    assert "version 3 is the champion" in shown
+
+
+@pytest.mark.parametrize("address", ["digits", "s3://bucket/models/digits", "digits/first"])
+def test_what_names_no_version_is_refused(verb: Verb, address: str) -> None:
+    with pytest.raises(UserError, match="is no version; give NAME/VERSION"):
+        verb("verify", address)

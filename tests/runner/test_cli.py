@@ -1,0 +1,213 @@
+"""What a user types, and how mistakes in it are told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pipeline
+from components.shared.core.errors import UserError
+from runner.cli import main
+from runner.compile import compile_pipeline
+from runner.parameters import parse_parameters
+from tests.runner import verbs
+from tests.servers.kfp_server import KfpServer
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_words_set_parameters_and_the_rest_keep_their_defaults() -> None:
+    parameters = parse_parameters(pipeline.training, ["data=digits", "epochs=5", "learning_rate=1", "bias=False"])
+    assert (parameters["data"], parameters["epochs"], parameters["bias"]) == ("digits", 5, False)
+    assert parameters["learning_rate"] == 1.0
+    assert isinstance(parameters["learning_rate"], float)
+    assert parameters["image_size"] == 32
+
+
+def test_objects_and_lists_are_given_as_json() -> None:
+    words = ['node_selector={"disk": "ssd"}', 'tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]']
+    parameters = parse_parameters(pipeline.training, words)
+    assert parameters["node_selector"] == {"disk": "ssd"}
+    assert parameters["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+
+def test_a_value_may_hold_equals_signs() -> None:
+    parameters = parse_parameters(pipeline.training, ["data=https://example.org/a.zip?x=1#sha256=00"])
+    assert parameters["data"] == "https://example.org/a.zip?x=1#sha256=00"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("epoch=3", "did you mean epochs?"),
+        ("fast", "give name=value with one of: data, image_size"),
+        ("epochs=two", "epochs=two is of the wrong type; give a whole number"),
+        ("epochs=2.5", "give a whole number"),
+        ("learning_rate=fast", "give a number"),
+        ("bias=perhaps", "give true or false"),
+        ("epochs=0", "epochs=0 is not accepted; give 1 or more"),
+        ("learning_rate=-0.1", "learning_rate=-0.1 is not accepted; give above 0"),
+        ("learning_rate=nan", "learning_rate=nan is not accepted"),
+        ("rotation=inf", "rotation=inf is not accepted"),
+        ("val_fraction=1", "above 0 and below 1"),
+        ("activation=softsign", "one of sigmoid, tanh, relu, leaky_relu, leaky_clipped"),
+        ("optimizer=adam", "one of sgd, adamw, muon"),
+        ("pooling=sum", "one of max, avg"),
+        ("seed=-1", "seed=-1 is not accepted"),
+        (
+            "data=mnits",
+            "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path",
+        ),
+        ("data=ftp://example.org/a.zip", "data=ftp://example.org/a.zip is not accepted"),
+        ("epochs", "epochs has no value; give epochs=..."),
+        ("gpus=-1", "a whole number from 0 to 99"),
+        ("gpus=lots", "a whole number from 0 to 99"),
+        ("train_memory=16GB", "a Kubernetes quantity such as 16Gi"),
+        ("train_memory=0Gi", "a Kubernetes quantity such as 16Gi"),
+        ("train_cpu=0.0", "a Kubernetes quantity such as 2, 0.5 or 500m"),
+        ('tolerations=[{"operator": "exists"}]', "as Kubernetes knows them"),
+        ('tolerations=[{"effect": "noschedule"}]', "as Kubernetes knows them"),
+        ("train_cpu=two", "a Kubernetes quantity such as 2, 0.5 or 500m"),
+        ("gpu_resource=a100", "a Kubernetes resource such as nvidia.com/gpu"),
+        ("node_selector=ssd", "a JSON object"),
+        ('node_selector={"disk": 1}', "an object of labels"),
+        ("tolerations={}", "a JSON list"),
+        ('tolerations=[{"name": "gpu"}]', "key, operator, value, effect, tolerationSeconds as Kubernetes knows them"),
+        ("s3_secret=", "a Kubernetes name"),
+        ("data=", "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_what_is_accepted(word: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_parameters(pipeline.training, [word])
+    assert said in str(error.value)
+    assert word.partition("=")[0] in str(error.value)
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="epochs is given twice"):
+        parse_parameters(pipeline.training, ["epochs=1", "epochs=2"])
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.GRAPHS, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.err == "error: epochs=0 is not accepted; give 1 or more\n"
+    assert captured.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.GRAPHS, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
+    assert stop.value.code == 2
+    assert str(tmp_path / "runs") in capsys.readouterr().err
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a verb says that ends as the user's mistake."""
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.GRAPHS, words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_is_compiled_goes_into_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "there.yaml"
+    folder.mkdir()
+    told = f"error: --output {folder} is a folder; name a file, such as {folder / 'pipeline.yaml'}\n"
+    assert _refused(capsys, "compile", "--output", str(folder)) == told
+    for name in ("foo.txt", "foo.json", "foo"):
+        told = f"error: --output {tmp_path / name} is no YAML file; give a name that ends in .yaml\n"
+        assert _refused(capsys, "compile", "--output", str(tmp_path / name)) == told
+    assert list(tmp_path.iterdir()) == [folder]
+    (tmp_path / "file").write_text("")
+    told = _refused(capsys, "compile", "--output", str(tmp_path / "file" / "pipeline.yaml"))
+    assert str(tmp_path / "file") in told
+    assert "--runs" not in told
+
+
+def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def started(*words: str) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main({"training": verbs.pipeline}, words)
+        assert stop.value.code == 0
+
+    started("run", "epochs=3", "--pipeline-root", "s3://bucket", "data=digits")
+    (run,) = kfp_api.runs.values()
+    assert run.runtime_config.parameters == {"data": "digits", "epochs": 3, "node_selector": {}}
+    started("schedule", "add", "nightly", "0 2 * * *", "--follow-latest", "data=digits")
+    (item,) = kfp_api.recurring_runs.values()
+    assert item.runtime_config.parameters == {"data": "digits"}
+    told = _refused(capsys, "local", "data=digits", "--no-cache", "epochs=0")
+    assert told == "error: epochs=0 is not accepted; give 1 or more\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "epochs=3", "--wiat", "gpus=1"],
+        ["local", "--no-cach"],
+        ["compile", "epochs=3"],
+        ["status", "latest", "more"],
+    ],
+)
+def test_unknown_options_and_words_too_many_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "error: unrecognized arguments: " in _refused(capsys, *words)
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = compile_pipeline(pipeline.training, tmp_path / "a" / "pipeline.yaml").read_bytes()
+    assert compile_pipeline(pipeline.training, tmp_path / "pipeline.yaml").read_bytes() == first
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "pipeline.yaml", "pipeline.yaml"]
+
+
+def test_help_shows_examples() -> None:
+    shown = subprocess.run([sys.executable, "pipeline.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "python pipeline.py local" in shown.stdout
+
+
+def test_each_graph_is_compiled_to_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("runner.compile.BUILD", tmp_path)
+
+    def compiled(*words: str) -> list[str]:
+        with pytest.raises(SystemExit) as stop:
+            main(pipeline.GRAPHS, ["compile", *words])
+        assert stop.value.code == 0
+        return [Path(line).name for line in capsys.readouterr().out.splitlines()]
+
+    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml"]
+    names = [yaml.safe_load_all(path.read_text()) for path in (tmp_path / "pipeline.yaml", tmp_path / "sweep.yaml")]
+    assert [next(documents)["pipelineInfo"]["name"] for documents in names] == [
+        "torch2kubeflow-training",
+        "torch2kubeflow-sweep",
+    ]
+    assert compiled("--graph", "sweep") == ["sweep.yaml"]
+    assert compiled("--graph", "sweep", "--output", str(tmp_path / "other.yaml")) == ["other.yaml"]
+    assert (tmp_path / "other.yaml").read_bytes() == (tmp_path / "sweep.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
+def test_a_graph_that_is_none_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _refused(capsys, verb, "--graph", "sweeep")
+    assert told == "error: --graph sweeep is none of ours; give training or sweep or distributed\n"
+
+
+def test_a_graph_is_uploaded_and_scheduled_as_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
+    words = ["schedule", "add", "weekly", "0 2 * * 0", "--graph", "sweep", "stopping=asha", "epochs=9"]
+    with pytest.raises(SystemExit) as stop:
+        main(pipeline.GRAPHS, words)
+    assert stop.value.code == 0
+    (item,) = kfp_api.recurring_runs.values()
+    assert item.runtime_config.parameters == {"stopping": "asha", "epochs": 9}
+    assert [one.display_name for one in kfp_api.pipelines.values()] == ["torch2kubeflow-sweep"]

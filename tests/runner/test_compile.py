@@ -1,0 +1,241 @@
+"""The compiled pipeline, as a cluster reads it: parsed with KFP's own messages, and asserted task by task."""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+import pipeline
+from runner.compile import compile_pipeline
+
+ROOT = Path(__file__).parents[2]
+TORCH = {"train", "trial", "train-distributed", "compare", "evaluate", "export", "register"}
+TRAINING = {"sweep": "trial", "distributed": "train-distributed"}  # the step that asks for GPUs, by graph; else train
+
+
+@pytest.fixture(scope="module", params=pipeline.GRAPHS)
+def graph(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def documents(graph: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    path = compile_pipeline(pipeline.GRAPHS[graph], tmp_path_factory.mktemp("compiled") / "pipeline.yaml")
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def spec(documents: list[dict[str, Any]]) -> Any:
+    return json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+
+
+@pytest.fixture(scope="module")
+def containers(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    executors = documents[0]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): executor["container"] for name, executor in executors.items()}
+
+
+@pytest.fixture(scope="module")
+def pods(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        name.removeprefix("exec-"): json_format.MessageToDict(
+            json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+        )
+        for name, executor in executors.items()
+    }
+
+
+def _tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, task and the component whose graph holds it, of every task at every depth."""
+    for component in (document["root"], *document["components"].values()):
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            yield name, task, component
+
+
+@pytest.mark.slow
+def test_it_is_byte_identical_each_time(tmp_path: Path) -> None:
+    texts = set()
+    for seed in ("0", "1"):
+        command = [sys.executable, "pipeline.py", "compile", "--output", str(tmp_path / f"{seed}.yaml")]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={"PYTHONHASHSEED": seed, "PATH": ""})
+        texts.add((tmp_path / f"{seed}.yaml").read_bytes())
+    assert len(texts) == 1
+
+
+def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) -> None:
+    parameters = spec.root.input_definitions.parameters
+    assert set(parameters) == set(pipeline.GRAPHS[graph].component_spec.inputs)
+    assert set(parameters) >= set(inspect.signature(pipeline.common).parameters)
+    for name, parameter in parameters.items():
+        assert parameter.HasField("default_value"), name
+        assert len(parameter.description) > 10, name
+
+
+def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
+    for step, container in containers.items():
+        deletes_jobs = (graph, step) == ("distributed", "finish")
+        kind = "torch" if step in TORCH or deletes_jobs else "data"
+        assert re.search(rf"torch2kubeflow/{kind}(:[0-9a-f]{{12}}|@sha256:[0-9a-f]{{64}})$", container["image"]), step
+        assert "pip install" not in " ".join(container["command"])
+
+
+def test_every_input_of_a_task_is_an_input_of_the_group_around_it(documents: list[dict[str, Any]]) -> None:
+    seen = 0
+    for name, task, around in _tasks(documents[0]):
+        known = set(around.get("inputDefinitions", {}).get("parameters", {}))
+        for value in task.get("inputs", {}).get("parameters", {}).values():
+            asked = {value["componentInputParameter"]} if "componentInputParameter" in value else set()
+            asked |= set(re.findall(r"inputs\.parameters\['([^']+)'\]", str(value.get("runtimeValue"))))
+            assert asked <= known, name
+            seen += len(asked)
+    assert seen > 50
+
+
+def test_resources_and_secrets_name_inputs_of_the_group_around_their_task(
+    documents: list[dict[str, Any]], pods: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    for name, task, around in _tasks(documents[0]):
+        step = task["componentRef"]["name"].removeprefix("comp-")
+        if step in pods:
+            named = set(re.findall(r"'componentInputParameter': '([^']+)'", str(pods[step])))
+            named |= set(re.findall(r"inputs\.parameters\['([^']+)'\]", str(containers[step].get("resources"))))
+            assert named and named <= set(around["inputDefinitions"]["parameters"]), name
+
+
+def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
+    pods: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    assert set(pods) == set(containers)
+    for step in pods:
+        resources = containers[step]["resources"]
+        for name in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
+            assert resources[f"resource{name}"], step
+        pod = pods[step]
+        assert int(pod["activeDeadlineSeconds"]) >= 600
+        assert pod["podMetadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "torch2kubeflow",
+            "app.kubernetes.io/component": step,
+        }
+        assert pod["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
+
+
+def test_only_training_asks_for_gpus_selected_nodes_and_shared_memory(
+    graph: str, pods: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    train = TRAINING.get(graph, "train")
+    asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
+    assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
+    assert asking == {train}
+    assert containers[train]["resources"]["accelerator"] == {
+        "resourceType": "{{$.inputs.parameters['pipelinechannel--gpu_resource']}}",
+        "resourceCount": "{{$.inputs.parameters['pipelinechannel--gpus']}}",
+    }
+    (shared_memory,) = pods[train]["emptyDirMounts"]
+    assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
+
+
+def test_parameters_of_resources_are_text_for_else_the_driver_reads_nothing(spec: Any) -> None:
+    parameters = spec.root.input_definitions.parameters
+    for name in ("gpus", "gpu_resource", "train_cpu", "train_memory", "s3_secret", "s3_config", "source_secret"):
+        assert parameters[name].parameter_type == pipeline_spec_pb2.ParameterType.STRING, name
+
+
+def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, Any]) -> None:
+    for step in pods:
+        own, source = pods[step]["secretAsEnv"]
+        (config,) = pods[step]["configMapAsEnv"]
+        assert own["optional"] and source["optional"] and config["optional"], step
+        assert {key["envVar"] for key in own["keyToEnv"]} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert {key["envVar"] for key in config["keyToEnv"]} == {
+            "AWS_ENDPOINT_URL_S3",
+            "AWS_REGION",
+            "AWS_CA_BUNDLE",
+        }
+        (files,) = pods[step]["configMapAsVolume"]
+        assert files["optional"] and files["mountPath"] == "/etc/torch2kubeflow"
+        assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
+
+
+def test_every_step_learns_its_run_and_its_image_without_an_input(
+    pods: dict[str, Any], containers: dict[str, Any]
+) -> None:
+    for step in pods:
+        run, *more = pods[step]["fieldPathAsEnv"]
+        assert run == {"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+        assert not more or step == "train-distributed"
+        assert containers[step]["env"] == [{"name": "STEP_IMAGE", "value": containers[step]["image"]}]
+
+
+def test_all_is_cached_but_the_first_and_the_last_step(
+    documents: list[dict[str, Any]], containers: dict[str, Any]
+) -> None:
+    cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
+    assert {name for name in containers if not cached[name]} == {"resolve", "finish"}
+    (download,) = [task for name, task, _ in _tasks(documents[0]) if name == "download"]
+    version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]
+    assert version == {"producerTask": "resolve", "outputParameterKey": "Output"}
+
+
+def test_no_cached_step_knows_which_run_it_belongs_to(documents: list[dict[str, Any]]) -> None:
+    for name, task, _ in _tasks(documents[0]):
+        if name != "finish":
+            assert "pipeline_job" not in str(task.get("inputs")), name
+
+
+def test_every_step_is_retried_with_growing_waits(documents: list[dict[str, Any]], pods: dict[str, Any]) -> None:
+    for name, task, _ in _tasks(documents[0]):
+        if name in pods:
+            policy = task["retryPolicy"]
+            assert (policy["maxRetryCount"], policy["backoffFactor"]) == (2, 2.0), name
+
+
+def test_finish_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
+    finish = documents[0]["root"]["dag"]["tasks"]["finish"]
+    assert finish["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert finish["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+
+
+def test_export_waits_for_the_verdict(documents: list[dict[str, Any]]) -> None:
+    (gate,) = [task for _, task, _ in _tasks(documents[0]) if "condition" in task.get("triggerPolicy", {})]
+    assert "evaluate-Output'] == true" in gate["triggerPolicy"]["condition"]
+
+
+def test_a_sweep_has_a_trial_of_each_setting_that_is_planned() -> None:
+    spec = json_format.MessageToDict(pipeline.sweep.pipeline_spec)
+    tasks = {name: task for name, task, _ in _tasks(spec)}
+    loop = tasks["for-loop-2"]
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--plan-Output"}
+    assert loop["inputs"]["parameters"]["pipelinechannel--plan-Output"]["taskOutputParameter"] == {
+        "producerTask": "plan",
+        "outputParameterKey": "Output",
+    }
+    planned = tasks["trial"]["inputs"]["parameters"]["planned"]
+    assert planned == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
+    models = tasks["compare"]["inputs"]["artifacts"]["models"]["taskOutputArtifact"]
+    assert models == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-model"}
+    for step in ("evaluate", "condition-3"):
+        assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model goes on"
+
+
+def test_a_job_of_many_nodes_gets_what_the_step_that_submits_it_does_not() -> None:
+    spec = json_format.MessageToDict(pipeline.distributed.pipeline_spec)
+    handed_on = spec["components"]["comp-train-distributed"]["taskConfigPassthroughs"]
+    assert {one["field"]: one.get("applyToTask", False) for one in handed_on} == {
+        "RESOURCES": False,
+        "KUBERNETES_NODE_SELECTOR": False,
+        "KUBERNETES_TOLERATIONS": False,
+        "ENV": True,
+        "KUBERNETES_VOLUMES": True,
+    }
+    (prepared,) = [task for name, task, _ in _tasks(spec) if name == "preprocess"]
+    assert prepared["inputs"]["parameters"]["handover_mib"] == {"runtimeValue": {"constant": 0.0}}

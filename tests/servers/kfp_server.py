@@ -1,0 +1,701 @@
+"""A server of Kubeflow Pipelines' v2beta1 API on the loopback interface, for the real `kfp.Client`.
+
+Its answers and its refusals follow the API server of KFP 2.17 (backend/src/apiserver in kubeflow/pipelines); the models
+of `kfp_server_api` build what it sends and check what it receives, field by field. It differs where a test wants it to:
+`script` answers requests out of turn, `plan` says what the runs do, and `page_limit` makes pages short.
+"""
+
+import json
+import re
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+from zlib import crc32
+
+import kfp_server_api as api
+import yaml
+
+from tests.servers.loopback import serving
+
+PREFIX = "/apis/v2beta1"
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # of gRPC, by HTTP status
+KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
+KINDS |= {"LIST": list, "STRUCT": dict}
+FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
+
+
+class Refusal(Exception):
+    """What the server answers instead: an HTTP status and a message."""
+
+    def __init__(self, status: int, message: str, *, upload: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.message, self.upload = status, message, upload
+
+
+@dataclass
+class Request:
+    """One request, as it arrived."""
+
+    method: str
+    path: str  # without the prefix of the API
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass
+class Stage:
+    """What a run looks like for one reading: its state, and the state of each task by display name.
+
+    A task is a step, a step's driver (`train-driver`), a step's pod (`executor#train`, shown as `executor`), an attempt
+    (`executor(0)#train`) or a group, as Argo names them.
+    """
+
+    state: str
+    tasks: dict[str, str] = field(default_factory=dict)
+    seconds: float = 10.0  # of each task
+
+
+class KfpServer(ThreadingHTTPServer):
+    """The server and its state; everything in it may be read and set by a test."""
+
+    daemon_threads = True  # a client's idle connection does not keep the server alive
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.multi_user = False
+        self.namespaces = {"kubeflow"}  # those that the user may use, where there are many users
+        self.token: str | None = None  # the Bearer token that is asked for
+        self.cookie: str | None = None
+        self.page_limit = 200
+        self.pipelines: dict[str, api.V2beta1Pipeline] = {}
+        self.versions: dict[str, api.V2beta1PipelineVersion] = {}
+        self.experiments: dict[str, api.V2beta1Experiment] = {}
+        self.runs: dict[str, api.V2beta1Run] = {}
+        self.recurring_runs: dict[str, api.V2beta1RecurringRun] = {}
+        self.logs: dict[str, str] = {}  # pod -> log
+        self.plan: list[Stage] = [Stage("SUCCEEDED")]  # of the next run; the last stage stays
+        self.plan_of_retry: list[Stage] = [Stage("SUCCEEDED")]
+        self.requests: list[Request] = []
+        self.breaches: list[str] = []  # what the client sent against the API
+        self.lock = threading.Lock()
+        self._clock = datetime(2026, 1, 1, tzinfo=UTC)
+        self._plans: dict[str, list[Stage]] = {}
+        self._faults: list[tuple[str, Answer]] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hangs up: some tests' clients do."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def script(self, route: str, *answers: "Answer") -> None:
+        """Answer the next requests whose `METHOD /path` matches the regular expression `route`, one each."""
+        self._faults += [(route, answer) for answer in answers]
+
+    def asked(self, route: str) -> list[Request]:
+        """The requests so far whose `METHOD /path` matches the regular expression `route`."""
+        return [request for request in self.requests if re.fullmatch(route, str(request))]
+
+    def add_run(self, **fields: Any) -> api.V2beta1Run:
+        """A run that has been there before; `plan` is not for it."""
+        defaults = {"run_id": str(uuid.uuid4()), "display_name": "run", "created_at": self.now(), "state": "SUCCEEDED"}
+        run = api.V2beta1Run(**{**defaults, "storage_state": "AVAILABLE", **fields})
+        self.runs[run.run_id] = run
+        self._plans[run.run_id] = []
+        return run
+
+    def now(self) -> datetime:
+        """A second later than at the last call."""
+        self._clock += timedelta(seconds=1)
+        return self._clock
+
+    def answer(self, request: Request) -> Any:
+        """The answer to a request: a model, a dictionary, or text; Refusal where there is none."""
+        self._admit(request)
+        for method, pattern, serve in ROUTES:
+            found = re.fullmatch(pattern, request.path)
+            if found and method == request.method:
+                return serve(self, request, *(unquote(part) for part in found.groups()))
+        raise Refusal(404, "Not Found")
+
+    def next_fault(self, request: Request) -> "Answer | None":
+        for index, (route, answer) in enumerate(self._faults):
+            if re.fullmatch(route, str(request)):
+                del self._faults[index]
+                return answer
+        return None
+
+    def _admit(self, request: Request) -> None:
+        if self.token is not None and request.headers.get("authorization") != f"Bearer {self.token}":
+            raise Refusal(401, "Request header error: there is no user identity header.")
+        if self.cookie is not None and request.headers.get("cookie") != self.cookie:
+            raise Refusal(401, "Request header error: there is no user identity header.")
+
+    def _namespace(self, namespace: str | None, *, upload: bool = False) -> str | None:
+        if not self.multi_user:
+            return None
+        if not namespace:
+            raise Refusal(400, "Invalid input error: Namespace cannot be empty in multi-user mode", upload=upload)
+        if namespace not in self.namespaces:
+            # The upload's own handler answers 400 where the others say 403.
+            raise Refusal(400 if upload else 403, f"User is not authorized in namespace {namespace!r}", upload=upload)
+        return namespace
+
+    def health(self, _request: Request) -> Any:
+        return api.V2beta1GetHealthzResponse(multi_user=self.multi_user, pipeline_store="database")
+
+    # Pipelines and their versions
+
+    def list_pipelines(self, request: Request) -> Any:
+        namespace = request.query.get("namespace") or None
+        found = [p for p in self.pipelines.values() if not self.multi_user or p.namespace in (namespace, None)]
+        page, following, total = self._page(found, request)
+        return api.V2beta1ListPipelinesResponse(pipelines=page, next_page_token=following, total_size=total)
+
+    def get_pipeline(self, _request: Request, pipeline_id: str) -> Any:
+        return _found(self.pipelines, pipeline_id, "Pipeline")
+
+    def delete_pipeline(self, request: Request, pipeline_id: str) -> Any:
+        _found(self.pipelines, pipeline_id, "Pipeline")
+        mine = [v.pipeline_version_id for v in self.versions.values() if v.pipeline_id == pipeline_id]
+        if mine and request.query.get("cascade") != "true":
+            raise Refusal(400, f"Failed to delete pipeline {pipeline_id}: it has existing pipeline versions")
+        for version in mine:
+            del self.versions[version]
+        del self.pipelines[pipeline_id]
+        return {}
+
+    def create_pipeline(self, request: Request) -> Any:
+        pipeline = _parse(request.json, "V2beta1Pipeline")
+        pipeline.display_name = pipeline.name = pipeline.display_name or pipeline.name
+        pipeline.namespace = self._namespace(pipeline.namespace)
+        if self._pipeline_named(pipeline.name, pipeline.namespace):
+            raise Refusal(409, f"Failed to create a pipeline: Already exist error: the name {pipeline.name} is taken")
+        return self._add_pipeline(pipeline)
+
+    def upload(self, request: Request) -> Any:
+        name, spec = request.query.get("name") or "pipeline.yaml", _uploaded(request)
+        namespace = self._namespace(request.query.get("namespace"), upload=True)
+        if self._pipeline_named(name, namespace):
+            raise Refusal(409, "Failed to create a pipeline and a pipeline version", upload=True)
+        pipeline = self._add_pipeline(
+            api.V2beta1Pipeline(
+                display_name=name, name=name, description=request.query.get("description"), namespace=namespace
+            )
+        )
+        self._add_version(pipeline.pipeline_id, name, request, spec)
+        return pipeline
+
+    def upload_version(self, request: Request) -> Any:
+        pipeline_id, name = request.query.get("pipelineid", ""), request.query.get("name") or "pipeline.yaml"
+        spec = _uploaded(request)
+        if pipeline_id not in self.pipelines or self._version_named(pipeline_id, name):
+            status = 409 if pipeline_id in self.pipelines else 400
+            raise Refusal(status, "Failed to create a pipeline version", upload=True)
+        return self._add_version(pipeline_id, name, request, spec)
+
+    def list_versions(self, request: Request, pipeline_id: str) -> Any:
+        found = [v for v in self.versions.values() if v.pipeline_id == pipeline_id]
+        page, following, total = self._page(found, request)
+        return api.V2beta1ListPipelineVersionsResponse(
+            pipeline_versions=page, next_page_token=following, total_size=total
+        )
+
+    def get_version(self, _request: Request, pipeline_id: str, version_id: str) -> Any:
+        _found(self.pipelines, pipeline_id, "Pipeline")
+        return _found(self.versions, version_id, "PipelineVersion")
+
+    def delete_version(self, request: Request, pipeline_id: str, version_id: str) -> Any:
+        self.get_version(request, pipeline_id, version_id)
+        del self.versions[version_id]
+        return {}
+
+    def _pipeline_named(self, name: str, namespace: str | None) -> bool:
+        return any(p.display_name == name and p.namespace == namespace for p in self.pipelines.values())
+
+    def _add_pipeline(self, pipeline: api.V2beta1Pipeline) -> api.V2beta1Pipeline:
+        pipeline.pipeline_id, pipeline.created_at = str(uuid.uuid4()), self.now()
+        self.pipelines[pipeline.pipeline_id] = pipeline
+        return pipeline
+
+    def _version_named(self, pipeline_id: str, name: str) -> bool:
+        return any(v.pipeline_id == pipeline_id and v.display_name == name for v in self.versions.values())
+
+    def _add_version(self, pipeline_id: str, name: str, request: Request, spec: Any) -> api.V2beta1PipelineVersion:
+        version = api.V2beta1PipelineVersion(
+            pipeline_id=pipeline_id,
+            pipeline_version_id=str(uuid.uuid4()),
+            display_name=name,
+            name=name,
+            description=request.query.get("description"),
+            created_at=self.now(),
+            pipeline_spec=spec,
+        )
+        self.versions[version.pipeline_version_id] = version
+        return version
+
+    # Experiments
+
+    def list_experiments(self, request: Request) -> Any:
+        namespace = self._namespace(request.query.get("namespace"))
+        found = [e for e in self.experiments.values() if e.namespace == namespace]
+        page, following, total = self._page(found, request)
+        return api.V2beta1ListExperimentsResponse(experiments=page, next_page_token=following, total_size=total)
+
+    def create_experiment(self, request: Request) -> Any:
+        experiment = _parse(request.json, "V2beta1Experiment")
+        experiment.namespace = self._namespace(experiment.namespace)
+        same = [e for e in self.experiments.values() if e.namespace == experiment.namespace]
+        if any(e.display_name == experiment.display_name for e in same):
+            raise Refusal(409, f"Experiment with name {experiment.display_name} already exists")
+        experiment.experiment_id = str(uuid.uuid4())
+        experiment.created_at = self.now()
+        experiment.storage_state = "AVAILABLE"
+        self.experiments[experiment.experiment_id] = experiment
+        return experiment
+
+    def get_experiment(self, _request: Request, experiment_id: str) -> Any:
+        return _found(self.experiments, experiment_id, "Experiment")
+
+    # Runs
+
+    def list_runs(self, request: Request) -> Any:
+        experiment = request.query.get("experiment_id")
+        namespace = None if experiment else self._namespace(request.query.get("namespace"))
+        found = [
+            run
+            for run in self.runs.values()
+            if (not experiment or run.experiment_id == experiment)
+            and (namespace is None or self._namespace_of(run) == namespace)
+        ]
+        page, following, total = self._page(found, request)
+        return api.V2beta1ListRunsResponse(runs=page, next_page_token=following, total_size=total)
+
+    def create_run(self, request: Request) -> Any:
+        run = _parse(request.json, "V2beta1Run")
+        if not run.display_name:
+            raise Refusal(400, "Run name cannot be empty")
+        self._check(run)
+        run.run_id = str(uuid.uuid4())
+        run.created_at = run.scheduled_at = self.now()
+        run.storage_state = "AVAILABLE"
+        self.runs[run.run_id] = run
+        self._plans[run.run_id] = list(self.plan)
+        self._advance(run)
+        return run
+
+    def get_run(self, _request: Request, run_id: str) -> Any:
+        run = _found(self.runs, run_id, "Run")
+        self._advance(run)
+        return run
+
+    def retry_run(self, _request: Request, run_id: str) -> Any:
+        run = _found(self.runs, run_id, "Run")
+        if run.state not in ("FAILED", "CANCELED"):
+            raise Refusal(400, f"Failed to retry run {run_id}: workflow must be Failed/Error to be retried")
+        self._plans[run_id] = list(self.plan_of_retry)
+        run.state, run.finished_at = "RUNNING", None
+        return {}
+
+    def terminate_run(self, _request: Request, run_id: str) -> Any:
+        run = _found(self.runs, run_id, "Run")
+        if run.state in FINAL:
+            raise Refusal(400, f"Failed to terminate run {run_id}: it has already finished")
+        tasks = {task.display_name: task.state for task in run.run_details.task_details} if run.run_details else {}
+        self._plans[run_id] = [Stage("CANCELING", tasks), Stage("CANCELED", tasks)]
+        return {}
+
+    def log(self, _request: Request, run_id: str, pod: str) -> Any:
+        _found(self.runs, run_id, "Run")
+        if pod not in self.logs:
+            raise Refusal(500, f"Failed to read logs for run {run_id}", upload=True)
+        return self.logs[pod]
+
+    def _advance(self, run: api.V2beta1Run) -> None:
+        """Take the run to the next stage of its plan."""
+        plan = self._plans[run.run_id]
+        if not plan:
+            return
+        stage = plan.pop(0) if len(plan) > 1 else plan[0]
+        run.state = stage.state
+        start = run.created_at
+        tasks = []
+        for name, state in stage.tasks.items():
+            end = start + timedelta(seconds=stage.seconds)
+            tasks.append(
+                api.V2beta1PipelineTaskDetail(
+                    run_id=run.run_id,
+                    task_id=str(uuid.uuid5(uuid.NAMESPACE_OID, run.run_id + name)),
+                    display_name=name.partition("#")[0],
+                    create_time=run.created_at,
+                    start_time=start,
+                    end_time=end if state in {*FINAL, OMITTED} else datetime(1, 1, 1, tzinfo=UTC),
+                    state=state,
+                    child_tasks=[api.PipelineTaskDetailChildTask(pod_name=node) for node in _children(name, stage)],
+                )
+            )
+            # A step lasts as long as its pod, which is named right after it.
+            following = list(stage.tasks)[len(tasks) : len(tasks) + 1]
+            start = start if following and "#" in following[0] else end
+        run.run_details = api.V2beta1RunDetails(task_details=tasks) if tasks else None
+        if stage.state in FINAL:
+            run.finished_at = start
+
+    def _namespace_of(self, item: Any) -> str | None:
+        experiment = self.experiments.get(item.experiment_id)
+        return experiment.namespace if experiment else None
+
+    def _check(self, item: Any) -> None:
+        """Refuse a run or a recurring run whose experiment, pipeline or parameters are not right."""
+        if item.experiment_id is not None:
+            _found(self.experiments, item.experiment_id, "Experiment")
+        parameters = (item.runtime_config and item.runtime_config.parameters) or {}
+        _check_parameters(self._spec_of(item), parameters)
+
+    def _spec_of(self, item: Any) -> Any:
+        reference = item.pipeline_version_reference
+        if reference is None:
+            if item.pipeline_spec is None:
+                raise Refusal(400, "Failed to fetch a template with an empty pipeline spec manifest")
+            return item.pipeline_spec
+        _found(self.pipelines, reference.pipeline_id, "Pipeline")
+        if reference.pipeline_version_id:
+            return _found(self.versions, reference.pipeline_version_id, "PipelineVersion").pipeline_spec
+        newest = [v for v in self.versions.values() if v.pipeline_id == reference.pipeline_id]
+        if not newest:
+            raise Refusal(404, f"Pipeline {reference.pipeline_id} has no versions")
+        return max(newest, key=lambda version: version.created_at).pipeline_spec
+
+    # Recurring runs
+
+    def list_recurring_runs(self, request: Request) -> Any:
+        experiment = request.query.get("experiment_id")
+        namespace = None if experiment else self._namespace(request.query.get("namespace"))
+        found = [
+            item
+            for item in self.recurring_runs.values()
+            if (not experiment or item.experiment_id == experiment)
+            and (namespace is None or item.namespace == namespace)
+        ]
+        page, following, total = self._page(found, request)
+        return api.V2beta1ListRecurringRunsResponse(recurring_runs=page, next_page_token=following, total_size=total)
+
+    def create_recurring_run(self, request: Request) -> Any:
+        item = _parse(request.json, "V2beta1RecurringRun")
+        if not item.display_name:
+            raise Refusal(400, "Recurring run's name cannot be empty")
+        if not 1 <= int(item.max_concurrency or 0) <= 10:
+            raise Refusal(400, "Max concurrency of a recurring run must be at least 1 and at most 10")
+        cron = item.trigger and item.trigger.cron_schedule and item.trigger.cron_schedule.cron
+        # The server takes five fields as well, and misreads them: it counts from the seconds.
+        if cron and not cron.startswith("@") and len(cron.split()) not in (5, 6):
+            raise Refusal(400, "Schedule cron is not a supported format")
+        self._check(item)
+        item.recurring_run_id = str(uuid.uuid4())
+        item.namespace = self._namespace_of(item)
+        item.created_at = item.updated_at = self.now()
+        item.status = "ENABLED" if item.mode == "ENABLE" else "DISABLED"
+        item.max_concurrency = str(item.max_concurrency)
+        self.recurring_runs[item.recurring_run_id] = item
+        return item
+
+    def get_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
+        return _found(self.recurring_runs, recurring_run_id, "Job")
+
+    def delete_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
+        _found(self.recurring_runs, recurring_run_id, "Job")
+        del self.recurring_runs[recurring_run_id]
+        return {}
+
+    def enable_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
+        item = _found(self.recurring_runs, recurring_run_id, "Job")
+        item.mode, item.status, item.updated_at = "ENABLE", "ENABLED", self.now()
+        return {}
+
+    def disable_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
+        item = _found(self.recurring_runs, recurring_run_id, "Job")
+        item.mode, item.status, item.updated_at = "DISABLE", "DISABLED", self.now()
+        return {}
+
+    # Lists
+
+    def _page(self, items: list[Any], request: Request) -> tuple[list[Any] | None, str | None, int]:
+        """One page of the items that the filter leaves, in the order asked for; the next page's token; how many."""
+        kept = [item for item in items if _matches(item, request.query.get("filter"))]
+        key, _, order = (request.query.get("sort_by") or "created_at").partition(" ")
+        kept.sort(key=lambda item: getattr(item, key), reverse=order == "desc")
+        start = int(request.query.get("page_token") or 0)
+        size = min(int(request.query.get("page_size") or 20), self.page_limit)
+        following = str(start + size) if start + size < len(kept) else None
+        return kept[start : start + size] or None, following, len(kept)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: KfpServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer takes 40 ms
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        request = Request(
+            method=self.command,
+            path=parts.path.removeprefix(PREFIX),
+            query=dict(parse_qsl(parts.query)),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
+        )
+        with self.server.lock:
+            self.server.requests.append(request)
+            fault = self.server.next_fault(request)
+        if fault:
+            return fault(self, request)
+        return self.serve(request)
+
+    do_POST = do_DELETE = do_GET
+
+    def serve(self, request: Request) -> None:
+        """Answer as a healthy server does."""
+        with self.server.lock:
+            try:
+                answer = self.server.answer(request)
+                body = answer.encode() if isinstance(answer, str) else json.dumps(to_json(answer)).encode()
+            except Refusal as refusal:
+                return refuse(self, refusal)
+            except AssertionError as breach:
+                self.server.breaches.append(f"{request}: {breach}")
+                return refuse(self, Refusal(400, str(breach)))
+        return self.reply(200, body, "text/plain" if isinstance(answer, str) else "application/json")
+
+    def reply(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+Answer = Callable[[_Handler, Request], None]
+
+
+def error(status: int, message: str = "scripted", **headers: str) -> Answer:
+    """Refuse as the API does."""
+    return lambda handler, _request: refuse(handler, Refusal(status, message), **headers)
+
+
+def page(status: int, text: str = "<html>Sign in</html>", kind: str = "text/html", **headers: str) -> Answer:
+    """Answer with a text, as a web server, a login page or a proxy does."""
+    return lambda handler, _request: handler.reply(status, text.encode(), kind, **headers)
+
+
+def cut(handler: _Handler, _request: Request) -> None:
+    """Hang up without an answer."""
+    handler.close_connection = True
+
+
+def cut_body(handler: _Handler, _request: Request) -> None:
+    """Hang up in the middle of an answer."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"run')
+    handler.close_connection = True
+
+
+def slow(seconds: float) -> Answer:
+    """Answer rightly, but late."""
+
+    def answer(handler: _Handler, request: Request) -> None:
+        time.sleep(seconds)
+        handler.serve(request)
+
+    return answer
+
+
+def lost(handler: _Handler, request: Request) -> None:
+    """Do what is asked, and hang up before saying so."""
+    with handler.server.lock:
+        handler.server.answer(request)
+    handler.close_connection = True
+
+
+def refuse(handler: _Handler, refusal: Refusal, **headers: str) -> None:
+    """The body of an error: the gateway's, or that of the handlers beside it (uploads and logs)."""
+    if refusal.upload:
+        document: dict[str, Any] = {"error_message": refusal.message, "error_details": refusal.message}
+    else:
+        document = {"code": CODES.get(refusal.status, 2), "message": refusal.message, "details": []}
+    handler.reply(refusal.status, json.dumps(document).encode(), **headers)
+
+
+@contextmanager
+def kfp_server() -> Iterator[KfpServer]:
+    """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
+    with serving(KfpServer()) as server:
+        yield server
+        assert not server.breaches
+
+
+def to_json(value: Any) -> Any:
+    """The JSON of a model, as protobuf writes it: no empty fields, 64-bit integers as text, times in UTC with a Z."""
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if not hasattr(value, "attribute_map"):
+        return value
+    pairs = {name: getattr(value, name) for name in value.openapi_types}
+    return {value.attribute_map[name]: to_json(item) for name, item in pairs.items() if item is not None}
+
+
+def _parse(document: Any, model: str) -> Any:
+    """The model that a request carries; AssertionError where the client sends what the API does not know."""
+    _validate(document, model, model)
+    return api.ApiClient().deserialize(type("Response", (), {"data": json.dumps(document)}), model)
+
+
+def _validate(value: Any, kind: str, place: str) -> None:
+    if kind.startswith("dict("):
+        assert isinstance(value, dict), f"{place} is no object: {value!r}"
+    elif kind.startswith("list["):
+        assert isinstance(value, list), f"{place} is no list: {value!r}"
+        for item in value:
+            _validate(item, kind[5:-1], place)
+    elif kind in ("str", "datetime"):  # 64-bit integers are text to the API, which takes numbers too
+        assert isinstance(value, str | int) and not isinstance(value, bool), f"{place} is no {kind}: {value!r}"
+    elif kind in ("int", "bool"):
+        assert type(value).__name__ == kind, f"{place} is no {kind}: {value!r}"
+    elif kind != "object":
+        _validate_model(value, getattr(api, kind), place)
+
+
+def _validate_model(value: Any, model: Any, place: str) -> None:
+    if allowed := getattr(model, "allowable_values", None):
+        assert value in allowed, f"{place} is {value!r}, not one of {allowed}"
+        return
+    names = {key: name for name, key in model.attribute_map.items()}
+    assert isinstance(value, dict) and value.keys() <= names.keys(), f"{place} has unknown fields: {value!r}"
+    for key, item in value.items():
+        if item is not None:
+            _validate(item, model.openapi_types[names[key]], f"{place}.{key}")
+
+
+def node_id(name: str) -> str:
+    """Argo's name of the node of a task; its pod has the template's name in the middle."""
+    return f"flow-{crc32(name.encode())}"
+
+
+def pod_name(name: str) -> str:
+    """The pod of the task `executor#STEP`, whose log a test sets."""
+    return f"flow-metadata-0-2-retry-system-container-impl-{crc32(name.encode())}"
+
+
+def _children(name: str, stage: Stage) -> list[str]:
+    """The nodes below a task: a step's executor, a retried executor's attempts."""
+    kind, _, step = name.partition("#")
+    if not step:
+        return [node_id(f"executor#{name}")]
+    return [node_id(other) for other in stage.tasks if other.startswith(f"{kind}(") and other.endswith(f"#{step}")]
+
+
+def _found(items: dict[str, Any], key: str, kind: str) -> Any:
+    if key not in items:
+        raise Refusal(404, f"ResourceNotFoundError: {kind} {key} not found.")
+    return items[key]
+
+
+def _uploaded(request: Request) -> Any:
+    """The pipeline in a multipart upload: one document, or its two halves under their names."""
+    message = message_from_bytes(b"Content-Type: " + request.headers["content-type"].encode() + b"\n\n" + request.body)
+    parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
+    if "uploadfile" not in parts:
+        raise Refusal(400, "Failed to read pipeline from file", upload=True)
+    text = parts["uploadfile"].get_payload(decode=True)
+    try:
+        documents = list(yaml.safe_load_all(text))
+        assert documents[0]["pipelineInfo"]["name"] and documents[0]["root"]
+    except (yaml.YAMLError, TypeError, KeyError, IndexError, AssertionError):
+        raise Refusal(400, "Failed to create a pipeline: unknown template format", upload=True) from None
+    if len(documents) == 1:
+        return documents[0]
+    return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+
+
+def _check_parameters(spec: Any, parameters: dict[str, Any]) -> None:
+    known = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
+    if extra := sorted(parameters.keys() - known.keys()):
+        raise Refusal(400, f"parameter(s) provided are not required by pipeline: {', '.join(extra)}")
+    for name, definition in known.items():
+        if name not in parameters:
+            if "defaultValue" not in definition and not definition.get("isOptional"):
+                raise Refusal(400, f"input parameter {name} is required and was not provided")
+            continue
+        kinds, value = KINDS[definition["parameterType"]], parameters[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            raise Refusal(400, f"input parameter {name} requires type {definition['parameterType']}")
+
+
+def _matches(item: Any, text: str | None) -> bool:
+    """Whether an item passes a filter; only what is equal or contained can be asked for here."""
+    for predicate in json.loads(text)["predicates"] if text else []:
+        value = getattr(item, "display_name" if predicate["key"] == "name" else predicate["key"])
+        wanted = predicate.get("stringValue", predicate.get("string_value"))
+        operation = predicate["operation"]
+        assert operation in (1, "EQUALS", 9, "IS_SUBSTRING"), f"the test server knows no operation {operation}"
+        if not (value == wanted if operation in (1, "EQUALS") else wanted in value):
+            return False
+    return True
+
+
+ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
+    ("GET", "/healthz", KfpServer.health),
+    ("GET", "/pipelines", KfpServer.list_pipelines),
+    ("POST", "/pipelines", KfpServer.create_pipeline),
+    ("POST", "/pipelines/upload", KfpServer.upload),
+    ("POST", "/pipelines/upload_version", KfpServer.upload_version),
+    ("GET", "/pipelines/([^/]+)", KfpServer.get_pipeline),
+    ("DELETE", "/pipelines/([^/]+)", KfpServer.delete_pipeline),
+    ("GET", "/pipelines/([^/]+)/versions", KfpServer.list_versions),
+    ("GET", "/pipelines/([^/]+)/versions/([^/]+)", KfpServer.get_version),
+    ("DELETE", "/pipelines/([^/]+)/versions/([^/]+)", KfpServer.delete_version),
+    ("GET", "/experiments", KfpServer.list_experiments),
+    ("POST", "/experiments", KfpServer.create_experiment),
+    ("GET", "/experiments/([^/]+)", KfpServer.get_experiment),
+    ("GET", "/runs", KfpServer.list_runs),
+    ("POST", "/runs", KfpServer.create_run),
+    ("GET", "/runs/([^/:]+)", KfpServer.get_run),
+    ("POST", "/runs/([^/:]+):retry", KfpServer.retry_run),
+    ("POST", "/runs/([^/:]+):terminate", KfpServer.terminate_run),
+    ("GET", "/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", KfpServer.log),
+    ("GET", "/recurringruns", KfpServer.list_recurring_runs),
+    ("POST", "/recurringruns", KfpServer.create_recurring_run),
+    ("GET", "/recurringruns/([^/:]+)", KfpServer.get_recurring_run),
+    ("DELETE", "/recurringruns/([^/:]+)", KfpServer.delete_recurring_run),
+    ("POST", "/recurringruns/([^/:]+):enable", KfpServer.enable_recurring_run),
+    ("POST", "/recurringruns/([^/:]+):disable", KfpServer.disable_recurring_run),
+]

@@ -1,0 +1,244 @@
+"""A server of the Kubernetes API on the loopback interface, for the real `kubernetes` client.
+
+Its answers and refusals follow those of the API server (Status objects, RBAC's and admission's messages, dry runs); the
+models of `kubernetes.client` build what it sends and check what it receives, field by field.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import yaml
+from kubernetes import client
+
+from tests.servers.loopback import serving
+
+TOKEN = "kube-token-7d31"
+USER = "ada"
+PATH = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)"
+)
+CUSTOM = ("trainer.kubeflow.org",)  # groups of CRDs
+PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    422: "Invalid",
+    500: "InternalError",
+}
+MODELS = {"pods": "V1Pod", "localsubjectaccessreviews": "V1LocalSubjectAccessReview"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as RBAC sees it; `name` is empty for a list and for what is to be created."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}"
+
+
+class Refusal(Exception):
+    """What the server answers instead: an HTTP status and the message of a Status object."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class KubeServer(ThreadingHTTPServer):
+    """The server and what it holds; everything in it may be read and set by a test."""
+
+    daemon_threads = True  # a client's idle connection does not keep the server alive
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.token = TOKEN
+        self.objects: dict[tuple[str, str, str], Any] = {}  # (resource, namespace, name) -> model
+        self.custom: dict[str, list[Any]] = {}  # resource that a CRD defines -> its objects
+        self.denied: set[str] = set()  # "list nodes" and the like, which the user may not do
+        self.account_lacks: set[str] = set()  # the same for service accounts
+        self.admission = ""  # the message with which admission refuses a pod
+        self.faults: dict[str, Answer] = {}  # "list nodes" and the like -> what is answered instead
+        self.requests: list[Request] = []
+        self.created: list[Any] = []  # models that were sent
+        self.breaches: list[str] = []  # what the client sent against the API
+        self._api = client.ApiClient(client.Configuration())
+
+    def add(self, *models: Any) -> None:
+        """Hold objects, in place of earlier ones of the same name."""
+        for model in models:
+            kind = type(model).__name__.removeprefix("V1")
+            resource = PLURALS.get(kind) or f"{kind.lower()}s"
+            self.objects[resource, model.metadata.namespace or "", model.metadata.name] = model
+
+    def remove(self, resource: str, name: str) -> None:
+        """Hold an object no more, in whichever namespace it is."""
+        for key in [key for key in self.objects if (key[0], key[2]) == (resource, name)]:
+            del self.objects[key]
+
+    def write_kubeconfig(self, path: Path) -> None:
+        """The file that a user of this server has."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "loopback",
+            "clusters": [{"name": "loopback", "cluster": {"server": self.url}}],
+            "users": [{"name": USER, "user": {"token": TOKEN}}],
+            "contexts": [{"name": "loopback", "context": {"cluster": "loopback", "user": USER}}],
+        }
+        path.write_text(yaml.safe_dump(document))
+
+    def answer(self, request: Request, query: dict[str, str], body: bytes) -> Any:
+        """The answer to a request as JSON; Refusal where there is none."""
+        if str(request) in self.denied:
+            raise Refusal(403, _denial(request))
+        if request.verb == "create":
+            return self.to_json(self._create(request, query, body))
+        if request.group in CUSTOM:
+            if request.resource not in self.custom:
+                raise Refusal(404, "404 page not found")
+            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": self.custom[request.resource]}
+        if request.verb == "list":
+            held = self.objects.items()
+            found = [m for key, m in held if key[0] == request.resource and request.namespace in ("", key[1])]
+            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [self.to_json(m) for m in found]}
+        try:
+            return self.to_json(self.objects[request.resource, request.namespace, request.name])
+        except KeyError:
+            raise Refusal(404, f'{request.resource} "{request.name}" not found') from None
+
+    def to_json(self, model: Any) -> Any:
+        return self._api.sanitize_for_serialization(model)
+
+    def _create(self, request: Request, query: dict[str, str], body: bytes) -> Any:
+        """Check what is to be created against its model, and answer as a dry run or a review does."""
+        model = self._api.deserialize(SimpleNamespace(data=body), MODELS[request.resource])
+        assert self.to_json(model) == json.loads(body), f"fields that the API does not know: {body!r}"
+        self.created.append(model)
+        if request.resource == "pods":
+            assert query == {"dryRun": "All"}, "a pod that is meant"
+            if self.admission:
+                raise Refusal(403, f'pods "{model.metadata.name}" is forbidden: {self.admission}')
+            return model
+        asked = model.spec.resource_attributes
+        assert model.spec.user and asked.namespace == model.metadata.namespace == request.namespace
+        allowed = f"{asked.verb} {asked.resource}" not in self.account_lacks
+        model.status = client.V1SubjectAccessReviewStatus(allowed=allowed)
+        return model
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: KubeServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits for the client's delayed acknowledgement
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            return self.refuse(Refusal(401, "Unauthorized"))
+        parts = urlsplit(self.path)
+        if parts.path == "/version/":
+            return self.reply(200, self.server.to_json(VERSION))
+        request = _request(self.command, parts.path)
+        self.server.requests.append(request)
+        fault = self.server.faults.get(str(request))
+        if fault:
+            return fault(self)
+        try:
+            return self.reply(200, self.server.answer(request, dict(parse_qsl(parts.query)), body))
+        except Refusal as refusal:
+            return self.refuse(refusal)
+        except AssertionError as breach:
+            self.server.breaches.append(f"{request}: {breach}")
+            return self.refuse(Refusal(400, str(breach)))
+
+    do_POST = do_GET
+
+    def refuse(self, refusal: Refusal) -> None:
+        status = client.V1Status(
+            kind="Status",
+            api_version="v1",
+            status="Failure",
+            code=refusal.status,
+            message=refusal.message,
+            reason=REASONS[refusal.status],
+        )
+        self.reply(refusal.status, self.server.to_json(status))
+
+    def reply(self, status: int, document: Any) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+Answer = Callable[[_Handler], None]
+VERSION = client.VersionInfo(
+    major="1",
+    minor="34",
+    git_version="v1.34.2",
+    git_commit="0",
+    git_tree_state="clean",
+    build_date="2026-01-01T00:00:00Z",
+    go_version="go1.24",
+    compiler="gc",
+    platform="linux/amd64",
+)
+
+
+def error(status: int, message: str = "scripted") -> Answer:
+    """Refuse as the API does."""
+    return lambda handler: handler.refuse(Refusal(status, message))
+
+
+def cut(handler: _Handler) -> None:
+    """Hang up without an answer."""
+    handler.close_connection = True
+
+
+def _request(method: str, path: str) -> Request:
+    found = PATH.fullmatch(path)
+    assert found, path
+    resource, _, name = found["rest"].partition("/")
+    verb = {"GET": "get" if name else "list", "POST": "create"}[method]
+    return Request(verb, found["group"] or "", resource, found["namespace"] or "", name)
+
+
+def _denial(request: Request) -> str:
+    """RBAC's message."""
+    what = f'{request.resource} "{request.name}"' if request.name else request.resource
+    scope = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
+    return (
+        f'{what} is forbidden: User "{USER}" cannot {request.verb} resource "{request.resource}" '
+        f'in API group "{request.group}" {scope}'
+    )
+
+
+@contextmanager
+def kube_server() -> Iterator[KubeServer]:
+    """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
+    with serving(KubeServer()) as server:
+        yield server
+        assert not server.breaches

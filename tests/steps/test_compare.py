@@ -1,0 +1,139 @@
+"""The step compare: the best trial by the validation split, and the page about all"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.compare import compare
+from components.shared.core.errors import UserError
+from components.shared.core.files import write_json
+from components.shared.storage.client import open_store
+from tests.evaluation.page import Page, assert_self_contained
+from tests.servers.s3_server import BUCKET, S3Server
+
+HOSTILE = "<script>alert(1)</script>"
+REASON = "12.00% validation accuracy up to epoch 1 is not among the best 1/3 of 4 trials"
+
+
+def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", **settings: Any) -> Path:
+    """The folder of a trial with epochs of these accuracies and losses on the val split."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"epoch": n, "val_accuracy": a, "val_loss": loss, "train_loss": 1.0} for n, (a, loss) in enumerate(epochs, 1)
+    ]
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    told = {"epochs": rows, "best_epoch": best["epoch"], "stopped": stopped, "seconds": {"train": 2.0}}
+    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [7], **told})
+    write_json(folder / "model.json", {"format": "torch2kubeflow/model", "checkpoint_key": folder.name})
+    (folder / "model.safetensors").write_bytes(folder.name.encode())
+    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": None})
+    return folder
+
+
+def write_failed(folder: Path, error: str, **settings: Any) -> Path:
+    folder.mkdir(parents=True)
+    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": error})
+    return folder
+
+
+def compared(tmp_path: Path, *models: Path, store: str = "") -> tuple[dict[str, Any], str, bytes]:
+    """What `comparison.json` tells, the page, and the weights that are handed on."""
+    places = {name: tmp_path / "out" / name for name in ("model", "comparison", "sweep")}
+    compare(models=models, store=store, **places)
+    document = json.loads((places["comparison"] / "comparison.json").read_text())
+    return document, places["sweep"].read_text(), (places["model"] / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("second", "best"),
+    [
+        ([(0.5, 0.1), (0.91, 2.0)], 2),  # the higher accuracy, whatever the loss
+        ([(0.9, 0.2), (0.5, 0.1)], 2),  # equal accuracy, the lower loss of the best epoch
+        ([(0.9, 0.3)], 1),  # equal in both: the first
+        ([(0.9, 0.4), (0.2, 0.1)], 1),
+    ],
+)
+def test_the_best_has_the_highest_validation_accuracy_or_the_lower_loss(
+    tmp_path: Path, second: list[tuple[float, float]], best: int
+) -> None:
+    first = write_trial(tmp_path / "1", (0.9, 0.3), (0.8, 0.2))
+    document, page, weights = compared(tmp_path, first, write_trial(tmp_path / "2", *second))
+    assert document["best"] == best
+    assert weights == str(best).encode()
+    assert f"Trial {best} is the best" in Page(page).text
+
+
+def test_the_model_handed_on_is_whole(tmp_path: Path) -> None:
+    trial = write_trial(tmp_path / "1", (0.9, 0.3))
+    compared(tmp_path, trial)
+    for path in trial.iterdir():
+        assert (tmp_path / "out" / "model" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_trials_that_were_stopped_or_failed_are_told_and_the_best_of_the_rest_is_taken(tmp_path: Path) -> None:
+    document, html, _ = compared(
+        tmp_path,
+        write_failed(tmp_path / "1", "the loss became nan", learning_rate=1e30),
+        write_trial(tmp_path / "2", (0.12, 2.0), stopped=REASON, learning_rate=0.001),
+        write_trial(tmp_path / "3", (0.8, 0.5), (0.9, 0.4), learning_rate=0.02, network="resnet18"),
+        write_trial(tmp_path / "4", (0.85, 0.5), (0.85, 0.4)),
+    )
+    assert document["best"] == 3
+    told = [(row["number"], row["state"], row["reason"], row["epochs"]) for row in document["trials"]]
+    assert told == [
+        (1, "failed", "the loss became nan", 0),
+        (2, "stopped", REASON, 1),
+        (3, "done", "", 2),
+        (4, "done", "", 2),
+    ]
+    assert (document["trials"][2]["val_accuracy"], document["trials"][2]["best_epoch"]) == (0.9, 2)
+    page = assert_self_contained(html)
+    for text in ("the loss became nan", REASON, "resnet18", "90.00%", "learning_rate"):
+        assert text in page.text
+    diagram = html[html.index("<svg") : html.index("</svg>")]
+    for text in ("the best, trial 3", "stopped early", "trained to the end"):
+        assert f">{text}</text>" in diagram
+    assert page.text.index("3, the best") < page.text.index("85.00%") < page.text.index("12.00%"), "the best on top"
+
+
+def test_names_and_values_from_outside_are_text(tmp_path: Path) -> None:
+    document, html, _ = compared(
+        tmp_path,
+        write_trial(tmp_path / "1", (0.9, 0.3), pretrained=HOSTILE, **{HOSTILE: 1}),
+        write_trial(tmp_path / "2", (0.8, 0.3), stopped=HOSTILE),
+        write_failed(tmp_path / "3", HOSTILE),
+    )
+    assert document["trials"][0]["settings"]["pretrained"] == HOSTILE
+    assert assert_self_contained(html).text.count(HOSTILE) >= 5
+
+
+def test_without_any_model_there_is_nothing_to_hand_on(tmp_path: Path) -> None:
+    failed = [write_failed(tmp_path / n, f"mistake {n}") for n in ("1", "2")]
+    with pytest.raises(
+        UserError, match="none of the 2 trials has made a model: trial 1: mistake 1; trial 2: mistake 2"
+    ):
+        compared(tmp_path, *failed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_trials_give_equal_pages(tmp_path: Path) -> None:
+    trials = [write_trial(tmp_path / n, (0.5, 0.3), (0.9, 0.2), epochs=2) for n in ("1", "2")]
+    assert compared(tmp_path, *trials) == compared(tmp_path, *trials)
+
+
+@pytest.mark.slow
+def test_checkpoints_of_the_others_are_removed_and_those_of_the_best_are_left_to_evaluate(
+    tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    uri = f"s3://{BUCKET}/compare"
+    store = open_store(uri, server.environment)
+    for name in ("1/0000000007", "1/0000000008", "2/0000000007"):
+        store.put_bytes(b"x", f"checkpoints/{name}.safetensors")
+    trials = [write_trial(tmp_path / "1", (0.8, 0.3)), write_trial(tmp_path / "2", (0.9, 0.3))]
+    compared(tmp_path, *trials, store=uri)
+    left = [entry.name for entry in store.list("checkpoints")]
+    assert left == ["checkpoints/1/0000000008.safetensors", "checkpoints/2/0000000007.safetensors"]

@@ -1,0 +1,200 @@
+"""The step evaluate, on a network trained on digits: pytest tests/steps/test_evaluate.py"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from components.evaluate import Evaluation, evaluate
+from components.shared.core.errors import UserError
+from components.shared.core.files import read_json
+from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.models import factory
+from components.shared.storage.client import open_store
+from components.shared.training.augmentation import normalise
+from tests.evaluation.page import assert_self_contained
+from tests.servers.s3_server import BUCKET, s3_server
+from tests.trained_digits import CLASSES, write_dataset, write_model
+
+FORMAT = "torch2kubeflow/evaluation"
+
+
+def evaluated(artifacts: Path, folder: Path, store: str = "", **thresholds: float) -> Evaluation:
+    return evaluate(
+        dataset=artifacts / "dataset",
+        model=artifacts / "model",
+        **{"min_accuracy": 0.0, "min_recall": 0.0, **thresholds},
+        threads=1,
+        store=store,
+        metrics=folder / "metrics.json",
+        classification=folder / "classification.json",
+        report=folder / "report.html",
+        evaluation=folder / "evaluation",
+    )
+
+
+def outcome(artifacts: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Probabilities, labels and document."""
+    _, labels = open_dataset(artifacts / "dataset").load("test")
+    document = read_json(artifacts / "evaluation/evaluation.json", FORMAT)
+    return np.load(artifacts / "evaluation/predictions.npy"), labels, document
+
+
+def test_predictions_are_the_networks_probabilities_over_all_shards(artifacts: Path) -> None:
+    probabilities, labels, _ = outcome(artifacts)
+    data, model = open_dataset(artifacts / "dataset"), factory.load(artifacts / "model")
+    images = torch.from_numpy(data.load("test")[0])
+    with torch.no_grad():
+        expected = model.module(normalise(images, model.mean, model.std)).softmax(1).numpy()
+    assert len(list(data.shards("test"))) == 2
+    assert probabilities.shape == (len(labels), len(CLASSES)) and probabilities.dtype == np.float32
+    assert probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_figures_are_those_calculated_by_hand(artifacts: Path) -> None:
+    probabilities, labels, document = outcome(artifacts)
+    predicted = [max(range(len(CLASSES)), key=row.__getitem__) for row in probabilities.tolist()]
+    matrix = [[0] * len(CLASSES) for _ in CLASSES]
+    for label, guess in zip(labels.tolist(), predicted, strict=True):
+        matrix[label][guess] += 1
+    assert document["confusion_matrix"] == matrix
+    right = sum(matrix[i][i] for i in range(len(CLASSES)))
+    assert document["accuracy"] == right / len(labels) > 0.7
+    assert document["accuracy_low"] < document["accuracy"] < document["accuracy_high"]
+    for i, row in enumerate(document["per_class"]):
+        column = sum(matrix[j][i] for j in range(len(CLASSES)))
+        assert (row["class"], row["images"]) == (CLASSES[i], sum(matrix[i]))
+        assert row["recall"] == pytest.approx(matrix[i][i] / sum(matrix[i]))
+        assert row["precision"] == pytest.approx(matrix[i][i] / column)
+        assert row["f1"] == pytest.approx(2 * matrix[i][i] / (column + sum(matrix[i])))
+    assert document["macro_f1"] == pytest.approx(np.mean([row["f1"] for row in document["per_class"]]))
+    assert document["weakest_recall"] == min(row["recall"] for row in document["per_class"])
+    losses = [-math.log(row[label]) for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True)]
+    assert document["log_loss"] == pytest.approx(sum(losses) / len(losses))
+    assert sum(b["images"] for b in document["reliability"]) == len(labels)
+    assert 0 < document["expected_calibration_error"] < 0.3
+
+
+def test_the_document_names_what_was_evaluated_and_carries_the_seconds_on(artifacts: Path) -> None:
+    _, _, document = outcome(artifacts)
+    data, model = open_dataset(artifacts / "dataset"), factory.load(artifacts / "model")
+    assert (document["dataset_digest"], document["model_digest"]) == (data.digest, model.digest)
+    assert list(document["seconds"]) == ["download", "preprocess", "train", "evaluate"]
+    assert document["seconds"]["train"] == 4 and document["seconds"]["evaluate"] > 0
+    assert document["accepted"] is True and document["reasons"] == []
+
+
+def test_the_outcome_is_plain_finite_and_short_as_kubeflow_wants_it(artifacts: Path, tmp_path: Path) -> None:
+    result = evaluated(artifacts, tmp_path)
+    assert all(type(value) is float for value in result.metrics.values())
+    assert type(result.accepted) is bool
+    assert len(json.dumps(result, allow_nan=False)) < 32_000
+    assert result.classes == CLASSES
+
+
+def test_the_report_is_self_contained_and_shows_hostile_names_as_text(artifacts: Path) -> None:
+    page = assert_self_contained((artifacts / "report.html").read_text())
+    for name in ("<b>digits</b>", *CLASSES):
+        assert name in page.text
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "reason"),
+    [
+        ({"min_accuracy": 1.0}, r"accuracy 0\.\d+ is below min_accuracy=1\.0"),
+        ({"min_recall": 1.0}, r"recall 0\.\d+ of class '.*' \(and that of \d more\) is below min_recall=1\.0"),
+    ],
+)
+def test_a_model_below_a_threshold_is_not_accepted_and_the_reason_told(
+    artifacts: Path, tmp_path: Path, thresholds: dict[str, float], reason: str
+) -> None:
+    assert evaluated(artifacts, tmp_path, **thresholds).accepted is False
+    document = read_json(tmp_path / "evaluation/evaluation.json", FORMAT)
+    assert document["accepted"] is False
+    (told,) = document["reasons"]
+    assert re.fullmatch(reason, told)
+
+
+def test_a_model_exactly_on_the_thresholds_is_accepted(artifacts: Path, tmp_path: Path) -> None:
+    figures = evaluated(artifacts, tmp_path).metrics
+    exactly = {"min_accuracy": figures["accuracy"], "min_recall": figures["weakest_recall"]}
+    assert evaluated(artifacts, tmp_path, **exactly).accepted is True
+
+
+def test_two_classes_in_colour_of_which_one_is_never_predicted(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", ["zero", "one"], channels=3)
+    write_model(tmp_path / "model", dataset, epochs=0)
+    result = evaluated(tmp_path, tmp_path)
+    assert 0 in np.sum(result.confusion_matrix, axis=0)
+    assert result.metrics["weakest_recall"] == 0
+    assert_self_contained((tmp_path / "report.html").read_text())
+
+
+def test_a_perfect_model(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    counts = {"train": 64, "val": 2, "test": 20}
+    writer = DatasetWriter(tmp_path / "dataset", classes=["black", "white"], image_shape=(1, 32, 32), counts=counts)
+    for name, count in counts.items():
+        labels = np.arange(count) % 2
+        writer.append(
+            name, np.broadcast_to(labels[:, None, None, None] * 255, (count, 1, 32, 32)).astype(np.uint8), labels
+        )
+    writer.finish(name="black and white", seconds={})
+    write_model(tmp_path / "model", tmp_path / "dataset", epochs=4)
+    result = evaluated(tmp_path, tmp_path, min_accuracy=1.0, min_recall=1.0)
+    assert result.accepted and result.metrics["accuracy"] == result.metrics["accuracy_high"] == 1
+    assert "every test image was classified rightly" in (tmp_path / "report.html").read_text()
+
+
+def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifacts: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "dataset", list("0123456789"))
+    with pytest.raises(UserError, match=f"was trained on the dataset .*, not on {open_dataset(other).digest}"):
+        evaluate(
+            dataset=other,
+            model=artifacts / "model",
+            min_accuracy=0.0,
+            min_recall=0.0,
+            threads=1,
+            store="",
+            metrics=tmp_path / "metrics.json",
+            classification=tmp_path / "classification.json",
+            report=tmp_path / "report.html",
+            evaluation=tmp_path / "evaluation",
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_a_threshold_out_of_range_is_refused(artifacts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"min_accuracy=1\.5 is not accepted; give from 0 to 1"):
+        evaluated(artifacts, tmp_path, min_accuracy=1.5)
+
+
+@pytest.mark.slow  # needs the real server
+def test_the_checkpoints_of_the_models_training_are_removed_and_a_store_that_fails_is_told(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = factory.load(artifacts / "model")
+    (tmp_path / "model").mkdir()
+    document, history = {**given.document, "checkpoint_key": "a" * 64}, {**given.history, "checkpoints": [1, 2]}
+    factory.save(tmp_path / "model", given.module, document, history)
+    (tmp_path / "dataset").symlink_to(artifacts / "dataset")
+    (tmp_path / "s3").mkdir()
+    with s3_server(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://{BUCKET}/prefix", server.environment)
+        names = [
+            f"checkpoints/{key * 64}/{step:010}.safetensors" for key, step in (("a", 1), ("a", 2), ("a", 3), ("b", 1))
+        ]
+        for name in names:
+            store.put_bytes(b"checkpoint", name)
+        evaluated(tmp_path, tmp_path, store=store.uri())
+        assert [entry.name for entry in store.list()] == names[2:], "step 3 is another training's"
+        evaluated(tmp_path, tmp_path, store="s3://no-such-bucket")
+    told = "[evaluate] the training's checkpoints were not removed: s3://no-such-bucket"
+    assert told in capsys.readouterr().out

@@ -1,0 +1,182 @@
+"""The Katib experiment, held to what Katib's admission asks for and to the pipeline, and one of its trials run.
+
+The rules are those of kubeflow/katib, pkg/webhook/v1beta1/experiment/validator; its CRD has no schema.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import pipeline
+from components import steps
+from components.download import download
+from components.entrypoints import katib_trial
+from components.preprocess import preprocess
+from components.resolve import resolve
+from components.shared.core.errors import UserError
+from components.shared.parameters import check
+from components.shared.storage.client import open_store
+from runner.parameters import parse_parameters
+from tests.conftest import ROOT
+from tests.manifests.test_manifests import _breaches
+from tests.servers.s3_server import BUCKET, S3Server
+
+EXPERIMENT = yaml.safe_load((ROOT / "manifests" / "katib" / "experiment.yaml").read_text())
+SPEC, TEMPLATE = EXPERIMENT["spec"], EXPERIMENT["spec"]["trialTemplate"]
+(CONTAINER,) = TEMPLATE["trialSpec"]["spec"]["template"]["spec"]["containers"]
+ARGUMENTS = dict(word.partition("=")[::2] for word in CONTAINER["args"])
+SEARCHED = {"learning_rate": "0.02", "weight_decay": "0.0", "optimizer": "muon"}
+# The default filter of Katib's collector.
+FILTER = re.compile(r"([\w|-]+)\s*=\s*((-?\d+)(\.\d+)?)")
+FIELDS = {
+    "spec": "objective algorithm parallelTrialCount maxTrialCount maxFailedTrialCount resumePolicy parameters "
+    "metricsCollectorSpec trialTemplate earlyStopping nasConfig",
+    "objective": "type goal objectiveMetricName additionalMetricNames metricStrategies",
+    "parameter": "name parameterType feasibleSpace",
+    "feasibleSpace": "max min list step distribution",
+    "trialTemplate": "retain trialSpec configMap trialParameters primaryPodLabels primaryContainerName "
+    "successCondition failureCondition",
+    "trialParameter": "name description reference",
+}
+
+
+def _only(thing: dict[str, Any], kind: str) -> None:
+    assert thing.keys() <= set(FIELDS[kind].split()), kind
+
+
+def test_it_is_an_experiment_that_katib_would_admit() -> None:
+    assert (EXPERIMENT["apiVersion"], EXPERIMENT["kind"]) == ("kubeflow.org/v1beta1", "Experiment")
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", EXPERIMENT["metadata"]["name"])
+    _only(SPEC, "spec")
+    _only(SPEC["objective"], "objective")
+    assert SPEC["objective"]["type"] in ("maximize", "minimize") and SPEC["objective"]["objectiveMetricName"]
+    assert SPEC["algorithm"]["algorithmName"] in ("random", "grid", "tpe", "multivariate-tpe", "bayesianoptimization")
+    assert SPEC["resumePolicy"] in ("Never", "LongRunning", "FromVolume")
+    assert SPEC["metricsCollectorSpec"] == {"collector": {"kind": "StdOut"}}
+    assert 0 < SPEC["parallelTrialCount"] <= SPEC["maxTrialCount"] >= SPEC["maxFailedTrialCount"] >= 0
+    for parameter in SPEC["parameters"]:
+        _only(parameter, "parameter")
+        space = parameter["feasibleSpace"]
+        _only(space, "feasibleSpace")
+        assert all(isinstance(value, str) for value in space.values() if not isinstance(value, list)), "texts in Go"
+        if parameter["parameterType"] in ("double", "int"):
+            assert space.keys() >= {"min", "max"} and "list" not in space
+            assert space.get("distribution", "uniform") in ("uniform", "logUniform", "normal", "logNormal")
+        else:
+            assert parameter["parameterType"] in ("categorical", "discrete") and space.keys() == {"list"}
+
+
+def test_its_template_names_what_is_searched_and_uses_each() -> None:
+    _only(TEMPLATE, "trialTemplate")
+    for parameter in TEMPLATE["trialParameters"]:
+        _only(parameter, "trialParameter")
+    references = [parameter["reference"] for parameter in TEMPLATE["trialParameters"]]
+    assert sorted(references) == sorted(parameter["name"] for parameter in SPEC["parameters"])
+    used = re.findall(r"\$\{trialParameters\.(\w+)\}", str(TEMPLATE["trialSpec"]))
+    assert sorted(used) == sorted(parameter["name"] for parameter in TEMPLATE["trialParameters"])
+    assert TEMPLATE["primaryContainerName"] == CONTAINER["name"]
+    assert TEMPLATE["trialSpec"]["kind"] == "Job", "whose conditions Katib knows"
+
+
+def test_its_job_is_valid_and_keeps_to_the_restricted_pod_security() -> None:
+    job = {**TEMPLATE["trialSpec"], "metadata": {"name": "trial"}}
+    assert kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    assert not _breaches(job["spec"]["template"]["spec"])
+    assert "metadata" not in job["spec"]["template"], "a label of ours would shut it off from Katib's database"
+
+
+def test_its_arguments_are_the_defaults_of_the_pipeline_but_for_what_is_searched() -> None:
+    defaults = parse_parameters(pipeline.training, [])
+    trained = set(steps.train.component_spec.inputs) - {"dataset", "store", "checkpoint_seconds"}
+    assert ARGUMENTS.keys() == trained | {"dataset"}
+    searched = {parameter["name"]: parameter["feasibleSpace"] for parameter in SPEC["parameters"]}
+    for name in trained - searched.keys():
+        value = defaults[name]
+        assert ARGUMENTS[name] == (str(value).lower() if isinstance(value, bool) else str(value)), name
+    for name, space in searched.items():
+        kind = type(defaults[name])
+        for bound in space.get("list") or [space["min"], space["max"]]:
+            check(**{name: kind(bound)})
+
+
+def test_its_arguments_stay_whole_in_the_shell_line_that_katib_makes_of_them() -> None:
+    for word in [*CONTAINER["command"], *CONTAINER["args"]]:
+        plain = re.sub(r"\$\{trialParameters\.\w+\}", "", word)
+        assert re.fullmatch(r"[\w./:=-]+", plain), word
+
+
+@pytest.fixture(scope="module")
+def kept(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the digits, prepared, in a store."""
+    folder, store = tmp_path_factory.mktemp("digits"), f"s3://{BUCKET}/katib"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        download(data="digits", version=resolve(data="digits", store=""), raw=str(folder / "raw"))
+        settings = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
+        preprocess(raw=str(folder / "raw"), dataset=str(folder / "data"), store=store, handover_mib=1024, **settings)
+    names = [entry.name for entry in open_store(store, server.environment).list("datasets")]
+    (recipe,) = {name.split("/")[1] for name in names} - {"shards"}
+    return f"{store}/datasets/{recipe}"
+
+
+def _run(server: S3Server, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    """Run the container's command as Katib's shell would, with what is searched and `changed` filled in."""
+    given = {parameter["name"]: SEARCHED[parameter["reference"]] for parameter in TEMPLATE["trialParameters"]}
+    text = " ".join(f"{name}={value}" for name, value in {**ARGUMENTS, **changed}.items())
+    words = Template(text.replace("${trialParameters.", "${")).substitute(given).split()
+    command = [sys.executable, *CONTAINER["command"][1:], *words]
+    environment = {**os.environ, **server.environment, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cache, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_trial_tells_the_accuracy_of_each_epoch_as_the_collector_reads_it(
+    server: S3Server, kept: str, tmp_path: Path
+) -> None:
+    done = _run(server, tmp_path, dataset=kept, epochs="2", batch_size="64", threads="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    metric = SPEC["objective"]["objectiveMetricName"]
+    lines = [line for line in done.stdout.splitlines() if metric in line]
+    told = [float(value) for line in lines for name, value, *_ in FILTER.findall(line) if name == metric]
+    shown = re.findall(r"val accuracy ([\d.]+)% \(", done.stdout)
+    assert [f"{100 * value:.2f}" for value in told] == shown and len(told) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"epochs": "few"}, "epochs=few is of the wrong type"),
+        ({"bias": "yes"}, "bias=yes is of the wrong type"),
+        ({"learning_rate": "-1"}, "learning_rate=-1.0 is not accepted; give above 0"),
+        ({"colour": "red"}, "unknown: ['colour']"),
+        ({"dataset": "s3://bucket/digits"}, "is no prepared dataset; give s3://bucket/prefix/datasets/<recipe>"),
+        ({}, "has no dataset.json"),
+    ],
+)
+def test_a_mistake_is_refused(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], said: str
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    given = {"dataset": f"s3://{BUCKET}/katib/datasets/{'0' * 64}", **SEARCHED, **changed}
+    with pytest.raises(UserError) as error:
+        katib_trial.run([f"{name}={value}" for name, value in {**ARGUMENTS, **given}.items()])
+    assert said in str(error.value)
+
+
+def test_a_mistake_is_one_line_and_the_trial_fails() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "components.entrypoints.katib_trial"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: parameters missing: ['accumulate', ") and done.stderr.count("\n") == 1

@@ -1,0 +1,477 @@
+"""The step register, against a real S3 server: pytest tests/steps/test_register.py"""
+
+import json
+import re
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from components.export import export
+from components.shared.core.errors import UserError
+from components.shared.core.files import read_json, sha256_file, sha256_json
+from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import Store, open_store
+from tests.evaluation.page import assert_self_contained
+from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
+from tests.small_packages import Artifacts, right, write_artifacts, write_dataset
+from tests.trained_digits import CLASSES
+
+IMAGES = 700
+NAME = "light-dark"  # what the name of the small data set becomes
+FIRST = right(IMAGES, range(600))
+
+pytestmark = pytest.mark.slow
+
+
+class Killed(BaseException):
+    """In place of kill -9."""
+
+
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prefix of the test's own, which the environment lets the step reach."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/tests/{request.node.name.partition('[')[0]}-{time.monotonic_ns()}"
+
+
+@pytest.fixture
+def store(server: S3Server, uri: str) -> Store:
+    return open_store(uri, server.environment)
+
+
+@pytest.fixture
+def model(store: Store) -> RegisteredModel:
+    return RegisteredModel(store, NAME)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("small") / "dataset", IMAGES)
+
+
+@pytest.fixture
+def first(tmp_path: Path, dataset: Path) -> Artifacts:
+    return write_artifacts(tmp_path / "first", dataset, FIRST)
+
+
+@pytest.fixture(scope="module")
+def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    """A real model, with the program that ONNX Runtime can run."""
+    package = tmp_path_factory.mktemp("exported") / "package"
+    folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
+    export(**folders, threads=1, package=package)
+    return Artifacts(**folders, package=package)
+
+
+def overwrite(server: S3Server, store: Store, name: str, content: bytes, **metadata: str) -> None:
+    """Write an object past the code under test."""
+    key = f"{store.uri(name)}".removeprefix(f"s3://{BUCKET}/")
+    server.client.put_object(BUCKET, key, BytesIO(content), len(content), metadata=metadata)
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def test_the_first_version_is_the_champion_and_all_of_it_is_in_the_store(
+    digits: Artifacts, tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("RUN_ID", "run-1")
+    monkeypatch.setenv("STEP_IMAGE", "registry/image@sha256:1")
+    monkeypatch.setenv("REVISION", "abc")
+    found = digits.register(tmp_path / "out", uri, "digits")
+    assert found == {
+        "format": "torch2kubeflow/registration",
+        "name": "digits",
+        "version": 1,
+        "is_champion": True,
+        "reason": "there was no champion before",
+        "uri": f"{uri}/models/digits/versions/1",
+        "package_digest": digits.digest,
+        "figures": None,
+    }
+    assert capsys.readouterr().out.endswith(
+        "[register] digits version 1 is the champion: there was no champion before\n"
+    )
+    sources = {
+        "model.safetensors": digits.model,
+        "model.json": digits.model,
+        "model.pt2": digits.package,
+        "package.json": digits.package,
+        "predictions.npy": digits.evaluation,
+        "serving/digits/1/model.onnx": digits.package,
+    }
+    document = RegisteredModel(store, "digits").version(1)
+    for path, folder in sources.items():
+        store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document["files"][path]["sha256"])
+        assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
+    assert document["metrics"]["accuracy"] == document["metrics"]["accuracy"] > 0.5
+    assert document["classes"] == CLASSES
+    origin = document["provenance"]
+    assert origin["data"]["source"] == "scikit-learn" and origin["data"]["parameters"] == {"image_size": 32}
+    assert (origin["revision"], origin["image"], origin["run_id"]) == ("abc", "registry/image@sha256:1", "run-1")
+    config = store.get_bytes("models/digits/versions/1/serving/digits/config.pbtxt")[0].decode()
+    assert 'name: "digits"' in config and "max_batch_size: " in config
+    assert 'name: "images" data_type: TYPE_UINT8 dims: [1, 32, 32]' in config
+    assert 'name: "probabilities" data_type: TYPE_FP32 dims: [10]' in config
+    session = onnxruntime.InferenceSession(tmp_path / "serving/digits/1/model.onnx")
+    assert session.get_inputs()[0].shape[1:] == [1, 32, 32] and session.get_outputs()[0].shape[1:] == [10]
+
+
+@pytest.mark.parametrize(
+    ("places", "significance", "n01", "n10", "wins", "told"),
+    [
+        ([range(620)], 0.05, 20, 0, True, r"is the champion: 88.57% against 85.71% of version 1, p = 1.9e-06$"),
+        ([range(10, 630)], 0.05, 30, 10, True, r"is the champion: 88.57% against 85.71% of version 1, p = 0.0022$"),
+        ([range(10, 630)], 0.001, 30, 10, False, r"which may be chance \(significance 0.001\)$"),
+        ([range(5, 610)], 0.05, 10, 5, False, r"version 1 is the champion: .*, p = 0.3, which may be chance"),
+        ([range(500)], 0.05, 0, 100, False, r"version 1 is the champion: .*, which is not better$"),
+        ([range(10, 610)], 0.05, 10, 10, False, r"85.71% against 85.71% of version 1, which is not better$"),
+    ],
+)
+def test_the_challenger_wins_if_it_is_better_by_more_than_chance(
+    first: Artifacts,
+    dataset: Path,
+    tmp_path: Path,
+    uri: str,
+    model: RegisteredModel,
+    places: list[range],
+    significance: float,
+    n01: int,
+    n10: int,
+    wins: bool,
+    told: str,
+    capsys: Any,
+) -> None:
+    first.register(tmp_path / "out1", uri)
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, *places))
+    found = second.register(tmp_path / "out2", uri, significance=significance)
+    assert (found["version"], found["is_champion"]) == (2, wins)
+    assert (found["figures"]["n01"], found["figures"]["n10"], found["figures"]["images"]) == (n01, n10, IMAGES)
+    assert found["figures"]["champion_accuracy"] == 600 / IMAGES
+    assert found["figures"]["rescored"] is False and found["figures"]["decided_before"] == 0
+    assert re.search(told, capsys.readouterr().out.strip())
+    register = model.read()
+    assert register["champion"] == (2 if wins else 1)
+    assert register["decisions"][-1]["figures"] == found["figures"]
+    page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
+    assert "This test split has decided between two versions 0 times before" in page.text
+    assert found["reason"] in page.text and found["package_digest"] in page.text
+
+
+def test_how_often_a_test_split_has_decided_is_counted(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str
+) -> None:
+    first.register(tmp_path / "out0", uri)
+    for number in range(1, 4):
+        made = write_artifacts(tmp_path / f"next{number}", dataset, right(IMAGES, range(600 - number)))
+        assert made.register(tmp_path / f"out{number}", uri)["figures"]["decided_before"] == number - 1
+    page = assert_self_contained((tmp_path / "out3/promotion.html").read_text())
+    assert "This test split has decided between two versions 2 times before" in page.text
+
+
+def test_a_champion_of_another_test_split_is_scored_anew(
+    digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
+) -> None:
+    digits.register(tmp_path / "out1", uri, "digits")
+    images, labels = open_dataset(digits.dataset).load("val")
+    other = write_split(tmp_path / "other", images, labels)
+    classify = onnxruntime.InferenceSession(digits.package / "model.onnx")
+    expected = classify.run(None, {"images": images})[0].argmax(axis=1) == labels
+    assert 0 < expected.sum() < len(labels)
+    challenger = write_artifacts(tmp_path / "challenger", other, np.ones(len(labels), bool))
+    found = challenger.register(tmp_path / "out2", uri, "digits")
+    assert found["figures"]["rescored"] is True
+    assert found["figures"]["champion_accuracy"] == expected.mean()
+    assert (found["figures"]["n01"], found["figures"]["n10"]) == ((~expected).sum(), 0)
+    assert found["is_champion"] == (found["figures"]["p_value"] < 0.05)
+    page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
+    assert "version 1, scored anew" in page.text
+
+
+def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """A dataset of the digits' classes with these images to test."""
+    folder.mkdir()
+    counts = {"train": 0, "val": 0, "test": len(labels)}
+    writer = DatasetWriter(folder, classes=CLASSES, image_shape=(1, 32, 32), counts=counts)
+    writer.append("test", images, labels)
+    writer.finish(name="others", source="made", raw_digest="1" * 64, parameters={})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"classes": ["dark", "light"]}, "version 1 knows other classes"),
+        ({"side": 5}, r"version 1 reads images of shape \[1, 4, 4\], not \[1, 5, 5\]"),
+    ],
+)
+def test_what_cannot_be_compared_leaves_the_champion_and_says_how_to_promote_by_hand(
+    first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel, change: dict[str, Any], told: str
+) -> None:
+    first.register(tmp_path / "out1", uri)
+    other = write_dataset(tmp_path / "other", IMAGES, **change)
+    found = write_artifacts(tmp_path / "second", other, right(IMAGES, range(IMAGES))).register(tmp_path / "out2", uri)
+    assert (found["version"], found["is_champion"], found["figures"]) == (2, False, None)
+    assert re.search(f"{told}; .*python pipeline.py models promote {NAME} 2$", found["reason"])
+    assert model.promote(2)["champion"] == 2
+
+
+def test_a_champion_whose_program_is_none_stays_and_is_named(
+    first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
+) -> None:
+    first.register(tmp_path / "out1", uri)
+    other = write_artifacts(tmp_path / "second", write_dataset(tmp_path / "other", IMAGES, seed=1), FIRST)
+    found = other.register(tmp_path / "out2", uri)
+    assert not found["is_champion"] and "version 1 cannot be scored anew" in found["reason"]
+
+
+def test_the_same_package_again_is_the_same_version_and_decides_nothing(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, store: Store
+) -> None:
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
+    outcomes = [made.register(tmp_path / "out", uri) for made in (first, second)]
+    before, objects = model.read(), {entry.name: entry.etag for entry in store.list()}
+    assert second.register(tmp_path / "out", uri) == outcomes[1]
+    assert first.register(tmp_path / "out", uri) == {**outcomes[0], "is_champion": False}
+    assert model.read() == before
+    assert {entry.name: entry.etag for entry in store.list()} == objects
+
+
+def test_the_same_package_again_undoes_no_rollback(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, capsys: Any
+) -> None:
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
+    for made in (first, second):
+        made.register(tmp_path / "out", uri)
+    model.rollback()
+    assert second.register(tmp_path / "out", uri)["is_champion"] is False
+    assert model.read()["champion"] == 1
+    assert "version 2 was the champion once, and version 1 is it now" in capsys.readouterr().out
+    page = assert_self_contained((tmp_path / "out/promotion.html").read_text())
+    assert "Not the champion" in page.text
+    third = write_artifacts(tmp_path / "third", dataset, right(IMAGES, range(640)))
+    assert third.register(tmp_path / "out", uri)["is_champion"], "it is better than the champion, not than version 2"
+
+
+def test_a_pruned_version_is_made_whole_by_its_package_and_not_judged_again(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel
+) -> None:
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
+    for made in (first, second):
+        made.register(tmp_path / "out", uri)
+    model.prune(1)
+    decisions = model.read()["decisions"]
+    assert first.register(tmp_path / "out", uri)["version"] == 1
+    register = model.read()
+    assert (register["champion"], register["decisions"]) == (2, decisions)
+    assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
+    assert model.version(1)["package_digest"] == first.digest
+
+
+def test_killed_at_any_write_it_is_the_same_version_the_next_time(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
+    writes = 0
+
+    def dying(name: str, at: int) -> None:
+        nonlocal writes
+        put = getattr(Store, name)
+
+        def write(self: Store, *arguments: Any, **options: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == at:
+                raise Killed
+            return put(self, *arguments, **options)
+
+        monkeypatch.setattr(Store, name, write)
+
+    at = 0
+    while True:
+        at, writes, name = at + 1, 0, f"killed-{at}"
+        with monkeypatch.context() as monkeypatch:
+            dying("put_file", at)
+            dying("put_bytes", at)
+            try:
+                first.register(tmp_path / "out", uri, name)
+                break
+            except Killed:
+                assert not (tmp_path / "out/registration").exists()
+        assert first.register(tmp_path / "out", uri, name)["version"] == 1
+        assert second.register(tmp_path / "out", uri, name)["version"] == 2
+        register = RegisteredModel(store, name).read()
+        assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
+        assert register["champion"] == 2
+        for number, made in ((1, first), (2, second)):
+            assert RegisteredModel(store, name).version(number)["package_digest"] == made.digest
+    assert at == 11, "10 writes: a claim, seven files, the document, the end"
+
+
+@pytest.mark.parametrize("count", [2, 100])
+def test_many_at_once_get_numbers_without_holes_and_the_best_is_the_champion(
+    dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, count: int
+) -> None:
+    levels = np.random.default_rng(0).permutation(np.arange(1, count + 1) * 7)
+    made = [
+        write_artifacts(tmp_path / f"{level}", dataset, right(IMAGES, range(level)), seed=int(level))
+        for level in levels
+    ]
+    with ThreadPoolExecutor(count) as pool:
+        outcomes = list(pool.map(lambda m: m.register(m.model.parent / "out", uri), made))
+    register = model.read()
+    assert sorted(outcome["version"] for outcome in outcomes) == list(range(1, count + 1))
+    for outcome, artifacts in zip(outcomes, made, strict=True):
+        entry = register["versions"][outcome["version"] - 1]
+        assert (entry["package_digest"], entry["state"]) == (artifacts.digest, "complete")
+        assert model.version(outcome["version"])["package_digest"] == artifacts.digest
+    assert len(register["decisions"]) == count
+    assert register["champion"] == outcomes[int(levels.argmax())]["version"]
+    champions = [decision["champion_after"] for decision in register["decisions"]]
+    assert [decision["champion_before"] for decision in register["decisions"]] == [None, *champions[:-1]]
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+@pytest.mark.parametrize("path", ["predictions.npy", "version.json"])
+def test_flipped_bytes_of_the_champion_are_named_and_never_used(
+    first: Artifacts,
+    dataset: Path,
+    tmp_path: Path,
+    uri: str,
+    store: Store,
+    server: S3Server,
+    model: RegisteredModel,
+    path: str,
+    with_digest: bool,
+) -> None:
+    first.register(tmp_path / "out1", uri)
+    name = f"models/{NAME}/versions/1/{path}"
+    content, _ = store.get_bytes(name)
+    key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
+    kept = server.client.stat_object(BUCKET, key).metadata["x-amz-meta-sha256"]
+    damaged = flipped(content) if path == "predictions.npy" else content.replace(b'"name"', b'"mame"', 1)
+    overwrite(server, store, name, damaged, **({"sha256": kept} if with_digest else {}))
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
+    found = second.register(tmp_path / "out2", uri)
+    assert (found["is_champion"], found["figures"]) == (False, None)
+    assert store.uri(name) in found["reason"] and "models promote" in found["reason"]
+    first.register(tmp_path / "out1", uri)
+    mended, _ = store.get_bytes(name)
+    if path == "version.json":
+        mended, content = (facts_but_times(document) for document in (mended, content))
+    assert mended == content, "its package again mends it"
+
+
+def facts_but_times(content: bytes) -> bytes:
+    return re.sub(rb'"(time|created)": "[^"]*"', b"", content)
+
+
+def test_a_flipped_program_of_the_champion_is_named_and_never_run(
+    digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
+) -> None:
+    digits.register(tmp_path / "out1", uri, "digits")
+    name = "models/digits/versions/1/serving/digits/1/model.onnx"
+    overwrite(server, store, name, flipped((digits.package / "model.onnx").read_bytes()))
+    other = write_split(tmp_path / "other", *open_dataset(digits.dataset).load("val"))
+    challenger = write_artifacts(tmp_path / "challenger", other, np.ones(50, bool))
+    found = challenger.register(tmp_path / "out2", uri, "digits")
+    assert not found["is_champion"] and store.uri(name) in found["reason"]
+
+
+def test_a_damaged_register_is_named(first: Artifacts, tmp_path: Path, uri: str, store: Store) -> None:
+    first.register(tmp_path / "out1", uri)
+    name = f"models/{NAME}/register.json"
+    store.put_bytes(store.get_bytes(name)[0].replace(b'"champion": 1', b'"champion": 7'), name)
+    with pytest.raises(UserError, match=rf"{store.uri(name)} has no proper field 'champion'"):
+        first.register(tmp_path / "out2", uri)
+    assert not (tmp_path / "out2/registration").exists()
+
+
+def test_without_a_store_nothing_is_kept_and_the_page_says_so(first: Artifacts, tmp_path: Path, capsys: Any) -> None:
+    found = first.register(tmp_path / "out")
+    assert found["name"] == NAME and found["package_digest"] == first.digest
+    assert (found["version"], found["is_champion"], found["uri"], found["figures"]) == (None, False, None, None)
+    page = assert_self_contained((tmp_path / "out/promotion.html").read_text())
+    for text in (found["reason"], page.text, capsys.readouterr().out):
+        assert "nothing is kept, as the parameter store is empty; give store=s3://bucket/prefix" in text
+
+
+def test_no_output_tells_the_keys(
+    first: Artifacts, tmp_path: Path, uri: str, store: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first.register(tmp_path / "out", uri)
+    told = [capsys.readouterr().out.encode()]
+    told += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    told += [store.get_bytes(entry.name)[0] for entry in store.list()]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-wrong")
+    with pytest.raises(UserError, match="the secret key is not that of the access key") as refused:
+        first.register(tmp_path / "out", uri)
+    told.append(str(refused.value).encode())
+    assert not [text for text in told if SECRET.encode() in text or KEY.encode() in text]
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [("model", "model.json"), ("evaluation", "evaluation.json"), ("package", "package.json")]
+)
+def test_artifacts_that_do_not_belong_together_are_refused(
+    first: Artifacts, dataset: Path, tmp_path: Path, folder: str, file: str
+) -> None:
+    other = write_artifacts(tmp_path / "other", dataset, right(IMAGES, range(10)), seed=1)
+    shutil.copy(getattr(other, folder) / file, getattr(first, folder) / file)
+    with pytest.raises(UserError, match="was exported from the model digest"):
+        first.register(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "field"),
+    [
+        ("package", "package.json", "predictions_sha256"),
+        ("package", "package.json", "test_accuracy"),
+        ("evaluation", "evaluation.json", "model_digest"),
+        ("model", "model.json", "device"),
+    ],
+)
+def test_a_document_without_a_field_is_refused(
+    first: Artifacts, tmp_path: Path, folder: str, file: str, field: str
+) -> None:
+    path = getattr(first, folder) / file
+    seal = {"package.json": "digest", "model.json": "checksum"}.get(file, "")
+    document = {name: value for name, value in json.loads(path.read_bytes()).items() if name not in (field, seal)}
+    path.write_text(json.dumps({**document, seal: sha256_json(document)}))
+    with pytest.raises(UserError, match=f"{file} has no proper field '{field}'"):
+        first.register(tmp_path / "out")
+
+
+def test_files_that_are_not_the_packages_are_not_sent(
+    first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
+) -> None:
+    np.save(first.evaluation / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
+    with pytest.raises(UserError, match=r"predictions.npy is not what its digest says"):
+        first.register(tmp_path / "out", uri)
+    assert model.read()["champion"] is None
+
+
+def test_a_data_set_without_a_letter_needs_a_model_name(tmp_path: Path, first: Artifacts, dataset: Path) -> None:
+    other = Path(shutil.copytree(dataset, tmp_path / "dataset"))
+    document = read_json(other / "dataset.json", "torch2kubeflow/dataset")
+    rename(other, {**document, "name": "猫"})
+    moved = Artifacts(other, first.model, first.evaluation, first.package)
+    with pytest.raises(UserError, match="give model_name"):
+        moved.register(tmp_path / "out")
+    assert moved.register(tmp_path / "out", name="cats")["name"] == "cats"
+
+
+def rename(folder: Path, document: dict[str, Any]) -> None:
+    content = {name: value for name, value in document.items() if name != "checksum"}
+    (folder / "dataset.json").write_text(json.dumps({**content, "checksum": sha256_json(content)}))
+    assert sha256_file(folder / "dataset.json")

@@ -1,0 +1,83 @@
+"""The ports: thin, and in agreement with the functions behind them."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp.components import load_component_from_file
+
+import pipeline
+from components import steps
+from components.shared.parameters import RULES
+from runner.compile import compile_pipeline
+from runner.graphs import steps_of
+from runner.parameters import parse_parameters
+
+PORTS = {
+    node.name: node
+    for node in ast.parse((Path(__file__).parents[2] / "components" / "steps.py").read_text()).body
+    if isinstance(node, ast.FunctionDef)
+}
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_port_and_function_have_the_same_parameters(name: str) -> None:
+    port = {argument.arg for argument in PORTS[name].args.args}
+    function = inspect.signature(getattr(importlib.import_module(f"components.{name}"), name))
+    named = [parameter for parameter in function.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    own = {parameter.name for parameter in named}
+    if name == "plan":  # it takes whatever may differ in a sweep
+        trained, tried = (set(getattr(steps, step).component_spec.inputs) for step in ("train", "trial"))
+        assert port == own | (trained - tried)
+    elif len(named) < len(function.parameters):  # it takes whatever parameters the pipeline has
+        graph = pipeline.sweep if name == "finish" else pipeline.training  # that with most, for the record
+        assert set(graph.component_spec.inputs) | own <= port
+    else:
+        assert set(function.parameters) == port
+    for parameter in named:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is parameter.empty, "defaults live in pipeline.py alone"
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_port_calls_its_function_once_and_never_branches(name: str) -> None:
+    body = list(ast.walk(PORTS[name]))
+    assert not [node for node in body if isinstance(node, ast.If | ast.IfExp | ast.Try | ast.While)]
+    calls = [node.func for node in body if isinstance(node, ast.Call)]
+    assert [f.attr for f in calls if isinstance(f, ast.Attribute)].count(name) == 1
+
+
+@pytest.mark.parametrize("graph", pipeline.GRAPHS)
+def test_every_step_of_a_compiled_pipeline_is_known_to_the_runner(graph: str, tmp_path: Path) -> None:
+    package = compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")
+    compiled, _ = yaml.safe_load_all(package.read_text())
+    executors = compiled["deploymentSpec"]["executors"]
+    found = steps_of(pipeline.GRAPHS[graph])
+    assert sorted(name.removeprefix("exec-") for name in executors) == sorted(found)
+    assert found == steps_of(load_component_from_file(str(package)))
+    for executor in executors.values():
+        assert not executor["container"]["image"].endswith(":latest")
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_the_steps_stand_in_the_order_of_the_run() -> None:
+    before, after = ("resolve", "download", "preprocess"), ("evaluate", "export", "register", "finish")
+    assert steps_of(pipeline.training) == (*before, "train", *after)
+    assert steps_of(pipeline.sweep) == (*before, "plan", "trial", "compare", *after)
+
+
+def test_every_port_is_a_step_of_a_graph() -> None:
+    assert {step for graph in pipeline.GRAPHS.values() for step in steps_of(graph)} == {
+        name.replace("_", "-") for name in PORTS
+    }
+
+
+@pytest.mark.parametrize("graph", pipeline.GRAPHS)
+def test_every_parameter_is_described_and_has_a_rule(graph: str) -> None:
+    parameters = parse_parameters(pipeline.GRAPHS[graph], [])
+    for name, spec in pipeline.GRAPHS[graph].component_spec.inputs.items():
+        assert spec.description, name
+        assert name in RULES or isinstance(parameters[name], bool), name

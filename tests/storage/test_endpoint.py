@@ -1,0 +1,66 @@
+"""Addresses and variables that cannot be right are refused before any request, in one line without a secret."""
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.storage.client import open_store
+
+SECRET = "secret-5cc1"
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
+
+
+def told_of(uri: str, environment: dict[str, str]) -> str:
+    """What a user is told."""
+    with pytest.raises(UserError) as told:
+        open_store(uri, environment)
+    text = str(told.value)
+    assert SECRET not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    "uri, told",
+    [
+        ("/folder", "/folder is no place in S3; give s3://bucket/prefix"),
+        ("https://bucket/a", "is no place in S3; give s3://bucket/prefix"),
+        ("s3://", "give s3://bucket/prefix"),
+        ("s3://Bucket/a", "give s3://bucket/prefix"),
+        ("s3://a/b", "give s3://bucket/prefix"),
+        ("s3://10.0.0.1/b", "give s3://bucket/prefix"),
+        ("s3://bucket/../b", "without empty parts, . and .."),
+    ],
+)
+def test_an_address_that_is_none_is_refused(uri: str, told: str) -> None:
+    assert told in told_of(uri, ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    "endpoint, told",
+    [
+        ("minio:9000", "AWS_ENDPOINT_URL_S3=minio:9000 has no scheme; give http://minio:9000 or https://minio:9000"),
+        ("minio", "has no scheme"),
+        ("ftp://minio", "has no scheme"),
+        ("http://minio:9000/bucket", "has a path; give http://minio:9000 alone, and the bucket as s3://bucket/prefix"),
+        ("http://minio?a=b", "has a path"),
+        ("http://minio:port", "invalid port"),
+        ("http://[minio", "is no address"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused(endpoint: str, told: str) -> None:
+    assert told in told_of("s3://bucket/a", {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": endpoint})
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_told() -> None:
+    told = told_of("s3://bucket/a", {"AWS_ENDPOINT_URL_S3": f"http://me:{SECRET}@minio:9000"})
+    assert "AWS_ENDPOINT_URL_S3 holds a user or password" in told
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_a_pair_of_keys_is_refused(missing: str) -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != missing}
+    assert f"{missing} is missing beside its other half" in told_of("s3://bucket/a", environment)
+
+
+def test_a_key_that_no_header_takes_is_refused_and_not_told() -> None:
+    environment = {**ENVIRONMENT, "AWS_SECRET_ACCESS_KEY": f"{SECRET}\nX: y"}
+    assert "AWS_SECRET_ACCESS_KEY holds control characters" in told_of("s3://bucket/a", environment)

@@ -1,0 +1,486 @@
+"""Trainings that are killed and go on from their checkpoints in a real S3 server"""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from components import train as step
+from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core.files import sha256_file
+from components.shared.storage import retry
+from components.shared.storage.client import Store, open_store
+from components.shared.training import checkpoints, loop
+from components.shared.training.augmentation import warp
+from components.shared.training.checkpoints import forget, run_resumably
+from tests.fuzz.shelf import Shelf
+from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
+from tests.steps.test_train import SETTINGS, write_digits
+
+pytestmark = pytest.mark.slow  # each needs the real server
+
+ROOT = Path(__file__).parents[2]
+BATCHES = 40  # in an epoch
+PATIENCE = 200  # seconds, for a machine that is busy
+QUICK = {**SETTINGS, "batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}
+IMPATIENT = {"optimizer": "adamw", "learning_rate": 0.1, "ema_decay": 0.0, "epochs": 30, "patience": 2}
+SLOW_CHILD = """
+import json, sys, time
+from components.shared.training import loop
+from components.train import train
+
+warp = loop.warp
+loop.warp = lambda *words: time.sleep(0.02) or warp(*words)
+train(**json.loads(sys.argv[1]))
+"""
+Files = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
+
+
+@pytest.fixture
+def uri(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store of the test's own, which the environment tells how to reach."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/test-{time.monotonic_ns()}"
+
+
+@pytest.fixture
+def store(uri: str) -> Store:
+    return open_store(uri, os.environ)
+
+
+@pytest.fixture
+def between(server: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the server, without waits between attempts."""
+    monkeypatch.setattr(retry, "pause", lambda *_: None)
+    with proxy(server.address) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
+        yield between
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
+    """Have a function called at the beginning of each step of the next training, with its number from 1."""
+    return lambda act: watch(monkeypatch, act)
+
+
+def watch(patch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    number = count(1)
+
+    def act_and_warp(*words: Any) -> Tensor:
+        act(next(number))
+        return warp(*words)
+
+    patch.setattr(loop, "warp", act_and_warp)
+
+
+def trained(dataset: Path, folder: Path, store: str = "", **settings: Any) -> Files:
+    """The digests of weights and document of a training in this process."""
+    step.train(dataset=dataset, model=folder, **{**QUICK, "store": store, **settings})
+    return digests(folder)
+
+
+def digests(folder: Path) -> Files:
+    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "model.json", "model.safetensors"]
+    return {name: sha256_file(folder / name) for name in ("model.safetensors", "model.json")}
+
+
+def start_slow_child(dataset: Path, folder: Path, store: str, **settings: Any) -> subprocess.Popen[str]:
+    arguments = {**QUICK, "dataset": str(dataset), "model": str(folder), "store": store, **settings}
+    command = [sys.executable, "-c", SLOW_CHILD, json.dumps(arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def steps_kept(store: Store) -> list[int]:
+    return [int(entry.name[-22:-12]) for entry in store.list("checkpoints")]
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"optimizer": "sgd", "learning_rate": 0.05}, {"optimizer": "adamw"}, IMPATIENT],
+    ids=["muon", "sgd", "adamw", "patience"],
+)
+def test_a_training_stopped_by_sigterm_four_times_ends_in_the_same_model(
+    digits: Path, tmp_path: Path, uri: str, at_step: Any, settings: dict[str, Any]
+) -> None:
+    expected = trained(digits, tmp_path / "whole", **settings)
+    ended = json.loads((tmp_path / "whole/history.json").read_text())
+    before = signal.getsignal(signal.SIGTERM)
+    last = len(ended["epochs"]) * BATCHES
+    stops = [1, BATCHES + 17, 2 * BATCHES, last]  # at the beginning, within an epoch, at the end of one, and of all
+    for done, stop in zip([0, *stops], stops, strict=False):
+        at_step(lambda number, stop=stop - done: terminate() if number == stop else None)
+        with pytest.raises(SystemExit, match="143"):
+            trained(digits, tmp_path / "model", uri, **settings)
+        assert not list(tmp_path.glob("model*"))
+        assert steps_kept(open_store(uri, os.environ))[-1] == stop
+    at_step(pytest.fail)
+    assert trained(digits, tmp_path / "model", uri, **settings) == expected
+    history = json.loads((tmp_path / "model/history.json").read_text())
+    assert [e["val_loss"] for e in history["epochs"]] == [e["val_loss"] for e in ended["epochs"]]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_statistics_and_dropout_go_on_as_if_they_had_not_been_interrupted(
+    tmp_path: Path, uri: str, at_step: Any
+) -> None:
+    small = write_digits(tmp_path / "digits", enlarge=1)
+    settings = {"network": "mobilenet_v2", "optimizer": "adamw", "batch_size": 100, "epochs": 2}
+    expected = trained(small, tmp_path / "whole", **settings)
+    for stop in (3, 4):  # after 3 of 8 steps, and after 7
+        at_step(lambda number, stop=stop: terminate() if number == stop else None)
+        with pytest.raises(SystemExit, match="143"):
+            trained(small, tmp_path / "model", uri, **settings)
+    at_step(lambda _: None)
+    assert trained(small, tmp_path / "model", uri, **settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "moment"),
+    [
+        ({}, "upload"),
+        ({"optimizer": "sgd", "learning_rate": 0.05}, "epoch"),
+        (IMPATIENT, "epoch"),
+    ],
+    ids=["muon", "sgd", "adamw"],
+)
+def test_a_training_killed_goes_on_with_every_local_file_gone_and_ends_in_the_same_model(
+    digits: Path,
+    tmp_path: Path,
+    store: Store,
+    between: Proxy,
+    settings: dict[str, Any],
+    moment: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    held = threading.Event()
+
+    def hold(handler: Handler) -> None:
+        held.set()
+        child.wait()
+        handler.hang_up()
+
+    with start_slow_child(digits, tmp_path / "lost", store.uri(), **settings) as child:
+        wait_until(lambda: steps_kept(store))
+        if moment == "upload":
+            between.script.append(hold)
+            assert held.wait(PATIENCE)
+        else:
+            time.sleep(0.3)
+        child.kill()
+    (kept,) = steps_kept(store)
+    found = trained(digits, tmp_path / "model", store.uri(), **settings)
+    assert f"goes on after step {kept:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
+    assert kept > 0 and found == trained(digits, tmp_path / "whole", **settings)
+
+
+def test_two_trainings_of_the_same_key_at_once_end_in_the_same_model(
+    digits: Path, tmp_path: Path, store: Store, at_step: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = trained(digits, tmp_path / "whole")
+    at_step(lambda _: time.sleep(0.01))
+    with start_slow_child(digits, tmp_path / "other", store.uri()) as child:
+        wait_until(lambda: steps_kept(store))
+        assert trained(digits, tmp_path / "model", store.uri()) == whole
+        told = child.communicate(timeout=PATIENCE)[0] + capsys.readouterr().out
+    assert child.returncode == 0 and digests(tmp_path / "other") == whole
+    assert "goes on after" in told and "not kept" not in told and "not used" not in told
+    assert steps_kept(store)[-1] == 4 * BATCHES
+
+
+def test_a_store_that_fails_during_the_training_does_not_stop_it_and_is_tried_again(
+    digits: Path, tmp_path: Path, store: Store, between: Proxy, at_step: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_for_a_while(number: int) -> None:
+        if number == 1:
+            between.script += [hang_up] * 8 + [answer(403, "AccessDenied")] * 100
+        time.sleep(0.02)
+        if number == 3 * BATCHES + 20:
+            between.script.clear()
+
+    at_step(fail_for_a_while)
+    found = trained(digits, tmp_path / "model", store.uri())
+    told = capsys.readouterr().out
+    assert "was not kept, the training goes on: http://127.0.0.1" in told and "access is denied" in told
+    assert steps_kept(store)[-1] == 4 * BATCHES
+    at_step(lambda _: None)
+    assert found == trained(digits, tmp_path / "whole")
+
+
+def test_a_store_that_cannot_be_reached_at_the_start_is_told_before_the_training(
+    digits: Path, tmp_path: Path, uri: str, between: Proxy, at_step: Any
+) -> None:
+    at_step(pytest.fail)
+    between.script += [hang_up] * 8
+    with pytest.raises(Outage, match="broke the connection 8 times"):
+        trained(digits, tmp_path / "model", uri)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def kept(server: S3Server, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Files]:
+    """Two checkpoints of a training, name -> content, and the digests of its model."""
+    store = open_store(f"s3://{BUCKET}/kept", server.environment)
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        watch(patch, lambda number: terminate() if number in (51, 81) else None)
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                trained(digits, folder / "model", store.uri(), epochs=3)
+    contents = {entry.name: store.get_bytes(entry.name)[0] for entry in store.list()}
+    return contents, trained(digits, folder / "whole", epochs=3)
+
+
+def rewritten(
+    content: bytes,
+    folder: Path,
+    tensors: Mapping[str, Tensor | None] = {},
+    is_signed: bool = True,
+    **figures: Any,
+) -> bytes:
+    """A checkpoint with other tensors (None removes one) or figures, and a checksum that fits, or the former one."""
+    (folder / "checkpoint").write_bytes(content)
+    with safe_open(folder / "checkpoint", "pt") as file:
+        metadata = file.metadata()
+        changed = {name: file.get_tensor(name) for name in file.keys()} | dict(tensors)  # noqa: SIM118
+    whole = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    state = json.dumps({**json.loads(metadata["state"]), **figures})
+    if is_signed:
+        parts = [whole[name].numpy().tobytes() for name in sorted(whole)]
+        metadata["checksum"] = hashlib.sha256(b"".join([state.encode(), *parts])).hexdigest()
+    return save(whole, {**metadata, "state": state})
+
+
+ROW = {"learning_rate": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "seconds": 1.0}
+EPOCH = {"epoch": 1, **ROW, "images_per_second": 1.0, "data_wait": 0.0, "memory_mib": 700.0, "peak_share": 0.0}
+UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
+    "truncated": (lambda c, _: c[:-100], "it is no safetensors file"),
+    "empty": (lambda *_: b"", "it is no safetensors file"),
+    "another file": (lambda *_: b"pickle" * 1000, "it is no safetensors file"),
+    "flipped": (lambda c, _: c[:-9] + bytes([c[-9] ^ 1]) + c[-8:], "it differs from its checksum"),
+    "state changed": (lambda c, f: rewritten(c, f, is_signed=False, step=3), "it differs from its checksum"),
+    "no state": (lambda *_: save({"network.c1.bias": torch.zeros(6)}), "tensors are not those of this training"),
+    "too large": (lambda c, f: rewritten(c, f, {"more": torch.zeros(2**22)}), r"it has 1\d,\d{3},\d{3} bytes, and 1"),
+    "shape": (lambda c, f: rewritten(c, f, {"best.c1.bias": torch.zeros(7)}), "tensors are not those of this training"),
+    "type": (
+        lambda c, f: rewritten(c, f, {"best.c1.bias": torch.zeros(6, dtype=torch.int32)}),
+        "its tensors are not those of this training",
+    ),
+    "tensor missing": (lambda c, f: rewritten(c, f, {"optimizer.0.velocity": None}), "its tensors are not those"),
+    "random state": (
+        lambda c, f: rewritten(c, f, {"generator.own": torch.zeros(5056, dtype=torch.uint8)}),
+        "it holds no state of a random generator",
+    ),
+    "key": (lambda c, f: rewritten(c, f, key="0" * 64), "it was written under the key '00000"),
+    "format": (lambda c, f: rewritten(c, f, format="another"), "its state has the format 'another'"),
+    "step": (lambda c, f: rewritten(c, f, step=BATCHES), "its state is not one of this training"),
+    "epochs": (lambda c, f: rewritten(c, f, epochs=[EPOCH] * 2), "its state is not one of this training"),
+    "epoch": (lambda c, f: rewritten(c, f, epochs=[{**EPOCH, "val_loss": "x"}]), "its state is not one of this train"),
+    "not finite": (lambda c, f: rewritten(c, f, total_loss=float("nan")), "its state is no"),
+}
+
+
+@pytest.mark.parametrize("damage", UNUSABLE)
+def test_a_checkpoint_that_is_not_one_of_this_training_is_told_and_the_next_older_used(
+    digits: Path, tmp_path: Path, store: Store, kept: Any, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((older, good), (newer, bad)), expected = kept[0].items(), kept[1]
+    spoil, reason = UNUSABLE[damage]
+    store.put_bytes(good, older)
+    store.put_bytes(spoil(bad, tmp_path), newer)
+    assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
+    told, goes_on = capsys.readouterr().out.splitlines()[:2]
+    assert told.startswith(f"[train] {store.uri(newer)} is not used: ")
+    assert re.search(reason, told)
+    assert goes_on.startswith("[train] goes on after step 51, from ")
+
+
+def test_bytes_flipped_in_the_store_are_told_and_the_training_starts_afresh_where_nothing_older_is(
+    digits: Path, tmp_path: Path, server: S3Server, store: Store, kept: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, (newer, content)), expected = kept[0].items(), kept[1]
+    client, key = server.client, store.uri(newer).removeprefix(f"s3://{BUCKET}/")
+    metadata = {"sha256": hashlib.sha256(content).hexdigest()}
+    client.put_object(BUCKET, key, BytesIO(bytes([content[0] ^ 1]) + content[1:]), len(content), metadata=metadata)
+    assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
+    assert "it is damaged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
+    digits: Path, tmp_path: Path, store: Store, kept: Any, between: Proxy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (older, _), (newer, _) = kept[0].items()
+    for name, content in kept[0].items():
+        store.put_bytes(content, name)
+
+    def vanish(handler: Handler) -> None:
+        store.remove(newer)
+        hand_on(handler)
+
+    between.script += [hand_on, vanish]
+    assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == kept[1]
+    assert capsys.readouterr().out.startswith(f"[train] goes on after step 51, from {store.uri(older)}\n")
+
+
+class Counting:
+    """The smallest training: it counts to 50, and calls `act` in each step and once after the last."""
+
+    def __init__(self, act: Callable[[int], object] = bool) -> None:
+        self.done, self.act = 0, act
+
+    def steps(self) -> Iterator[None]:
+        while self.done < 50:
+            self.done += 1
+            self.act(self.done)
+            yield
+        self.act(51)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"done": torch.tensor(self.done)}
+
+    def figures(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def restore(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
+        if int(tensors["done"]) != figures["done"]:
+            raise Damaged("the two differ")
+        self.done = figures["done"]
+
+
+def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_are_removed(
+    tmp_path: Path, store: Store, between: Proxy
+) -> None:
+    is_free = threading.Event()
+
+    def puts() -> int:
+        return sum(method == "PUT" for method, *_ in between.asked)
+
+    def hold(handler: Handler) -> None:
+        assert is_free.wait(PATIENCE)
+        hand_on(handler)
+
+    def act(done: int) -> None:
+        if done == 2:
+            wait_until(puts)
+        if done == 20:
+            assert puts() == 1
+            is_free.set()
+        if done > 20:
+            time.sleep(0.02)
+
+    between.script += [hand_on, hold]
+    store.put_bytes(b"", "checkpoints/key/README")
+    faulty = open_store(store.uri(), {**os.environ, "AWS_ENDPOINT_URL_S3": between.url})
+    run_resumably(Counting(act), faulty, "key", 0, tmp_path)
+    assert puts() > 3
+    names = [entry.name.removeprefix("checkpoints/key/") for entry in store.list()]
+    assert len(names) == 3 and names[1:] == ["0000000050.safetensors", "README"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoints_of_an_earlier_writer_are_removed_too_once_there_are_two_newer_ones(
+    tmp_path: Path, store: Store
+) -> None:
+    def end_at_3(done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.3)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_resumably(Counting(end_at_3), store, "key", 0, tmp_path)
+    first = steps_kept(store)
+    training = Counting(lambda _: time.sleep(0.01))
+    left = run_resumably(training, store, "key", 0, tmp_path)
+    last = steps_kept(store)
+    assert left == last
+    assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.done == 50
+
+
+def test_a_thread_may_train_too(tmp_path: Path, store: Store) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run_resumably, Counting(), store, "key", 1, tmp_path).result()
+    assert steps_kept(store) == [50]
+
+
+class Hanging(Shelf):
+    """A store that takes no file until `is_free`, and counts those that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_free, self.given = threading.Event(), 0
+
+    def put_file(self, path: Path, name: str, sha256: str = "") -> str:
+        self.given += 1
+        self.is_free.wait(PATIENCE)
+        return super().put_file(path, name, sha256)
+
+
+@pytest.mark.parametrize("stop", [3, 51, None], ids=["sigterm", "sigterm-after-the-last-step", "end"])
+@pytest.mark.parametrize("seconds", [0, 999], ids=["on-its-way", "begun-at-the-end"])
+def test_a_store_that_hangs_is_left_alone_at_the_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop: int | None,
+    seconds: float,
+) -> None:
+    monkeypatch.setattr(checkpoints, "PATIENCE_SECONDS", PATIENCE if stop else 0.5)
+    monkeypatch.setattr(checkpoints, "GRACE_SECONDS", 0.5 if stop else PATIENCE)
+    shelf = Hanging()
+    store: Any = shelf
+    training = Counting(lambda done: terminate() if done == stop else None)
+    try:
+        with pytest.raises(SystemExit) if stop else nullcontext():
+            run_resumably(training, store, "key", seconds, tmp_path)
+        assert shelf.given == 1 and not list(tmp_path.iterdir())
+        told = f"[train] the checkpoint of step {training.done} was not kept: the store took more than 0.5 s\n"
+        assert capsys.readouterr().out == told
+    finally:
+        shelf.is_free.set()
+
+
+def test_forgotten_checkpoints_are_those_of_one_training_alone(tmp_path: Path, store: Store) -> None:
+    for key in ("key", "key2"):
+        assert run_resumably(Counting(), store, key, 1, tmp_path) == [50]
+    others = "checkpoints/key/0000000007.safetensors"  # of a training that is on its way
+    store.put_bytes(b"", others)
+    forget(store, "key", [50])
+    assert [entry.name for entry in store.list()] == [others, "checkpoints/key2/0000000050.safetensors"]
+    with pytest.raises(UserError, match="s3://no-such-bucket"):
+        forget(open_store("s3://no-such-bucket", os.environ), "key", [50])
