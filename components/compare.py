@@ -11,18 +11,18 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, read_json, write_json
-from components.shared.core.log import say
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 
-STEP = "compare"
 FORMAT = "torch2kubeflow/comparison"
 
 
+@log.step
 def compare(
     *,
     models: Sequence[str | Path],
@@ -51,7 +51,7 @@ def compare(
         rows = [trial.row for trial in trials]
         write_json(folder / "comparison.json", {"format": FORMAT, "best": best.number, "trials": rows})
     _write_page(sweep, trials, best)
-    say(STEP, f"the best of {len(trials)} trials is {best.number}: val accuracy {best.best['val_accuracy']:.2%}")
+    log.info(f"the best of {len(trials)} trials is {best.number}: val accuracy {best.best['val_accuracy']:.2%}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _forget_checkpoints(store: str, trials: Sequence[_Trial]) -> None:
             key = read_json(trial.folder / "model.json", "torch2kubeflow/model")["checkpoint_key"]
             checkpoints.forget(kept, key, trial.history["checkpoints"])
     except UserError as error:
-        say(STEP, f"the trials' checkpoints were not removed: {error}")
+        log.info(f"the trials' checkpoints were not removed: {error}")
 
 
 def _write_page(path: str | Path, trials: Sequence[_Trial], best: _Trial) -> None:

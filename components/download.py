@@ -13,14 +13,14 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder
-from components.shared.core.log import Progress, say
 from components.shared.data.raw import MAX_PICTURE_BYTES, write_raw
 from components.shared.data.sources.archive import SUFFIXES, Member, is_archive, members
 from components.shared.data.sources.catalogue import CATALOGUE, DIGITS
 from components.shared.data.sources.folder_layout import NO_SPLITS, find_layout, is_picture
-from components.shared.data.sources.http import STEP, fetch_url
+from components.shared.data.sources.http import fetch_url
 from components.shared.data.sources.idx import open_idx, write_idx
 from components.shared.data.sources.mirrors import fetch_entry
 from components.shared.data.sources.s3 import open_object, open_source, s3_members
@@ -33,6 +33,7 @@ IDX_BLOCK = 1 << 16
 SHARD_BYTES = 256 * 2**20
 
 
+@log.step
 def download(*, data: str, version: str, raw: str) -> None:
     """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
 
@@ -46,7 +47,7 @@ def download(*, data: str, version: str, raw: str) -> None:
         present = found.pop("version", None) or version_of(source)
         if present != version:
             raise UserError(f"data={data} was {version} when the run began and is {present} now; run it again")
-        say(STEP, f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
+        log.info(f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
         write_raw(folder, source=data, version=version, seconds=round(time.monotonic() - started, 3), **found)
 
 
@@ -74,7 +75,7 @@ def _from_catalogue(name: str, folder: Path) -> dict[str, Any]:
 def _from_url(url: str, folder: Path) -> dict[str, Any]:
     name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     path, digest, version = fetch_url(url)
-    say(STEP, f"{name} sha256={digest}")
+    log.info(f"{name} sha256={digest}")
     return _describe(_keep(path, name, folder), url, folder) | {"source_sha256": digest, "version": version}
 
 
@@ -151,7 +152,7 @@ def _describe(place: Path | Store, source: str, folder: Path) -> dict[str, Any]:
 
 def _pack(there: Iterator[Member], name: str, folder: Path, total: int) -> list[str]:
     """Pack pictures into few tar shards, the same bytes for the same pictures."""
-    progress = Progress(STEP, f"pack {name}", total, "pictures")
+    progress = log.Progress(f"pack {name}", total, "pictures")
     shards: list[str] = []
     found = (member for member in there if not member.is_folder and is_picture(member.name))
     member = next(found, None)

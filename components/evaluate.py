@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, write_json
-from components.shared.core.log import Progress, say
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset, Images, Labels, open_dataset
@@ -36,7 +36,6 @@ from components.shared.parameters import check
 from components.shared.storage.client import open_store
 from components.shared.training import checkpoints
 
-STEP = "evaluate"
 MISTAKES = 50
 
 
@@ -50,6 +49,7 @@ class Evaluation(NamedTuple):
     roc_curve: tuple[list[float], list[float], list[float]]
 
 
+@log.step
 def evaluate(
     *,
     dataset: str | Path,
@@ -79,7 +79,7 @@ def evaluate(
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))
         labels = np.concatenate([labels for _, labels in shards])
-        progress = Progress(STEP, "test split", len(labels), "images")
+        progress = log.Progress("test split", len(labels), "images")
         probabilities = predict(on_arrays(Classifier(trained)), shards, progress)
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
         document = {
@@ -92,9 +92,10 @@ def evaluate(
         }
         mistakes = _mistakes(probabilities, labels, shards, data.classes)
         _write_report(report, document, trained, time.monotonic() - started, mistakes)
-        document["seconds"] = {**trained.history["seconds"], STEP: time.monotonic() - started}
+        document["seconds"] = {**trained.history["seconds"], "evaluate": time.monotonic() - started}
         write_json(folder / "evaluation.json", document)
-    say(STEP, f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
+    log.info(f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
+    log.event("verdict", **{name: document[name] for name in ("accuracy", "accepted", "reasons")})
     result = Evaluation(
         accepted=document["accepted"],
         metrics={name: document[name] for name in METRICS},
@@ -124,7 +125,7 @@ def _forget_checkpoints(store: str, model: factory.Model) -> None:
             open_store(store, os.environ), model.document["checkpoint_key"], model.history["checkpoints"]
         )
     except UserError as error:
-        say(STEP, f"the training's checkpoints were not removed: {error}")
+        log.info(f"the training's checkpoints were not removed: {error}")
 
 
 def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> Document:

@@ -14,10 +14,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.cpu import thread_count
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file, write_json
-from components.shared.core.log import Progress, say
 from components.shared.core.npy import read_npy
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images, open_dataset
@@ -28,7 +28,6 @@ from components.shared.evaluation.inference import Classify, load_onnx, predict
 from components.shared.models import factory
 from components.shared.parameters import check
 
-STEP = "export"
 MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
 TIE = 1e-6  # two classes whose probabilities lie closer may change places
 TOLERANCE = 1e-4  # of a probability: float32 sums in another order
@@ -40,6 +39,7 @@ class ParityError(RuntimeError):
     """A program that does not predict what PyTorch predicts."""
 
 
+@log.step
 def export(
     *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
 ) -> None:
@@ -74,11 +74,11 @@ def export(
             "format": MEASUREMENTS_FORMAT,
             "parity": _prove_parity(programs, data, reference),
             "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
-            "seconds": {**evaluated["seconds"], STEP: time.monotonic() - started},
+            "seconds": {**evaluated["seconds"], "export": time.monotonic() - started},
         }
         write_json(folder / "measurements.json", measurements)
         write_package(folder, document)
-    say(STEP, f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
+    log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
 def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, factory.Model, Document]:
@@ -109,7 +109,7 @@ def _describe(model: factory.Model, evaluated: Document) -> Document:
 
 def _write_programs(classifier: Classifier, folder: Path, description: Document) -> None:
     """Trace the classifier once, for a batch of any size, and write it in both formats."""
-    say(STEP, "tracing")
+    log.info("tracing")
     example = torch.zeros(2, *description["input"]["shape"][1:], dtype=torch.uint8)
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(classifier, (example,), dynamic_shapes=sizes)
@@ -118,7 +118,7 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
     torch.export.save(
         program, folder / "model.pt2", extra_files={"description.json": json.dumps(description, ensure_ascii=False)}
     )
-    say(STEP, "translating to ONNX")
+    log.info("translating to ONNX")
     translated = torch.onnx.export(
         program,
         dynamic_shapes=sizes,
@@ -141,7 +141,7 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
 def _prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Document:
     """How far each program, and what was evaluated, lies from PyTorch over the whole test split."""
     shards = list(data.shards("test"))
-    progress = Progress(STEP, "comparing", len(programs) * data.counts["test"], "images")
+    progress = log.Progress("comparing", len(programs) * data.counts["test"], "images")
     predictions = {name: predict(program, shards, progress) for name, program in programs.items()}
     eager = predictions.pop("eager")
     differences = {name: _difference(name, found, eager) for name, found in predictions.items()}

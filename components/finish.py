@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from components.shared.core import log
 from components.shared.core.files import new_folder, write_json
-from components.shared.core.log import say
 from components.shared.parameters import DISTRIBUTED, SWEEP
 from components.shared.storage.client import open_store
 
-STEP = "finish"
 FORMAT = "torch2kubeflow/record"
 SEARCHED = ("settings", "stopping", "reduction", "first_rung")  # parameters that only the graph `sweep` has
 
@@ -21,6 +20,7 @@ class FinalStatus(Protocol):
     error_message: str
 
 
+@log.step
 def finish(
     *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, graph: str, **parameters: Any
 ) -> None:
@@ -46,7 +46,7 @@ def finish(
         )
 
         for name in delete_jobs(run_id):
-            say(STEP, f"deleted TrainJob {name}")
+            log.info(f"deleted TrainJob {name}")
     if store:
         open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
-    say(STEP, f"run {run_name} ended: {status.state}")
+    log.info(f"run {run_name} ended: {status.state}")

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.log import say
 from components.shared.core.version import code_version
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.training.search.settings import merge, sweep_id
 
-STEP = "plan"
 
-
+@log.step
 def plan(
     *,
     dataset: str | Path,
@@ -47,7 +46,7 @@ def plan(
     planned = []
     for number, (setting, trial) in enumerate(zip(settings, trials, strict=True), 1):
         typed = {name: trial[name] for name in setting}
-        say(STEP, f"trial {number} of {len(trials)}: {json.dumps(typed)}")
+        log.info(f"trial {number} of {len(trials)}: {json.dumps(typed)}")
         own = rungs and {**rungs, "trial": str(number)}
         # Kubeflow hands over the members of an object in any order, and its cache knows a trial by this text.
         planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}, sort_keys=True))

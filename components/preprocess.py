@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared import parameters
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file
-from components.shared.core.log import Progress, say
 from components.shared.core.version import code_version
 from components.shared.data.contact_sheet import SampleSheet
 from components.shared.data.dataset import SPLITS, DatasetWriter
@@ -33,6 +33,7 @@ BLOCK_ROWS = 65_536  # fixed, because the split's random numbers are drawn block
 _DROPPED = len(SPLITS)
 
 
+@log.step
 def preprocess(
     *,
     raw: str,
@@ -108,7 +109,7 @@ def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) ->
     """Every image to the spool, in the source's order, and the list of the bad ones."""
     spool = Spool(scratch, image_size)
     bad_images: list[Document] = []
-    progress = Progress("preprocess", "decoding", sum(source.counts.values()), "images")
+    progress = log.Progress("decoding", sum(source.counts.values()), "images")
     with decoder(image_size) as decode_all:
         for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * image_size**2))):
             images, labels = chunk.images, chunk.labels
@@ -124,7 +125,7 @@ def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) ->
             progress.advance(len(chunk.labels))
     if bad_images:
         first = bad_images[0]
-        say("preprocess", f"pictures skipped: {len(bad_images)}, the first {first['name']} ({first['reason']})")
+        log.info(f"pictures skipped: {len(bad_images)}, the first {first['name']} ({first['reason']})")
     return spool, bad_images
 
 
@@ -161,7 +162,7 @@ def _settle(spool: Spool, scratch: Path, splitter: Splitter, num_classes: int) -
             for number in numbers.tolist():
                 os.pwrite(file.fileno(), bytes([_DROPPED]), number)
     dropped = dict(zip(SPLITS, duplicates.dropped.tolist(), strict=True))
-    say("preprocess", f"copies across splits dropped: {dropped['train']:,} from train, {dropped['val']:,} from val")
+    log.info(f"copies across splits dropped: {dropped['train']:,} from train, {dropped['val']:,} from val")
     return duplicates
 
 
@@ -185,7 +186,7 @@ def _deal(
     totals = dict(zip(SPLITS, counts.sum(axis=1).tolist(), strict=True))
     writer = DatasetWriter(folder, classes=classes, image_shape=image_shape, counts=totals)
     sheet = SampleSheet(classes)
-    progress = Progress("preprocess", "writing", spool.count, "images")
+    progress = log.Progress("writing", spool.count, "images")
     block_rows = max(1, CHUNK_BYTES // (3 * size**2))
     with open(scratch / "splits", "rb") as file:
         for images, rows in spool.blocks(block_rows):

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.cpu import thread_count
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, new_file, new_folder, read_json, sha256_without, write_json
-from components.shared.core.log import Progress, say
 from components.shared.core.npy import read_npy
 from components.shared.core.schema import check_fields, is_count, is_text
 from components.shared.data.dataset import Dataset, open_dataset
@@ -31,7 +31,6 @@ from components.shared.parameters import DATA_SETS, check
 from components.shared.registry.registry import RegisteredModel, Verdict, decision_about, now, times_decided
 from components.shared.storage.client import NoSuchObject, open_store
 
-STEP = "register"
 FORMAT = "torch2kubeflow/registration"
 MAX_NAME = 63  # letters, as of parameter model_name
 _MODEL_FIELDS: dict[str, Callable[[Document], bool]] = {  # what a version tells of its training
@@ -44,6 +43,7 @@ _MODEL_FIELDS: dict[str, Callable[[Document], bool]] = {  # what a version tells
 }
 
 
+@log.step
 def register(
     *,
     dataset: str | Path,
@@ -87,7 +87,7 @@ def register(
             "figures": outcome.figures,
         }
         write_json(folder / "registration.json", document)
-    say(STEP, _sentence(name, outcome))
+    log.info(_sentence(name, outcome))
 
 
 class _Outcome(NamedTuple):
@@ -291,15 +291,15 @@ class _Judge:
                 return self._right(self._model.predictions(document, data.counts["test"])), False
             path = self._scratch / "model.onnx"
             self._model.get_file(document, self._model.program, path)
-        except Damaged as error:
+        except CorruptDataError as error:
             raise _Incomparable(str(error)) from None
         return self._right(self._score(champion, path)), True
 
     def _score(self, champion: int, path: Path) -> NDArray[np.float32]:
         """What an old champion's program predicts on the present test split."""
-        say(STEP, f"the test split has changed: scoring version {champion} anew")
+        log.info(f"the test split has changed: scoring version {champion} anew")
         data = self._challenger.data
-        shards, progress = list(data.shards("test")), Progress(STEP, "scoring", data.counts["test"], "images")
+        shards, progress = list(data.shards("test")), log.Progress("scoring", data.counts["test"], "images")
         try:
             found = predict(load_onnx(path, self._threads), shards, progress)
         except UserError as error:

@@ -6,14 +6,13 @@ It runs first and in a second: what the user can mend is refused here, before an
 import os
 from typing import Any
 
-from components.shared.core.log import say
+from components.shared.core import log
 from components.shared.data.sources.schemes import find_source, version_of
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 
-STEP = "resolve"
 
-
+@log.step
 def resolve(*, data: str, store: str, **parameters: Any) -> str:
     """The version of what the URI `data` holds now: equal versions hold equal data.
 
@@ -24,5 +23,5 @@ def resolve(*, data: str, store: str, **parameters: Any) -> str:
     if store:
         next(open_store(store, os.environ).list("runs"), None)  # the answer to a HEAD would tell of no missing bucket
     version = version_of(find_source(data))
-    say(STEP, f"{data} is at {version}")
+    log.info(f"{data} is at {version}")
     return version

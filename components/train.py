@@ -6,6 +6,7 @@ On several GPUs, one process trains on each. The engine is components/shared/tra
 from pathlib import Path
 from typing import Any
 
+from components.shared.core import log
 from components.shared.core.files import new_folder
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
@@ -14,6 +15,7 @@ from components.shared.training.engine import train_model
 from components.shared.training.settings import read_settings
 
 
+@log.step
 def train(
     *,
     dataset: str | Path,

@@ -8,9 +8,9 @@ import os
 import time
 from pathlib import Path
 
-from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import Document, new_folder
-from components.shared.core.log import say
 from components.shared.core.version import code_version
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
@@ -27,13 +27,13 @@ from components.shared.training.distributed.trainjob import (
     open_jobs,
 )
 
-STEP = "train"
 SECONDS = 5.0  # between two looks at the job
 RENEWAL_SECONDS, LAPSE_SECONDS = 30.0, 300.0  # of the lease under which the nodes work
 SUBMISSIONS = 3  # of a job that is lost or stops by itself
 KEPT = "what checkpoints hold is kept, run it again"
 
 
+@log.step
 def train_distributed(
     *,
     dataset: str | Path,
@@ -75,9 +75,9 @@ def train_distributed(
 ) -> None:
     """Train as step train does, on `nodes` machines with `gpus` GPUs each, and fetch the model to folder `model`.
 
-    The job's pods get what `task_config` says. UserError where a parameter is out of its range, there is no `store`,
-    the dataset does not lie in it, Trainer or a right is missing, or the nodes tell a mistake; Outage where their
-    processes died too often. What checkpoints hold is kept then.
+    The job's pods get what `task_config` says. Raises UserError if a parameter is out of its range, there is no
+    `store`, the dataset is not in it, Trainer or a right is missing, or a node reports one, and TransientError if their
+    processes died too often; the checkpoints stay in the store.
     """
     given = dict(locals())
     run = {name: given.pop(name) for name in ("seed", "threads", "checkpoint_seconds")}
@@ -101,10 +101,10 @@ def train_distributed(
 
 
 def _wait(jobs: TrainJobs, job: Job, task: Document, work: Work) -> Document:
-    """How the job ended, which is submitted where it is not there; Outage where its processes died too often."""
+    """Submit the job if it does not exist, wait, and return its result. Raises TransientError if it keeps dying."""
     submissions, told = 0, ""
     if jobs.state(job.name) == ACTIVE:
-        say(STEP, f"goes on with TrainJob {job.name}, which an earlier attempt has submitted")
+        log.info(f"goes on with TrainJob {job.name}, which an earlier attempt has submitted")
     with jobs.show_logs(job.name):
         while True:
             state = jobs.state(job.name)  # first: what has ended by now has told how
@@ -112,11 +112,13 @@ def _wait(jobs: TrainJobs, job: Job, task: Document, work: Work) -> Document:
             if result:
                 return result
             if state == FAILED and submissions:
-                raise Outage(f"TrainJob {job.name} failed, for a process of it died too often, see above; {KEPT}")
+                raise TransientError(
+                    f"TrainJob {job.name} failed, for a process of it died too often, see above; {KEPT}"
+                )
             if state == ACTIVE:
                 told = _tell(jobs.obstacle(job.name), told)
             elif submissions == SUBMISSIONS:
-                raise Outage(f"TrainJob {job.name} was lost {submissions} times; {KEPT}")
+                raise TransientError(f"TrainJob {job.name} was lost {submissions} times; {KEPT}")
             else:
                 _submit(jobs, job, task, work, state)
                 submissions += 1
@@ -128,12 +130,12 @@ def _submit(jobs: TrainJobs, job: Job, task: Document, work: Work, state: str) -
         jobs.delete(job.name)
     job.write(task)
     jobs.submit(job.name, work)
-    say(STEP, f"submitted TrainJob {job.name}: {work.nodes} nodes with {work.processes} processes each")
+    log.info(f"submitted TrainJob {job.name}: {work.nodes} nodes with {work.processes} processes each")
 
 
 def _tell(obstacle: str, told: str) -> str:
     if obstacle and obstacle != told:
-        say(STEP, f"waits for a node: {obstacle}")
+        log.info(f"waits for a node: {obstacle}")
     return obstacle or told
 
 
@@ -142,8 +144,8 @@ def _hand_over(jobs: TrainJobs, job: Job, result: Document, folder: Path) -> Non
     try:
         job.fetch(result.get("files", {}), folder)
     except NoSuchObject:
-        raise Outage(f"another run has just taken the model of TrainJob {job.name}; {KEPT}") from None
-    except Damaged:
+        raise TransientError(f"another run has just taken the model of TrainJob {job.name}; {KEPT}") from None
+    except CorruptDataError:
         job.remove()  # or another attempt would find the same
         raise
     jobs.delete(job.name)

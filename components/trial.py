@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import new_folder, write_json
-from components.shared.core.log import say
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
@@ -21,10 +21,10 @@ from components.shared.training.engine import train_model
 from components.shared.training.search.asha import Halving
 from components.shared.training.settings import read_settings
 
-STEP = "trial"
 FORMAT = "torch2kubeflow/trial"
 
 
+@log.step
 def trial(
     *,
     dataset: str | Path,
@@ -50,7 +50,7 @@ def trial(
     stop = None
     if one["rungs"]:
         stop = Halving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
-    say(STEP, f"settings: {json.dumps(one['settings'])}")
+    log.info(f"settings: {json.dumps(one['settings'])}")
     error = None
     with new_folder(model) as folder:
         try:
@@ -58,11 +58,11 @@ def trial(
                 launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
             else:
                 train_model(settings, data, **run, folder=folder, stop=stop)
-        except (Damaged, Outage):
+        except (CorruptDataError, TransientError):
             raise
         except UserError as mistake:
             error = str(mistake)
-            say(STEP, f"ended without a model: {error}")
+            log.info(f"ended without a model: {error}")
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": error})

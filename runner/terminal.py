@@ -7,7 +7,7 @@ from typing import TextIO
 
 from components.shared.core.files import Document
 
-LINE = re.compile(r"^\[(?P<step>\w+)\] (?P<text>.*)$")
+LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
 UNKNOWN = "see the report"  # of a run in the cluster whose logs cannot be read

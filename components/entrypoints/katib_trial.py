@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.dataset_store import open_kept
 from components.shared.parameters import check
@@ -56,6 +57,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
 
 if __name__ == "__main__":
     try:
-        run(sys.argv[1:])
+        with log.named("trial"):
+            run(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -11,28 +11,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-from components.shared.core.errors import Outage, UserError
-from components.shared.core.log import say
+from components.shared.core import log
+from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import Dataset, check_document
 from components.shared.storage.client import open_store
 from components.shared.storage.lease import Lease
 from components.shared.training.distributed.handoff import FOLDER, Job
 
-STEP = "worker"
-
 
 def main(uri: str) -> None:
-    """Do what the job in the store says; the first process hands the model over. Outage where time may mend it."""
+    """Run the job in the store; the first process delivers the model. Raises TransientError for torchrun to retry."""
     store, _, name = uri.rpartition(f"/{FOLDER}/")
     job = Job(open_store(store, os.environ), name)
     lease = Lease(open_store(store, os.environ), job.lease)
     if job.result() or lease.is_lapsed():
-        say(STEP, f"nothing is left to do for {uri}")
+        log.info(f"nothing is left to do for {uri}")
         return
     lease.watch(_stop)
     try:
         _train(job, store)
-    except Outage:
+    except TransientError:
         raise
     except UserError as error:
         job.fail(str(error))
@@ -62,9 +60,10 @@ def _train(job: Job, store: str) -> None:
 
 def _stop() -> None:
     """End this process at once: it may be waiting for another one that has ended."""
-    say(STEP, "stops, for the step that waits for it is gone; checkpoints are kept")
+    log.info("stops, for the step that waits for it is gone; checkpoints are kept")
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    with log.named("train"):
+        main(sys.argv[1])

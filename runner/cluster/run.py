@@ -13,12 +13,13 @@ import kfp_server_api as api
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.files import Document, write_json
+from components.shared.core.log import read_event
 from runner.cluster import run_state, upload
 from runner.cluster.connection import Connection, add_options, connect
 from runner.cluster.logs import HINT, own_lines, read_log
 from runner.cluster.rest import ApiError
+from runner.failures import Failure, read_failure
 from runner.graphs import add_graph_option
-from runner.local.run import MENDABLE
 from runner.parameters import parse_parameters
 from runner.terminal import Terminal
 
@@ -26,7 +27,6 @@ ROOT = Path(__file__).parents[2]
 EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again
-TAIL = 40  # lines of a failed step's log
 EXAMPLES = """examples:
   python pipeline.py run                          # the present code, uploaded if it is not there
   python pipeline.py run epochs=30 gpus=1 --wait
@@ -110,9 +110,9 @@ class Watch:
         while True:
             try:
                 run = self._wait()
-                error, tail = self._failure(run)
-                if run.state != "FAILED" or self.retries < 1 or _fails_again(tail):
-                    return self._close(run, error, tail, runs)
+                failure = self._failure(run)
+                if run.state != "FAILED" or self.retries < 1 or failure.is_permanent:
+                    return self._close(run, failure, runs)
                 self._retry(run)
             except KeyboardInterrupt:
                 if not self._terminate():
@@ -170,36 +170,41 @@ class Watch:
         print("terminating; its end is waited for")
         return True
 
-    def _failure(self, run: Any) -> tuple[str | None, list[str]]:
-        """The failed step's error in one line, and the end of its log where that may be read."""
+    def _failure(self, run: Any) -> Failure:
+        """The failed step and the end of its log, if that can be read."""
         step = self._failed_step(run)
-        if run.state != "FAILED" or not step:
-            return (run.error.message if run.error else None), []
-        tail = own_lines(read_log(self.connection, run, step) or "")[-TAIL:]
-        told = next((t.error.message for t in run_state.tasks(run) if t.display_name == step and t.error), None)
-        found = MENDABLE.match(tail[-1]) if tail else None
-        return (found and (found["said"] or found["space"])) or told or (tail[-1] if tail else None), tail
+        log = (read_log(self.connection, run, step) if run.state == "FAILED" and step else None) or ""
+        return read_failure(step, own_lines(log))
 
-    def _close(self, run: Any, error: str | None, tail: list[str], runs: Path) -> int:
-        """Leave the summary behind and tell how it ended; the exit code."""
+    def _error(self, run: Any, failure: Failure) -> str | None:
+        """Why the run ended, in one line: what the step reported, else what KFP says of it or of the run."""
+        of_task = next(
+            (t.error.message for t in run_state.tasks(run) if t.display_name == failure.step and t.error), None
+        )
+        of_run = run.error.message if run.error and not (run.state == "FAILED" and failure.step) else None
+        return failure.error if failure.reported else of_run or of_task or failure.error
+
+    def _close(self, run: Any, failure: Failure, runs: Path) -> int:
+        """Write the summary, print how the run ended, and return the exit code."""
         path = runs / self.run_id / "summary.json"
-        document = run_state.summarise(run, self.pipeline, error, self._verdict(run))
+        document = run_state.summarise(run, self.pipeline, self._error(run, failure), self._verdict(run))
         write_json(path, document)
         self.terminal.finish()
         if run.state == "SUCCEEDED":
             self.terminal.show_table(document, [path])
             return 0
-        return _explain(document, self._failed_step(run), tail, self.connection.ui_link("run", self.run_id))
+        return _explain(document, failure, self.connection.ui_link("run", self.run_id))
 
     def _failed_step(self, run: Any) -> str | None:
         return run_state.failed_step(run, self.pipeline)
 
-    def _verdict(self, run: Any) -> str | None:
-        """The line in which `evaluate` tells its verdict; None where it did not run or its log may not be read."""
+    def _verdict(self, run: Any) -> Document | None:
+        """The verdict that `evaluate` reported; None if it did not run or its log cannot be read."""
         if run_state.steps(run, self.pipeline)["evaluate"]["state"] != "done":
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
-        return next((line for line in reversed(lines) if run_state.VERDICT.match(line)), None)
+        events = [event for line in lines if (event := read_event(line)) and event["event"] == "verdict"]
+        return events[-1] if events else None
 
 
 def _start(
@@ -231,20 +236,13 @@ def _start(
         raise
 
 
-def _fails_again(tail: list[str]) -> bool:
-    """Whether the last line of a step tells of a mistake in the parameters or the data, and of no outage."""
-    found = MENDABLE.match(tail[-1]) if tail else None
-    return found is not None and not found["outage"]
-
-
-def _explain(document: Document, step: str | None, tail: list[str], link: str) -> int:
-    """Say on stderr why the run did not succeed, and return the exit code: 2 where the user can mend it."""
+def _explain(document: Document, failure: Failure, link: str) -> int:
+    """Print on stderr why the run did not succeed, and return the exit code."""
     if document["state"] == "canceled":
         print(f"error: the run was canceled\n{link}", file=sys.stderr)
         return 1
-    mendable = bool(tail and MENDABLE.match(tail[-1]))
-    if tail and not mendable:
-        print("\n".join(tail), file=sys.stderr)
+    if failure.lines and not failure.reported:
+        print("\n".join(failure.lines), file=sys.stderr)
     why = document["error"] or f"its log cannot be read from here; {HINT}"
-    print(f"error: {step or 'the run'} failed: {why}\n{link}", file=sys.stderr)
-    return 2 if mendable else 1
+    print(f"error: {failure.step or 'the run'} failed: {why}\n{link}", file=sys.stderr)
+    return failure.exit_code

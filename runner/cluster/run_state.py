@@ -5,7 +5,6 @@ KFP lists what Argo ran, by name and without the tree: for step `train` a driver
 is there once for each pass, under one name.
 """
 
-import re
 from collections import defaultdict
 from datetime import datetime
 from itertools import zip_longest
@@ -24,8 +23,6 @@ UNFINISHED = {"waiting": "skipped", "running": "canceled", "canceling": "cancele
 # The states of the passes of a loop, the one that its step has first.
 MATTERS = ("failed", "running", "canceling", "canceled", "paused", "waiting", "done", "cached", "skipped")
 POD = "executor"
-# What step `evaluate` says last.
-VERDICT = re.compile(r"^\[evaluate\] test accuracy (?P<percent>[\d.]+)%: (?P<reasons>.*)$")
 
 
 def tasks(run: Any) -> list[Any]:
@@ -67,20 +64,19 @@ def within(pod: Any, step: Any) -> bool:
     return bool(step.start_time <= pod.start_time and (step.state not in FINAL or pod.start_time <= step.end_time))
 
 
-def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: str | None) -> Document:
-    """The summary of a run of the pipeline, as KFP's API and the `verdict` that step `evaluate` has logged tell it.
+def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Document | None) -> Document:
+    """The summary of a run of the pipeline, from KFP's API and the `verdict` that step `evaluate` reported.
 
     The API gives neither artifacts nor what is in them: `artifacts` is empty, and what is not known is null.
     """
     found_steps = steps(run, pipeline)
-    found = VERDICT.match(verdict or "")
     accepted = found_steps["export"]["state"] in ("done", "cached") or (
         False if found_steps["evaluate"]["state"] in ("done", "cached") and run.state == "SUCCEEDED" else None
     )
     evaluation = {
-        "accuracy": round(float(found["percent"]) / 100, 4) if found else None,
+        "accuracy": verdict["accuracy"] if verdict else None,
         "accepted": accepted,
-        "reasons": None if not found else [] if found["reasons"] == "accepted" else found["reasons"].split("; "),
+        "reasons": verdict["reasons"] if verdict else None,
     }
     return compose(
         pipeline=pipeline.name,

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from components.shared.core.files import sha256_json, write_json
 from runner import summary
 from runner.compile import compile_pipeline, package_of
+from runner.failures import Failure, read_failure
 from runner.graphs import steps_of
 from runner.local import s3_server
 from runner.local.processes import bound, hold
@@ -39,10 +38,6 @@ THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"sweep": "sweep.html", "report": "report.html", "model": "model", "package": "package"}
 SHORTCUTS |= {"promotion": "promotion.html"}
-# The last line of a step's traceback tells whether the user can mend it.
-MENDABLE = re.compile(
-    r"^(?:[\w.]+\.)?(?:UserError|(?P<outage>Outage)): (?P<said>.*)|^OSError: \[Errno (?:28|122)\] (?P<space>.*)"
-)
 
 
 def run(pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
@@ -73,15 +68,16 @@ def _run(
         state = "done" if _execute(package, parameters, record, _cache_folder(runs) if caching else None) else "failed"
     finally:
         _tidy(folder)
+        failure = record.failure
         document = summary.collect(
-            pipeline.name, folder, started, state, parameters, steps, record.cached, record.error
+            pipeline.name, folder, started, state, parameters, steps, record.cached, failure.error if failure else None
         )
         write_json(folder / "summary.json", document)
         for name in SHORTCUTS.keys() & document["artifacts"].keys():
             _shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
         _link(runs / "latest", Path(folder.name))
-    if state == "failed":
-        return _explain(record)
+    if failure:
+        return _explain(failure, record.log)
     record.terminal.show_table(document, [folder / name for name in [*SHORTCUTS.values(), "summary.json"]])
     return 0
 
@@ -95,32 +91,18 @@ class Record:
     environment: dict[str, str]  # of the steps
     steps: dict[str, dict[str, Any]]  # in the order of the run, each once however often it runs
     cached: dict[str, Path] = field(default_factory=dict)  # artifacts of earlier runs, by name
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=40))
-    failed: str | None = None
+    printed: list[str] = field(default_factory=list)  # by the step that ran last
+    failure: Failure | None = None  # the first one
 
     @property
     def log(self) -> Path:
         """The file that takes everything that KFP and the steps print."""
         return self.folder / "kfp.log"
 
-    @property
-    def mistake(self) -> str | None:
-        """What the user can mend of the failed step's error, in one line; None where it is our fault."""
-        found = MENDABLE.match(self.tail[-1]) if self.failed and self.tail else None
-        if not found:
-            return None
-        return found["said"] or f"{found['space']}; make room, or give another folder with --runs"
-
-    @property
-    def error(self) -> str | None:
-        """The failed step's error in one line; None where no step failed."""
-        return (self.mistake or self.tail[-1]) if self.failed and self.tail else None
-
     def run_step(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step as a child process, showing its progress; return its exit code."""
         name = command[command.index("--function_to_execute") + 1].replace("_", "-")
-        if not self.failed:  # the exit task runs after a failed step too
-            self.tail.clear()
+        self.printed.clear()
         step, before = self.steps[name], self.steps[name]["state"]
         step["state"] = "failed"  # until it ends well
         started = time.monotonic()
@@ -129,7 +111,7 @@ class Record:
         finally:
             step["seconds"] = round(step["seconds"] + time.monotonic() - started, 3)
         if code:
-            self.failed = self.failed or name
+            self.failure = self.failure or read_failure(name, self.printed)  # the exit task runs after a failure too
         elif before != "failed":  # where one of several times failed, the step has
             step["state"] = "done"
         return code
@@ -156,8 +138,8 @@ class Record:
             assert child.stdout
             for line in child.stdout:
                 print(line, end="")  # KFP's log
-                if line.strip() and not self.failed:
-                    self.tail.append(line.rstrip())
+                if line.strip():
+                    self.printed.append(line.rstrip())
                 self.terminal.show(line)
             return child.wait()
 
@@ -174,7 +156,7 @@ def _execute(package: Path, parameters: dict[str, Any], record: Record, cache_fo
         _drop_retries(pipeline.component_spec.implementation.graph)
         pipeline(**parameters)
     record.terminal.finish()
-    return record.failed is None
+    return record.failure is None
 
 
 def _drop_retries(spec: PipelineSpec) -> None:
@@ -301,11 +283,11 @@ def _link(link: Path, target: Path) -> None:
     os.replace(fresh, link)
 
 
-def _explain(record: Record) -> int:
-    """Say on stderr why the run failed, and return the exit code: 2 where the user can mend it."""
-    if record.mistake:
-        print(f"error: {record.failed}: {record.mistake}", file=sys.stderr)
-        return 2
-    print("\n".join(record.tail), file=sys.stderr)
-    print(f"error: {record.failed} failed; all of its output is in {record.log}", file=sys.stderr)
-    return 1
+def _explain(failure: Failure, log: Path) -> int:
+    """Print on stderr why the run failed, and return the exit code."""
+    if failure.reported:
+        print(f"error: {failure.step}: {failure.reported}", file=sys.stderr)
+    else:
+        print("\n".join(failure.lines), file=sys.stderr)
+        print(f"error: {failure.step} failed; all of its output is in {log}", file=sys.stderr)
+    return failure.exit_code

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
-from components.shared.core.errors import Damaged
+from components.shared.core.errors import CorruptDataError
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Entry, NoSuchObject, Store
@@ -86,7 +86,7 @@ class Pruning:
         """Prepared data that no version was trained on but those removed, and shards that no prepared data names."""
         try:
             used = set(self._trained_on(removed))
-        except (Damaged, NoSuchObject) as error:
+        except (CorruptDataError, NoSuchObject) as error:
             yield f"no prepared data is removed, for a version does not tell what it was trained on: {error}"
             return
         named: set[str] = set()
@@ -98,7 +98,7 @@ class Pruning:
                 continue
             try:
                 digest, names = read_recipe(self._store, folder)
-            except (Damaged, NoSuchObject):
+            except (CorruptDataError, NoSuchObject):
                 digest, names = "", set()
             if digest not in used and self._are_old(found):
                 yield self._told(f"the prepared data {folder[:12]}")
@@ -111,7 +111,7 @@ class Pruning:
             self._remove(unnamed)
 
     def _trained_on(self, removed: Container[tuple[str, int]]) -> Iterator[str]:
-        """The digests of the data of all complete versions but those removed; Damaged or NoSuchObject."""
+        """The digests of the data of all complete versions but those removed; CorruptDataError or NoSuchObject."""
         for name in model_names(self._store):
             model = RegisteredModel(self._store, name)
             for entry in model.read()["versions"]:

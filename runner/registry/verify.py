@@ -10,9 +10,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, read_json, sha256_without
-from components.shared.core.log import say
 from components.shared.core.version import code_version
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import read_package
@@ -20,7 +20,6 @@ from components.shared.registry.registry import RegisteredModel
 from runner.local.s3_server import store_of
 from runner.registry.models import add_store_options, existing
 
-STEP = "verify"
 ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
 EXAMPLES = """examples:
   python pipeline.py verify mnist/3
@@ -128,7 +127,7 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     }
     for what, (then, now) in here.items():
         if then != now:
-            say(STEP, f"trained with the {what} {then}, and now with {now}: other weights may come out")
+            log.info(f"trained with the {what} {then}, and now with {now}: other weights may come out")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data["source"], raw)
     preprocess(raw=raw, dataset=dataset, store="", handover_mib=0, **data["parameters"])

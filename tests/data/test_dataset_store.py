@@ -17,7 +17,7 @@ from components.export import export
 from components.preprocess import preprocess
 from components.register import register
 from components.resolve import resolve
-from components.shared.core.errors import Outage, UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document, read_json, sha256_json
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.dataset_store import read_recipe
@@ -275,7 +275,7 @@ def test_a_store_out_of_reach_is_one_clear_error_and_the_next_run_begins_anew(
 ) -> None:
     monkeypatch.setattr(retry.time, "sleep", lambda _: None)
     between.script, between.always = [hand_on] * answered, hang_up
-    with pytest.raises(Outage, match="check the address, or try again later"):
+    with pytest.raises(TransientError, match="check the address, or try again later"):
         prepare(raw, tmp_path / "out" / "dataset", uri, 0)
     assert list((tmp_path / "out").iterdir()) == []
     between.always = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document
 from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset, write_document
 from components.shared.data.shards import ABANDONED_SECONDS, BOUND, StoredShards
@@ -135,7 +135,7 @@ def test_a_shard_damaged_in_the_cache_is_fetched_again(alone: Path, whole: Path,
 
 READER = """
 import sys
-from components.shared.dataset import SPLITS, open_dataset
+from components.shared.data.dataset import SPLITS, open_dataset
 for _ in range(4):
     for split in SPLITS:
         print(sum(int(images.sum()) + int(labels.sum()) for images, labels in open_dataset(sys.argv[1]).shards(split)))
@@ -184,7 +184,7 @@ def test_a_damaged_shard_in_the_store_is_told_and_not_used(
         overwrite(server, entry, content[:-1] + (bytes([content[-1] ^ 1]) if damage == "flipped" else b""))
     try:
         with pytest.raises(
-            Damaged, match=rf"{entry['sha256']}\.npy cannot be used .*run again with another handover_mib"
+            CorruptDataError, match=rf"{entry['sha256']}\.npy cannot be used .*run again with another handover_mib"
         ):
             open_dataset(alone).load("train")
         assert list(cache.iterdir()) == []
@@ -197,7 +197,7 @@ def test_a_document_that_tells_another_size_is_refused(alone: Path, change: int)
     document = open_dataset(alone).document
     document["splits"]["val"]["shards"][0]["labels"]["bytes"] += change
     write_document(alone, document)
-    with pytest.raises(Damaged, match=r"it has 928 bytes, not"):
+    with pytest.raises(CorruptDataError, match=r"it has 928 bytes, not"):
         open_dataset(alone).load("val")
 
 
@@ -210,7 +210,7 @@ def test_an_object_that_is_no_such_array_is_refused(alone: Path, server: S3Serve
     document = open_dataset(alone).document
     document["splits"]["val"]["shards"][0]["labels"] = entry
     write_document(alone, document)
-    with pytest.raises(Damaged, match="no NumPy array of shape"):
+    with pytest.raises(CorruptDataError, match="no NumPy array of shape"):
         open_dataset(alone).load("val")
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, BadPicture, decoder
@@ -381,7 +381,7 @@ class _Counter:
 
     def restore(self, tensors: Mapping[str, torch.Tensor], figures: Mapping[str, Any]) -> None:
         if type(figures.get("done")) is not int or figures["done"] < 0:
-            raise Damaged("it tells no number of steps")
+            raise CorruptDataError("it tells no number of steps")
         self.number.copy_(tensors["number"])
         self.done = figures["done"]
 

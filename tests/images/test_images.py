@@ -229,7 +229,7 @@ def test_the_data_image_is_small(built: Built, client: docker.DockerClient) -> N
 
 INSIDE = """
 import json, os, pathlib
-from components.shared.version import code_version
+from components.shared.core.version import code_version
 opt = list(pathlib.Path("/opt").rglob("*"))
 print(json.dumps({
     "user": [os.getuid(), os.getgid()],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.registry.registry import RegisteredModel, Verdict, model_names
 from components.shared.storage.client import Store, open_store
 from tests.servers.s3_server import BUCKET, S3Server
@@ -243,7 +243,7 @@ def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store
     register = model.read()
     register["versions"][0]["created"] = time
     store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
-    with pytest.raises(Damaged, match="no proper field 'versions'"):
+    with pytest.raises(CorruptDataError, match="no proper field 'versions'"):
         model.read()
 
 
@@ -331,7 +331,7 @@ def test_a_damaged_document_is_one_line_that_names_it(
         served = mutant
         try:
             read(model)
-        except Damaged as error:
+        except CorruptDataError as error:
             refused += 1
             assert re.match(re.escape(store.uri(f"models/m/{name}")), str(error)) and "\n" not in str(error)
     assert len(mutants) > 300 and refused > 0.8 * len(mutants)
@@ -347,5 +347,5 @@ def test_a_document_that_is_too_large_is_not_read(model: RegisteredModel, store:
 def test_a_register_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:
     complete(model, WINS)
     store.put_bytes(store.get_bytes("models/m/register.json")[0], "models/n/register.json")
-    with pytest.raises(Damaged, match=r"models/n/register.json is of the model 'm'"):
+    with pytest.raises(CorruptDataError, match=r"models/n/register.json is of the model 'm'"):
         RegisteredModel(store, "n").read()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.core.log import Progress
+from components.shared.core import log
 from runner.terminal import Terminal
 
 
@@ -38,12 +38,12 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 
 
 def test_progress_counts_and_shows_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("train", "epoch 1/2", 60_000, "images")
+    progress = log.Progress("epoch 1/2", 60_000, "images")
     progress.advance(20_000)
     progress.advance(40_000, loss=0.1234567)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("[train] epoch 1/2: 100 % (60,000/60,000 images, ")
+    assert lines[0].startswith("[log] epoch 1/2: 100 % (60,000/60,000 images, ")
     assert lines[0].endswith("images/s, loss 0.1235)")
 
 

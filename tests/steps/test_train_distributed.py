@@ -15,7 +15,7 @@ from components import train_distributed as step
 from components.entrypoints import trainjob_worker
 from components.finish import finish
 from components.resolve import resolve
-from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.data.dataset import open_dataset, write_document
 from components.shared.models import factory
 from components.shared.storage import lease
@@ -192,7 +192,7 @@ def test_a_node_that_is_taken_away_and_a_step_that_dies_cost_a_restart_and_no_se
     train(digits, tmp_path / "model", store, nodes=1, **LONG)
     assert (len(trainer.submitted), pods.restarts) == (1, 1)
     out = capfd.readouterr().out
-    assert "[train] goes on with TrainJob" in out and "[train] goes on after step" in out
+    assert "[train-distributed] goes on with TrainJob" in out and "[train] goes on after step" in out
 
 
 @pytest.mark.slow
@@ -231,7 +231,9 @@ def test_processes_that_die_too_often_are_one_line(
     monkeypatch.setattr(trainjob, "RESTARTS", 0)
     trainer.runtimes["torch2kubeflow"]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] = 0
     trainer.environment = {**trainer.environment, "AWS_SECRET_ACCESS_KEY": "another"}
-    with pytest.raises(Outage, match=r"^TrainJob train-\w+ failed, for a process of it died too often, .* is kept"):
+    with pytest.raises(
+        TransientError, match=r"^TrainJob train-\w+ failed, for a process of it died too often, .* is kept"
+    ):
         train(digits, tmp_path / "model", store, nodes=1)
 
 
@@ -276,7 +278,7 @@ def test_what_keeps_a_job_from_starting_is_told_once(
     submit_only(trainer, monkeypatch)
     with pytest.raises(Dead):
         train(digits, tmp_path / "model", store)
-    assert capsys.readouterr().out.count(f"[train] waits for a node: {trainer.unscheduled}\n") == 1
+    assert capsys.readouterr().out.count(f"[train-distributed] waits for a node: {trainer.unscheduled}\n") == 1
 
 
 def test_the_exit_task_deletes_the_jobs_of_its_run_and_no_others(
@@ -387,9 +389,9 @@ def test_a_model_is_checked_by_its_digests(store: Store, tmp_path: Path) -> None
     result = job.result()
     assert result and list(result["files"]) == ["model.json"]
     store.put_bytes(b"other", "jobs/train-1/model/model.json")
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptDataError):
         job.fetch(result["files"], tmp_path)
-    with pytest.raises(Damaged, match="names the file"):
+    with pytest.raises(CorruptDataError, match="names the file"):
         job.fetch({"../model.json": "0"}, tmp_path)
 
 

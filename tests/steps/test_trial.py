@@ -8,7 +8,7 @@ import pytest
 
 import pipeline
 from components import steps
-from components.shared.core.errors import Outage, UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import read_json, sha256_file
 from components.train import train
 from components.trial import trial
@@ -79,9 +79,9 @@ def test_damaged_data_or_an_outage_is_none(tmp_path: Path, dataset: Path, monkey
         trial(dataset=tmp_path, planned=planned(), model=tmp_path / "model", **RUN)
 
     def fail(*_: Any, **__: Any) -> None:
-        raise Outage("the store is out of reach; try again later")
+        raise TransientError("the store is out of reach; try again later")
 
     monkeypatch.setattr("components.trial.train_model", fail)
-    with pytest.raises(Outage):
+    with pytest.raises(TransientError):
         trial(dataset=dataset, planned=planned(), model=tmp_path / "model", **RUN)
     assert not (tmp_path / "model").exists()

@@ -346,7 +346,7 @@ FILL = """
 import os, sys
 from pathlib import Path
 from tests.servers.s3_server import BUCKET, s3_server
-from components.shared.errors import UserError
+from components.shared.core.errors import UserError
 from components.shared.storage import open_store
 room, path = Path(sys.argv[1]), Path(sys.argv[2])
 with s3_server(room) as server:

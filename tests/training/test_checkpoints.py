@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from components import train as step
-from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import sha256_file
 from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
@@ -246,7 +246,7 @@ def test_a_store_that_cannot_be_reached_at_the_start_is_told_before_the_training
 ) -> None:
     at_step(pytest.fail)
     between.script += [hang_up] * 8
-    with pytest.raises(Outage, match="broke the connection 8 times"):
+    with pytest.raises(TransientError, match="broke the connection 8 times"):
         trained(digits, tmp_path / "model", uri)
     assert not list(tmp_path.iterdir())
 
@@ -379,7 +379,7 @@ class Counting:
 
     def restore(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
         if int(tensors["done"]) != figures["done"]:
-            raise Damaged("the two differ")
+            raise CorruptDataError("the two differ")
         self.done = figures["done"]
 
 
@@ -469,7 +469,7 @@ def test_a_store_that_hangs_is_left_alone_at_the_end(
         with pytest.raises(SystemExit) if stop else nullcontext():
             run_resumably(training, store, "key", seconds, tmp_path)
         assert shelf.given == 1 and not list(tmp_path.iterdir())
-        told = f"[train] the checkpoint of step {training.done} was not kept: the store took more than 0.5 s\n"
+        told = f"[log] the checkpoint of step {training.done} was not kept: the store took more than 0.5 s\n"
         assert capsys.readouterr().out == told
     finally:
         shelf.is_free.set()

@@ -15,9 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.core.log import Progress
 from components.shared.core.memory import free_memory, images_at_once, total_memory
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.inference import predict
@@ -194,7 +194,7 @@ def test_stop_ends_the_training_by_its_reason_after_an_epoch(
     train_model(settings(epochs=5), open_dataset(digits), **RUN, folder=tmp_path / "model", stop=stop)
     history = factory.load(tmp_path / "model").history
     assert (len(history["epochs"]), history["stopped"]) == (2, "enough")
-    assert "[train] stopped early: enough" in capsys.readouterr().out
+    assert "[log] stopped early: enough" in capsys.readouterr().out
 
 
 # The largest batch
@@ -273,7 +273,7 @@ def test_fewer_large_pictures_than_small_ones_are_looked_at_at_once(size: int, i
         seen.append(len(batch))
         return np.zeros((len(batch), 2), np.float32)
 
-    predict(classify, [(pictures, np.zeros(images + 1, np.int64))], Progress("evaluate", "test", images + 1, "images"))
+    predict(classify, [(pictures, np.zeros(images + 1, np.int64))], log.Progress("test", images + 1, "images"))
     assert seen == [images, 1]
 
 
@@ -361,8 +361,8 @@ def test_two_processes_train_to_the_weights_of_one_within_the_noise_of_float32(d
 SLOW_LAUNCH = """
 import json, sys
 from pathlib import Path
-from components.shared.training import Settings
-from components.shared.training.launch import launch
+from components.shared.training.settings import Settings
+from components.shared.training.distributed.launch import launch
 
 given = json.loads(sys.argv[1])
 launch(Settings(**given["settings"]), given["dataset"], processes=2, **given["run"], folder=Path(given["folder"]))

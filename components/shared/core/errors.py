@@ -1,31 +1,61 @@
-"""The exceptions for what a user can mend, and for what time may mend."""
+"""The errors that are reported in one line: the user's mistakes, transient failures and corrupt data.
 
-from collections.abc import Iterator
+They keep their type, message and remedy when they cross the border of a process or a pod, as the JSON of `to_json`.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(ValueError):
-    """A mistake in the user's input, told in one line: the value, why it is refused, and the remedy.
+    """A mistake that the user can fix: the value and why it is refused, and the remedy, in one line.
 
     The runner prints the line without a traceback and exits with code 2.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+    def __init__(self, message: str, remedy: str = "") -> None:
+        """Keep both as single lines; `remedy` completes the message after a semicolon."""
+        self.message, self.remedy = (" ".join(text.split()) for text in (message, remedy))
+        super().__init__("; ".join(filter(None, [self.message, self.remedy])))
+
+    def to_json(self) -> dict[str, str]:
+        """Return the error as a JSON object, from which `error_from_json` makes an equal one."""
+        return {"error": type(self).__name__, "message": self.message, "remedy": self.remedy}
 
 
-class Outage(UserError):
-    """Something outside failed as often as it was tried: the same run may succeed later."""
+class TransientError(UserError):
+    """A failure outside of the program that persisted through all retries: the same run may succeed later."""
 
 
-class Damaged(UserError):
-    """Kept bytes that are not what their digest says."""
+class CorruptDataError(UserError):
+    """Stored bytes that do not match their digest or their format."""
+
+
+TYPES = {kind.__name__: kind for kind in (UserError, TransientError, CorruptDataError)}
+
+
+def error_from_json(document: Mapping[str, Any]) -> UserError:
+    """Return the error that `to_json` described. Raises KeyError if `document` is none."""
+    return TYPES[document["error"]](document["message"], document["remedy"])
+
+
+def as_user_error(error: BaseException) -> UserError | None:
+    """Return the error that the user can fix, also a full disk; None if it is a bug."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return UserError(f"{error.strerror}: {error.filename or 'the disk'}", "free some space there")
+    return error if isinstance(error, UserError) else None
 
 
 @contextmanager
-def told_as_damage() -> Iterator[None]:
-    """A block that reads what was kept: what would be a user's mistake in a file of theirs is damage there."""
+def raise_as_corrupt() -> Iterator[None]:
+    """Re-raise UserError as CorruptDataError: stored data that fails validation is corrupt, not a user's mistake."""
     try:
         yield
+    except CorruptDataError:
+        raise
     except UserError as error:
-        raise Damaged(str(error)) from None
+        raise CorruptDataError(error.message, error.remedy) from None

@@ -1,24 +1,82 @@
-"""Progress as plain lines, which a terminal's runner turns into a bar and a pod's log keeps as they are."""
+"""What a step prints: lines for people, which a terminal shows as bars, and events for machines, one JSON line each."""
 
+import functools
+import json
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from components.shared.core.errors import as_user_error
+
+EVENT = "@torch2kubeflow "  # before the JSON of an event
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_name = "log"  # of the step that this process runs
 
 
-def say(step: str, text: str) -> None:
-    """Print one line of a step: `[step] text`."""
-    print(f"[{step}] {text}", flush=True)
+def step(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a step: its log lines carry its name, and an error that the user can fix becomes an event."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with named(function.__name__.replace("_", "-")):
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if reported := as_user_error(error):
+                    event("error", **reported.to_json())
+                raise
+
+    return run
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Give all lines that are logged in the block the name of a step or a verb."""
+    global _name
+    before, _name = _name, name
+    try:
+        yield
+    finally:
+        _name = before
+
+
+def info(text: str) -> None:
+    """Print one line for people: `[step] text`."""
+    print(f"[{_name}] {text}", flush=True)
+
+
+def event(kind: str, **fields: Any) -> None:
+    """Print one line for the runner, if this process is a step of a run."""
+    if os.environ.get("RUN_ID"):
+        print(EVENT + json.dumps({"event": kind, **fields}), flush=True)
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """Return the event in a line of a step's output; None if there is none."""
+    if not line.startswith(EVENT):
+        return None
+    try:
+        found = json.loads(line[len(EVENT) :])
+    except ValueError:  # cut off
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Progress:
-    """Count work and print a line a second: `[step] label: 42 % (25,200/60,000 images, 16,900 images/s, loss 0.12)`."""
+    """Count work and log a line a second: `label: 42 % (25,200/60,000 images, 16,900 images/s, loss 0.12)`."""
 
-    def __init__(self, step: str, label: str, total: int, unit: str) -> None:
-        """Start counting; `total` in `unit` (0 where it is not known)."""
-        self.step, self.label, self.total, self.unit = step, label, total, unit
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        """Start counting; `total` in `unit` (0 if it is not known)."""
+        self.label, self.total, self.unit = label, total, unit
         self.done = 0
         self.started = self.printed = time.monotonic()
 
     def advance(self, amount: int, **facts: float) -> None:
-        """Add finished work; `facts` are figures to show beside it."""
+        """Add finished work; `facts` are figures to show with it."""
         self.done += amount
         now = time.monotonic()
         if now - self.printed >= 1 or self.done == self.total:
@@ -31,4 +89,4 @@ class Progress:
         of = f"/{self.total:,}" if self.total else ""
         parts = [f"{self.done:,}{of} {self.unit}", f"{rate:,.0f} {self.unit}/s"]
         parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items()]
-        say(self.step, f"{self.label}: {share} ({', '.join(parts)})")
+        info(f"{self.label}: {share} ({', '.join(parts)})")

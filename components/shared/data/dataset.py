@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, read_json, sha256_json, sha256_without, write_json
 from components.shared.core.npy import npy_bytes, npy_header
 from components.shared.core.schema import check_fields, is_count, is_list, is_sha256, is_size, is_text
@@ -221,13 +221,15 @@ class Dataset:
     def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
         """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
 
-        Damaged where a shard is missing or not the one that the document describes.
+        CorruptDataError where a shard is missing or not the one that the document describes.
         """
         for shard in self.document["splits"][split]["shards"]:
             images = self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
             labels = self._array(shard["labels"], (shard["count"],), np.int64)
             if labels.min() < 0 or labels.max() >= len(self.classes):
-                raise Damaged(f"{self.folder} holds labels that name no class of dataset.json; prepare it again")
+                raise CorruptDataError(
+                    f"{self.folder} holds labels that name no class of dataset.json; prepare it again"
+                )
             yield images, labels
 
     def load(self, split: str) -> tuple[Images, Labels]:
@@ -255,7 +257,7 @@ class Dataset:
         header = npy_header(shape, dtype)
         with self._open(entry) as file:
             if file.read(len(header)) != header or entry["bytes"] != npy_bytes(shape, dtype):
-                raise Damaged(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
+                raise CorruptDataError(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
             return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
 
     def _open(self, entry: Document) -> FileIO:
@@ -264,7 +266,7 @@ class Dataset:
         path = self.folder / entry["path"]
         file = open_shard(path, entry["sha256"], entry["bytes"])
         if not file:
-            raise Damaged(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
+            raise CorruptDataError(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
         return file
 
 

@@ -9,14 +9,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from components.shared.core.errors import Damaged, UserError, told_as_damage
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, parse_json, sha256_json
-from components.shared.core.log import say
 from components.shared.core.schema import is_sha256
 from components.shared.data.dataset import FORMAT, SPLITS, Dataset, check_document, open_dataset, write_document
 from components.shared.storage.client import MAX_BYTES, Conflict, NoSuchObject, Store, open_store
 
-STEP = "preprocess"
 SHARDS = "datasets/shards"
 DOCUMENT, SAMPLES = "dataset.json", "samples.png"
 
@@ -43,14 +42,14 @@ class PreparedDataset:
             if not document:
                 return False
             self._fetch(folder, document)
-        except (Damaged, NoSuchObject) as error:
-            say(STEP, f"the dataset in {place} is damaged and prepared anew: {error}")
+        except (CorruptDataError, NoSuchObject) as error:
+            log.info(f"the dataset in {place} is damaged and prepared anew: {error}")
             self._is_damaged = True
             for path in folder.iterdir():
                 path.unlink()
             return False
         self._store.put_bytes((folder / DOCUMENT).read_bytes(), self._name(DOCUMENT))
-        say(STEP, f"nothing to decode: the dataset in {place} was prepared before")
+        log.info(f"nothing to decode: the dataset in {place} was prepared before")
         return True
 
     def keep(self, folder: Path) -> None:
@@ -69,7 +68,7 @@ class PreparedDataset:
         with suppress(Conflict):  # with another preparation, of the same content
             content = (folder / DOCUMENT).read_bytes()
             self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_damaged)
-        say(STEP, f"kept as {self._store.uri(self._place)}")
+        log.info(f"kept as {self._store.uri(self._place)}")
 
     def hand_over(self, folder: Path, **facts: object) -> None:
         """Leave in the folder what the next steps need, its document with the fields `facts`."""
@@ -88,9 +87,9 @@ class PreparedDataset:
         return size > self._handover_bytes
 
     def _fetch(self, folder: Path, document: Document) -> None:
-        """Read and check every byte, also of shards that stay in the store; Damaged or NoSuchObject."""
+        """Read and check every byte, also of shards that stay in the store; CorruptDataError or NoSuchObject."""
         if any(document.get(name) != value for name, value in self._recipe.items()):
-            raise Damaged(f"{DOCUMENT} is of another recipe")
+            raise CorruptDataError(f"{DOCUMENT} is of another recipe")
         data = Dataset(folder, document)
         if self._is_large(data):
             data = Dataset(folder, {**document, "shards": self._store.uri(SHARDS)})
@@ -134,16 +133,16 @@ def _shard_name(entry: Document) -> str:
 
 
 def _read_document(store: Store, name: str) -> Document | None:
-    """The document of that name, None where it is not there; Damaged where it is none of a dataset that was kept."""
+    """Return the document, None if it does not exist. Raises CorruptDataError if it describes no stored dataset."""
     uri, found = store.uri(name), store.stat(name)
     if not found:
         return None
     if found.size > MAX_BYTES:
-        raise Damaged(f"{uri} has {found.size:,} bytes, and {MAX_BYTES:,} are allowed")
+        raise CorruptDataError(f"{uri} has {found.size:,} bytes, and {MAX_BYTES:,} are allowed")
     content, _ = store.get_bytes(name)
-    with told_as_damage():
+    with raise_as_corrupt():
         document = parse_json(content, FORMAT, uri)
         check_document(document, uri)
     if "shards" in document or not is_sha256(document.get("samples_sha256")):
-        raise Damaged(f"{uri} is of a dataset that lies elsewhere")
+        raise CorruptDataError(f"{uri} is of a dataset that lies elsewhere")
     return document

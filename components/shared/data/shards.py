@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.storage.download_cache import cache_folder
 
 BOUND = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
@@ -49,7 +49,7 @@ class StoredShards:
         self._folder.mkdir(exist_ok=True)
 
     def open(self, sha256: str, size: int) -> FileIO:
-        """Open the shard of that SHA-256 and size in bytes; Damaged where the store does not hold it."""
+        """Open the shard of that SHA-256 and size in bytes; CorruptDataError where the store does not hold it."""
         file = open_shard(self._folder / sha256, sha256, size)
         if file:
             os.utime(file.fileno())  # its last use
@@ -64,7 +64,7 @@ class StoredShards:
         fetched = self._folder / f"{sha256}.{uuid4().hex}"
         try:
             self._store.get_file(name, fetched, sha256)
-        except (NoSuchObject, Damaged) as error:
+        except (NoSuchObject, CorruptDataError) as error:
             raise self._damage(name, str(error)) from None
         file = FileIO(fetched)
         os.replace(fetched, self._folder / sha256)
@@ -74,9 +74,9 @@ class StoredShards:
             raise self._damage(name, f"it has {found:,} bytes, not {size:,}")
         return file
 
-    def _damage(self, name: str, reason: str) -> Damaged:
+    def _damage(self, name: str, reason: str) -> CorruptDataError:
         remedy = "run again with another handover_mib: then preprocess is done again, and mends it"
-        return Damaged(f"{self._store.uri(name)} cannot be used ({reason}); {remedy}")
+        return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason}); {remedy}")
 
     def _make_room(self, size: int) -> None:
         """Remove what was used longest ago until `size` more bytes are allowed, and what a killed process left."""

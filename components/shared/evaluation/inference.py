@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.log import Progress
 from components.shared.core.memory import images_at_once
 from components.shared.data.dataset import Images, Labels
 
@@ -47,7 +47,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is no program from images to probabilities ({str(error)[:200]})") from None
 
 
-def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: Progress) -> NDArray[np.float32]:
+def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: log.Progress) -> NDArray[np.float32]:
     """The probabilities (float32, N x classes) of all images of `shards`, in batches of up to 256."""
     parts = []
     for images, _ in shards:

@@ -5,7 +5,7 @@ models/<name>/register.json        versions, champion and every decision about i
 models/<name>/versions/<n>/        the files of a version; `version.json`, written last, lists them by digest
 models/<name>/versions/<n>/serving what KServe's storageUri wants: a model repository of Triton's
 
-An object that is damaged or not as it is written here is told as Damaged, with its address.
+An object that is damaged or not as it is written here is told as CorruptDataError, with its address.
 """
 
 import copy
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.core.errors import Damaged, Outage, UserError, told_as_damage
+from components.shared.core.errors import CorruptDataError, TransientError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, json_bytes, parse_json, sha256_file
 from components.shared.core.npy import npy_bytes, parse_npy
 from components.shared.core.schema import (
@@ -120,7 +120,9 @@ class RegisteredModel:
         document = _parse(content, VERSION_FORMAT, self.store.uri(place), _VERSION_FIELDS, "register its package again")
         paths = {path: document["files"].get(path) for path in self._paths()}
         if (document["name"], document["version"], document["files"]) != (self.name, version, paths):
-            raise Damaged(f"{self.store.uri(place)} is of another version or other files; register its package again")
+            raise CorruptDataError(
+                f"{self.store.uri(place)} is of another version or other files; register its package again"
+            )
         return document
 
     def get_file(self, document: Document, path: str, target: Path) -> None:
@@ -134,10 +136,12 @@ class RegisteredModel:
         shape = (images, len(document["classes"]))
         content, _ = self.store.get_bytes(name, npy_bytes(shape, np.float32))
         if hashlib.sha256(content).hexdigest() != document["files"]["predictions.npy"]["sha256"]:
-            raise Damaged(f"{self.store.uri(name)} differs from its digest in version.json; register its package")
+            raise CorruptDataError(
+                f"{self.store.uri(name)} differs from its digest in version.json; register its package"
+            )
         array = parse_npy(content, shape, np.float32)
         if array is None:
-            raise Damaged(f"{self.store.uri(name)} is no NumPy array of shape {shape}; register its package")
+            raise CorruptDataError(f"{self.store.uri(name)} is no NumPy array of shape {shape}; register its package")
         return array
 
     def claim(self, package_digest: str, **facts: Any) -> Document:
@@ -283,14 +287,14 @@ class RegisteredModel:
             is_there = found is not None and found.size == size
             if is_there:
                 self.store.get_file(name, scratch, sha256)
-        except (Damaged, NoSuchObject):
+        except (CorruptDataError, NoSuchObject):
             is_there = False
         if not is_there:
             self.store.put_file(path, name, sha256)
         return {"sha256": sha256, "bytes": size}
 
     def _keep_document(self, document: Document) -> None:
-        """Write the document of a version if it is not there, or damaged; Damaged where it is of other files."""
+        """Write the document of a version if it is missing or corrupt. Raises CorruptDataError if others are in it."""
         version, content = document["version"], json_bytes(document)
         place = self._document(version)
         try:
@@ -300,12 +304,12 @@ class RegisteredModel:
             there = self.store.stat(place)
         try:
             found = self.version(version)
-        except Damaged:
+        except CorruptDataError:
             with suppress(Conflict):  # with another registration that mends it, too
                 self.store.put_bytes(content, place, if_absent=not there, if_match=there.etag if there else "")
             return
         if (found["package_digest"], found["files"]) != (document["package_digest"], document["files"]):
-            raise Damaged(
+            raise CorruptDataError(
                 f"{self.store.uri(place)} is of other files than those of the package {document['package_digest']}; "
                 "prune the version and register it again"
             )
@@ -319,7 +323,7 @@ class RegisteredModel:
         uri = self.store.uri(self._place)
         register = _parse(content, FORMAT, uri, _REGISTER_FIELDS, "write it anew")
         if register["name"] != self.name:
-            raise Damaged(f"{uri} is of the model {register['name']!r}; write it anew")
+            raise CorruptDataError(f"{uri} is of the model {register['name']!r}; write it anew")
         return register, etag
 
     def _change(self, change: Callable[[Document], None]) -> Document:
@@ -335,7 +339,7 @@ class RegisteredModel:
                 return register
             except Conflict:
                 time.sleep(random.uniform(0, min(0.05 * 2 ** min(failures, 9), MAX_WAIT_SECONDS)))
-        raise Outage(f"{self.store.uri(self._place)} is changed by others all the time; try again later")
+        raise TransientError(f"{self.store.uri(self._place)} is changed by others all the time; try again later")
 
 
 def decision_about(register: Document, version: int) -> Document | None:
@@ -400,8 +404,8 @@ output [ {{ name: "{outputs["name"]}" data_type: TYPE_FP32 dims: {outputs["shape
 def _parse(
     content: bytes, document_format: str, uri: str, rules: Mapping[str, Callable[[Document], bool]], remedy: str
 ) -> Document:
-    """A document of a store; Damaged where it has another format or a field is not as its rule says."""
-    with told_as_damage():
+    """A document of a store; CorruptDataError where it has another format or a field is not as its rule says."""
+    with raise_as_corrupt():
         document = parse_json(content, document_format, uri)
         check_fields(document, rules, uri, remedy)
     return document

@@ -29,13 +29,12 @@ from minio.helpers import check_bucket_name
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from components.shared.core.errors import Damaged, Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import new_file, sha256_file
-from components.shared.core.log import Progress
 from components.shared.storage.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
 from components.shared.storage.retry import ATTEMPTS, Transport, pause, reason_of
 
-STEP = "store"
 PART_BYTES = 8 * 2**20  # a larger file is sent in parts of this size
 PARALLEL_PARTS = 3
 MAX_PARTS = 10_000  # of S3
@@ -93,7 +92,7 @@ def open_store(uri: str, environment: Mapping[str, str], prefix: str = "", attem
     region = variables.get("AWS_REGION", "AWS_DEFAULT_REGION")
     if not region and "amazonaws.com" not in endpoint.netloc:  # AWS itself tells the region of a bucket
         region = "us-east-1"
-    transport = Transport(STEP, find_ca_bundle(variables), prefix, attempts)
+    transport = Transport(find_ca_bundle(variables), prefix, attempts)
     credentials = _credentials(variables, region, transport)
     try:
         check_bucket_name(bucket, strict=True, s3_check=True)
@@ -283,11 +282,13 @@ class Store:
         return _Incoming(name, response, size, etag, response.headers.get(SHA256, ""))
 
     def _checked(self, incoming: _Incoming, found: str, expected: str = "") -> str:
-        """The SHA-256 that was found; Damaged where it is not the expected one, or not that kept beside the object."""
+        """Return the SHA-256 `found`. Raises CorruptDataError if it is not the expected one or the stored one."""
         for digest in (expected, incoming.sha256):
             if digest and found != digest:
                 uri = self.uri(incoming.name)
-                raise Damaged(f"{uri} has the digest sha256={found}, not {digest}; it is damaged: write it anew")
+                raise CorruptDataError(
+                    f"{uri} has the digest sha256={found}, not {digest}; it is damaged: write it anew"
+                )
         return found
 
     def _write(self, incoming: _Incoming, file: BinaryIO) -> str:
@@ -316,8 +317,8 @@ class Store:
             except HTTPError as error:
                 failures += 1
                 if failures == self._transport.attempts:
-                    raise Outage(f"{uri} was cut {failures} times; try again later") from None
-                pause(STEP, f"{uri}: the server {reason_of(error)} after {have:,} bytes", failures)
+                    raise TransientError(f"{uri} was cut {failures} times; try again later") from None
+                pause(f"{uri}: the server {reason_of(error)} after {have:,} bytes", failures)
             response = self._client.get_object(
                 self._bucket,
                 self._key(incoming.name),
@@ -325,7 +326,7 @@ class Store:
                 request_headers={"If-Match": incoming.response.headers["ETag"]},
             )
         if have != incoming.size:
-            raise Outage(f"{uri} came with {have:,} bytes, not {incoming.size:,}; try again")
+            raise TransientError(f"{uri} came with {have:,} bytes, not {incoming.size:,}; try again")
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -436,4 +437,4 @@ class _Told(Provider):
 
 def _progress(name: str, size: int) -> Callable[[int], None]:
     """What counts the bytes of a transfer, and shows those of a large one."""
-    return Progress(STEP, name.rpartition("/")[2], size, "bytes").advance if size > PART_BYTES else lambda _: None
+    return log.Progress(name.rpartition("/")[2], size, "bytes").advance if size > PART_BYTES else lambda _: None

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import json_bytes, parse_json
-from components.shared.core.log import say
 from components.shared.storage.client import Conflict, NoSuchObject, Store
 
-STEP = "lease"
 FORMAT = "torch2kubeflow/lease"
 SECONDS = 30.0  # between two looks at it, before the first has told
 HELD, LAPSED = "held", "lapsed"
@@ -44,7 +43,7 @@ def _keep(store: Store, name: str, renewal: float, lapse: float, ended: threadin
         try:
             _renew(store, name, renewal, lapse)
         except UserError as error:
-            say(STEP, f"could not be renewed, and is tried again: {error}")
+            log.info(f"could not be renewed, and is tried again: {error}")
 
 
 def _renew(store: Store, name: str, renewal: float, lapse: float) -> None:
@@ -69,7 +68,7 @@ class Lease:
         except NoSuchObject:
             return True
         except UserError as error:
-            say(STEP, f"could not be read, and is held on to: {error}")
+            log.info(f"could not be read, and is held on to: {error}")
             self._since = time.monotonic()
             return False
         self.seconds = document["seconds"]
@@ -84,7 +83,7 @@ class Lease:
         except Conflict:  # it was renewed just now
             return False
         except UserError as error:
-            say(STEP, f"has lapsed, which could not be marked, and is looked at again: {error}")
+            log.info(f"has lapsed, which could not be marked, and is looked at again: {error}")
             return False
         return True
 

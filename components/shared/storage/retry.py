@@ -12,8 +12,8 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as SlowError
 
-from components.shared.core.errors import Outage, UserError
-from components.shared.core.log import say
+from components.shared.core import log
+from components.shared.core.errors import TransientError, UserError
 
 ATTEMPTS = 8  # over a minute: a server that is moved to another node is away for that long
 CONNECT_SECONDS, READ_SECONDS = 5, 60
@@ -26,11 +26,11 @@ TRANSIENT_CODE = re.compile(
 )
 
 
-def pause(step: str, reason: str, failures: int, asked: float | None = None) -> None:
+def pause(reason: str, failures: int, asked: float | None = None) -> None:
     """Say why, and wait: twice as long after every failure, with jitter, or the seconds that the server asks for."""
     wait = min(0.25 * 2**failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
     wait = wait if asked is None else min(asked, 2 * MAX_WAIT_SECONDS)
-    say(step, f"{reason}; trying again in {wait:.1f} s")
+    log.info(f"{reason}; trying again in {wait:.1f} s")
     time.sleep(wait)
 
 
@@ -50,18 +50,18 @@ def is_unknown(error: object) -> bool:
 class Transport(PoolManager):
     """urllib3's pool of connections, with patience: a request that failed by chance is sent again.
 
-    UserError where the server is not known or not trusted, Outage where it is not reached or fails every time.
+    UserError where the server is not known or not trusted, TransientError where it is not reached or fails every time.
     """
 
-    def __init__(self, step: str, ca_bundle: str, prefix: str, attempts: int) -> None:
-        """`step` tells of repetitions; `ca_bundle` is the file of trusted authorities; `prefix` the variables'."""
+    def __init__(self, ca_bundle: str, prefix: str, attempts: int) -> None:
+        """Trust the authorities in the file `ca_bundle`; `prefix` is that of the variables' names."""
         super().__init__(
             maxsize=64,  # connections kept; more are made and thrown away
             timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             cert_reqs="CERT_REQUIRED",
             ca_certs=ca_bundle,
         )
-        self.step, self.prefix, self.attempts = step, prefix, attempts
+        self.prefix, self.attempts = prefix, attempts
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any
@@ -88,8 +88,8 @@ class Transport(PoolManager):
                 reason = reason_of(error)
             failures += 1
             if failures == self.attempts:
-                raise Outage(f"{_server(url)} {reason} {failures} times; check the address, or try again later")
-            pause(self.step, f"{method} {address}: it {reason}", failures, asked)
+                raise TransientError(f"{_server(url)} {reason} {failures} times; check the address, or try again later")
+            pause(f"{method} {address}: it {reason}", failures, asked)
 
     def _check(self, url: str, error: HTTPError) -> None:
         """Refuse what no repetition mends."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.log import say
 from components.shared.core.memory import free_memory, total_memory
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
@@ -16,7 +16,6 @@ from components.shared.training.distributed.process_group import Ranks
 from components.shared.training.initialize import architecture, autocast
 from components.shared.training.settings import Settings
 
-STEP = "train"
 LARGEST = 4096  # of one process
 STEPS_OF_EPOCH = 10  # at least
 SHARE = 0.5  # of the main memory, whatever is in use, so that a step that is repeated finds the same size
@@ -43,7 +42,7 @@ def largest_batch(settings: Settings, data: Dataset, ranks: Ranks) -> int:
             size = min(limit, _largest_reckoned(network, data, ranks.device))
     if size < 1:
         raise UserError(f"no step of {settings.network} fits into the memory; prepare smaller images, or fewer classes")
-    say(STEP, f"batch_size=auto is {size * ranks.size:,}")
+    log.info(f"batch_size=auto is {size * ranks.size:,}")
     return size * ranks.size
 
 

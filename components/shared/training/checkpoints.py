@@ -25,13 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.shared.core.errors import Damaged, UserError, told_as_damage
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, parse_json
-from components.shared.core.log import say
 from components.shared.storage.client import Entry, NoSuchObject, Store
 from components.shared.training.distributed.process_group import ALONE, Ranks
 
-STEP = "train"
 FORMAT = "torch2kubeflow/checkpoint"
 FOLDER = "checkpoints"
 KEPT = 2
@@ -60,7 +59,7 @@ class Resumable(Protocol):
         """All else that steps change, as JSON takes it."""
 
     def restore(self, tensors: Tensors, figures: Document) -> None:
-        """Go back to what the two methods told; Damaged, with nothing changed, where they cannot have told that."""
+        """Restore the state. Raises CorruptDataError, with nothing changed, if it is not one of this training."""
 
 
 def run_resumably(
@@ -119,7 +118,7 @@ class _Checkpoints:
         return self._thread.is_alive()
 
     def resume(self, training: Resumable) -> None:
-        """Restore the newest usable one and tell of those that are not; Outage or UserError where the store fails."""
+        """Restore the newest usable one and log those that are not. Raises UserError if the store fails."""
         pattern = re.compile(rf"{self._folder}/\d{{10}}\.safetensors")
         entries = [entry for entry in self._store.list(self._folder) if pattern.fullmatch(entry.name)]
         self._names = [entry.name for entry in entries]
@@ -129,10 +128,10 @@ class _Checkpoints:
                 self._newest = entry.name
             except NoSuchObject:
                 continue  # another writer of this key has removed it meanwhile
-            except Damaged as error:
-                say(STEP, f"{self._store.uri(entry.name)} is not used: {error}")
+            except CorruptDataError as error:
+                log.info(f"{self._store.uri(entry.name)} is not used: {error}")
             else:
-                say(STEP, f"goes on after step {training.done:,}, from {self._store.uri(entry.name)}")
+                log.info(f"goes on after step {training.done:,}, from {self._store.uri(entry.name)}")
                 return
 
     def write(self, training: Resumable) -> None:
@@ -151,7 +150,7 @@ class _Checkpoints:
             self.write(training)
             self._wait(end)
         if self.is_busy:
-            say(STEP, f"the checkpoint of step {training.done:,} was not kept: the store took more than {seconds} s")
+            log.info(f"the checkpoint of step {training.done:,} was not kept: the store took more than {seconds} s")
             self._sent.unlink(missing_ok=True)
 
     def _wait(self, end: float) -> None:
@@ -171,15 +170,15 @@ class _Checkpoints:
             self._store.remove(*self._names[:-KEPT])
             del self._names[:-KEPT]
         except (UserError, OSError, SafetensorError) as error:
-            say(STEP, f"the checkpoint of step {name[-22:-12]} was not kept, the training goes on: {error}")
+            log.info(f"the checkpoint of step {name[-22:-12]} was not kept, the training goes on: {error}")
         finally:
             self._sent.unlink(missing_ok=True)
 
     def _read(self, entry: Entry, expected: Tensors) -> tuple[dict[str, Tensor], Document]:
-        """Tensors and figures of a checkpoint; Damaged where it is not one of this training."""
+        """Tensors and figures of a checkpoint; CorruptDataError where it is not one of this training."""
         limit = sum(tensor.nbytes for tensor in expected.values()) + MAX_STATE_BYTES
         if entry.size > limit:
-            raise Damaged(f"it has {entry.size:,} bytes, and {limit:,} are allowed")
+            raise CorruptDataError(f"it has {entry.size:,} bytes, and {limit:,} are allowed")
         path = self._scratch / "found.safetensors"
         self._store.get_file(entry.name, path)
         try:
@@ -187,22 +186,22 @@ class _Checkpoints:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise Damaged(f"it is no safetensors file ({error})") from None
+            raise CorruptDataError(f"it is no safetensors file ({error})") from None
         finally:
             path.unlink()
         if _kinds(tensors) != _kinds(expected):
-            raise Damaged("its tensors are not those of this training")
+            raise CorruptDataError("its tensors are not those of this training")
         state = metadata.get("state", "")
         if metadata.get("checksum") != _checksum(tensors, state):
-            raise Damaged("it differs from its checksum")
+            raise CorruptDataError("it differs from its checksum")
         return tensors, self._figures(state)
 
     def _figures(self, state: str) -> Document:
         """What the training told, and format and key beside it."""
-        with told_as_damage():
+        with raise_as_corrupt():
             document = parse_json(state.encode(), FORMAT, "its state")
         if document.get("key") != self._key:
-            raise Damaged(f"it was written under the key {document.get('key')!r}")
+            raise CorruptDataError(f"it was written under the key {document.get('key')!r}")
         return document
 
 

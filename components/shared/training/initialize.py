@@ -10,16 +10,15 @@ from urllib.parse import parse_qsl, urlsplit
 import torch
 from torch import Tensor, nn
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, sha256_file
-from components.shared.core.log import say
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.models.pretrained import freeze_stages, load_pretrained
 from components.shared.storage.client import Store, open_store
 from components.shared.training.settings import Settings
 
-STEP = "train"
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
 COMPILERS = {"cpu": ("CXX", "g++"), "cuda": ("CC", "gcc")}  # of PyTorch's code: the variable with its name, and that
 
@@ -70,7 +69,7 @@ def start_network(settings: Settings, data: Dataset) -> tuple[nn.Module, str]:
             path, expected = _fetch(settings.pretrained, Path(scratch))
             fresh = load_pretrained(network, path, expected)
             sha256 = sha256_file(path / WEIGHTS if path.is_dir() else path)
-        say(STEP, f"starts from {settings.pretrained}" + (f"; anew: {', '.join(fresh)}" if fresh else ""))
+        log.info(f"starts from {settings.pretrained}" + (f"; anew: {', '.join(fresh)}" if fresh else ""))
     for stage in freeze_stages(network, settings.frozen_stages):
         stage.eval()
     return network, sha256

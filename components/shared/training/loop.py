@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.shared.core.errors import Damaged, UserError
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, sha256_json
-from components.shared.core.log import Progress, say
 from components.shared.core.memory import images_at_once
 from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset
@@ -33,7 +33,6 @@ from components.shared.training.schedules import SCHEDULES
 from components.shared.training.settings import Settings
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
-STEP = "train"
 VALIDATION_BATCH = 1000  # at most
 UNREAD_LOSSES = 32  # on a GPU, which would have to be waited for
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -154,7 +153,7 @@ class Training:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], figures: Document) -> None:
-        """Go back to what `tensors` and `figures` told; Damaged, with nothing changed, where they cannot have done so.
+        """Restore the state. Raises CorruptDataError, with nothing changed, if it is not one of this training.
 
         The tensors keep their memory format: with another one, the next steps would round in another way.
         """
@@ -164,7 +163,7 @@ class Training:
             for name, generator in generators.items():
                 torch.Generator(generator.device).set_state(tensors[name])
         except RuntimeError as error:
-            raise Damaged(f"it holds no state of a random generator ({error})") from None
+            raise CorruptDataError(f"it holds no state of a random generator ({error})") from None
         for name, generator in generators.items():
             generator.set_state(tensors[name])
         for name, tensor in self._weights().items():
@@ -196,13 +195,13 @@ class Training:
             "best_epoch": self.best.epoch,
             "stopped": self.stopped,
             "checkpoints": list(kept),
-            "seconds": {**self.data.document["seconds"], STEP: time.monotonic() - self.started},
+            "seconds": {**self.data.document["seconds"], "train": time.monotonic() - self.started},
         }
         factory.save(folder, self.best_network, document, history)
 
     def _say(self, text: str) -> None:
         if self.ranks.is_first:
-            say(STEP, text)
+            log.info(text)
 
     def _weights(self) -> dict[str, Tensor]:
         networks = {"network": self.network, "averaged": self.averaged, "best": self.best_network}
@@ -226,7 +225,7 @@ class Training:
         """Take the steps of an epoch that are left, and validate it; yields after each step."""
         label, size = f"epoch {number}/{self.settings.epochs}", self.settings.step_images
         order = self._order()
-        progress = Progress(STEP, label, (self.steps_of_epoch - self.step) * size, "images")
+        progress = log.Progress(label, (self.steps_of_epoch - self.step) * size, "images")
         batches = self.batches.each(self._choices(order, self.step))
         while self.step < self.steps_of_epoch:
             started = time.perf_counter()
@@ -385,7 +384,7 @@ def _count_steps(settings: Settings, images: int, processes: int) -> int:
 
 
 def _read_figures(figures: Document, epochs: int, steps: int) -> list[Epoch]:
-    """The epochs that a checkpoint tells; Damaged where its figures are none of this training's."""
+    """The epochs that a checkpoint tells; CorruptDataError where its figures are none of this training's."""
     match figures:
         case {
             "epochs": list(rows),
@@ -403,7 +402,7 @@ def _read_figures(figures: Document, epochs: int, steps: int) -> list[Epoch]:
             and all(_is_epoch(row, number) for number, row in enumerate(rows, 1))
         ):
             return [Epoch(**row) for row in rows]
-    raise Damaged("its state is not one of this training")
+    raise CorruptDataError("its state is not one of this training")
 
 
 def _is_epoch(row: object, number: int) -> bool:

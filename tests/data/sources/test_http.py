@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.data.sources.http import ATTEMPTS, fetch_url
 from components.shared.storage.retry import MAX_WAIT_SECONDS
 from tests.servers.loopback import Loopback, answer, cut_after, etag, loopback, sha256, whole
@@ -268,7 +268,7 @@ def test_a_name_service_that_is_away_for_a_moment_is_asked_again(
 
 def test_what_failed_to_the_end_is_an_outage_and_no_mistake(server: Loopback) -> None:
     server.script = [answer(503)] * ATTEMPTS
-    with pytest.raises(Outage, match="try again later"):
+    with pytest.raises(TransientError, match="try again later"):
         fetch_url(f"{server.url}/a.zip")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import TransientError, UserError
+from components.shared.core.log import EVENT
 from runner import summary
 from runner.cluster import rest, run, upload
 from tests.runner.verbs import changed_pipeline, run_verb
@@ -23,7 +24,13 @@ F1124 10:20:30.123456      21 main.go:56] failed to execute component: exit stat
 time="2026-11-24T10:20:30.200Z" level=info msg="sub-process exited" argo=true error="<nil>"
 Error: exit status 1
 """
-VERDICT = "[evaluate] test accuracy 98.76%: accepted\n"
+VERDICT = EVENT + json.dumps({"event": "verdict", "accuracy": 0.9876, "accepted": True, "reasons": []}) + "\n"
+
+
+def reported(error: UserError) -> str:
+    """What a step prints that ends by an error."""
+    event = EVENT + json.dumps({"event": "error", **error.to_json()})
+    return f"{event}\nTraceback\ncomponents.shared.core.errors.{type(error).__name__}: {error}\n{LAUNCHER}"
 
 
 def tasks(**states: str) -> dict[str, str]:
@@ -103,7 +110,9 @@ def test_steps_from_the_cache_and_a_model_that_is_not_accepted(kfp_api: KfpServe
     states = dict.fromkeys(ORDER, "cached") | {"resolve": "SUCCEEDED", "evaluate": "SUCCEEDED", "finish": "SUCCEEDED"}
     del states["export"], states["register"]
     kfp_api.plan = [Stage("SUCCEEDED", tasks(**states) | {"condition-1": "SKIPPED"})]
-    kfp_api.logs[pod_name("executor#evaluate")] = "[evaluate] test accuracy 9.50%: too low; class 3 is weak\n"
+    kfp_api.logs[pod_name("executor#evaluate")] = EVENT + json.dumps(
+        {"event": "verdict", "accuracy": 0.095, "accepted": False, "reasons": ["too low", "class 3 is weak"]}
+    )
     code, document = wait(tmp_path)
     assert code == 0
     assert [step["state"] for step in document["steps"].values()] == [
@@ -150,21 +159,17 @@ def test_a_mistake_of_the_user_is_one_line_and_is_not_retried(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_api.plan = [Stage("FAILED", tasks(resolve="FAILED"))]
-    kfp_api.logs[pod_name("executor#resolve")] = (
-        "Traceback\ncomponents.shared.errors.UserError: gpus=lots is not accepted\n" + LAUNCHER
-    )
+    kfp_api.logs[pod_name("executor#resolve")] = reported(UserError("gpus=lots is not accepted", "give a number"))
     code, document = wait(tmp_path, "--retries", "3")
     assert code == 2
-    assert document["error"] == "gpus=lots is not accepted"
-    assert capsys.readouterr().err.splitlines()[0] == "error: resolve failed: gpus=lots is not accepted"
+    assert document["error"] == "gpus=lots is not accepted; give a number"
+    assert capsys.readouterr().err.splitlines()[0] == "error: resolve failed: gpus=lots is not accepted; give a number"
     assert not kfp_api.asked("POST .*:retry")
 
 
 def test_an_outage_is_retried(kfp_api: KfpServer, tmp_path: Path) -> None:
     kfp_api.plan = [Stage("FAILED", tasks(download="FAILED"))]
-    kfp_api.logs[pod_name("executor#download")] = (
-        "Traceback\ncomponents.shared.errors.Outage: the server answered 503; try again later\n" + LAUNCHER
-    )
+    kfp_api.logs[pod_name("executor#download")] = reported(TransientError("the server answered 503", "try again later"))
     kfp_api.plan_of_retry = [Stage("SUCCEEDED", tasks())]
     code, _ = wait(tmp_path, "--retries", "3")
     assert code == 0

@@ -124,7 +124,7 @@ def unreachable() -> Iterator[Store]:
 
 def test_a_store_out_of_reach_stops_no_trial(unreachable: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert _halving(unreachable, "1")(_epochs(0.1)) is None
-    assert "[trial] goes on after epoch 1, for the other trials are not known: " in capsys.readouterr().out
+    assert "[log] goes on after epoch 1, for the other trials are not known: " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document, read_json, sha256_file, write_json
-from components.shared.core.log import Progress, say
 from components.shared.storage.download_cache import cache_folder, cached, place
 from components.shared.storage.retry import TRANSIENT, is_unknown, pause
 
-STEP = "download"
 ATTEMPTS = 6  # without a byte gained
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 BLOCK = 1 << 18
@@ -59,7 +58,7 @@ def url_version(url: str) -> str:
     except UserError as error:
         if not record:
             raise
-        say(STEP, f"{error}; using the file of {record['date']}")
+        log.info(f"{error}; using the file of {record['date']}")
         return _recorded(record).version
     return version or fetch_url(url).version
 
@@ -83,7 +82,7 @@ def fetch_url(url: str) -> Fetched:
         kept = cached(record["sha256"]) if record else None
         if kept is None:
             raise
-        say(STEP, f"{error}; using the file of {record['date']}")
+        log.info(f"{error}; using the file of {record['date']}")
         return _recorded(record)
 
 
@@ -146,8 +145,8 @@ def _transfer(
                 gained, have = file.tell() > have, file.tell()
                 failures = 1 if gained else failures + 1
                 if failures >= ATTEMPTS:
-                    raise Outage(f"{address} cannot be had: {cut}; try again later") from None
-                pause(STEP, str(cut), failures, cut.wait)
+                    raise TransientError(f"{address} cannot be had: {cut}; try again later") from None
+                pause(str(cut), failures, cut.wait)
 
 
 class _Transfer:
@@ -215,7 +214,7 @@ class _Transfer:
         etag = answer.headers.get("ETag", "")
         self.validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
         total = _content_range(answer)[1]
-        progress = Progress(STEP, self.address.rsplit("/", 1)[-1] or self.address, total, "bytes")
+        progress = log.Progress(self.address.rsplit("/", 1)[-1] or self.address, total, "bytes")
         progress.done = self.file.tell()
         for block in answer.raw.stream(BLOCK, decode_content=False):  # some servers call a .tar.gz a gzipped .tar
             self.file.write(block)

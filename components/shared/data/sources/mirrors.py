@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import new_file
-from components.shared.core.log import say
 from components.shared.data.sources.catalogue import Entry, File, Mirror
-from components.shared.data.sources.http import BLOCK, STEP, download
+from components.shared.data.sources.http import BLOCK, download
 from components.shared.storage.download_cache import cache_folder, cached, place
 
 CLIENT_SECONDS = 600
@@ -23,22 +23,22 @@ CLIENT_SECONDS = 600
 def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
     """Bring all files of a catalogue entry into the cache, from the first mirror that has them: file name -> path.
 
-    Outage with each mirror's reason where none has.
+    TransientError with each mirror's reason where none has.
     """
     reasons = []
     for mirror in entry.mirrors:
         missing = [file for file in entry.files if not cached(file.sha256)]
         if not missing:
             break
-        say(STEP, f"{name} from {mirror.where}")
+        log.info(f"{name} from {mirror.where}")
         try:
             _DELIVER[mirror.kind](mirror, missing)
         except (UserError, OSError, subprocess.SubprocessError, tarfile.TarError, zlib.error, EOFError) as error:
             reasons.append(f"{mirror.where}: {_first_line(error)}")
-            say(STEP, reasons[-1])
+            log.info(reasons[-1])
     paths = {file.name: cached(file.sha256) for file in entry.files}
     if None in paths.values():
-        raise Outage(f"no mirror of {name} could be used; {'; '.join(reasons)}")
+        raise TransientError(f"no mirror of {name} could be used; {'; '.join(reasons)}")
     return {file: path for file, path in paths.items() if path}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from components.shared.core.errors import Damaged
+from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import Document, json_bytes, parse_json, sha256_json
 from components.shared.core.schema import check_fields, is_count, is_map, is_size
 from components.shared.storage.client import Conflict, Store
@@ -72,10 +72,10 @@ class Job:
         return parse_json(content, RESULT_FORMAT, self._store.uri(name))
 
     def fetch(self, files: dict[str, str], folder: Path) -> None:
-        """Bring the model's files into a folder; Damaged where one is not what its digest says."""
+        """Bring the model's files into a folder; CorruptDataError where one is not what its digest says."""
         for name, sha256 in files.items():
             if Path(name).name != name:
-                raise Damaged(f"{self.uri}/result.json names the file {name!r}; run the pipeline again")
+                raise CorruptDataError(f"{self.uri}/result.json names the file {name!r}; run the pipeline again")
             self._store.get_file(f"{self._folder}/model/{name}", folder / name, sha256)
 
     def remove(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.distributed.worker import MISTAKE, TASK
 from components.shared.training.settings import Settings
@@ -49,8 +49,8 @@ def launch(
             return
         if (folder / MISTAKE).is_file():
             told = json.loads((folder / MISTAKE).read_text())
-            raise (Outage if told["is_outage"] else UserError)(told["message"])
-    raise Outage(
+            raise (TransientError if told["is_outage"] else UserError)(told["message"])
+    raise TransientError(
         f"one of the {processes} processes of the training died {RESTARTS + 1} times, see above; "
         "what checkpoints hold is kept, run it again"
     )

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document
 from components.shared.storage.retry import ATTEMPTS, TRANSIENT, pause, reason_of
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
 
-STEP = "train"
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 RUNTIME, RUNTIMES = "torch2kubeflow", "trainingruntimes"  # manifests/trainer/runtime.yaml
 NODE = "node"  # what the runtime calls its job and its container
@@ -194,8 +193,10 @@ class ClusterJobs:
             except HTTPError as error:
                 reason = reason_of(error)
             if failures < ATTEMPTS:
-                pause(STEP, f"the Kubernetes API {reason}", failures)
-        raise Outage(f"the Kubernetes API {reason} {ATTEMPTS} times; the job goes on for minutes: run it again soon")
+                pause(f"the Kubernetes API {reason}", failures)
+        raise TransientError(
+            f"the Kubernetes API {reason} {ATTEMPTS} times; the job goes on for minutes: run it again soon"
+        )
 
 
 class LocalJobs:

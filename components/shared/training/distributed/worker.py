@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.shared.core.errors import Outage, UserError
+from components.shared.core import log
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import write_json
 
 TASK, MISTAKE = "task.json", "mistake.json"  # in the folder
@@ -40,9 +41,10 @@ def mistakes_told(file: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        write_json(file, {"message": str(error), "is_outage": isinstance(error, Outage)})
+        write_json(file, {"message": str(error), "is_outage": isinstance(error, TransientError)})
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with log.named("train"):
+        main(Path(sys.argv[1]))

@@ -10,12 +10,11 @@ sweeps/<sweep>/<rung>/<trial>.json    what a trial had reached there, and what w
 from collections.abc import Sequence
 from typing import Protocol
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, json_bytes, parse_json
-from components.shared.core.log import say
 from components.shared.storage.client import NoSuchObject, Store
 
-STEP = "trial"
 FOLDER = "sweeps"
 FORMAT = "torch2kubeflow/rung"
 
@@ -58,7 +57,7 @@ class Halving:
         try:
             reason = self._decide(rung, max(epoch.val_accuracy for epoch in epochs))
         except UserError as error:
-            say(STEP, f"goes on after epoch {rung}, for the other trials are not known: {error}")
+            log.info(f"goes on after epoch {rung}, for the other trials are not known: {error}")
             return None
         return reason if rung < self._epochs else None
 
