@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from components.shared.core import log
-from components.shared.core.cpu import thread_count
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file, write_json
 from components.shared.core.npy import read_npy
+from components.shared.core.resources import thread_count
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays

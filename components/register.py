@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
-from components.shared.core.cpu import thread_count
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, new_file, new_folder, read_json, sha256_without, write_json
 from components.shared.core.npy import read_npy
+from components.shared.core.resources import thread_count
 from components.shared.core.schema import check_fields, is_count, is_text
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.document import read_evaluation

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.core.cpu import cpu_count
 from components.shared.core.errors import UserError
 from components.shared.core.files import (
     MAX_JSON_BYTES,
@@ -116,17 +115,3 @@ def test_digests_are_sha256(tmp_path: Path) -> None:
 def test_the_code_version_is_stable() -> None:
     assert code_version() == code_version()
     assert len(code_version()) == 12
-
-
-@pytest.mark.parametrize(("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)])
-def test_cpus_are_what_the_cgroup_allows(tmp_path: Path, quota: str, expected: int | None) -> None:
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert cpu_count(tmp_path) == (expected or len(os.sched_getaffinity(0)))
-
-
-def test_cpus_follow_the_old_cgroups_too(tmp_path: Path) -> None:
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cpu_count(tmp_path) == 1
-    assert cpu_count(tmp_path / "none") == len(os.sched_getaffinity(0))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.core.memory import free_memory, images_at_once, total_memory
+from components.shared.core.resources import inference_batch_size
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.inference import predict
 from components.shared.models import factory
@@ -235,19 +235,6 @@ def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, room
         auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks)
 
 
-def test_free_memory_is_what_the_cgroup_leaves(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\n")
-    assert free_memory(tmp_path, meminfo) == 5000 * 1024
-    for name, text in {"max": "max", "current": "700000", "stat": "anon 3\ninactive_file 100000\n"}.items():
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert free_memory(tmp_path, meminfo) == 5000 * 1024
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert free_memory(tmp_path, meminfo) == 400_000
-    assert total_memory(tmp_path, meminfo) == 1_000_000
-    assert total_memory(tmp_path / "absent", meminfo) == 9000 * 1024
-
-
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
@@ -265,7 +252,7 @@ def test_memory_that_is_too_small_is_told_with_the_figure_to_lower(
 
 @pytest.mark.parametrize(("size", "images"), [(32, 256), (224, 20), (4096, 1)])
 def test_fewer_large_pictures_than_small_ones_are_looked_at_at_once(size: int, images: int) -> None:
-    assert images_at_once(256, (3, size, size)) == images
+    assert inference_batch_size(256, (3, size, size)) == images
     pictures = np.broadcast_to(np.zeros(1, np.uint8), (images + 1, 3, size, size))
     seen: list[int] = []
 

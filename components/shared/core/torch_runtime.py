@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from components.shared.core.cpu import thread_count
+from components.shared.core.resources import thread_count
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MOST = 2**31 - 1

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from components.shared.core.cpu import cpu_count
+from components.shared.core.resources import cpu_count
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; four times that many bytes are held while it is decoded

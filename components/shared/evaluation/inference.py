@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.memory import images_at_once
+from components.shared.core.resources import inference_batch_size
 from components.shared.data.dataset import Images, Labels
 
 BATCH = 256  # at most
@@ -51,7 +51,7 @@ def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progres
     """The probabilities (float32, N x classes) of all images of `shards`, in batches of up to 256."""
     parts = []
     for images, _ in shards:
-        size = images_at_once(BATCH, images.shape[1:])
+        size = inference_batch_size(BATCH, images.shape[1:])
         for start in range(0, len(images), size):
             batch = np.array(images[start : start + size])  # a copy: torch wants memory that may be written to
             parts.append(classify(batch))

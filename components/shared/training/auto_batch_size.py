@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.memory import free_memory, total_memory
+from components.shared.core.resources import free_memory, total_memory
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.training.batches import fits_on, split_bytes

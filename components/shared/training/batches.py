@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.shared.core.memory import free_memory
+from components.shared.core.resources import free_memory
 from components.shared.data.dataset import Dataset
 
 RESIDENT_SHARE = 0.25  # of the free memory, up to which a split is held whole

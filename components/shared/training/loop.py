@@ -20,7 +20,7 @@ from torch.nn import functional
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, sha256_json
-from components.shared.core.memory import images_at_once
+from components.shared.core.resources import inference_batch_size
 from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
@@ -356,7 +356,7 @@ class Training:
         """Mean loss (without label smoothing) and accuracy of the averaged network on the val split."""
         loss, right = 0.0, 0
         least = min(VALIDATION_BATCH, self.settings.batch_size // self.ranks.size)  # what learning has room for
-        size = max(least, images_at_once(VALIDATION_BATCH, self.data.image_shape))
+        size = max(least, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
         for images, labels in self.val_batches.in_order(size, self.ranks.rank, self.ranks.size):
             with autocast(self.settings, self.ranks.device):
                 logits = self.averaged(normalise(images, self.mean, self.std)).float()
