@@ -27,7 +27,7 @@ from training import QUICK, measure_ours
 
 from components.shared.data.dataset import Dataset, DatasetWriter, open_dataset
 from components.shared.training import batches
-from components.shared.training.distributed.process_group import Ranks
+from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.loop import Training
 from components.shared.training.settings import read_settings
 from components.shared.training.utilization import peak_operations, training_operations
@@ -125,7 +125,7 @@ def _ours(name: str, data: Dataset, device: torch.device, batch: int, share: flo
     gpus = "1" if device.type == "cuda" else "0"
     batches.RESIDENT_SHARE = share
     settings = read_settings({**defaults(), **changes, **plain, "gpus": gpus})
-    yield from Training(settings, data, Ranks(0, 1, device), seed=0).steps()
+    yield from Training(settings, data, ProcessGroup(0, 1, device), seed=0).steps()
 
 
 def _timm(name: str, device: torch.device, size: int, batch: int) -> Iterator[None]:

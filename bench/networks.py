@@ -27,7 +27,7 @@ from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.models import factory
 from components.shared.models.catalogue import ZOO
-from components.shared.training.distributed.process_group import ALONE
+from components.shared.training.distributed.process_group import SINGLE
 from components.shared.training.loop import Training
 from components.shared.training.settings import read_settings
 
@@ -117,7 +117,7 @@ def _child(kind: str, scratch: Path, arguments: argparse.Namespace) -> None:
 def _ours(name: str, data: Dataset, batch: int) -> Iterator[None]:
     changes = {"network": name, "optimizer": "sgd", "learning_rate": 0.001, "batch_size": str(batch)}
     plain = {"shift": 0.0, "label_smoothing": 0.0, "epochs": 1000}
-    yield from Training(read_settings({**defaults(), **changes, **plain}), data, ALONE, seed=0).steps()
+    yield from Training(read_settings({**defaults(), **changes, **plain}), data, SINGLE, seed=0).steps()
 
 
 def _plain(name: str, data: Dataset, pictures: MNIST, batch: int) -> Iterator[None]:

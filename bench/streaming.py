@@ -81,14 +81,14 @@ def _child(folder: str, share: str, steps: str) -> None:
 
     from components.shared.data.dataset import open_dataset
     from components.shared.training import batches
-    from components.shared.training.distributed.process_group import ALONE
+    from components.shared.training.distributed.process_group import SINGLE
     from components.shared.training.loop import Training
     from components.shared.training.settings import read_settings
 
     batches.RESIDENT_SHARE = float(share)
     before = _anonymous_mib()
     settings = {**defaults(), "batch_size": str(BATCH), "epochs": 1000}
-    training = Training(read_settings(settings), open_dataset(folder), ALONE, seed=0)
+    training = Training(read_settings(settings), open_dataset(folder), SINGLE, seed=0)
     most, started = 0.0, time.perf_counter()
     for number, _ in enumerate(training.steps(), 1):
         if number % 50 == 0:

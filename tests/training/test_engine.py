@@ -25,7 +25,7 @@ from components.shared.models import factory
 from components.shared.storage.client import open_store
 from components.shared.training import auto_batch_size, batches, loop, utilization
 from components.shared.training.distributed.launch import launch
-from components.shared.training.distributed.process_group import Ranks
+from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.engine import train_model
 from components.shared.training.loop import Training
 from components.shared.training.settings import Settings, read_settings
@@ -220,19 +220,19 @@ def test_the_largest_batch_leaves_ten_steps_in_an_epoch(digits: Path, tmp_path: 
 
 
 def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, room: Any) -> None:
-    data, ranks = open_dataset(small_digits), Ranks(0, 1, torch.device("cpu"))
+    data, group = open_dataset(small_digits), ProcessGroup(0, 1, torch.device("cpu"))
     sizes = []
     for mib in (480, 500, 2_000):
         room(mib * 2**20, mib * 2**20)
-        sizes.append(auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks))
+        sizes.append(auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group))
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1] == 32
     room(500 * 2**20, 300 * 2**20)
-    assert auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks) == sizes[1], (
+    assert auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group) == sizes[1], (
         "as before"
     )
     room(2**20, 2**20)
     with pytest.raises(UserError, match="no step of resnet18 fits into the memory; prepare smaller images"):
-        auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, ranks)
+        auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group)
 
 
 @pytest.mark.parametrize(
@@ -318,13 +318,13 @@ def test_more_gpus_than_there_are_is_one_line(digits: Path, tmp_path: Path) -> N
 
 def test_each_process_takes_its_part_of_a_batch() -> None:
     everything = torch.arange(12)
-    parts = [Ranks(rank, 3, torch.device("cpu")).own(everything) for rank in range(3)]
+    parts = [ProcessGroup(rank, 3, torch.device("cpu")).shard(everything) for rank in range(3)]
     assert torch.cat(parts).equal(everything) and {len(part) for part in parts} == {4}
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(digits: Path) -> None:
     with pytest.raises(UserError, match="batch_size=50 cannot be shared by 3 processes evenly; give a multiple of 3"):
-        Training(settings(), open_dataset(digits), Ranks(0, 3, torch.device("cpu")), 0)
+        Training(settings(), open_dataset(digits), ProcessGroup(0, 3, torch.device("cpu")), 0)
 
 
 @pytest.mark.slow

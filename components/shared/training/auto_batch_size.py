@@ -12,7 +12,7 @@ from components.shared.core.resources import free_memory, total_memory
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.training.batches import fits_on, split_bytes
-from components.shared.training.distributed.process_group import Ranks
+from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture, autocast
 from components.shared.training.settings import Settings
 
@@ -26,36 +26,36 @@ COPIES = 3  # of what is kept for the backward pass, gradients included
 PROBE = 2  # images from which the need of one is reckoned
 
 
-def largest_batch(settings: Settings, data: Dataset, ranks: Ranks) -> int:
+def largest_batch(settings: Settings, data: Dataset, group: ProcessGroup) -> int:
     """The largest batch that fits, a power of two times the number of processes, and leaves 10 steps in an epoch.
 
     On a GPU it is tried out; on the CPU it follows from the bytes that are kept for the backward pass of two images,
     for memory that is not there ends the process.
     """
-    images = data.counts["train"] // (STEPS_OF_EPOCH * ranks.size * settings.accumulate)
+    images = data.counts["train"] // (STEPS_OF_EPOCH * group.size * settings.accumulate)
     limit = min(LARGEST, 1 << max(1, images.bit_length() - 1))  # one image alone cannot be normalised
-    network = factory.build(architecture(settings, data)).to(ranks.device)
-    with autocast(settings, ranks.device):
-        if ranks.device.type == "cuda":
-            size = _largest_tried(network, data, ranks, limit)
+    network = factory.build(architecture(settings, data)).to(group.device)
+    with autocast(settings, group.device):
+        if group.device.type == "cuda":
+            size = _largest_tried(network, data, group, limit)
         else:
-            size = min(limit, _largest_reckoned(network, data, ranks.device))
+            size = min(limit, _largest_reckoned(network, data, group.device))
     if size < 1:
         raise UserError(f"no step of {settings.network} fits into the memory; prepare smaller images, or fewer classes")
-    log.info(f"batch_size=auto is {size * ranks.size:,}")
-    return size * ranks.size
+    log.info(f"batch_size=auto is {size * group.size:,}")
+    return size * group.size
 
 
-def _largest_tried(network: nn.Module, data: Dataset, ranks: Ranks, limit: int) -> int:
+def _largest_tried(network: nn.Module, data: Dataset, group: ProcessGroup, limit: int) -> int:
     """The largest power of two with which a step does not run out of the GPU's memory; 0 where none does.
 
     Beside what a training keeps there: its other weights, buckets of gradients for the other processes, and the data.
     """
-    device, size, largest = ranks.device, 0, 0
+    device, size, largest = group.device, 0, 0
     kept: list[nn.Module | Tensor] = []
     torch.cuda.set_per_process_memory_fraction(GPU_SHARE, device)
     try:
-        kept += [copy.deepcopy(network) for _ in range(OTHERS + (ranks.size > 1))]
+        kept += [copy.deepcopy(network) for _ in range(OTHERS + (group.size > 1))]
         for held in (split_bytes(data, split) for split in ("train", "val")):
             if fits_on(device, held):
                 kept.append(torch.empty(held, dtype=torch.uint8, device=device))

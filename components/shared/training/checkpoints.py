@@ -29,7 +29,7 @@ from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, parse_json
 from components.shared.storage.client import Entry, NoSuchObject, Store
-from components.shared.training.distributed.process_group import ALONE, Ranks
+from components.shared.training.distributed.process_group import SINGLE, ProcessGroup
 
 FORMAT = "torch2kubeflow/checkpoint"
 FOLDER = "checkpoints"
@@ -63,7 +63,7 @@ class Resumable(Protocol):
 
 
 def run_resumably(
-    training: Resumable, store: Store, key: str, seconds: float, scratch: Path, ranks: Ranks = ALONE
+    training: Resumable, store: Store, key: str, seconds: float, scratch: Path, group: ProcessGroup = SINGLE
 ) -> list[int]:
     """Take the steps that are left after the newest usable checkpoint, and send another every `seconds` and at the end.
 
@@ -73,19 +73,19 @@ def run_resumably(
     cannot be read at the start.
     """
     checkpoints = _Checkpoints(store, key, scratch)
-    if ranks.is_first:
+    if group.is_first:
         checkpoints.resume(training)
-    if ranks.size > 1:
-        training.restore(*ranks.agree(lambda: (_copied(training.tensors()), training.figures())))
+    if group.size > 1:
+        training.restore(*group.broadcast_object(lambda: (_copied(training.tensors()), training.figures())))
     due = time.monotonic() + seconds
     with _sigterm_told() as terminated:
         for _ in training.steps():
             if terminated.is_set():
                 break
-            if ranks.is_first and time.monotonic() >= due and not checkpoints.is_busy:
+            if group.is_first and time.monotonic() >= due and not checkpoints.is_busy:
                 checkpoints.write(training)
                 due = time.monotonic() + seconds
-    if ranks.is_first:
+    if group.is_first:
         checkpoints.finish(training, GRACE_SECONDS if terminated.is_set() else PATIENCE_SECONDS)
     if terminated.is_set():
         raise SystemExit(TERMINATED)

@@ -19,7 +19,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
 from components.shared.training.checkpoints import run_resumably
-from components.shared.training.distributed.process_group import Ranks, join
+from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
 from components.shared.training.loop import Epoch, Stop, Training
 from components.shared.training.settings import Settings, read_settings
 
@@ -46,29 +46,31 @@ def train_model(
     inputs. `stop` is asked after each epoch, and ends the training by a reason. UserError where the dataset does not
     fit the network or the batch, the loss is no longer finite, memory is too small, or the store cannot be read.
     """
-    with join(settings.gpus) as ranks:
+    with init_process_group(settings.gpus) as group:
         _start_torch(threads, settings.deterministic)
         try:
             if settings.batch_size == 0:
-                settings = replace(settings, batch_size=ranks.agree(lambda: largest_batch(settings, data, ranks)))
+                settings = replace(
+                    settings, batch_size=group.broadcast_object(lambda: largest_batch(settings, data, group))
+                )
             torch.manual_seed(seed)  # whether the size was looked for or not
-            training = Training(settings, data, ranks, seed, stop)
-            kept = _take_steps(training, ranks, store, checkpoint_seconds, folder)
+            training = Training(settings, data, group, seed, stop)
+            kept = _take_steps(training, group, store, checkpoint_seconds, folder)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
                 raise
             raise UserError(
-                f"batch_size={settings.batch_size} needs more memory than there is on {ranks.device.type}; give a "
+                f"batch_size={settings.batch_size} needs more memory than there is on {group.device.type}; give a "
                 "smaller batch_size, with accumulate for the same steps, or batch_size=auto; checkpoints are kept"
             ) from None
-        if ranks.is_first:
+        if group.is_first:
             training.save(folder, kept)
 
 
-def _take_steps(training: Training, ranks: Ranks, store: str, seconds: float, folder: Path) -> list[int]:
+def _take_steps(training: Training, group: ProcessGroup, store: str, seconds: float, folder: Path) -> list[int]:
     """Take all steps that are left; the steps of the checkpoints that the store keeps."""
     if store:
-        return run_resumably(training, open_store(store, os.environ), training.key, seconds, folder, ranks)
+        return run_resumably(training, open_store(store, os.environ), training.key, seconds, folder, group)
     for _ in training.steps():
         pass
     return []

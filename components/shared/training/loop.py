@@ -26,7 +26,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.training.augmentation import draw_maps, draw_mix, mixed, normalise, warp
 from components.shared.training.batches import Batch, open_batches
-from components.shared.training.distributed.process_group import Ranks
+from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import SCHEDULES
@@ -59,18 +59,20 @@ class Epoch:
 class Training:
     """The state of a training: the raw and the averaged network, the optimizer, and what has been reached so far."""
 
-    def __init__(self, settings: Settings, data: Dataset, ranks: Ranks, seed: int, stop: Stop | None = None) -> None:
+    def __init__(
+        self, settings: Settings, data: Dataset, group: ProcessGroup, seed: int, stop: Stop | None = None
+    ) -> None:
         """`stop` is asked after each epoch for a reason to end the training."""
         self.started = self.epoch_started = time.monotonic()  # as if it had never been interrupted
-        self.settings, self.data, self.ranks, self.stop = settings, data, ranks, stop
-        self.steps_of_epoch = _count_steps(settings, data.counts["train"], ranks.size)
-        self.batches = open_batches(data, "train", ranks.device)
-        self.val_batches = open_batches(data, "val", ranks.device)
-        self.mean, self.std = (torch.tensor(data.document[name], device=ranks.device) for name in ("mean", "std"))
+        self.settings, self.data, self.group, self.stop = settings, data, group, stop
+        self.steps_of_epoch = _count_steps(settings, data.counts["train"], group.size)
+        self.batches = open_batches(data, "train", group.device)
+        self.val_batches = open_batches(data, "val", group.device)
+        self.mean, self.std = (torch.tensor(data.document[name], device=group.device) for name in ("mean", "std"))
         self.architecture = architecture(settings, data)
         network, pretrained_sha256 = start_network(settings, data)
         # Convolutions are faster in this order of memory, on CPUs and on GPUs.
-        self.network = network.to(device=ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(device=group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.origin = {
             "dataset_digest": data.digest,
             "code_version": code_version(),
@@ -78,11 +80,11 @@ class Training:
             "pretrained_sha256": pretrained_sha256,
             "seed": seed,
             "threads": torch.get_num_threads(),
-            "processes": ranks.size,
+            "processes": group.size,
             "torch": torch.__version__,
-            "device": ranks.device.type,
+            "device": group.device.type,
         }
-        if settings.batch_size == ranks.size and any(isinstance(m, BATCH_NORMS) for m in self.network.modules()):
+        if settings.batch_size == group.size and any(isinstance(m, BATCH_NORMS) for m in self.network.modules()):
             raise UserError(f"{settings.network} normalises over the images of a batch; give batch_size=2 or more")
         self.averaged = copy.deepcopy(self.network).eval()
         self.best_network = copy.deepcopy(self.averaged)  # of the best epoch, once there is one
@@ -92,11 +94,11 @@ class Training:
         smoothed = partial(functional.cross_entropy, label_smoothing=settings.label_smoothing)
         self.loss: Callable[[Tensor, Tensor], Tensor] = getattr(self.network, "loss", smoothed)
         self.optimizer = Optimizer(settings.optimizer, self.network, settings.learning_rate, settings.weight_decay)
-        self.wrapped = ranks.wrap(self.network)
+        self.wrapped = group.wrap(self.network)
         self.forward: Callable[[Tensor], Tensor] = self.wrapped
         if settings.torch_compile:
-            self.forward = compiled(self.wrapped, ranks.device)
-        self.peak = peak_operations(ranks.device) * ranks.size if is_bfloat16(settings, ranks.device) else 0.0
+            self.forward = compiled(self.wrapped, group.device)
+        self.peak = peak_operations(group.device) * group.size if is_bfloat16(settings, group.device) else 0.0
         self.operations = training_operations(self.network, data.image_shape) if self.peak else 0.0  # for an image
         self.generator = torch.Generator().manual_seed(seed)  # of the order and the augmentation
         self.epoch_generator = torch.Generator()  # as the other one was when the epoch began
@@ -200,7 +202,7 @@ class Training:
         factory.save(folder, self.best_network, document, history)
 
     def _say(self, text: str) -> None:
-        if self.ranks.is_first:
+        if self.group.is_first:
             log.info(text)
 
     def _weights(self) -> dict[str, Tensor]:
@@ -211,7 +213,7 @@ class Training:
 
     def _generators(self) -> dict[str, torch.Generator]:
         generators = {"own": self.generator, "epoch": self.epoch_generator, "torch": torch.default_generator}
-        if self.ranks.device.type == "cuda":
+        if self.group.device.type == "cuda":
             generators["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
         return {f"generator.{name}": generator for name, generator in generators.items()}
 
@@ -233,10 +235,10 @@ class Training:
             self._average(self.done)
             self.step += 1
             is_last = self.step == self.steps_of_epoch
-            if self.ranks.device.type == "cpu" or len(self.unread) == UNREAD_LOSSES or is_last:
+            if self.group.device.type == "cpu" or len(self.unread) == UNREAD_LOSSES or is_last:
                 self._read_losses()
             self.stepped += time.perf_counter() - started
-            if self.ranks.is_first:
+            if self.group.is_first:
                 progress.advance(size, loss=self.last_loss)
             if not is_last:
                 yield
@@ -255,14 +257,14 @@ class Training:
         """The images of each batch of this process, from a step on."""
         for step in range(first, self.steps_of_epoch):
             chosen = order[step * self.settings.step_images :][: self.settings.step_images]
-            yield from map(self.ranks.own, chosen.view(self.settings.accumulate, -1))
+            yield from map(self.group.shard, chosen.view(self.settings.accumulate, -1))
 
     def _share(self, done: int) -> float:
         return SCHEDULES[self.settings.schedule](done, self.settings.epochs * self.steps_of_epoch)
 
     def _step(self, batches: Iterator[Batch], share: float) -> None:
         """Learn from the next batches at a share of the learning rate."""
-        s, total = self.settings, torch.zeros((), device=self.ranks.device)
+        s, total = self.settings, torch.zeros((), device=self.group.device)
         maps = draw_maps(
             s.step_images,
             self.generator,
@@ -273,12 +275,12 @@ class Training:
             flip=s.flip,
         )
         for part in range(s.accumulate):
-            own = None if maps is None else self.ranks.own(maps.view(s.accumulate, s.batch_size, 2, 3)[part])
+            own = None if maps is None else self.group.shard(maps.view(s.accumulate, s.batch_size, 2, 3)[part])
             started = time.perf_counter()
             images, labels = next(batches)
             self.waited += time.perf_counter() - started
             is_last = part == s.accumulate - 1
-            with nullcontext() if is_last else self.ranks.unsynchronised(self.wrapped):
+            with nullcontext() if is_last else self.group.no_sync(self.wrapped):
                 loss = self._loss(warp(normalise(images, self.mean, self.std), own), labels) / s.accumulate
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -293,7 +295,7 @@ class Training:
         mix = draw_mix(
             self.generator, mixup=self.settings.mixup, cutmix=self.settings.cutmix, height=height, width=width
         )
-        with autocast(self.settings, self.ranks.device):
+        with autocast(self.settings, self.group.device):
             if mix is None:
                 return self.loss(self.forward(images), labels)
             logits = self.forward(mixed(images, mix))
@@ -314,7 +316,7 @@ class Training:
 
     def _end_epoch(self, number: int, label: str) -> None:
         images = self.steps_of_epoch * self.settings.step_images
-        self.ranks.share(*self.averaged.buffers())
+        self.group.broadcast_(*self.averaged.buffers())
         val_loss, val_accuracy = self._validate()
         if not math.isfinite(val_loss):
             raise UserError(self._diverged(f"the validation loss became {val_loss} after epoch {number}"))
@@ -322,13 +324,13 @@ class Training:
         epoch = Epoch(
             epoch=number,
             learning_rate=self.settings.learning_rate * self._share(self.done - 1),
-            train_loss=self.ranks.total(self.total_loss)[0] / (self.steps_of_epoch * self.ranks.size),
+            train_loss=self.group.all_reduce_sum(self.total_loss)[0] / (self.steps_of_epoch * self.group.size),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=time.monotonic() - self.epoch_started,
             images_per_second=rate,
             data_wait=min(1.0, self.waited / self.stepped),
-            memory_mib=peak_memory_mib(self.ranks.device),
+            memory_mib=peak_memory_mib(self.group.device),
             peak_share=rate * self.operations / self.peak if self.peak else 0.0,
         )
         told = f", {epoch.peak_share:.1%} of the peak" if self.peak else ""
@@ -340,7 +342,7 @@ class Training:
         self.step, self.total_loss = 0, 0.0
         if self.best is epoch:
             self.best_network.load_state_dict(self.averaged.state_dict())
-        self.stopped = self.ranks.agree(self._find_reason)
+        self.stopped = self.group.broadcast_object(self._find_reason)
 
     @torch.no_grad()
     def _average(self, done: int) -> None:
@@ -355,14 +357,14 @@ class Training:
     def _validate(self) -> tuple[float, float]:
         """Mean loss (without label smoothing) and accuracy of the averaged network on the val split."""
         loss, right = 0.0, 0
-        least = min(VALIDATION_BATCH, self.settings.batch_size // self.ranks.size)  # what learning has room for
+        least = min(VALIDATION_BATCH, self.settings.batch_size // self.group.size)  # what learning has room for
         size = max(least, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
-        for images, labels in self.val_batches.in_order(size, self.ranks.rank, self.ranks.size):
-            with autocast(self.settings, self.ranks.device):
+        for images, labels in self.val_batches.in_order(size, self.group.rank, self.group.size):
+            with autocast(self.settings, self.group.device):
                 logits = self.averaged(normalise(images, self.mean, self.std)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             right += int((logits.argmax(dim=1) == labels).sum())
-        loss, found = self.ranks.total(loss, right)
+        loss, found = self.group.all_reduce_sum(loss, right)
         return loss / self.val_batches.count, found / self.val_batches.count
 
 
