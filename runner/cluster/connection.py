@@ -94,8 +94,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def connect(arguments: argparse.Namespace) -> Connection:
-    """Reach Kubeflow Pipelines as the options and the environment say; UserError where it cannot be reached."""
+def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Connection:
+    """Reach Kubeflow Pipelines as the options and the environment say, for runs in `namespace` if it is given.
+
+    Raises UserError if it cannot be reached.
+    """
     host = _host(arguments)
     kube, tunnel = None, None
     if arguments.context or not host:
@@ -105,7 +108,7 @@ def connect(arguments: argparse.Namespace) -> Connection:
     address = host or f"http://ml-pipeline.{arguments.kfp_namespace}:{API_PORT}"
     client, rest = _client(address, arguments, tunnel)
     multi_user = bool(client.get_kfp_healthz().multi_user)
-    namespace = runs_namespace(arguments, multi_user)
+    namespace = namespace or runs_namespace(arguments, multi_user)
     client.namespace_is(namespace if multi_user else "")
     return Connection(
         client=client,
@@ -131,7 +134,8 @@ def kube_client(context: str | None = None) -> kubernetes.client.ApiClient:
         is_there = any(Path(part).expanduser().exists() for part in place.split(os.pathsep))
         told = str(error) if is_there else "no such file"
         raise UserError(
-            f"no cluster is known: kubeconfig {place}: {told}; mend it, give --context, or reach KFP with --host URL"
+            f"no cluster is known: kubeconfig {place}: {told}",
+            "fix it, give --context, or reach KFP with --host URL",
         ) from None
 
 
@@ -142,14 +146,12 @@ def kube_errors(asked: str) -> Iterator[None]:
         yield
     except kubernetes.client.ApiException as error:
         remedy = {401: "log in to the cluster again", 403: "ask for that right"}.get(error.status, "see the cluster")
-        raise ApiError(
-            error.status, f"Kubernetes refuses to {asked} ({error.status} {error.reason}); {remedy}"
-        ) from None
+        raise ApiError(error.status, f"Kubernetes refuses to {asked} ({error.status} {error.reason})", remedy) from None
     except urllib3.exceptions.HTTPError as error:
         why = getattr(error, "reason", None) or error
         raise ApiError(
             0,
-            f"the Kubernetes API cannot be reached to {asked} ({str(why).rpartition(': ')[2]}); "
+            f"the Kubernetes API cannot be reached to {asked} ({str(why).rpartition(': ')[2]})",
             "check the kubeconfig's context, or reach KFP with --host URL",
         ) from None
 

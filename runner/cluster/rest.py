@@ -32,8 +32,8 @@ RETRIES = urllib3.Retry(
 class ApiError(UserError):
     """What the server refuses, with its HTTP `status`; 0 where it could not be reached."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
         self.status = status
 
     @property

@@ -147,11 +147,11 @@ def _parameters(path: Path, plan: Plan, pipeline: BaseComponent) -> dict[str, An
 
 def _connect(arguments: argparse.Namespace, wanted: Deployment) -> Connection:
     """Reach KFP in the namespace that the file names."""
-    asked = arguments.namespace or wanted.namespace
-    if wanted.namespace and asked != wanted.namespace:
-        raise UserError(f"--namespace {asked} is not the file's, {wanted.namespace}; leave one of them out")
-    arguments.namespace = asked
-    connection = connect(arguments)
+    if wanted.namespace and arguments.namespace and arguments.namespace != wanted.namespace:
+        raise UserError(
+            f"--namespace {arguments.namespace} is not the file's, {wanted.namespace}", "leave one of them out"
+        )
+    connection = connect(arguments, wanted.namespace)
     if wanted.namespace and not connection.multi_user and wanted.namespace != connection.kfp_namespace:
         raise UserError(
             f"namespace {wanted.namespace}: this KFP has one user, whose runs live in {connection.kfp_namespace}; "

@@ -350,7 +350,7 @@ class Store:
         told, remedy = _REMEDIES.get(code, (f"{code}: {message}", "see the server's log"))
         if code == "AccessDenied" and self._is_anonymous:
             told, remedy = "there are no credentials", "set {keys}"
-        return UserError(f"{uri}: {told}; {remedy.format(keys=keys, prefix=prefix)} ({code})")
+        return UserError(f"{uri}: {told}", f"{remedy.format(keys=keys, prefix=prefix)} ({code})")
 
 
 _KEYS = "check {keys}"

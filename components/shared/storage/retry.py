@@ -94,13 +94,13 @@ class Transport(PoolManager):
     def _check(self, url: str, error: HTTPError) -> None:
         """Refuse what no repetition mends."""
         if is_unknown(error):
-            raise UserError(f"{_server(url)} is not known; check the address") from None
+            raise UserError(f"{_server(url)} is not known", "check the address") from None
         cause = error.args[0] if error.args else None
         if isinstance(cause, ssl.SSLCertVerificationError):
             told = f"has a certificate that is not trusted ({cause.verify_message})"
-            raise UserError(f"{_server(url)} {told}; name its authority in {self.prefix}AWS_CA_BUNDLE") from None
+            raise UserError(f"{_server(url)} {told}", f"name its authority in {self.prefix}AWS_CA_BUNDLE") from None
         if isinstance(error, SSLError) and re.search("WRONG_VERSION_NUMBER|RECORD_LAYER", str(error)):
-            raise UserError(f"{_server(url)} does not speak TLS; give http:// in place of https://") from None
+            raise UserError(f"{_server(url)} does not speak TLS", "give http:// in place of https://") from None
 
 
 def _may_pass(response: BaseHTTPResponse, is_read: bool) -> bool:
