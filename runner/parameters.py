@@ -1,6 +1,5 @@
 """The parameters of a pipeline as a user types them: words `name=value`."""
 
-import difflib
 import inspect
 import json
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.plan import plan
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, did_you_mean
 from components.shared.parameters import check
 from components.shared.training.search.settings import merge
 
@@ -48,9 +47,7 @@ def _check_trials(pipeline: BaseComponent, parameters: dict[str, Any]) -> None:
 def _unknown(word: str, name: str, names: list[str]) -> str:
     if name in names:
         return f"{word} has no value; give {name}=..."
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{word!r} is no parameter{hint}; give name=value with one of: {', '.join(names)}"
+    return f"{word!r} is no parameter{did_you_mean(name, names)}; give name=value with one of: {', '.join(names)}"
 
 
 def _kind(type_name: str) -> type:

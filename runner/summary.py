@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components.shared.core.files import Document, read_json
+from components.shared.core.files import MAX_JSON_BYTES, Document, read_json
+from components.shared.evaluation.document import MAX_BYTES
 
 FORMAT = "torch2kubeflow/summary"
 REGISTERED = ("name", "version", "is_champion", "reason")  # of a registration
@@ -29,7 +30,7 @@ def collect(
     earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
     artifacts = _artifacts(folder, pipeline, steps) | earlier
     dataset = _read(folder, artifacts, "dataset")
-    evaluation = _read(folder, artifacts, "evaluation")
+    evaluation = _read(folder, artifacts, "evaluation", MAX_BYTES)
     registration = _read(folder, artifacts, "registration")
     return compose(
         pipeline=pipeline,
@@ -99,7 +100,7 @@ def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, s
     return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
 
 
-def _read(folder: Path, artifacts: dict[str, str], name: str) -> Document | None:
+def _read(folder: Path, artifacts: dict[str, str], name: str, max_bytes: int = MAX_JSON_BYTES) -> Document | None:
     """The document of the artifact `name`; None where the run did not reach it."""
     path = artifacts.get(name)
-    return read_json(folder / path / f"{name}.json", f"torch2kubeflow/{name}") if path else None
+    return read_json(folder / path / f"{name}.json", f"torch2kubeflow/{name}", max_bytes) if path else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from components.shared.core.errors import UserError
+from components.shared.core.schema import one_of
 from components.shared.data.sources.catalogue import CATALOGUE
 from components.shared.models import catalogue
 from components.shared.storage.endpoint import parse_uri
@@ -40,8 +41,8 @@ def _at_least(low: int) -> Rule:
     return (lambda value: value >= low), f"{low} or more"
 
 
-def _one_of(names: tuple[str, ...]) -> Rule:
-    return (lambda value: value in names), f"one of {', '.join(names)}"
+def _choice(names: tuple[str, ...]) -> Rule:
+    return one_of(*names), f"one of {', '.join(names)}"
 
 
 def _matching(pattern: str, accepted: str) -> Rule:
@@ -102,12 +103,12 @@ RULES: dict[str, Rule] = {
     "test_fraction": _FRACTION,
     "max_bad_images": _at_least(0),
     "network": (_is_network, "a network's name"),
-    "activation": _one_of((*ACTIVATIONS, catalogue.DEFAULT)),
-    "pooling": _one_of((*POOLINGS, catalogue.DEFAULT)),
+    "activation": _choice((*ACTIVATIONS, catalogue.DEFAULT)),
+    "pooling": _choice((*POOLINGS, catalogue.DEFAULT)),
     "pretrained": (_is_pretrained, "s3://bucket/... or a path, with #sha256=... behind it if its digest is known"),
     "frozen_stages": _between(0, 1000),
-    "optimizer": _one_of(OPTIMIZERS),
-    "schedule": _one_of(SCHEDULES),
+    "optimizer": _choice(OPTIMIZERS),
+    "schedule": _choice(SCHEDULES),
     "learning_rate": ((lambda value: value > 0), "above 0"),
     "weight_decay": _between(0, 1),
     "batch_size": ((lambda value: re.fullmatch("auto|[1-9][0-9]{0,8}", str(value)) is not None), "1 or more, or auto"),
@@ -123,7 +124,7 @@ RULES: dict[str, Rule] = {
     "cutmix": _between(0, 100),
     "ema_decay": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
     "patience": _at_least(0),
-    "precision": _one_of(PRECISIONS),
+    "precision": _choice(PRECISIONS),
     "min_accuracy": _between(0, 1),
     "min_recall": _between(0, 1),
     "seed": _between(0, 2**31 - 1),
@@ -143,7 +144,7 @@ RULES: dict[str, Rule] = {
         r"(?=.*[1-9])[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?", "a Kubernetes quantity such as 16Gi"
     ),
     "settings": (_are_settings, 'a list of objects such as [{"learning_rate": 0.01}, {"learning_rate": 0.03}]'),
-    "stopping": _one_of(STOPPINGS),
+    "stopping": _choice(STOPPINGS),
     "reduction": _between(2, 100),
     "first_rung": _at_least(1),
     "s3_secret": _NAME,

@@ -309,5 +309,5 @@ def test_document_with_nan_is_told(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace('"name": "small"', '"name": NaN'))
-    with pytest.raises(UserError, match="no JSON document"):
+    with pytest.raises(UserError, match="not a JSON document"):
         open_dataset(folder)

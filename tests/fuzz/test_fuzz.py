@@ -97,8 +97,8 @@ def text(content: str) -> Callable[[Path], object]:
     ("write", "reason"),
     [
         (sparse, f"more than {MAX_JSON_BYTES:,} bytes"),
-        (text('{"format": "f", "x": 1e999}'), "1e999 is no finite number"),
-        (text('{"format": "f", "x": NaN}'), "NaN is no finite number"),
+        (text('{"format": "f", "x": 1e999}'), "1e999 is not a finite number"),
+        (text('{"format": "f", "x": NaN}'), "NaN is not a finite number"),
         (text(json.dumps({"format": "f", "x": "\ud800"})), "surrogates not allowed"),
         (text('{"x":' * 10**5), "recursion"),
     ],
@@ -106,5 +106,5 @@ def text(content: str) -> Callable[[Path], object]:
 )
 def test_a_hostile_document_is_refused(tmp_path: Path, write: Callable[[Path], object], reason: str) -> None:
     write(tmp_path / "x.json")
-    with pytest.raises(UserError, match=f"x.json is no JSON document .*{reason}"), confined(tmp_path):
+    with pytest.raises(UserError, match=f"x.json is not a JSON document .*{reason}"), confined(tmp_path):
         read_json(tmp_path / "x.json", "f")

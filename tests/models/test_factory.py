@@ -118,7 +118,7 @@ def test_a_changed_document_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize("key", [None, "0" * 63, "../" + "0" * 61, "0" * 64 + "\n"])
 def test_a_key_of_checkpoints_that_is_no_digest_is_refused(saved: Path, key: object) -> None:
     rewrite(saved, checkpoint_key=key)
-    with pytest.raises(UserError, match=r"model\.json has no proper field 'checkpoint_key'"):
+    with pytest.raises(UserError, match=r"model\.json has no valid field 'checkpoint_key'"):
         factory.load(saved)
 
 

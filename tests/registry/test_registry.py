@@ -243,7 +243,7 @@ def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store
     register = model.read()
     register["versions"][0]["created"] = time
     store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
-    with pytest.raises(CorruptDataError, match="no proper field 'versions'"):
+    with pytest.raises(CorruptDataError, match="no valid field 'versions'"):
         model.read()
 
 

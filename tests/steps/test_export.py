@@ -183,7 +183,7 @@ def test_another_dataset_than_the_evaluated_one_is_refused(artifacts: Path, tmp_
 def test_an_evaluation_without_a_field_is_refused(artifacts: Path, copied: Path, tmp_path: Path, field: str) -> None:
     path = copied / "evaluation.json"
     path.write_text(json.dumps({name: v for name, v in json.loads(path.read_text()).items() if name != field}))
-    with pytest.raises(UserError, match=f"no proper field '{field}'; evaluate the model again"):
+    with pytest.raises(UserError, match=f"no valid field '{field}'; evaluate the model again"):
         exported(artifacts, tmp_path, evaluation=copied)
 
 

@@ -392,7 +392,7 @@ def test_a_damaged_register_is_named(first: Artifacts, tmp_path: Path, uri: str,
     first.register(tmp_path / "out1", uri)
     name = f"models/{NAME}/register.json"
     store.put_bytes(store.get_bytes(name)[0].replace(b'"champion": 1', b'"champion": 7'), name)
-    with pytest.raises(UserError, match=rf"{store.uri(name)} has no proper field 'champion'"):
+    with pytest.raises(UserError, match=rf"{store.uri(name)} has no valid field 'champion'"):
         first.register(tmp_path / "out2", uri)
     assert not (tmp_path / "out2/registration").exists()
 
@@ -448,7 +448,7 @@ def test_a_document_without_a_field_is_refused(
     seal = {"package.json": "digest", "model.json": "checksum"}.get(file, "")
     document = {name: value for name, value in json.loads(path.read_bytes()).items() if name not in (field, seal)}
     path.write_text(json.dumps({**document, seal: sha256_json(document)}))
-    with pytest.raises(UserError, match=f"{file} has no proper field '{field}'"):
+    with pytest.raises(UserError, match=f"{file} has no valid field '{field}'"):
         first.register(tmp_path / "out")
 
 

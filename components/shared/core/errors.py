@@ -3,8 +3,9 @@
 They keep their type, message and remedy when they cross the border of a process or a pod, as the JSON of `to_json`.
 """
 
+import difflib
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,6 +49,12 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return UserError(f"{error.strerror}: {error.filename or 'the disk'}", "free some space there")
     return error if isinstance(error, UserError) else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the known names that resemble `name`, for the end of a message; empty if there are none."""
+    guesses = difflib.get_close_matches(name, list(names))
+    return f" (did you mean {' or '.join(guesses)}?)" if guesses else ""
 
 
 @contextmanager

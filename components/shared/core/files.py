@@ -13,15 +13,14 @@ from typing import Any, BinaryIO
 from components.shared.core.errors import UserError
 
 Document = dict[str, Any]
-MAX_JSON_BYTES = 2**24  # which lists within lists turn into 0.8 GiB of memory
-LARGER_JSON_BYTES = {"torch2kubeflow/evaluation": 2**28}  # by format: a confusion matrix of 5,000 classes
+MAX_JSON_BYTES = 2**24  # nested lists of this size take 0.8 GiB of memory once parsed
 
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a folder to fill; it takes the name `path` when the block ends well and vanishes when it does not.
+    """Yield a folder to fill, renamed to `path` when the block succeeds and removed when it fails.
 
-    Whatever stood at `path` is removed first: a retried step starts afresh.
+    Whatever exists at `path` is removed first, so that a retried step starts from scratch.
     """
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
@@ -38,7 +37,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield a binary file to write; it takes the name `path` when the block ends well and vanishes when it does not."""
+    """Yield a binary file to write, renamed to `path` when the block succeeds and removed when it fails."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -52,68 +51,65 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | Path, document: Document) -> None:
-    """Write a JSON document whole; NaN and infinity are refused (ValueError)."""
+    """Write a JSON document atomically. Raises ValueError if it holds NaN or infinity."""
     content = json_bytes(document)
     with new_file(path) as file:
         file.write(content)
 
 
 def json_bytes(document: Document) -> bytes:
-    """A JSON document as it stands in a file; NaN and infinity are refused (ValueError)."""
+    """Return the bytes of a JSON document's file. Raises ValueError if it holds NaN or infinity."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def read_json(path: str | Path, document_format: str) -> Document:
-    """Read a JSON document whose field `format` is `document_format`; UserError where it is missing or another's."""
+def read_json(path: str | Path, document_format: str, max_bytes: int = MAX_JSON_BYTES) -> Document:
+    """Read a JSON document. Raises UserError if it is missing, invalid or its `format` is not `document_format`."""
     try:
         with open(path, "rb") as file:
-            content = file.read(_limit(document_format) + 1)
+            content = file.read(max_bytes + 1)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: the folder is incomplete or no {document_format}; make it again") from None
-    return parse_json(content, document_format, str(path))
+        raise UserError(
+            f"{path} is missing: the folder is incomplete or not a {document_format}", "create it again"
+        ) from None
+    return parse_json(content, document_format, str(path), max_bytes)
 
 
-def parse_json(content: bytes, document_format: str, name: str) -> Document:
-    """The JSON document in the bytes of `name`, of that field `format`; UserError where it is none or another's."""
+def parse_json(content: bytes, document_format: str, name: str, max_bytes: int = MAX_JSON_BYTES) -> Document:
+    """Parse the JSON document `name`. Raises UserError if it is invalid or its `format` is not `document_format`."""
     try:
-        limit = _limit(document_format)
-        if len(content) > limit:
-            raise ValueError(f"more than {limit:,} bytes")
+        if len(content) > max_bytes:
+            raise ValueError(f"more than {max_bytes:,} bytes")
         document = json.loads(content, parse_float=_finite, parse_constant=_finite)
         if b"\\u" in content:
             json.dumps(document, ensure_ascii=False).encode()  # refuses half a surrogate pair, which no file can hold
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{name} is no JSON document ({error}); make it again") from None
+        raise UserError(f"{name} is not a JSON document ({error})", "create it again") from None
     found = document.get("format") if isinstance(document, dict) else None
     if found != document_format:
-        raise UserError(f"{name} has the format {found!r}, not {document_format!r}")
+        raise UserError(f"{name} has the format {found!r}, not {document_format!r}", "check that it is the right file")
     assert isinstance(document, dict)
     return document
-
-
-def _limit(document_format: str) -> int:
-    return LARGER_JSON_BYTES.get(document_format, MAX_JSON_BYTES)
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"{text[:20]} is not a finite number")
     return number
 
 
 def sha256_file(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(value: object) -> str:
-    """The SHA-256 of a value's canonical JSON (sorted keys, no spaces), as 64 hexadecimal digits."""
+    """Return the SHA-256 of a value's canonical JSON (sorted keys, no spaces) as 64 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_without(document: Document, field: str) -> str:
-    """The SHA-256 of a document but for the field that holds it, or is none of its content."""
+    """Return the SHA-256 of a document without `field`, for example the field that stores this digest."""
     return sha256_json({name: value for name, value in document.items() if name != field})

@@ -9,7 +9,6 @@ may stand alone: its shards lie there, as `<sha256>.npy`.
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +22,12 @@ from numpy.typing import NDArray
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, read_json, sha256_json, sha256_without, write_json
 from components.shared.core.npy import npy_bytes, npy_header
-from components.shared.core.schema import check_fields, is_count, is_list, is_sha256, is_size, is_text
+from components.shared.core.schema import check_fields, is_count, is_file, is_list, is_sha256, is_size, is_text
 from components.shared.data.shards import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
 FORMAT = "torch2kubeflow/dataset"
+FILE = r"(train|val|test)-\d{5,9}\.(images|labels)\.npy"  # the name of a shard's file
 SPLITS = ("train", "val", "test")
 SHARD_BYTES = 128 * 2**20
 
@@ -291,19 +291,10 @@ def write_document(folder: Path, document: Document) -> Document:
     return content
 
 
-def _is_file(entry: object) -> bool:
-    """Names as the writer gives them: a document cannot point out of its folder."""
-    match entry:
-        case {"path": str(path), "sha256": sha256, "bytes": size}:
-            is_name = re.fullmatch(r"(train|val|test)-\d{5,9}\.(images|labels)\.npy", path) is not None
-            return is_name and is_sha256(sha256) and is_count(size)
-    return False
-
-
 def _is_shard(shard: object) -> bool:
     match shard:
         case {"count": count, "images": images, "labels": labels}:
-            return is_size(count) and _is_file(images) and _is_file(labels)
+            return is_size(count) and is_file(images, FILE) and is_file(labels, FILE)
     return False
 
 

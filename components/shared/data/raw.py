@@ -4,7 +4,6 @@ A folder of few large files (IDX pairs, CIFAR's binary batches, or archives of p
 which names source, kind, classes, counts per split, and every file with its digest.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from components.shared.core.schema import (
     are_names,
     check_fields,
     is_count,
+    is_file,
     is_list,
     is_map,
     is_number,
@@ -30,6 +30,7 @@ from components.shared.data.sources.folder_layout import NO_SPLITS, Layout, is_p
 from components.shared.data.sources.idx import open_idx
 
 FORMAT = "torch2kubeflow/raw"
+FILE = r"[\w-][\w.-]{0,99}"  # the name of a file, as the step download gives it
 CIFAR_BATCHES = {"data_batch_1": "train", "data_batch_2": "train", "data_batch_3": "train", "data_batch_4": "train"}
 CIFAR_BATCHES |= {"data_batch_5": "train", "test_batch": "test"}
 CIFAR_SHAPE = (3, 32, 32)
@@ -237,14 +238,6 @@ def _cifar_records(batch: str, file: IO[bytes], size: int) -> Iterator[Chunk]:
         start += len(rows)
 
 
-def _is_file(value: object) -> bool:
-    """Names as `download` gives them: a document cannot point out of its folder."""
-    match value:
-        case {"path": str(path), "sha256": sha256, "bytes": size}:
-            return re.fullmatch(r"[\w-][\w.-]{0,99}", path) is not None and is_sha256(sha256) and is_count(size)
-    return False
-
-
 def _are_pairs(value: object, files: Sequence[Document]) -> bool:
     """Files of images and labels by split."""
     names = [file["path"] for file in files]
@@ -266,7 +259,7 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
     "seconds": lambda d: is_map(d["seconds"], is_number),
     "classes": lambda d: are_names(d["classes"]),
     "counts": lambda d: is_map(d["counts"], is_count) and d["counts"].keys() <= set(SPLITS),
-    "files": lambda d: is_list(d["files"], _is_file) and len(d["files"]) > 0,
+    "files": lambda d: is_list(d["files"], lambda file: is_file(file, FILE)) and len(d["files"]) > 0,
     "kind": lambda d: (
         (d["kind"] == "idx" and _are_pairs(d.get("splits"), d["files"]) and d["splits"].keys() <= set(SPLITS))
         or d["kind"] == "cifar"

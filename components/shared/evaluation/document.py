@@ -7,6 +7,7 @@ from components.shared.core.files import Document, read_json
 from components.shared.core.schema import check_fields, is_map, is_number, is_sha256
 
 FORMAT = "torch2kubeflow/evaluation"
+MAX_BYTES = 2**28  # a confusion matrix of 5,000 classes
 METRICS = (  # what was measured, in one number each
     "accuracy",
     "accuracy_low",
@@ -21,7 +22,7 @@ METRICS = (  # what was measured, in one number each
 def read_evaluation(folder: str | Path) -> Document:
     """Read `evaluation.json`; UserError where it is missing or a field that later steps use is of another kind."""
     path = Path(folder) / "evaluation.json"
-    document = read_json(path, FORMAT)
+    document = read_json(path, FORMAT, MAX_BYTES)
     check_fields(document, _FIELDS, str(path), "evaluate the model again")
     return document
 

@@ -14,7 +14,7 @@ from components.shared.core.schema import (
     are_names,
     check_fields,
     has,
-    is_count,
+    is_fingerprint,
     is_map,
     is_number,
     is_sha256,
@@ -49,7 +49,6 @@ def _is_shape(value: Any) -> bool:
     return False
 
 
-IS_FILE = has(sha256=is_sha256, bytes=is_count)
 IS_TENSOR = has(name=is_text, dtype=is_text, shape=_is_shape)
 
 _FIELDS: dict[str, Callable[[Document], bool]] = {
@@ -62,5 +61,5 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
     "test_accuracy": lambda d: is_share(d["test_accuracy"]),
     "predictions_sha256": lambda d: is_sha256(d["predictions_sha256"]),
     "metrics": lambda d: is_map(d["metrics"], is_number),
-    "files": lambda d: has(**{"model.onnx": IS_FILE, "model.pt2": IS_FILE})(d["files"]),
+    "files": lambda d: has(**{"model.onnx": is_fingerprint, "model.pt2": is_fingerprint})(d["files"]),
 }

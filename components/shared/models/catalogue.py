@@ -1,9 +1,8 @@
 """What is known of each network by name, without the libraries that build them: the only place that says it."""
 
-import difflib
 from dataclasses import dataclass
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, did_you_mean
 
 LENETS = ("lenet5", "lenet5_1998")
 LENET_SIZE = 32  # height and width of their pictures in pixels
@@ -100,11 +99,5 @@ def check_name(name: str) -> None:
     names = (*LENETS, *ZOO)
     if name not in names and not name.startswith(TIMM):
         raise UserError(
-            f"no network is named {name!r}{nearest(name, names)}; there are {', '.join(names)}, and {TIMM}NAME"
+            f"no network is named {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}, and {TIMM}NAME"
         )
-
-
-def nearest(name: str, names: tuple[str, ...] | list[str]) -> str:
-    """The names that are most like `name`, as the end of a sentence; nothing where none is like it."""
-    guesses = difflib.get_close_matches(name, names)
-    return f" (did you mean {' or '.join(guesses)}?)" if guesses else ""

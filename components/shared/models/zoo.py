@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, did_you_mean
 from components.shared.models import catalogue
 from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
 
@@ -78,7 +78,7 @@ def _timm(name: str, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
 
     call, names = name.removeprefix(catalogue.TIMM), timm.list_models()
     if call not in names:
-        raise UserError(f"timm {timm.__version__} has no network named {call!r}{catalogue.nearest(call, names)}")
+        raise UserError(f"timm {timm.__version__} has no network named {call!r}{did_you_mean(call, names)}")
     network, logits, reason = _tried(call, num_classes, image_shape)
     if reason:
         channels, *pixels = image_shape

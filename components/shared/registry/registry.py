@@ -32,6 +32,7 @@ from components.shared.core.schema import (
     check_fields,
     has,
     is_count,
+    is_fingerprint,
     is_list,
     is_map,
     is_number,
@@ -39,8 +40,9 @@ from components.shared.core.schema import (
     is_share,
     is_text,
     is_time,
+    one_of,
 )
-from components.shared.evaluation.exported_model import IS_FILE, IS_TENSOR
+from components.shared.evaluation.exported_model import IS_TENSOR
 from components.shared.parameters import check
 from components.shared.storage.client import MAX_BYTES, Conflict, Entry, NoSuchObject, Store
 
@@ -415,10 +417,6 @@ def _or_none(rule: Rule) -> Rule:
     return lambda value: value is None or rule(value)
 
 
-def _one_of(*texts: str) -> Rule:
-    return lambda value: value in texts
-
-
 def _are_versions(value: Any) -> bool:
     """Numbered without holes, each of a package of its own."""
     if not is_list(value, _IS_ENTRY):
@@ -431,7 +429,7 @@ _IS_ENTRY = has(
     version=is_count,
     package_digest=is_sha256,
     created=is_time,
-    state=_one_of("claimed", "complete", "pruning", "pruned"),
+    state=one_of("claimed", "complete", "pruning", "pruned"),
     accuracy=is_share,
     images=is_count,
     test_split_digest=is_sha256,
@@ -452,7 +450,7 @@ _ARE_FIGURES = has(
 )
 _IS_DECISION = has(
     time=is_time,
-    action=_one_of("register", "promote", "rollback"),
+    action=one_of("register", "promote", "rollback"),
     version=is_count,
     champion_before=_or_none(is_count),
     champion_after=_or_none(is_count),
@@ -496,7 +494,7 @@ _VERSION_FIELDS: dict[str, Rule] = {
     "version": lambda d: is_count(d["version"]),
     "package_digest": lambda d: is_sha256(d["package_digest"]),
     "created": lambda d: is_time(d["created"]),
-    "files": lambda d: is_map(d["files"], IS_FILE),
+    "files": lambda d: is_map(d["files"], is_fingerprint),
     "metrics": lambda d: is_map(d["metrics"], is_number),
     "classes": lambda d: are_names(d["classes"]),
     "input": lambda d: IS_TENSOR(d["input"]),

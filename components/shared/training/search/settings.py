@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, did_you_mean
 from components.shared.core.files import sha256_json
-from components.shared.models.catalogue import nearest
 from components.shared.parameters import RULES, check
 
 LARGEST = 1e300
@@ -56,7 +55,7 @@ def _value(name: str, value: Any, parameters: Mapping[str, Any]) -> Any:
 def _refusal(name: str, names: list[str]) -> str:
     if name in RULES:
         return f"{name} must be the same for all trials; give it beside settings, as {name}=..."
-    return f"{name!r} is no parameter{nearest(name, names)}; give one of: {', '.join(names)}"
+    return f"{name!r} is no parameter{did_you_mean(name, names)}; give one of: {', '.join(names)}"
 
 
 def sweep_id(dataset_digest: str, trials: Sequence[Mapping[str, Any]], **facts: Any) -> str:
