@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.shared.data.dataset import Dataset
-from components.shared.models import factory
+from components.shared.models import saved_model
+from components.shared.models.normalize import normalize
 from components.shared.parameters import ACTIVATIONS, POOLINGS
-from components.shared.training.augmentation import normalise
 from components.shared.training.engine import train_model
 from components.shared.training.loop import Epoch
 from components.shared.training.optimizers import Optimizer
@@ -79,7 +79,7 @@ def _until_target(data: Dataset, scratch: Path, arguments: argparse.Namespace, *
     settings = read_settings({**defaults(), **choice, "epochs": arguments.epochs})
     run: Row = {"seed": 0, "threads": 0, "store": "", "checkpoint_seconds": 1}
     train_model(settings, data, **run, folder=folder, stop=stop)
-    accuracies = [epoch["val_accuracy"] for epoch in factory.load(folder).history["epochs"]]
+    accuracies = [epoch["val_accuracy"] for epoch in saved_model.load(folder).history["epochs"]]
     reached = len(accuracies) if accuracies[-1] >= TARGET else None
     row = {**choice, "epochs_to_target": reached, "val_accuracies": accuracies}
     print(row, flush=True)
@@ -116,7 +116,7 @@ def _stack(data: Dataset, arguments: argparse.Namespace, depth: int, skips: bool
     generator, first = torch.Generator().manual_seed(0), 0.0
     for step in range(arguments.steps):
         chosen = torch.randint(len(labels), (BATCH,), generator=generator)
-        loss = functional.cross_entropy(network(normalise(images[chosen], mean, std)), labels[chosen])
+        loss = functional.cross_entropy(network(normalize(images[chosen], mean, std)), labels[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
         if step == 0:
             assert network.first.weight.grad is not None
@@ -125,7 +125,7 @@ def _stack(data: Dataset, arguments: argparse.Namespace, depth: int, skips: bool
         optimizer.step(one_cycle(step, arguments.steps))
     with torch.no_grad():
         images, labels = map(torch.from_numpy, data.load("val"))
-        logits = torch.cat([network(normalise(part, mean, std)) for part in torch.split(images, 1000)])
+        logits = torch.cat([network(normalize(part, mean, std)) for part in torch.split(images, 1000)])
     accuracy = float((logits.argmax(1) == labels).double().mean())
     row = {"depth": depth, "skips": skips, "first_gradient": first, "loss": loss.item(), "val_accuracy": accuracy}
     print(row, flush=True)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import Compose, Normalize, Pad, ToTensor
 
 from components.shared.data.dataset import Dataset
-from components.shared.training.augmentation import normalise
+from components.shared.models.normalize import normalize
 
 BATCH = 256
 OURS = "gathered"
@@ -63,7 +63,7 @@ def _passes(data: Dataset, scratch: Path, count: int) -> dict[str, Pass]:
 
 def _gather(images: Tensor, mean: Tensor, std: Tensor) -> Iterator[Tensor]:
     for chosen in torch.split(torch.randperm(len(images)), BATCH):
-        yield normalise(images.index_select(0, chosen), mean, std)
+        yield normalize(images.index_select(0, chosen), mean, std)
 
 
 def _load(images: Subset[tuple[Tensor, int]], workers: int) -> Iterator[Tensor]:

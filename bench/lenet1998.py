@@ -23,7 +23,8 @@ from torch import Tensor
 
 from components.shared.data.dataset import Dataset
 from components.shared.models.lenet1998 import LeNet5Of1998
-from components.shared.training.augmentation import draw_maps, normalise, warp
+from components.shared.models.normalize import normalize
+from components.shared.training.augmentation import draw_maps, warp
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
 
@@ -74,7 +75,7 @@ def _run(data: Dataset, part: str, seed: int) -> dict[str, Any]:
 
 def _load(data: Dataset, name: str) -> Split:
     images, labels = map(torch.from_numpy, data.load(name))
-    return normalise(images, *(torch.tensor(data.document[figure]) for figure in ("mean", "std"))), labels
+    return normalize(images, *(torch.tensor(data.document[figure]) for figure in ("mean", "std"))), labels
 
 
 def _train(train: Split, val: Split, part: str, seed: int) -> tuple[LeNet5Of1998, list[float]]:

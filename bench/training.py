@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from components.shared.data.dataset import Dataset
-from components.shared.models import factory
-from components.shared.training.augmentation import normalise
+from components.shared.models import saved_model
+from components.shared.models.normalize import normalize
 from components.train import train
 
 # What to change of the defaults for the most accurate LeNet-5 in five minutes on two cores.
@@ -93,13 +93,17 @@ def measure_ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
     started = time.monotonic()
     train(**{name: given[name] for name in signature(train).parameters})
     seconds = time.monotonic() - started
-    return {"seed": seed, "seconds": seconds, "test_accuracy": _test_accuracy(data, factory.load(scratch / "model"))}
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "test_accuracy": _test_accuracy(data, saved_model.load(scratch / "model")),
+    }
 
 
-def _test_accuracy(data: Dataset, model: factory.Model) -> float:
+def _test_accuracy(data: Dataset, model: saved_model.Model) -> float:
     images, labels = map(torch.from_numpy, data.load("test"))
     with torch.no_grad():
-        logits = torch.cat([model.module(normalise(part, model.mean, model.std)) for part in torch.split(images, 1000)])
+        logits = torch.cat([model.module(normalize(part, model.mean, model.std)) for part in torch.split(images, 1000)])
     return _share(logits.argmax(1) == labels)
 
 

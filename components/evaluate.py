@@ -31,7 +31,7 @@ from components.shared.evaluation.metrics import (
     wilson_interval,
 )
 from components.shared.evaluation.report.report import Mistake, render
-from components.shared.models import factory
+from components.shared.models import saved_model
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 from components.shared.training import checkpoints
@@ -108,8 +108,8 @@ def evaluate(
     return result
 
 
-def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, factory.Model]:
-    data, trained = open_dataset(dataset), factory.load(model)
+def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.Model]:
+    data, trained = open_dataset(dataset), saved_model.load(model)
     if trained.document["dataset_digest"] != data.digest:
         raise UserError(
             f"{model} was trained on the dataset {trained.document['dataset_digest']}, not on {data.digest} in "
@@ -118,7 +118,7 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, factory.Mode
     return data, trained
 
 
-def _forget_checkpoints(store: str, model: factory.Model) -> None:
+def _forget_checkpoints(store: str, model: saved_model.Model) -> None:
     """A store that fails is told, for `prune` removes them too."""
     try:
         checkpoints.forget(
@@ -197,7 +197,7 @@ def _mistakes(
 
 
 def _write_report(
-    path: str | Path, document: Document, model: factory.Model, seconds: float, mistakes: Sequence[Mistake]
+    path: str | Path, document: Document, model: saved_model.Model, seconds: float, mistakes: Sequence[Mistake]
 ) -> None:
     page = render(evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes)
     with new_file(path) as file:

@@ -25,7 +25,7 @@ from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import write_package
 from components.shared.evaluation.inference import Classify, load_onnx, predict
-from components.shared.models import factory
+from components.shared.models import saved_model
 from components.shared.parameters import check
 
 MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
@@ -81,8 +81,10 @@ def export(
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(reference):,} test images")
 
 
-def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tuple[Dataset, factory.Model, Document]:
-    data, trained = open_dataset(dataset), factory.load(model)
+def _open(
+    dataset: str | Path, model: str | Path, evaluation: str | Path
+) -> tuple[Dataset, saved_model.Model, Document]:
+    data, trained = open_dataset(dataset), saved_model.load(model)
     evaluated = read_evaluation(evaluation)
     for name, digest in (("model", trained.digest), ("dataset", data.digest)):
         if evaluated[f"{name}_digest"] != digest:
@@ -93,7 +95,7 @@ def _open(dataset: str | Path, model: str | Path, evaluation: str | Path) -> tup
     return data, trained, evaluated
 
 
-def _describe(model: factory.Model, evaluated: Document) -> Document:
+def _describe(model: saved_model.Model, evaluated: Document) -> Document:
     """What a user of the programs must know; it is inside them, too."""
     return {
         "classes": model.classes,

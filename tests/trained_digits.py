@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
 from components.shared.data.dataset import DatasetWriter, open_dataset
-from components.shared.models import factory
-from components.shared.training.augmentation import normalise
+from components.shared.models import factory, saved_model
+from components.shared.models.normalize import normalize
 
 # Names as an unkind stranger would choose them.
 CLASSES = ["<script>alert(0)</script>", '"1"', "$2_$", "三", "{{ 4 }}", "5 " * 40, "</style>", "7\n7", "&amp;", "9"]
@@ -44,7 +44,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     torch.set_num_threads(1)
     network = factory.build({**architecture, **settings})
     images, labels = map(torch.from_numpy, data.load("train"))
-    pixels = normalise(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+    pixels = normalize(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
     for _ in range(epochs):
         for batch, target in zip(pixels.split(32), labels.split(32), strict=True):
             network.zero_grad()
@@ -58,7 +58,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
     trained |= {"torch": torch.__version__, "device": "cpu", "checkpoint_key": "0" * 64}
     folder.mkdir()
-    factory.save(
+    saved_model.save(
         folder,
         network,
         {"architecture": {**architecture, **settings}, **facts, **trained},

@@ -32,7 +32,7 @@ from components.shared.data.sources.schemes import find_source, version_of
 from components.shared.evaluation.document import FORMAT as EVALUATION
 from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import read_package, write_package
-from components.shared.models import factory
+from components.shared.models import factory, saved_model
 from components.shared.parameters import check
 from components.shared.registry.registry import RegisteredModel, Verdict, decision_about, times_decided
 from components.shared.storage.client import open_store
@@ -196,11 +196,11 @@ def _write_model(folder: Path) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     history = {"epochs": [epoch], "best_epoch": 1, "checkpoints": [7], "seconds": {"train": 1.5}}
-    factory.save(folder, factory.build(architecture), document, history)
+    saved_model.save(folder, factory.build(architecture), document, history)
 
 
 def _read_model(folder: Path) -> None:
-    model = factory.load(folder)
+    model = saved_model.load(folder)
     channels, height, width = model.image_shape
     with torch.inference_mode():
         logits = model.module((torch.zeros(1, channels, height, width) - model.mean[:, None, None]) / 0.5)

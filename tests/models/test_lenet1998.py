@@ -16,7 +16,7 @@ from components.export import export
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json
 from components.shared.data.dataset import open_dataset
-from components.shared.models import factory
+from components.shared.models import factory, saved_model
 from components.shared.models.lenet1998 import (
     BITMAPS,
     CONNECTIONS,
@@ -28,7 +28,7 @@ from components.shared.models.lenet1998 import (
     bitmaps,
     squash,
 )
-from components.shared.training.augmentation import normalise
+from components.shared.models.normalize import normalize
 from components.shared.training.optimizers import Optimizer
 from tests.trained_digits import write_dataset
 
@@ -232,10 +232,10 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     architecture = {"name": "lenet5_1998", "num_classes": 10, "image_shape": facts["image_shape"]}
     images, labels = (torch.from_numpy(array[:300]) for array in data.load("train"))
     net = network()
-    learn(net, normalise(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"])), labels, steps=40)
+    learn(net, normalize(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"])), labels, steps=40)
     trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "seed": 0, "threads": 1, "parameters": {}}
     (tmp_path / "model").mkdir()
-    factory.save(
+    saved_model.save(
         tmp_path / "model",
         net,
         {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},

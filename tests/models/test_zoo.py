@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.models import catalogue, factory
+from components.shared.models import catalogue, factory, saved_model
 from components.shared.models.catalogue import ZOO
 from components.shared.models.layers import RootMeanSquarePool2d
 from components.shared.models.pretrained import freeze_stages, load_pretrained, stages
@@ -142,7 +142,7 @@ def test_a_saved_network_gives_the_same_logits_when_loaded(tmp_path: Path, name:
     network = build(name, 32, channels=1)
     network(pictures(8, channels=1))  # so that batch norms have statistics
     save(tmp_path, name, network)
-    again = factory.load(tmp_path).module
+    again = saved_model.load(tmp_path).module
     images = pictures(8, channels=1)
     assert torch.equal(again(images), network.eval()(images))
 
@@ -157,7 +157,7 @@ def save(folder: Path, name: str, network: nn.Module) -> None:
         "std": [0.3],
         "checkpoint_key": "0" * 64,
     }
-    factory.save(folder, network, document, {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}})
+    saved_model.save(folder, network, document, {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", pytest.param("densenet121", marks=pytest.mark.slow)])
@@ -258,7 +258,7 @@ def test_pretrained_weights_are_all_loaded_but_a_head_of_other_classes(weights: 
     network = build("resnet18", 224)
     before = network.get_parameter("fc.weight").clone()
     assert load_pretrained(network, weights) == ["fc.bias", "fc.weight"]
-    loaded = factory.load_file(weights)
+    loaded = load_file(weights)
     assert torch.equal(network.get_parameter("fc.weight"), before)
     assert all(
         torch.equal(tensor, loaded[n]) for n, tensor in network.state_dict().items() if n in loaded and n[:3] != "fc."
@@ -268,7 +268,7 @@ def test_pretrained_weights_are_all_loaded_but_a_head_of_other_classes(weights: 
 def test_a_pretrained_head_of_as_many_classes_is_loaded_too(weights: Path) -> None:
     network = build("resnet18", 224, num_classes=1000)
     assert load_pretrained(network, weights, sha256_file(weights)) == []
-    assert torch.equal(network.get_parameter("fc.weight"), factory.load_file(weights)["fc.weight"])
+    assert torch.equal(network.get_parameter("fc.weight"), load_file(weights)["fc.weight"])
 
 
 @pytest.mark.parametrize("channels", [1, 6])
@@ -350,7 +350,7 @@ def test_lenet5_and_the_table_load_no_library_that_they_do_not_need() -> None:
         import sys
         import components.shared.models.catalogue
         assert "torch" not in sys.modules
-        from components.shared import models
+        from components.shared.models import factory
         factory.build({"name": "lenet5", "num_classes": 10, "image_shape": [1, 32, 32],
                       "activation": "default", "pooling": "default", "bias": True})
         assert not {"torchvision", "timm"} & sys.modules.keys()

@@ -14,9 +14,9 @@ from components.evaluate import Evaluation, evaluate
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
-from components.shared.models import factory
+from components.shared.models import saved_model
+from components.shared.models.normalize import normalize
 from components.shared.storage.client import open_store
-from components.shared.training.augmentation import normalise
 from tests.evaluation.page import assert_self_contained
 from tests.servers.s3_server import BUCKET, s3_server
 from tests.trained_digits import CLASSES, write_dataset, write_model
@@ -47,10 +47,10 @@ def outcome(artifacts: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
 
 def test_predictions_are_the_networks_probabilities_over_all_shards(artifacts: Path) -> None:
     probabilities, labels, _ = outcome(artifacts)
-    data, model = open_dataset(artifacts / "dataset"), factory.load(artifacts / "model")
+    data, model = open_dataset(artifacts / "dataset"), saved_model.load(artifacts / "model")
     images = torch.from_numpy(data.load("test")[0])
     with torch.no_grad():
-        expected = model.module(normalise(images, model.mean, model.std)).softmax(1).numpy()
+        expected = model.module(normalize(images, model.mean, model.std)).softmax(1).numpy()
     assert len(list(data.shards("test"))) == 2
     assert probabilities.shape == (len(labels), len(CLASSES)) and probabilities.dtype == np.float32
     assert probabilities == pytest.approx(expected, abs=1e-6)
@@ -82,7 +82,7 @@ def test_figures_are_those_calculated_by_hand(artifacts: Path) -> None:
 
 def test_the_document_names_what_was_evaluated_and_carries_the_seconds_on(artifacts: Path) -> None:
     _, _, document = outcome(artifacts)
-    data, model = open_dataset(artifacts / "dataset"), factory.load(artifacts / "model")
+    data, model = open_dataset(artifacts / "dataset"), saved_model.load(artifacts / "model")
     assert (document["dataset_digest"], document["model_digest"]) == (data.digest, model.digest)
     assert list(document["seconds"]) == ["download", "preprocess", "train", "evaluate"]
     assert document["seconds"]["train"] == 4 and document["seconds"]["evaluate"] > 0
@@ -178,10 +178,10 @@ def test_a_threshold_out_of_range_is_refused(artifacts: Path, tmp_path: Path) ->
 def test_the_checkpoints_of_the_models_training_are_removed_and_a_store_that_fails_is_told(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = factory.load(artifacts / "model")
+    given = saved_model.load(artifacts / "model")
     (tmp_path / "model").mkdir()
     document, history = {**given.document, "checkpoint_key": "a" * 64}, {**given.history, "checkpoints": [1, 2]}
-    factory.save(tmp_path / "model", given.module, document, history)
+    saved_model.save(tmp_path / "model", given.module, document, history)
     (tmp_path / "dataset").symlink_to(artifacts / "dataset")
     (tmp_path / "s3").mkdir()
     with s3_server(tmp_path / "s3") as server:

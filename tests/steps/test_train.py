@@ -14,9 +14,9 @@ from sklearn.datasets import load_digits
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json, sha256_file
 from components.shared.data.dataset import DatasetWriter, open_dataset
-from components.shared.models import factory
+from components.shared.models import factory, saved_model
+from components.shared.models.normalize import normalize
 from components.shared.parameters import OPTIMIZERS
-from components.shared.training.augmentation import normalise
 from components.shared.training.schedules import SCHEDULES
 from components.train import train
 
@@ -77,15 +77,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
 
 
-def trained(dataset: Path, folder: Path, **settings: Any) -> factory.Model:
+def trained(dataset: Path, folder: Path, **settings: Any) -> saved_model.Model:
     train(dataset=dataset, model=folder, **{**SETTINGS, **settings})
-    return factory.load(folder)
+    return saved_model.load(folder)
 
 
-def val_accuracy(model: factory.Model, dataset: Path) -> float:
+def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
     images, labels = map(torch.from_numpy, open_dataset(dataset).load("val"))
     with torch.no_grad():
-        logits = model.module(normalise(images, model.mean, model.std))
+        logits = model.module(normalize(images, model.mean, model.std))
     return float((logits.argmax(1) == labels).float().mean())
 
 
@@ -223,7 +223,7 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
     torch.manual_seed(SETTINGS["seed"])
     initial = factory.build(model.document["architecture"])
     images, labels = map(torch.from_numpy, open_dataset(digits).load("train"))
-    expected = initial.loss(initial(normalise(images, model.mean, model.std)), labels)  # type: ignore[operator]
+    expected = initial.loss(initial(normalize(images, model.mean, model.std)), labels)  # type: ignore[operator]
     assert model.history["epochs"][0]["train_loss"] == pytest.approx(expected.item())
 
 

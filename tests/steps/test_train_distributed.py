@@ -17,7 +17,7 @@ from components.finish import finish
 from components.resolve import resolve
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.data.dataset import open_dataset, write_document
-from components.shared.models import factory
+from components.shared.models import saved_model
 from components.shared.storage import lease
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.lease import Lease
@@ -90,11 +90,11 @@ def trainer(store: Store, server: S3Server, tmp_path: Path, monkeypatch: pytest.
         yield running
 
 
-def train(dataset: Path, model: Path, store: Store, **others: Any) -> factory.Model:
+def train(dataset: Path, model: Path, store: Store, **others: Any) -> saved_model.Model:
     config = SimpleNamespace(**(GIVEN if "KUBERNETES_SERVICE_HOST" in os.environ else NOTHING))
     parameters = {**SETTINGS, "nodes": 2, "store": store.uri(), "checkpoint_seconds": 1, **others}
     step.train_distributed(dataset=dataset, model=model, task_config=config, **parameters)
-    return factory.load(model)
+    return saved_model.load(model)
 
 
 def in_background(*arguments: Any, **others: Any) -> tuple[threading.Thread, list[Any]]:

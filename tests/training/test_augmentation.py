@@ -1,12 +1,12 @@
-"""Normalisation and augmentation of whole batches: pytest tests/training/test_augmentation.py"""
+"""The augmentation of whole batches: pytest tests/training/test_augmentation.py"""
 
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from components.shared.training.augmentation import draw_maps, draw_mix, mixed, normalise, warp
+from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 
 NONE: dict[str, Any] = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "flip": False}
 
@@ -28,27 +28,6 @@ def offsets(images: Tensor) -> Tensor:
     mass = images[:, 0] / images.sum(dim=(1, 2, 3)).view(-1, 1, 1)
     rows, columns = (torch.arange(n) - n // 2 for n in images.shape[2:])
     return torch.stack([(mass.sum(2) * rows).sum(1), (mass.sum(1) * columns).sum(1)], dim=1)
-
-
-def test_normalised_pixels_have_mean_0_and_deviation_1_in_each_channel() -> None:
-    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    shares = images.double().div(255)
-    mean, std = shares.mean((0, 2, 3)).float(), shares.std((0, 2, 3), correction=0).float()
-    result = normalise(images, mean, std)
-    assert result.dtype == torch.float32
-    assert torch.allclose(result.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
-    assert torch.allclose(result.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
-
-
-@pytest.mark.slow
-def test_normalise_can_be_exported_for_any_batch() -> None:
-    class Normalise(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return normalise(images, torch.tensor([0.1]), torch.tensor([0.3]))
-
-    images = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8)
-    program = torch.export.export(Normalise(), (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    assert torch.allclose(program.module()(images), Normalise()(images))
 
 
 def test_limits_of_0_give_the_images_untouched() -> None:

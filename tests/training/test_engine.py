@@ -21,7 +21,7 @@ from components.shared.core.files import sha256_file
 from components.shared.core.resources import inference_batch_size
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.inference import predict
-from components.shared.models import factory
+from components.shared.models import factory, saved_model
 from components.shared.storage.client import open_store
 from components.shared.training import auto_batch_size, batches, loop, utilization
 from components.shared.training.distributed.launch import launch
@@ -51,7 +51,7 @@ def settings(**others: Any) -> Settings:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(factory.load(folder).module.state_dict())
+    return dict(saved_model.load(folder).module.state_dict())
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -192,7 +192,7 @@ def test_stop_ends_the_training_by_its_reason_after_an_epoch(
 
     (tmp_path / "model").mkdir()
     train_model(settings(epochs=5), open_dataset(digits), **RUN, folder=tmp_path / "model", stop=stop)
-    history = factory.load(tmp_path / "model").history
+    history = saved_model.load(tmp_path / "model").history
     assert (len(history["epochs"]), history["stopped"]) == (2, "enough")
     assert "[log] stopped early: enough" in capsys.readouterr().out
 
@@ -332,7 +332,7 @@ def test_two_processes_train_to_the_weights_of_one_within_the_noise_of_float32(d
     one = trained(digits, tmp_path / "one", epochs=3)
     (tmp_path / "two").mkdir()
     launch(settings(epochs=3), digits, processes=2, **RUN, folder=tmp_path / "two")
-    two = factory.load(tmp_path / "two")
+    two = saved_model.load(tmp_path / "two")
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
         "history.json",
         "model.json",
@@ -375,7 +375,7 @@ def test_a_killed_process_is_started_again_and_the_training_goes_on_from_its_che
         os.kill(_worker(tmp_path / "model", rank=1), signal.SIGKILL)
         told = child.communicate(timeout=300)[0]
     assert child.returncode == 0 and "[train] goes on after step " in told
-    assert len(factory.load(tmp_path / "model").history["epochs"]) == 15
+    assert len(saved_model.load(tmp_path / "model").history["epochs"]) == 15
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from components.shared.data.dataset import Images
 from components.shared.evaluation.inference import Classify
-from components.shared.models.factory import Model
-from components.shared.training.augmentation import normalise
+from components.shared.models.normalize import normalize
+from components.shared.models.saved_model import Model
 
 
 class Classifier(nn.Module):
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (uint8, N x C x H x W) to probabilities (float32, N x classes)."""
-        logits: Tensor = self.network(normalise(images, self.mean, self.std))
+        logits: Tensor = self.network(normalize(images, self.mean, self.std))
         return logits.softmax(dim=1)
 
 

@@ -1,1 +1,1 @@
-"""The networks by name, their layers, and the folder that holds a trained one."""
+"""The networks by name, their layers, and the folder that stores a trained one."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json, sha256_file
-from components.shared.models.factory import FORMAT
+from components.shared.models.saved_model import FORMAT
 from components.shared.models.zoo import first_convolution
 
 SHOWN = 3  # names in a message

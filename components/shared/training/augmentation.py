@@ -10,15 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels (uint8, N x C x H x W) to float32 of mean 0 and standard deviation 1; `mean` and `std` are (C), of 0..1.
-
-    torch.export can trace it.
-    """
-    factor, offset = 1 / (255 * std), mean / std
-    return images.to(torch.float32).mul_(factor.view(-1, 1, 1)).sub_(offset.view(-1, 1, 1))
-
-
 def draw_maps(
     count: int,
     generator: torch.Generator,

@@ -23,8 +23,9 @@ from components.shared.core.files import Document, sha256_json
 from components.shared.core.resources import inference_batch_size
 from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset
-from components.shared.models import factory
-from components.shared.training.augmentation import draw_maps, draw_mix, mixed, normalise, warp
+from components.shared.models import saved_model
+from components.shared.models.normalize import normalize
+from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 from components.shared.training.batches import Batch, open_batches
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
@@ -199,7 +200,7 @@ class Training:
             "checkpoints": list(kept),
             "seconds": {**self.data.document["seconds"], "train": time.monotonic() - self.started},
         }
-        factory.save(folder, self.best_network, document, history)
+        saved_model.save(folder, self.best_network, document, history)
 
     def _say(self, text: str) -> None:
         if self.group.is_first:
@@ -281,7 +282,7 @@ class Training:
             self.waited += time.perf_counter() - started
             is_last = part == s.accumulate - 1
             with nullcontext() if is_last else self.group.no_sync(self.wrapped):
-                loss = self._loss(warp(normalise(images, self.mean, self.std), own), labels) / s.accumulate
+                loss = self._loss(warp(normalize(images, self.mean, self.std), own), labels) / s.accumulate
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if s.clip_norm:
@@ -361,7 +362,7 @@ class Training:
         size = max(least, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
         for images, labels in self.val_batches.in_order(size, self.group.rank, self.group.size):
             with autocast(self.settings, self.group.device):
-                logits = self.averaged(normalise(images, self.mean, self.std)).float()
+                logits = self.averaged(normalize(images, self.mean, self.std)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             right += int((logits.argmax(dim=1) == labels).sum())
         loss, found = self.group.all_reduce_sum(loss, right)
