@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Iterator, Mapping
 
 from kfp.dsl.base_component import BaseComponent
-from kfp.local.graph_utils import topological_sort_tasks
 from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, PipelineSpec
 
 from components.shared.core.errors import UserError
+from runner.kfp_patches import run_order
 
 PREFIX = "torch2kubeflow-"  # of a pipeline's name in Kubeflow, before that of its graph
 DEFAULT = "training"
@@ -38,7 +38,7 @@ def steps_of(pipeline: BaseComponent) -> tuple[str, ...]:
 
 
 def _walk(spec: PipelineSpec, group: ComponentSpec) -> Iterator[str]:
-    for name in reversed(topological_sort_tasks(group.dag.tasks)):
+    for name in run_order(group.dag.tasks):
         component = spec.components[group.dag.tasks[name].component_ref.name]
         if component.HasField("dag"):
             yield from _walk(spec, component)

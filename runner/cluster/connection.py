@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import kfp
 import kubernetes
 import urllib3
 import yaml
@@ -24,6 +23,7 @@ from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from runner.cluster.rest import ApiError, Rest
+from runner.kfp_patches import Client
 
 API_PORT = 8888
 API_PODS = "app=ml-pipeline"
@@ -36,7 +36,7 @@ PAGES = {"run": "runs", "pipeline": "pipelines", "recurring_run": "recurringrun"
 class Connection:
     """A way to Kubeflow Pipelines that has been tried."""
 
-    client: kfp.Client
+    client: Client
     namespace: str  # where the pods of runs live
     multi_user: bool
     ui: str | None  # None behind a port-forward, which ends with us
@@ -69,7 +69,7 @@ class Connection:
 
     def read_text(self, path: str) -> str | None:
         """Text that KFP serves beside its API, such as a log; None where there is none to be had."""
-        api = self.client._run_api.api_client
+        api = self.client.runs.api_client
         headers = {**api.default_headers, **({"Cookie": api.cookie} if api.cookie else {})}
         api.update_params_for_auth(headers, [], ["Bearer"])
         return self.rest.read_text(api.configuration.host + path, headers)
@@ -109,7 +109,7 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
     client, rest = _client(address, arguments, tunnel)
     multi_user = bool(client.get_kfp_healthz().multi_user)
     namespace = namespace or runs_namespace(arguments, multi_user)
-    client.namespace_is(namespace if multi_user else "")
+    client.use_namespace(namespace if multi_user else "")
     return Connection(
         client=client,
         namespace=namespace,
@@ -156,23 +156,7 @@ def kube_errors(asked: str) -> Iterator[None]:
         ) from None
 
 
-class _Client(kfp.Client):  # type: ignore[misc]
-    """`kfp.Client` that asks nothing while it is made, and neither reads nor writes ~/.config/kfp/context.json."""
-
-    def _load_context_setting_or_default(self) -> None:
-        # An empty name would make the constructor ask the server, with retries that hide the reason.
-        self._context_setting = {"namespace": "unknown"}
-
-    def namespace_is(self, namespace: str) -> None:
-        """Use `namespace` in every call that gives none."""
-        self._context_setting["namespace"] = namespace
-
-    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """What the server says of itself; asked once, since the REST client below asks again."""
-        return self._healthz_api.healthz_service_get_healthz()
-
-
-def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnection] | None) -> tuple[_Client, Rest]:
+def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnection] | None) -> tuple[Client, Rest]:
     authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
     token_file = _token_file(arguments)
     cookie = _secret(arguments.cookie_file, "--cookie-file") or _secret_variable("KFP_COOKIE")
@@ -180,14 +164,14 @@ def _client(address: str, arguments: argparse.Namespace, tunnel: type[HTTPConnec
         raise UserError(f"--ca {authority} cannot be read; give a file of certificates in PEM form")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about servers older than 2.0
-        client = _Client(
+        client = Client(
             host=address,
             cookies=cookie,
             existing_token=None if token_file else _secret_variable("KFP_EXISTING_TOKEN"),
             credentials=ServiceAccountTokenVolumeCredentials(str(token_file)) if token_file else None,
             ssl_ca_cert=authority and str(authority),
         )
-    api = client._run_api.api_client  # one for all services
+    api = client.runs.api_client  # one for all services
     api.rest_client = Rest(api.configuration, cookie, tunnel)
     return client, api.rest_client
 

@@ -154,7 +154,7 @@ def _check_kubernetes(cluster: Cluster, _run: Run) -> Iterator[Finding]:
 
 def _version(connection: Connection) -> Finding:
     """KFP's version, which its server tells beside the fields that the client's model knows."""
-    answer = connection.client._healthz_api.healthz_service_get_healthz(_preload_content=False)
+    answer = connection.client.healthzs.healthz_service_get_healthz(_preload_content=False)
     tag = str(json.loads(answer.data).get("tag_name", ""))
     found = re.match(r"v?(\d+)\.(\d+)", tag)
     needed = ".".join(map(str, NEEDED))

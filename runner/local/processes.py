@@ -1,7 +1,9 @@
-"""Processes of this machine: one at a time where there is room for one, and none left behind by one that was killed."""
+"""Processes of this machine: locks so that one runs at a time, and ends of child processes with their parent."""
 
 import fcntl
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,8 +13,8 @@ from typing import TextIO
 
 from components.shared.core.errors import UserError
 
-# Ask Linux for a signal at the parent's death (PR_SET_PDEATHSIG) and, unless it is dead by now, become the command.
-_BOUND = """
+# Ask Linux for a signal at the parent's death (PR_SET_PDEATHSIG) and, unless it is already dead, become the command.
+_DIE_WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, int(sys.argv[1]))
 if os.getppid() == int(sys.argv[2]):
@@ -20,25 +22,40 @@ if os.getppid() == int(sys.argv[2]):
 """
 
 
-def bound(command: list[str], signal_number: int) -> list[str]:
-    """The command as a child process that gets the signal when the thread that starts it dies; on Linux alone."""
+def die_with_parent(command: list[str], signal_number: int) -> list[str]:
+    """Return the command as one that gets the signal when the thread that starts it dies (on Linux only)."""
     if sys.platform != "linux":
         return command
-    return [sys.executable, "-I", "-S", "-c", _BOUND, str(int(signal_number)), str(os.getpid()), *command]
+    script = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
+    return [*script, str(int(signal_number)), str(os.getpid()), *command]
 
 
 @contextmanager
-def hold(path: Path, remedy: str, seconds: float = 0) -> Iterator[None]:
-    """Hold the lock file `path` for this process; UserError where another holds it for longer than `seconds`."""
+def kill_on_error(child: subprocess.Popen[str]) -> Iterator[None]:
+    """End a child and its children if the block raises, Ctrl-C included: first by SIGINT, so that it can tidy up."""
+    try:
+        yield
+    except BaseException:
+        os.killpg(child.pid, signal.SIGINT)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+
+
+@contextmanager
+def lock_file(path: Path, remedy: str, seconds: float = 0) -> Iterator[None]:
+    """Lock the file `path` for this process. Raises UserError if another one keeps it for longer than `seconds`."""
     with open(path, "a+") as file:
         if not lock(file, seconds):
-            raise UserError(f"{path.parent} is in use by process {read_pid(file) or '?'}; {remedy}")
+            raise UserError(f"{path.parent} is in use by process {read_pid(file) or '?'}", remedy)
         write_pid(file, os.getpid())
         yield
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process that lives holds the lock file."""
+def is_locked(path: Path) -> bool:
+    """Return whether a running process has locked the file."""
     if not path.exists():
         return False
     with open(path, "a+") as file:
@@ -46,7 +63,7 @@ def is_held(path: Path) -> bool:
 
 
 def lock(file: TextIO, seconds: float = 0) -> bool:
-    """Lock a file until it is closed, by the children too that inherit it; False where it stays another's."""
+    """Lock a file until it is closed, also by the children that inherit it. Return False if another process has it."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -59,13 +76,13 @@ def lock(file: TextIO, seconds: float = 0) -> bool:
 
 
 def read_pid(file: TextIO) -> int:
-    """The process id in a lock file; 0 where there is none."""
+    """Return the process id in a lock file; 0 if there is none."""
     file.seek(0)
     return int(file.read() or 0)
 
 
 def write_pid(file: TextIO, pid: int) -> None:
-    """Put the id of the process that holds a lock file into it."""
+    """Write the id of the process that has locked a file into it."""
     file.truncate(0)
     file.write(str(pid))
     file.flush()

@@ -24,7 +24,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
-from runner.local.processes import bound, hold, is_held, lock, read_pid, write_pid
+from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
 
 RUNS = Path(__file__).parents[2] / "runs"
 BUCKET = "torch2kubeflow"
@@ -76,7 +76,7 @@ class Server:
             _end_left(pid)
             pid.truncate(0)
             self.process = subprocess.Popen(
-                bound(command, signal.SIGTERM),
+                die_with_parent(command, signal.SIGTERM),
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -194,7 +194,7 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
     """A server on `runs` for the block; UserError where another process has one for longer than `seconds`."""
     folder = runs / "s3"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with hold(folder / "lock", "wait for its end, or end it", seconds):
+    with lock_file(folder / "lock", "wait for its end, or end it", seconds):
         server = Server(folder)
         server.start()
         try:
@@ -220,7 +220,7 @@ def _find_running(runs: Path) -> dict[str, str] | None:
     """The variables of a server that another process has and shares; None where there is none."""
     with suppress(FileNotFoundError):
         lines = (runs / "s3" / "environment").read_text().splitlines()
-        if is_held(runs / "s3" / "lock"):
+        if is_locked(runs / "s3" / "lock"):
             return dict(line.removeprefix("export ").split("=", 1) for line in lines)
     return None
 

@@ -1,0 +1,147 @@
+"""Changes to KFP for which it has no setting, and the private parts of KFP that the runner uses.
+
+Each names what it replaces, as read in KFP 2.17.0, and asserts that this is still there. A failed assertion is a bug of
+ours: read the installed KFP, then adapt the patch.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import kfp
+from kfp.dsl import Artifact
+from kfp.local import cache, executor_input_utils, graph_utils, status, subprocess_task_handler, task_dispatcher
+from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
+
+READ_IN = "2.17.0"
+RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
+OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
+_START = "_KFP_RUNTIME=true python3 -m "
+
+# How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.
+ARTIFACT_DEPTH = len(Path(executor_input_utils.construct_local_task_root("run", "pipeline", "step")).parts)
+
+
+@contextmanager
+def local_runner(run_step: RunStep, on_cached: OnCached) -> Iterator[None]:
+    """Within the block, let KFP's local runner run steps by `run_step` and report those that it has in its cache."""
+    with _handler(run_step), _cache(on_cached), _loops_in_turn():
+        yield
+
+
+@contextmanager
+def _handler(run_step: RunStep) -> Iterator[None]:
+    """Replace KFP's way to run a step, which replaces `python3` in every parameter and leaves the step at Ctrl-C."""
+    original = subprocess_task_handler.SubprocessTaskHandler
+    _assert_has(task_dispatcher.run_single_task_implementation, "subprocess_task_handler.SubprocessTaskHandler")
+    _assert_has(original.__init__, "self.full_command = full_command", "self.env_vars = env_vars")
+
+    class Handler(original):  # type: ignore[misc, valid-type]
+        def run(self) -> status.Status:
+            code = run_step(self.full_command, self.env_vars)
+            return status.Status.FAILURE if code else status.Status.SUCCESS
+
+    with _replaced(subprocess_task_handler, "SubprocessTaskHandler", Handler):
+        yield
+
+
+@contextmanager
+def _cache(on_cached: OnCached) -> Iterator[None]:
+    """Replace KFP's cache of steps, which says only in a log which steps it has, by one that reports them."""
+    original = cache.LocalCache
+    _assert_has(cache.get_local_cache, "LocalCache(cache_root=cache_root)")
+    _assert_has(original, "component_name: str,", "def get(self, key: str)")
+
+    class Cache(original):  # type: ignore[misc, valid-type]
+        def compute_key(self, component_name: str, **inputs: Any) -> str:
+            self.step = component_name.removeprefix("comp-")
+            return str(super().compute_key(component_name=component_name, **inputs))
+
+        def get(self, key: str) -> dict[str, Any] | None:
+            outputs: dict[str, Any] | None = super().get(key)
+            if outputs is not None:
+                on_cached(self.step, [output for output in outputs.values() if isinstance(output, Artifact)])
+            return outputs
+
+    with _replaced(cache, "LocalCache", Cache):
+        yield
+
+
+@contextmanager
+def _loops_in_turn() -> Iterator[None]:
+    """Replace the threads for the passes of a loop, which would share the cores and which Ctrl-C does not end."""
+    _assert_has(loops.ParallelExecutor.execute_parallel_tasks, "concurrent.futures.ThreadPoolExecutor(")
+    in_turn = SimpleNamespace(ThreadPoolExecutor=_InTurn, as_completed=futures.as_completed)
+    with _replaced(loops, "concurrent", SimpleNamespace(futures=in_turn)):
+        yield
+
+
+class _InTurn(futures.Executor):
+    """Runs each task when it is submitted, in the thread that submits it."""
+
+    def __init__(self, max_workers: int) -> None:
+        """Accept and ignore the number of workers."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "futures.Future[Any]":
+        future: futures.Future[Any] = futures.Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def as_one_process(command: list[str]) -> list[str]:
+    """Change KFP's shell script that starts a step so that the shell becomes the step: a signal then reaches both."""
+    assert any(_START in word for word in command), _missing("component_factory", _START)
+    return [word.replace(_START, _START.replace("python3", "exec python3")) for word in command]
+
+
+def run_order(tasks: Mapping[str, Any]) -> list[str]:
+    """Return the names of the tasks of a graph in the order in which KFP's local runner runs them."""
+    return list(reversed(graph_utils.topological_sort_tasks(tasks)))
+
+
+class Client(kfp.Client):  # type: ignore[misc]
+    """KFP's client without its requests during construction and without its file ~/.config/kfp/context.json."""
+
+    def __init__(self, **settings: Any) -> None:
+        _assert_has(
+            kfp.Client.__init__, "self._load_context_setting_or_default()", "self._context_setting['namespace']"
+        )
+        _assert_has(kfp.Client.get_user_namespace, "self._context_setting['namespace']")
+        super().__init__(**settings)
+
+    def _load_context_setting_or_default(self) -> None:
+        # An empty name would make the constructor ask the server, with retries that hide the reason.
+        self._context_setting = {"namespace": "unknown"}
+
+    def use_namespace(self, namespace: str) -> None:
+        """Use `namespace` in every call that gives none."""
+        self._context_setting["namespace"] = namespace
+
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+        """Return what the server reports about itself, from one request: KFP's own method retries for a minute."""
+        return self.healthzs.healthz_service_get_healthz()
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _assert_has(owner: Any, *texts: str) -> None:
+    """Assert that each text is still in the source of a function or class of KFP."""
+    source = inspect.getsource(owner)
+    for text in texts:
+        assert text in source, _missing(owner.__qualname__, text)
+
+
+def _missing(name: str, text: str) -> str:
+    return f"{text!r} is not in {name} of KFP {kfp.__version__}, as it was in {READ_IN}"
