@@ -61,6 +61,22 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact `dataset` of 600 digits, of 32 x 32 pixels; tests only read it."""
+    from tests.trained_digits import write_digits
+
+    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
+
+
+@pytest.fixture(scope="session")
+def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same digits of 8 x 8 pixels."""
+    from tests.trained_digits import write_digits
+
+    return write_digits(tmp_path_factory.mktemp("prepared") / "small_digits", enlarge=1)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server, the test file's own."""

@@ -12,7 +12,42 @@ from torch.nn.functional import cross_entropy
 from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
+from components.train import train
 
+SETTINGS: dict[str, Any] = {
+    "network": "lenet5",
+    "activation": "default",
+    "pooling": "default",
+    "bias": True,
+    "pretrained": "",
+    "frozen_stages": 0,
+    "optimizer": "muon",
+    "schedule": "one_cycle",
+    "learning_rate": 0.02,
+    "weight_decay": 0.0,
+    "batch_size": "50",
+    "accumulate": 1,
+    "clip_norm": 0.0,
+    "epochs": 2,
+    "label_smoothing": 0.05,
+    "rotation": 5.0,
+    "shift": 1.0,
+    "scale": 0.05,
+    "shear": 0.05,
+    "flip": False,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "ema_decay": 0.9,
+    "patience": 0,
+    "precision": "auto",
+    "torch_compile": False,
+    "deterministic": True,
+    "seed": 0,
+    "threads": 1,
+    "gpus": "0",
+    "store": "",
+    "checkpoint_seconds": 30,
+}
 # Names as an unkind stranger would choose them.
 CLASSES = ["<script>alert(0)</script>", '"1"', "$2_$", "三", "{{ 4 }}", "5 " * 40, "</style>", "7\n7", "&amp;", "9"]
 SHARD_BYTES = 100 * 1024  # two shards of the test split
@@ -70,3 +105,24 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
         },
     )
     return folder
+
+
+def write_digits(folder: Path, enlarge: int) -> Path:
+    """Write the first 600 digits (8 x 8 pixels, enlarged): 400 to train, 100 to validate, 100 to test."""
+    folder.mkdir()
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(enlarge, 2).repeat(enlarge, 3)
+    places = {"train": slice(0, 400), "val": slice(400, 500), "test": slice(500, 600)}
+    size = 8 * enlarge
+    counts = {name: place.stop - place.start for name, place in places.items()}
+    writer = DatasetWriter(folder, classes=list("0123456789"), image_shape=(1, size, size), counts=counts)
+    for name, place in places.items():
+        writer.append(name, images[place], labels[place].astype(np.int64))
+    writer.finish(seconds={"download": 0.5, "preprocess": 0.25})
+    return folder
+
+
+def trained(dataset: Path, folder: Path, **settings: Any) -> saved_model.Model:
+    """Run the step train with SETTINGS, some of them changed, and return the model."""
+    train(dataset=dataset, model=folder, **{**SETTINGS, **settings})
+    return saved_model.load(folder)

@@ -25,7 +25,7 @@ from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
 from components.train import train
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy
-from tests.steps.test_train import SETTINGS as TRAINING
+from tests.trained_digits import SETTINGS as TRAINING
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
 SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["by-document", "whole"])

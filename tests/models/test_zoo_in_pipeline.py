@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from components.shared.data.dataset import DatasetWriter
 from components.shared.models.catalogue import ZOO
 from tests.conftest import ROOT
-from tests.steps.test_train import trained
+from tests.trained_digits import trained
 
 pytestmark = pytest.mark.slow
 

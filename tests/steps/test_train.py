@@ -6,80 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json, sha256_file
-from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.data.dataset import open_dataset
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters import OPTIMIZERS
 from components.shared.training.schedules import SCHEDULES
-from components.train import train
+from tests.trained_digits import SETTINGS, trained, write_digits
 
 ROOT = Path(__file__).parents[2]
-SETTINGS: dict[str, Any] = {
-    "network": "lenet5",
-    "activation": "default",
-    "pooling": "default",
-    "bias": True,
-    "pretrained": "",
-    "frozen_stages": 0,
-    "optimizer": "muon",
-    "schedule": "one_cycle",
-    "learning_rate": 0.02,
-    "weight_decay": 0.0,
-    "batch_size": "50",
-    "accumulate": 1,
-    "clip_norm": 0.0,
-    "epochs": 2,
-    "label_smoothing": 0.05,
-    "rotation": 5.0,
-    "shift": 1.0,
-    "scale": 0.05,
-    "shear": 0.05,
-    "flip": False,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "ema_decay": 0.9,
-    "patience": 0,
-    "precision": "auto",
-    "torch_compile": False,
-    "deterministic": True,
-    "seed": 0,
-    "threads": 1,
-    "gpus": "0",
-    "store": "",
-    "checkpoint_seconds": 30,
-}
-
-
-def write_digits(folder: Path, enlarge: int) -> Path:
-    """The first 600 digits (8 x 8 pixels, enlarged): 400 to train, 100 to validate, 100 to test."""
-    folder.mkdir()
-    pixels, labels = load_digits(return_X_y=True)
-    images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(enlarge, 2).repeat(enlarge, 3)
-    places = {"train": slice(0, 400), "val": slice(400, 500), "test": slice(500, 600)}
-    size = 8 * enlarge
-    counts = {name: place.stop - place.start for name, place in places.items()}
-    writer = DatasetWriter(folder, classes=list("0123456789"), image_shape=(1, size, size), counts=counts)
-    for name, place in places.items():
-        writer.append(name, images[place], labels[place].astype(np.int64))
-    writer.finish(seconds={"download": 0.5, "preprocess": 0.25})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
-
-
-def trained(dataset: Path, folder: Path, **settings: Any) -> saved_model.Model:
-    train(dataset=dataset, model=folder, **{**SETTINGS, **settings})
-    return saved_model.load(folder)
 
 
 def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
@@ -87,11 +26,6 @@ def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
     with torch.no_grad():
         logits = model.module(normalize(images, model.mean, model.std))
     return float((logits.argmax(1) == labels).float().mean())
-
-
-@pytest.fixture(scope="module")
-def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=1)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

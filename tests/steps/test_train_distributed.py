@@ -25,7 +25,7 @@ from components.shared.training.distributed import trainjob
 from components.shared.training.distributed.handoff import Job, job_name
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.servers.trainer_server import TrainerServer, kill, trainer_server, workers
-from tests.steps.test_train import SETTINGS, write_digits
+from tests.trained_digits import SETTINGS, write_digits
 
 ROOT = Path(__file__).parents[2]
 SHARDS = "datasets/shards"

@@ -33,7 +33,7 @@ from components.shared.training.augmentation import warp
 from components.shared.training.checkpoints import forget, run_resumably
 from tests.fuzz.shelf import Shelf
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
-from tests.steps.test_train import SETTINGS, write_digits
+from tests.trained_digits import SETTINGS, write_digits
 
 pytestmark = pytest.mark.slow  # each needs the real server
 
@@ -52,11 +52,6 @@ loop.warp = lambda *words: time.sleep(0.02) or warp(*words)
 train(**json.loads(sys.argv[1]))
 """
 Files = dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
 
 
 @pytest.fixture

@@ -30,20 +30,10 @@ from components.shared.training.engine import train_model
 from components.shared.training.loop import Training
 from components.shared.training.settings import Settings, read_settings
 from tests.servers.s3_server import BUCKET, S3Server
-from tests.steps.test_train import SETTINGS, trained, write_digits
+from tests.trained_digits import SETTINGS, trained
 
 PLAIN = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0}
 RUN: dict[str, Any] = {"seed": 0, "threads": 1, "store": "", "checkpoint_seconds": 1}
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=4)
-
-
-@pytest.fixture(scope="module")
-def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("prepared") / "digits", enlarge=1)
 
 
 def settings(**others: Any) -> Settings:

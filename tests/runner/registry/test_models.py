@@ -19,7 +19,7 @@ from runner.registry.prune import Pruning
 from tests.runner.verbs import pipeline
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
-from tests.steps.test_train import SETTINGS
+from tests.trained_digits import SETTINGS
 
 pytestmark = pytest.mark.slow
 
