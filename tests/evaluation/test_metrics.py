@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from components.shared.evaluation import metrics
+from components.shared.evaluation.mcnemar import mcnemar
 
 RANDOM = np.random.default_rng(0)
 
@@ -38,7 +39,7 @@ def test_mcnemar_is_the_binomial_test_of_the_images_that_one_alone_has_right(
 ) -> None:
     both = [True] * 7 + [False] * 3
     first, second = np.array([False] * n01 + [True] * n10 + both), np.array([True] * n01 + [False] * n10 + both)
-    found = metrics.mcnemar(first, second)
+    found = mcnemar(first, second)
     assert (found.n01, found.n10) == (n01, n10)
     assert found.p_value == pytest.approx(p_value, rel=1e-9)
 

@@ -34,7 +34,8 @@ from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import read_package, write_package
 from components.shared.models import factory, saved_model
 from components.shared.parameters import check
-from components.shared.registry.registry import RegisteredModel, Verdict, decision_about, times_decided
+from components.shared.registry.champion import Verdict, decision_about, times_decided
+from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
 from components.shared.training.checkpoints import run_resumably
@@ -456,12 +457,12 @@ def version_document(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         shelf.objects[place] = content
-        document = model.version(1)
+        document = model.read_version(1)
         for name in document["files"]:
             with suppress(UserError):
-                model.get_file(document, name, folder / "file")
+                model.versions.download(document, name, folder / "file")
         with suppress(UserError):
-            model.predictions(document, 1)
+            model.versions.read_predictions(document, 1)
 
     return Target([shelf.objects[place]], read)
 
@@ -520,7 +521,7 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
         name: character * 64 for name, character in zip(("test_split_digest", "model_digest"), "ab", strict=True)
     }
     facts = {"accuracy": 0.5, "images": 10, **digests, "run_id": "run"}
-    own = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
+    own = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.versions.onnx_path]
     for name in own:
         (folder / Path(name).name).write_bytes(name.encode())
     texts = {"torch": "2", "device": "cpu", "code_version": "0", "revision": "", "image": "", "run_id": ""}
@@ -538,10 +539,10 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     figures |= {"p_value": 0.04, "significance": 0.05, "rescored": False, "decided_before": 0}
     paths = {name: (folder / Path(name).name, "") for name in own}
     for package in "12":
-        entry = model.claim(package * 64, **facts)
-        model.keep(entry, paths, document, folder)
+        entry = model.reserve_version(package * 64, **facts)
+        model.versions.upload(entry, paths, document, folder)
         judge = partial(Verdict, True, figures if entry["version"] > 1 else None, "better")
-        model.complete(entry["version"], lambda _, judge=judge: judge())
+        model.finalize(entry["version"], lambda _, judge=judge: judge())
     return shelf, model
 
 

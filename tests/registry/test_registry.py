@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.registry.registry import RegisteredModel, Verdict, model_names
+from components.shared.registry.champion import Verdict
+from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from tests.servers.s3_server import BUCKET, S3Server
 
@@ -68,27 +69,34 @@ def complete(model: RegisteredModel, *verdicts: Verdict) -> None:
     """Versions of packages 1, 2 and so on, with no file but an empty document."""
     for number, verdict in enumerate(verdicts, 1):
         version = claimed(model, number)
-        model.complete(version, lambda _, verdict=verdict: verdict)
+        model.finalize(version, lambda _, verdict=verdict: verdict)
 
 
 def claimed(model: RegisteredModel, number: int) -> int:
     """A version as before its completion, with no file but an empty document."""
-    version = int(model.claim(digest(number), **FACTS)["version"])
+    version = int(model.reserve_version(digest(number), **FACTS)["version"])
     model.store.put_bytes(b"", f"models/m/versions/{version}/version.json")
     return version
 
 
 def keep(model: RegisteredModel, folder: Path) -> int:
     """A version with files."""
-    entry = model.claim(digest(1), **FACTS)
-    model.keep(entry, files(model, folder), DOCUMENT, folder)
-    model.complete(entry["version"], lambda _: WINS)
+    entry = model.reserve_version(digest(1), **FACTS)
+    model.versions.upload(entry, files(model, folder), DOCUMENT, folder)
+    model.finalize(entry["version"], lambda _: WINS)
     return int(entry["version"])
 
 
 def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
     """What `keep` takes."""
-    names = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.program]
+    names = [
+        "model.safetensors",
+        "model.json",
+        "model.pt2",
+        "package.json",
+        "predictions.npy",
+        model.versions.onnx_path,
+    ]
     for name in names:
         (folder / Path(name).name).write_bytes(name.encode())
     return {name: (folder / Path(name).name, "") for name in names}
@@ -108,7 +116,7 @@ def test_a_store_without_models_has_none(store: Store, model: RegisteredModel) -
 
 def test_models_are_listed_by_name(store: Store) -> None:
     for name in ("b", "a"):
-        RegisteredModel(store, name).claim(digest(1), **FACTS)
+        RegisteredModel(store, name).reserve_version(digest(1), **FACTS)
     store.put_bytes(b"", "models/a/versions/1/register.json")
     assert model_names(store) == ["a", "b"]
 
@@ -120,14 +128,14 @@ def test_other_names_are_refused(store: Store, name: str) -> None:
 
 
 def test_a_package_has_one_number(model: RegisteredModel) -> None:
-    assert [model.claim(digest(n), **FACTS)["version"] for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
+    assert [model.reserve_version(digest(n), **FACTS)["version"] for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
     assert [version["state"] for version in model.read()["versions"]] == ["claimed"] * 3
     assert model.entry(2)["package_digest"] == digest(2)
 
 
 def test_what_was_decided_once_is_not_decided_again(model: RegisteredModel) -> None:
     complete(model, WINS, WINS)
-    model.complete(1, lambda _: pytest.fail("judged again"))
+    model.finalize(1, lambda _: pytest.fail("judged again"))
     assert champions(model) == [("register", None, 1), ("register", 1, 2)]
 
 
@@ -136,7 +144,7 @@ def test_promotion_by_hand(model: RegisteredModel) -> None:
     assert model.promote(2)["champion"] == 2
     assert model.promote(2)["champion"] == 2
     assert champions(model) == [("register", None, 1), ("register", 1, 1), ("promote", 1, 2)]
-    model.claim(digest(3), **FACTS)
+    model.reserve_version(digest(3), **FACTS)
     with pytest.raises(UserError, match="m version 3 is claimed"):
         model.promote(3)
     for absent in (0, 4, -1):
@@ -168,17 +176,17 @@ def test_a_pruned_version_leaves_its_number_and_nothing_else(
     version = keep(model, tmp_path)
     with pytest.raises(UserError, match="m version 1 is the champion"):
         model.prune(version)
-    assert model.version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
-    model.complete(claimed(model, 2), lambda _: WINS)
+    assert model.read_version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
+    model.finalize(claimed(model, 2), lambda _: WINS)
     model.prune(version)
     model.prune(version)
     assert [entry.name for entry in store.list()] == ["models/m/register.json", "models/m/versions/2/version.json"]
-    with pytest.raises(UserError, match="the version is pruned; register its package to have it back"):
-        model.version(version)
+    with pytest.raises(UserError, match="the version is pruned; register its package to restore it"):
+        model.read_version(version)
     with pytest.raises(UserError, match="m has no version 7; it has versions 1 to 2"):
-        model.version(7)
+        model.read_version(7)
     assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete"]
-    assert model.claim(digest(3), **FACTS)["version"] == 3
+    assert model.reserve_version(digest(3), **FACTS)["version"] == 3
     with pytest.raises(UserError, match="m version 1 is pruned, so it cannot be the champion"):
         model.promote(version)
 
@@ -187,13 +195,13 @@ def test_a_pruning_that_was_broken_off_is_done_to_its_end(
     model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(model, tmp_path)
-    model.complete(claimed(model, 2), lambda _: WINS)
+    model.finalize(claimed(model, 2), lambda _: WINS)
     with monkeypatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(Store, "remove", interrupt)
         model.prune(1)
     assert model.read()["versions"][0]["state"] == "pruning"
-    with pytest.raises(UserError, match="m version 1 of the same package is being pruned"):
-        model.claim(digest(1), **FACTS)
+    with pytest.raises(UserError, match="m version 1 holds the same package and is being pruned"):
+        model.reserve_version(digest(1), **FACTS)
     model.prune(1)
     assert not list(store.list("models/m/versions/1"))
     keep(model, tmp_path)
@@ -208,15 +216,15 @@ def test_a_version_whose_files_were_removed_is_not_complete(model: RegisteredMod
     version = claimed(model, 1)
     store.remove("models/m/versions/1/version.json")
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
-        model.complete(version, lambda _: WINS)
+        model.finalize(version, lambda _: WINS)
     assert model.read()["champion"] is None and model.read()["versions"][0]["state"] == "claimed"
 
 
 def test_whoever_claims_again_claims_from_now_on(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as monkeypatch:
         monkeypatch.setattr("components.shared.registry.registry.now", lambda: "2026-01-01T00:00:00+00:00")
-        assert model.claim(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
-    assert model.claim(digest(1), **FACTS)["created"] > "2026-01-01T00:00:00+00:00"
+        assert model.reserve_version(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
+    assert model.reserve_version(digest(1), **FACTS)["created"] > "2026-01-01T00:00:00+00:00"
     assert len(model.read()["versions"]) == 1
 
 
@@ -239,7 +247,7 @@ def test_what_is_in_the_store_is_not_sent_again_unless_it_is_damaged(
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00"])
 def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
-    model.claim(digest(1), **FACTS)
+    model.reserve_version(digest(1), **FACTS)
     register = model.read()
     register["versions"][0]["created"] = time
     store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
@@ -251,7 +259,7 @@ def test_a_version_pruned_while_it_is_registered_is_not_complete(model: Register
     version = claimed(model, 1)
     model.prune(version)
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
-        model.complete(version, lambda _: WINS)
+        model.finalize(version, lambda _: WINS)
     assert model.read()["champion"] is None
 
 
@@ -260,8 +268,8 @@ def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, st
     kept = store.get_bytes("models/m/versions/1/version.json")
     given = files(model, tmp_path)
     (tmp_path / "model.json").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"versions/1/version.json is of other files than those of the package"):
-        model.keep(model.entry(1), given, DOCUMENT, tmp_path)
+    with pytest.raises(UserError, match=r"versions/1/version.json lists other files than those of the package"):
+        model.versions.upload(model.entry(1), given, DOCUMENT, tmp_path)
     assert store.get_bytes("models/m/versions/1/version.json") == kept
 
 
@@ -270,7 +278,7 @@ def test_changes_at_once_are_all_kept(model: RegisteredModel) -> None:
 
     def change(number: int) -> None:
         model.promote(number % 3 + 1)
-        model.claim(digest(100 + number), **FACTS)
+        model.reserve_version(digest(100 + number), **FACTS)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(16)))
@@ -309,7 +317,7 @@ def _use_register(model: RegisteredModel) -> None:
 
 @pytest.mark.parametrize(
     ("name", "read"),
-    [("register.json", _use_register), ("versions/1/version.json", lambda model: model.version(1))],
+    [("register.json", _use_register), ("versions/1/version.json", lambda model: model.read_version(1))],
 )
 def test_a_damaged_document_is_one_line_that_names_it(
     model: RegisteredModel, store: Store, tmp_path: Path, name: str, read: Any, monkeypatch: pytest.MonkeyPatch
@@ -341,7 +349,7 @@ def test_a_document_that_is_too_large_is_not_read(model: RegisteredModel, store:
     keep(model, tmp_path)
     store.put_bytes(b" " * (2**20 + 1), "models/m/versions/1/version.json")
     with pytest.raises(UserError, match=r"version.json has 1,048,577 bytes, and 1,048,576 are allowed"):
-        model.version(1)
+        model.read_version(1)
 
 
 def test_a_register_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:

@@ -110,7 +110,7 @@ def test_the_first_version_is_the_champion_and_all_of_it_is_in_the_store(
         "predictions.npy": digits.evaluation,
         "serving/digits/1/model.onnx": digits.package,
     }
-    document = RegisteredModel(store, "digits").version(1)
+    document = RegisteredModel(store, "digits").read_version(1)
     for path, folder in sources.items():
         store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document["files"][path]["sha256"])
         assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
@@ -195,7 +195,7 @@ def test_a_champion_of_another_test_split_is_scored_anew(
     assert (found["figures"]["n01"], found["figures"]["n10"]) == ((~expected).sum(), 0)
     assert found["is_champion"] == (found["figures"]["p_value"] < 0.05)
     page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
-    assert "version 1, scored anew" in page.text
+    assert "version 1, scored on this split" in page.text
 
 
 def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
@@ -211,7 +211,7 @@ def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"classes": ["dark", "light"]}, "version 1 knows other classes"),
+        ({"classes": ["dark", "light"]}, "version 1 has other classes"),
         ({"side": 5}, r"version 1 reads images of shape \[1, 4, 4\], not \[1, 5, 5\]"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_champion_whose_program_is_none_stays_and_is_named(
     first.register(tmp_path / "out1", uri)
     other = write_artifacts(tmp_path / "second", write_dataset(tmp_path / "other", IMAGES, seed=1), FIRST)
     found = other.register(tmp_path / "out2", uri)
-    assert not found["is_champion"] and "version 1 cannot be scored anew" in found["reason"]
+    assert not found["is_champion"] and "version 1 cannot be scored on the new test split" in found["reason"]
 
 
 def test_the_same_package_again_is_the_same_version_and_decides_nothing(
@@ -256,7 +256,7 @@ def test_the_same_package_again_undoes_no_rollback(
     model.rollback()
     assert second.register(tmp_path / "out", uri)["is_champion"] is False
     assert model.read()["champion"] == 1
-    assert "version 2 was the champion once, and version 1 is it now" in capsys.readouterr().out
+    assert "version 2 was the champion before, and version 1 is now" in capsys.readouterr().out
     page = assert_self_contained((tmp_path / "out/promotion.html").read_text())
     assert "Not the champion" in page.text
     third = write_artifacts(tmp_path / "third", dataset, right(IMAGES, range(640)))
@@ -275,7 +275,7 @@ def test_a_pruned_version_is_made_whole_by_its_package_and_not_judged_again(
     register = model.read()
     assert (register["champion"], register["decisions"]) == (2, decisions)
     assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
-    assert model.version(1)["package_digest"] == first.digest
+    assert model.read_version(1)["package_digest"] == first.digest
 
 
 def test_killed_at_any_write_it_is_the_same_version_the_next_time(
@@ -314,7 +314,7 @@ def test_killed_at_any_write_it_is_the_same_version_the_next_time(
         assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
         assert register["champion"] == 2
         for number, made in ((1, first), (2, second)):
-            assert RegisteredModel(store, name).version(number)["package_digest"] == made.digest
+            assert RegisteredModel(store, name).read_version(number)["package_digest"] == made.digest
     assert at == 11, "10 writes: a claim, seven files, the document, the end"
 
 
@@ -334,7 +334,7 @@ def test_many_at_once_get_numbers_without_holes_and_the_best_is_the_champion(
     for outcome, artifacts in zip(outcomes, made, strict=True):
         entry = register["versions"][outcome["version"] - 1]
         assert (entry["package_digest"], entry["state"]) == (artifacts.digest, "complete")
-        assert model.version(outcome["version"])["package_digest"] == artifacts.digest
+        assert model.read_version(outcome["version"])["package_digest"] == artifacts.digest
     assert len(register["decisions"]) == count
     assert register["champion"] == outcomes[int(levels.argmax())]["version"]
     champions = [decision["champion_after"] for decision in register["decisions"]]
@@ -403,7 +403,7 @@ def test_without_a_store_nothing_is_kept_and_the_page_says_so(first: Artifacts, 
     assert (found["version"], found["is_champion"], found["uri"], found["figures"]) == (None, False, None, None)
     page = assert_self_contained((tmp_path / "out/promotion.html").read_text())
     for text in (found["reason"], page.text, capsys.readouterr().out):
-        assert "nothing is kept, as the parameter store is empty; give store=s3://bucket/prefix" in text
+        assert "nothing is stored: the parameter store is empty; give store=s3://bucket/prefix" in text
 
 
 def test_no_output_tells_the_keys(

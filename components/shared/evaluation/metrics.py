@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -46,47 +45,24 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-class McNemar(NamedTuple):
-    """Two classifiers on the same images: `n01` of them the second alone has right, `n10` the first alone.
-
-    `p_value` is the probability of a difference as large as theirs, or larger, if both were equally good.
-    """
-
-    n01: int
-    n10: int
-    p_value: float
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """Compare two classifiers by the images that each has right (bool, N): exact, two-sided.
-
-    McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12 (1947); on so few images as two good classifiers differ in, by the binomial distribution itself.
-    """
-    n01, n10 = int((~first & second).sum()), int((first & ~second).sum())
-    discordant, tail, ways = n01 + n10, 0, 1
-    for successes in range(min(n01, n10) + 1):
-        tail += ways  # of all 2 ** discordant outcomes, those with so many successes or fewer
-        ways = ways * (discordant - successes) // (successes + 1)
-    return McNemar(n01, n10, min(1.0, 2 * tail / 2**discordant))
-
-
 def class_scores(labels: Labels, predicted: Labels, num_classes: int) -> ClassScores:
-    """Precision, recall and F1 of every class; each class has at least one image."""
-    assert np.bincount(labels, minlength=num_classes).all(), "a class without a test image has no recall"
-    scores = metrics.precision_recall_fscore_support(labels, predicted, labels=range(num_classes), zero_division=0)
-    return ClassScores(*scores[:3])
+    """Return precision, recall and F1 of every class; each class has at least one image."""
+    matrix = confusion_matrix(labels, predicted, num_classes)
+    correct, images, predictions = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    assert images.all(), "a class without a test image has no recall"
+    # If a class is never predicted, none is correct either: 0 / 1.
+    return ClassScores(correct / np.maximum(predictions, 1), correct / images, 2 * correct / (images + predictions))
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDArray[np.int64]:
-    """Counts (int64, classes x classes): a row for each true class, a column for each predicted one."""
-    matrix: NDArray[np.int64] = metrics.confusion_matrix(labels, predicted, labels=range(num_classes))
-    return matrix
+    """Return counts (int64, classes x classes): a row for each true class, a column for each predicted one."""
+    return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """The mean negative natural logarithm of the true class's probability."""
-    return float(metrics.log_loss(labels, probabilities, labels=range(probabilities.shape[1])))
+    """Return the mean negative natural logarithm of the true class's probability."""
+    smallest = np.finfo(probabilities.dtype).eps  # as in scikit-learn, so that a 0 does not make it infinite
+    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], smallest, 1 - smallest)).mean())
 
 
 def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> list[Bin]:
@@ -121,9 +97,15 @@ def roc_curve(
 
     At most `points` of them, evenly spaced along the curve, the two ends included; all are finite.
     """
-    is_class = labels[:, None] == np.arange(probabilities.shape[1])
-    fpr, tpr, thresholds = metrics.roc_curve(is_class.ravel(), probabilities.ravel())
-    way = fpr + tpr  # the length of the curve so far: it climbs in steps
-    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)))
-    above_all = np.nextafter(1, 2)  # in place of the first threshold, infinity
-    return fpr[kept].tolist(), tpr[kept].tolist(), np.minimum(thresholds[kept], above_all).tolist()
+    is_class = (labels[:, None] == np.arange(probabilities.shape[1])).ravel()
+    order = np.argsort(-probabilities, axis=None, kind="stable")
+    scores = probabilities.ravel()[order]
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of the runs of equal scores
+    true = np.cumsum(is_class[order])[ends]
+    false = 1 + ends - true
+    is_corner = np.r_[True, (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0), True][-len(ends) :]
+    fpr, tpr = (np.r_[0, counts[is_corner]] / counts[-1] for counts in (false, true))
+    thresholds = np.r_[np.nextafter(1, 2), scores[ends][is_corner].astype(np.float64)]  # the first is above all scores
+    length = fpr + tpr  # of the curve so far: it climbs in steps
+    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)))
+    return fpr[chosen].tolist(), tpr[chosen].tolist(), thresholds[chosen].tolist()

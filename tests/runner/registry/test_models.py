@@ -15,7 +15,6 @@ from components.shared.core.files import sha256_json
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store, open_store
 from runner.registry import models, verify
-from runner.registry.prune import Pruning
 from tests.runner.verbs import pipeline
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
@@ -76,8 +75,8 @@ def test_versions_are_listed_with_the_champion(verb: Verb, model: RegisteredMode
 
 
 def test_an_empty_store_says_how_a_model_comes_into_it(verb: Verb) -> None:
-    assert "no model yet" in verb("models")[1]
-    with pytest.raises(UserError, match="no model yet"):
+    assert "no models yet" in verb("models")[1]
+    with pytest.raises(UserError, match="no models yet"):
         verb("models", "rollback", NAME)
 
 
@@ -120,19 +119,19 @@ def test_pruning_keeps_the_newest_the_champion_and_the_one_to_roll_back_to(verb:
 def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, model: RegisteredModel) -> None:
     needed = {entry.name for entry in store.list()}
     facts = {"accuracy": 0.5, "images": 1, "test_split_digest": "1" * 64, "model_digest": "2" * 64, "run_id": ""}
-    model.claim("3" * 64, **facts)
+    model.reserve_version("3" * 64, **facts)
     store.put_bytes(b"half of it", f"models/{NAME}/versions/4/model.pt2")
     store.put_bytes(b"a checkpoint", f"checkpoints/{'4' * 64}/0000000100.safetensors")
     store.put_bytes(b"a job that was lost", "jobs/train-1/job.json")
     store.put_bytes(b"a rung", f"sweeps/{'8' * 64}/1/2.json")
     store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
     store.put_bytes(b"no document", f"datasets/{'6' * 64}/dataset.json")
-    assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
-    told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
+    assert not list(models.prune(store, days=1, keep=None, is_dry=False))
+    told = list(models.prune(store, days=0, keep=None, is_dry=False))
     assert len(told) == 6 and any("1 rungs of the sweep 888888888888" in line for line in told)
     assert {entry.name for entry in store.list()} == needed
     assert model.read()["versions"][3]["state"] == "pruned"
-    assert model.claim("7" * 64, **facts)["version"] == 5, "a number is never used twice"
+    assert model.reserve_version("7" * 64, **facts)["version"] == 5, "a number is never used twice"
 
 
 def test_a_rehearsal_tells_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
@@ -162,16 +161,16 @@ def test_what_pruning_or_a_late_registration_left_of_a_version_is_removed(store:
     needed = {entry.name for entry in store.list()}
     late = f"models/{NAME}/versions/1/model.pt2"
     store.put_bytes(b"sent late", late)
-    assert not list(Pruning(store, days=1, is_dry=False).run(keep=None))
-    told = list(Pruning(store, days=0, is_dry=False).run(keep=None))
-    assert told == [f"removed 1 files sent for {NAME} version 1 after it was removed"]
+    assert not list(models.prune(store, days=1, keep=None, is_dry=False))
+    told = list(models.prune(store, days=0, keep=None, is_dry=False))
+    assert told == [f"removed 1 files uploaded for {NAME} version 1 after it was removed"]
     assert {entry.name for entry in store.list()} == needed
     register = model.read()
     register["versions"][0]["state"] = "pruning"
     store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
     store.put_bytes(b"not removed", late)
-    told = list(Pruning(store, days=1, is_dry=False).run(keep=None))
-    assert told == [f"removed {NAME} version 1, whose removal was broken off"]
+    told = list(models.prune(store, days=1, keep=None, is_dry=False))
+    assert told == [f"removed {NAME} version 1, whose removal was interrupted"]
     assert {entry.name for entry in store.list()} == needed
     assert model.read()["versions"][0]["state"] == "pruned"
 
@@ -182,7 +181,7 @@ def test_no_data_is_removed_where_a_version_does_not_tell_what_it_was_trained_on
     store.put_bytes(b"{}", f"models/{NAME}/versions/2/version.json")
     store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
     before = {entry.name for entry in store.list()}
-    (told,) = Pruning(store, days=0, is_dry=False).run(keep=None)
+    (told,) = models.prune(store, days=0, keep=None, is_dry=False)
     assert re.match(r"no prepared data is removed, .*versions/2/version.json", told)
     assert {entry.name for entry in store.list()} == before
 
@@ -190,7 +189,7 @@ def test_no_data_is_removed_where_a_version_does_not_tell_what_it_was_trained_on
 def test_an_intact_version_is_verified(verb: Verb, model: RegisteredModel) -> None:
     code, shown = verb("verify", f"{model.uri(3)}/")
     assert code == 0
-    assert shown.count("sha256=") == len(model.version(3)["files"])
+    assert shown.count("sha256=") == len(model.read_version(3)["files"])
     assert shown.splitlines()[-1] == f"{model.uri(3)}: intact"
     assert verb("verify", f"{NAME}/3")[0] == 0
 
@@ -212,7 +211,7 @@ def test_a_flipped_bit_is_found_and_named(server: S3Server, verb: Verb, model: R
     [
         ("serving/digits/1/model.onnx", "the package's ONNX program is"),
         ("model.pt2", "the package's torch.export program is"),
-        ("predictions.npy", "the package's predictions is"),
+        ("predictions.npy", "the package's predictions.npy is"),
     ],
 )
 def test_a_file_of_another_package_is_found_though_its_digest_is_right(
@@ -220,7 +219,7 @@ def test_a_file_of_another_package_is_found_though_its_digest_is_right(
 ) -> None:
     (tmp_path / "other").write_bytes(b"of another package")
     digest = model.store.put_file(tmp_path / "other", f"models/{NAME}/versions/3/{file}")
-    document = model.version(3)
+    document = model.read_version(3)
     document["files"][file] = {"sha256": digest, "bytes": 18}
     model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
     code, shown = verb("verify", f"{NAME}/3")
@@ -232,18 +231,20 @@ def test_a_register_of_another_package_is_found(verb: Verb, model: RegisteredMod
     register["versions"][2]["package_digest"] = "0" * 64
     model.store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
     code, shown = verb("verify", f"{NAME}/3")
-    assert code == 1 and f"the register's digest of the package is {'0' * 64}" in shown
+    assert code == 1 and f"the registry's digest of the package is {'0' * 64}" in shown
 
 
 def test_a_version_of_code_with_other_parameters_is_not_trained_again(verb: Verb, model: RegisteredModel) -> None:
-    with pytest.raises(UserError, match=r"version 3 was trained by code of other parameters \(accumulate, activation"):
+    with pytest.raises(
+        UserError, match=r"version 3 was trained by code with other parameters \(accumulate, activation"
+    ):
         verb("verify", f"{NAME}/3", "--retrain")
 
 
 def test_training_again_elsewhere_says_so_first(
     verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = model.version(3)
+    document = model.read_version(3)
     others = ("seed", "threads", "store", "checkpoint_seconds")
     parameters = {name: value for name, value in SETTINGS.items() if name not in others}
     document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": parameters}
@@ -276,11 +277,11 @@ def test_lineage_is_a_tree_from_the_data_to_the_version(verb: Verb, model: Regis
     assert code == 0
     lines = [line for line in shown.splitlines() if line.lstrip().startswith(("data", "└─"))]
     assert [line.replace("└─", "").split()[0] for line in lines] == ["data", "dataset", "model", "package", "version"]
-    assert model.version(2)["package_digest"] in shown
+    assert model.read_version(2)["package_digest"] in shown
     assert "version 3 is the champion" in shown
 
 
 @pytest.mark.parametrize("address", ["digits", "s3://bucket/models/digits", "digits/first"])
 def test_what_names_no_version_is_refused(verb: Verb, address: str) -> None:
-    with pytest.raises(UserError, match="is no version; give NAME/VERSION"):
+    with pytest.raises(UserError, match="is not a version; give NAME/VERSION"):
         verb("verify", address)

@@ -1,0 +1,151 @@
+"""Is a challenger better than the champion? McNemar's test on the test images that each classifies correctly.
+
+A champion that was evaluated on another test split is scored on the challenger's first, by ONNX Runtime.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.core import log
+from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.files import Document
+from components.shared.data.dataset import Dataset
+from components.shared.evaluation.inference import load_onnx, predict
+from components.shared.evaluation.mcnemar import mcnemar
+from components.shared.registry.champion import Verdict, times_decided
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import NoSuchObject
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A challenger against a champion on the same test images: the `figures` of a decision."""
+
+    champion: int  # its version
+    champion_accuracy: float
+    challenger_accuracy: float
+    images: int
+    n01: int  # images that only the challenger has right
+    n10: int  # images that only the champion has right
+    p_value: float
+    significance: float
+    rescored: bool  # whether the champion had to be scored on this test split
+    decided_before: int  # how often this test split had decided between two versions
+
+    @property
+    def challenger_wins(self) -> bool:
+        """Whether the challenger is better by more than chance."""
+        return self.n01 > self.n10 and self.p_value < self.significance
+
+    @property
+    def reason(self) -> str:
+        """The decision in words."""
+        against = f"{self.challenger_accuracy:.2%} against {self.champion_accuracy:.2%} of version {self.champion}"
+        if self.n01 <= self.n10:
+            return f"{against}, which is not better"
+        if self.p_value >= self.significance:
+            return f"{against}, p = {self.p_value:.2g}, which may be chance (significance {self.significance:g})"
+        return f"{against}, p = {self.p_value:.2g}"
+
+
+class Incomparable(Exception):
+    """Two versions cannot be compared on the same images; the text gives the reason."""
+
+
+def digest_of_test_split(data: Dataset) -> str:
+    """Return the digest that identifies the test split of a dataset."""
+    return str(data.document["splits"]["test"]["digest"])
+
+
+def champion_judge(
+    model: RegisteredModel,
+    version: int,
+    data: Dataset,
+    predictions: NDArray[np.float32],
+    significance: float,
+    threads: int,
+    scratch: Path,
+) -> Callable[[Document], Verdict]:
+    """Return a function that decides by the registry document whether `version` replaces the champion.
+
+    It is called again if the document has changed meanwhile, and scores each champion only once. `predictions` are the
+    challenger's probabilities (float32, N x classes) on the test split of `data`.
+    """
+
+    @cache
+    def score(champion: int) -> tuple[NDArray[np.bool_], bool]:
+        return _score_champion(model, champion, data, threads, scratch)
+
+    def judge(registry: Document) -> Verdict:
+        champion = registry["champion"]
+        if champion is None:
+            return Verdict(True, None, "there was no champion before")
+        try:
+            theirs, rescored = score(champion)
+        except (Incomparable, NoSuchObject) as error:
+            command = f"python pipeline.py models promote {model.name} {version}"
+            return Verdict(False, None, f"not compared: {error}; to make it the champion anyway: {command}")
+        ours = _correct(predictions, data)
+        n01, n10, p_value = mcnemar(theirs, ours)
+        comparison = Comparison(
+            champion=champion,
+            champion_accuracy=float(theirs.mean()),
+            challenger_accuracy=float(ours.mean()),
+            images=len(ours),
+            n01=n01,
+            n10=n10,
+            p_value=p_value,
+            significance=float(significance),
+            rescored=rescored,
+            decided_before=times_decided(registry["decisions"], digest_of_test_split(data)),
+        )
+        return Verdict(comparison.challenger_wins, asdict(comparison), comparison.reason)
+
+    return judge
+
+
+def _correct(predictions: NDArray[np.float32], data: Dataset) -> NDArray[np.bool_]:
+    """Return which test images (bool, N) are classified correctly by probabilities (float32, N x classes)."""
+    labels = np.concatenate([labels for _, labels in data.shards("test")])
+    correct: NDArray[np.bool_] = predictions.argmax(axis=1) == labels
+    return correct
+
+
+def _score_champion(
+    model: RegisteredModel, champion: int, data: Dataset, threads: int, scratch: Path
+) -> tuple[NDArray[np.bool_], bool]:
+    """Return which test images (bool, N) the champion classifies correctly, and whether it had to be scored on them."""
+    try:
+        document = model.read_version(champion)
+        if document["classes"] != data.classes:
+            raise Incomparable(f"version {champion} has other classes")
+        shape = document["input"]["shape"][1:]
+        if shape != list(data.image_shape):
+            raise Incomparable(f"version {champion} reads images of shape {shape}, not {list(data.image_shape)}")
+        if document["provenance"]["test_split_digest"] == digest_of_test_split(data):
+            return _correct(model.versions.read_predictions(document, data.counts["test"]), data), False
+        path = scratch / "model.onnx"
+        model.versions.download(document, model.versions.onnx_path, path)
+    except CorruptDataError as error:
+        raise Incomparable(str(error)) from None
+    return _correct(_predict(champion, path, data, threads), data), True
+
+
+def _predict(champion: int, path: Path, data: Dataset, threads: int) -> NDArray[np.float32]:
+    """Return the champion's probabilities on the test split, by its ONNX file at `path`, which is then deleted."""
+    log.info(f"the test split has changed: scoring version {champion} on it")
+    shards, progress = list(data.shards("test")), log.Progress("scoring", data.counts["test"], "images")
+    try:
+        found = predict(load_onnx(path, threads), shards, progress)
+    except UserError as error:
+        raise Incomparable(f"version {champion} cannot be scored on the new test split: {error}") from None
+    finally:
+        path.unlink()
+    if found.shape != (data.counts["test"], len(data.classes)):
+        raise Incomparable(f"version {champion} returns probabilities of shape {found.shape}")
+    return found

@@ -1,0 +1,25 @@
+"""Triton's model repository inside a version: `serving/` is what the storageUri of KServe points to."""
+
+from components.shared.core.files import Document
+
+MAX_BATCH = 256  # images in one request
+
+
+def onnx_path(name: str) -> str:
+    """Return the path of a model's ONNX file among the files of a version."""
+    return f"serving/{name}/1/model.onnx"
+
+
+def config_path(name: str) -> str:
+    """Return the path of a model's `config.pbtxt` among the files of a version."""
+    return f"serving/{name}/config.pbtxt"
+
+
+def config(name: str, inputs: Document, outputs: Document) -> str:
+    """Return the text of `config.pbtxt`. Its `dims` leave out the dimension of the batch."""
+    return f"""name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {MAX_BATCH}
+input [ {{ name: "{inputs["name"]}" data_type: TYPE_UINT8 dims: {inputs["shape"][1:]} }} ]
+output [ {{ name: "{outputs["name"]}" data_type: TYPE_FP32 dims: {outputs["shape"][1:]} }} ]
+"""
