@@ -18,6 +18,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineArtifactChannel, PipelineParameterChannel
 
 from components import steps
+from components.shared.core.code_digest import code_digest, code_version
 from components.shared.parameters import DISTRIBUTED
 
 USER = 65532  # who owns the processes in our images
@@ -50,7 +51,8 @@ def _place(
     task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     kubernetes.set_timeout(task, seconds)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "torch2kubeflow")
-    kubernetes.add_pod_label(task, "app.kubernetes.io/component", task.component_spec.name)
+    name = task.component_spec.name
+    kubernetes.add_pod_label(task, "app.kubernetes.io/component", name)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     secret, config, source = secrets
@@ -60,6 +62,9 @@ def _place(
     # What cannot be an input, since a step is cached by its inputs.
     kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
     task.set_env_variable("STEP_IMAGE", task.container_spec.image)
+    # A step refuses to run other code than that from which the pipeline was compiled.
+    task.set_env_variable("CODE_VERSION", code_version())
+    task.set_env_variable("CODE_DIGEST", code_digest(f"components.{name.replace('-', '_')}"))
     kubernetes.use_secret_as_env(task, source, {name: f"SOURCE_{name}" for name in S3_KEYS + S3_PLACE}, optional=True)
 
 

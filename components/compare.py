@@ -14,15 +14,18 @@ from markupsafe import Markup
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, read_json, write_json
+from components.shared.core.step import step
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 
+READS = ("shared/evaluation/report/templates/comparison.html",)
+
 FORMAT = "torch2kubeflow/comparison"
 
 
-@log.step
+@step
 def compare(
     *,
     models: Sequence[str | Path],

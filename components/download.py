@@ -16,6 +16,7 @@ import numpy as np
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder
+from components.shared.core.step import step
 from components.shared.data.raw import MAX_PICTURE_BYTES, write_raw
 from components.shared.data.sources.archive import SUFFIXES, Member, is_archive, members
 from components.shared.data.sources.catalogue import CATALOGUE, DIGITS
@@ -33,7 +34,7 @@ IDX_BLOCK = 1 << 16
 SHARD_BYTES = 256 * 2**20
 
 
-@log.step
+@step
 def download(*, data: str, version: str, raw: str) -> None:
     """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, write_json
+from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset, Images, Labels, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import FORMAT, METRICS
@@ -49,7 +50,7 @@ class Evaluation(NamedTuple):
     roc_curve: tuple[list[float], list[float], list[float]]
 
 
-@log.step
+@step
 def evaluate(
     *,
     dataset: str | Path,
@@ -88,7 +89,7 @@ def evaluate(
             "dataset": data.document["name"],
             "dataset_digest": data.digest,
             "model_digest": trained.digest,
-            "code_version": code_version(),
+            "code_version": code_digest(__name__),
         }
         mistakes = _mistakes(probabilities, labels, shards, data.classes)
         _write_report(report, document, trained, time.monotonic() - started, mistakes)

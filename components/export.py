@@ -19,6 +19,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file, write_json
 from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
+from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
@@ -39,7 +40,7 @@ class ParityError(RuntimeError):
     """A program that does not predict what PyTorch predicts."""
 
 
-@log.step
+@step
 def export(
     *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from components.shared.core import log
 from components.shared.core.files import new_folder, write_json
+from components.shared.core.step import step
 from components.shared.parameters import DISTRIBUTED, SWEEP
 from components.shared.storage.client import open_store
 
@@ -20,7 +21,7 @@ class FinalStatus(Protocol):
     error_message: str
 
 
-@log.step
+@step
 def finish(
     *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, graph: str, **parameters: Any
 ) -> None:

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
-from components.shared.core.version import code_version
+from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.training.search.settings import merge, sweep_id
 
+READS = ("components.trial",)  # which reuses what other trials of the sweep have stored
+(TRIAL,) = READS
 
-@log.step
+
+@step
 def plan(
     *,
     dataset: str | Path,
@@ -41,7 +45,7 @@ def plan(
         if int(gpus) > 1:
             raise UserError(f"gpus={gpus} and stopping=asha exclude each other: only one process can ask; give gpus=1")
         halving = {"first_rung": first_rung, "reduction": reduction}
-        facts = {**halving, "seed": seed, "code_version": code_version()}
+        facts = {**halving, "seed": seed, "code_version": code_digest(TRIAL)}
         rungs = {"sweep": sweep_id(open_dataset(dataset).digest, trials, **facts), **halving}
     planned = []
     for number, (setting, trial) in enumerate(zip(settings, trials, strict=True), 1):

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from components.shared import parameters
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file
-from components.shared.core.version import code_version
+from components.shared.core.step import step
 from components.shared.data.contact_sheet import SampleSheet
 from components.shared.data.dataset import SPLITS, DatasetWriter
 from components.shared.data.decode import BadPicture, Images, decoder, fit_arrays
@@ -33,7 +34,7 @@ BLOCK_ROWS = 65_536  # fixed, because the split's random numbers are drawn block
 _DROPPED = len(SPLITS)
 
 
-@log.step
+@step
 def preprocess(
     *,
     raw: str,
@@ -64,7 +65,7 @@ def preprocess(
     source = open_raw(raw)
     if len(source.classes) < 2:
         raise UserError(f"{source.name} has too few classes ({source.classes}): a classifier needs two or more")
-    recipe = {"raw_digest": source.digest, "parameters": settings, "code_version": code_version()}
+    recipe = {"raw_digest": source.digest, "parameters": settings, "code_version": code_digest(__name__)}
     with new_folder(dataset) as folder:
         if not store:
             _prepare(source, folder, recipe, started)

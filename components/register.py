@@ -19,6 +19,7 @@ from components.shared.core.files import Document, new_file, new_folder, read_js
 from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.schema import check_fields, is_count, is_text
+from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.document import read_evaluation
 from components.shared.evaluation.exported_model import read_package
@@ -28,6 +29,8 @@ from components.shared.registry.champion import decision_about, now, times_decid
 from components.shared.registry.comparison import champion_judge, digest_of_test_split
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
+
+READS = ("shared/evaluation/report/templates/promotion.html",)
 
 FORMAT = "torch2kubeflow/registration"
 MAX_NAME = 63  # characters, as of parameter model_name
@@ -43,7 +46,7 @@ _TRAINING_FIELDS: dict[
 }
 
 
-@log.step
+@step
 def register(
     *,
     dataset: str | Path,

@@ -7,12 +7,13 @@ import os
 from typing import Any
 
 from components.shared.core import log
+from components.shared.core.step import step
 from components.shared.data.sources.schemes import find_source, version_of
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 
 
-@log.step
+@step
 def resolve(*, data: str, store: str, **parameters: Any) -> str:
     """The version of what the URI `data` holds now: equal versions hold equal data.
 

@@ -6,8 +6,8 @@ On several GPUs, one process trains on each. The engine is components/shared/tra
 from pathlib import Path
 from typing import Any
 
-from components.shared.core import log
 from components.shared.core.files import new_folder
+from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.training.distributed.launch import launch
@@ -15,7 +15,7 @@ from components.shared.training.engine import train_model
 from components.shared.training.settings import read_settings
 
 
-@log.step
+@step
 def train(
     *,
     dataset: str | Path,

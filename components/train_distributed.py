@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import Document, new_folder
-from components.shared.core.version import code_version
+from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.storage import lease
@@ -21,6 +22,7 @@ from components.shared.training.distributed.trainjob import (
     ABSENT,
     ACTIVE,
     FAILED,
+    WORKER,
     TaskConfig,
     TrainJobs,
     Work,
@@ -33,7 +35,7 @@ SUBMISSIONS = 3  # of a job that is lost or stops by itself
 KEPT = "what checkpoints hold is kept, run it again"
 
 
-@log.step
+@step
 def train_distributed(
     *,
     dataset: str | Path,
@@ -89,7 +91,7 @@ def train_distributed(
     data = open_dataset(dataset)
     if "shards" not in data.document:
         raise UserError(f"{dataset} holds the data itself, which other nodes cannot read; prepare it by handover_mib=0")
-    determining = {**given, **run, "nodes": nodes, "dataset": data.digest, "code_version": code_version()}
+    determining = {**given, **run, "nodes": nodes, "dataset": data.digest, "code_version": code_digest(WORKER)}
     del determining["checkpoint_seconds"]
     job = Job(open_store(store, os.environ), job_name(**determining))
     run_id, image, account = (os.environ.get(name, "") for name in ("RUN_ID", "STEP_IMAGE", "SERVICE_ACCOUNT"))

@@ -12,6 +12,7 @@ from typing import Any
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import new_folder, write_json
+from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
@@ -24,7 +25,7 @@ from components.shared.training.settings import read_settings
 FORMAT = "torch2kubeflow/trial"
 
 
-@log.step
+@step
 def trial(
     *,
     dataset: str | Path,

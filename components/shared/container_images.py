@@ -4,8 +4,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+from components.shared.core.code_digest import code_version
 from components.shared.core.files import sha256_json
-from components.shared.core.version import code_version
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "build" / "images.json"  # written by `make push`

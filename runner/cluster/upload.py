@@ -14,9 +14,9 @@ import yaml
 from kfp.components import load_component_from_text
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.code_digest import code_version
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
-from components.shared.core.version import code_version
 from runner.cluster.connection import Connection, add_options, connect
 from runner.cluster.rest import ApiError
 from runner.compile import compile_pipeline, read_package, warn_of_tags

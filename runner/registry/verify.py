@@ -11,9 +11,9 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, read_json, sha256_without
-from components.shared.core.version import code_version
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import read_package
 from components.shared.registry.registry import RegisteredModel
@@ -143,8 +143,10 @@ def _log_changes(made: Document, device: str) -> None:
     """Log what has changed since a version was trained, and so may change its weights."""
     import torch
 
+    from components.shared.training.settings import ENGINE
+
     for what, then, now in [
-        ("code", made["code_version"], code_version()),
+        ("code", made["code_version"], code_digest(ENGINE)),
         ("PyTorch", made["torch"], torch.__version__),
         ("device", made["device"], device),
     ]:

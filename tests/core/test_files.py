@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.core.code_digest import code_version
 from components.shared.core.errors import UserError
 from components.shared.core.files import (
     MAX_JSON_BYTES,
@@ -15,7 +16,6 @@ from components.shared.core.files import (
     sha256_json,
     write_json,
 )
-from components.shared.core.version import code_version
 from tests.fuzz.confinement import confined
 
 

@@ -197,7 +197,7 @@ def _built(checkout: Path, *words: str) -> Built:
     assert done.returncode == 0, done.stderr
     ask = (
         "from components.shared.container_images import image_version; "
-        "from components.shared.core.version import code_version; "
+        "from components.shared.core.code_digest import code_version; "
         "print(image_version(), code_version())"
     )
     version, code, commit = " ".join(
@@ -229,7 +229,7 @@ def test_the_data_image_is_small(built: Built, client: docker.DockerClient) -> N
 
 INSIDE = """
 import json, os, pathlib
-from components.shared.core.version import code_version
+from components.shared.core.code_digest import code_version
 opt = list(pathlib.Path("/opt").rglob("*"))
 print(json.dumps({
     "user": [os.getuid(), os.getgid()],

@@ -1,36 +1,15 @@
 """What a step prints: lines for people, which a terminal shows as bars, and events for machines, one JSON line each."""
 
-import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
-
-from components.shared.core.errors import as_user_error
+from typing import Any
 
 EVENT = "@torch2kubeflow "  # before the JSON of an event
 
-P = ParamSpec("P")
-R = TypeVar("R")
 _name = "log"  # of the step that this process runs
-
-
-def step(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a step: its log lines carry its name, and an error that the user can fix becomes an event."""
-
-    @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with named(function.__name__.replace("_", "-")):
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                if reported := as_user_error(error):
-                    event("error", **reported.to_json())
-                raise
-
-    return run
 
 
 @contextmanager

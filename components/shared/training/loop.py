@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, sha256_json
 from components.shared.core.resources import inference_batch_size
-from components.shared.core.version import code_version
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
@@ -31,7 +31,7 @@ from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import SCHEDULES
-from components.shared.training.settings import Settings
+from components.shared.training.settings import ENGINE, Settings
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
 VALIDATION_BATCH = 1000  # at most
@@ -76,7 +76,7 @@ class Training:
         self.network = network.to(device=group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.origin = {
             "dataset_digest": data.digest,
-            "code_version": code_version(),
+            "code_version": code_digest(ENGINE),
             "parameters": settings.parameters(),
             "pretrained_sha256": pretrained_sha256,
             "seed": seed,

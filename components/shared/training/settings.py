@@ -6,6 +6,8 @@ from typing import Any
 
 from components.shared.parameters import check
 
+READS = ("components.shared.training.engine",)
+(ENGINE,) = READS  # whose code determines the weights
 AUTO = "auto"
 
 

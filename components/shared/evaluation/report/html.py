@@ -4,6 +4,8 @@ from pathlib import Path
 
 import jinja2
 
+READS = ("templates/page.html",)
+
 
 def page(name: str) -> jinja2.Template:
     """The template in file `name`, which extends `page.html`; a name that it is not given is an error."""

@@ -14,6 +14,8 @@ from components.shared.core.files import Document
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 
+READS = ("templates/report.html",)
+
 TABLE_CLASSES = 20  # up to here the confusion matrix is a table with numbers, beyond it a picture
 CONFUSIONS = 10
 THUMBNAIL = 96  # pixels of the longer side, at most

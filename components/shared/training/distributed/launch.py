@@ -12,6 +12,9 @@ from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.distributed.worker import MISTAKE, TASK
 from components.shared.training.settings import Settings
 
+READS = ("components.shared.training.distributed.worker",)
+(WORKER,) = READS
+
 RESTARTS = 3
 
 
@@ -41,7 +44,7 @@ def launch(
     }
     (folder / TASK).write_text(json.dumps(task))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *torchrun, "-m", "components.shared.training.distributed.worker", str(folder)]
+    command = [sys.executable, *torchrun, "-m", WORKER, str(folder)]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # until each process sets its own
     for _ in range(1 + RESTARTS):
         if subprocess.run(command, env=environment, check=False).returncode == 0:

@@ -24,6 +24,9 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document
 from components.shared.storage.retry import ATTEMPTS, TRANSIENT, pause, reason_of
 
+READS = ("components.entrypoints.trainjob_worker",)
+(WORKER,) = READS  # that runs on the nodes
+
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
 
@@ -64,7 +67,7 @@ class Work(NamedTuple):
     def command(self, python: str, *options: str) -> list[str]:
         """The command of each node; torchrun reads the others' addresses from the variables that Trainer sets."""
         torchrun = [python, "-m", "torch.distributed.run", *options, "--max-restarts", str(RESTARTS)]
-        return [*torchrun, "-m", "components.entrypoints.trainjob_worker", self.uri]
+        return [*torchrun, "-m", WORKER, self.uri]
 
 
 class TrainJobs(Protocol):

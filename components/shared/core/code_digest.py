@@ -1,0 +1,115 @@
+"""Digests of the steps' code: of all of it, and of what one module reaches.
+
+`code_version` changes with any change under `components/`. It names images and uploaded versions, where equal names
+must mean equal bytes. `code_digest` changes only with code that a module can run: it is part of what determines a
+prepared data set, a checkpoint or a cached step, which a comment must not invalidate.
+
+The walk follows import statements, and runs the `__init__` of every parent package. What it cannot see - modules that
+are named in a string, such as by `python -m`, and files that are read as data - a module declares in `READS`:
+names of modules, or paths relative to the module's folder. tests/core/test_code_digest.py looks for what is missing.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from components.shared.core.files import sha256_json
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = "components"
+PORTS = "components.steps"  # no step imports it: KFP embeds the text of a port
+IGNORED = {"ctx", "kind", "type_comment"}  # fields of syntax trees without a meaning of their own
+
+
+@cache
+def code_version() -> str:
+    """Return twelve hexadecimal digits over all sources under `components/`."""
+    folder = ROOT / PACKAGE
+    sources = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".html"))
+    return sha256_json([(path.relative_to(folder).as_posix(), path.read_text()) for path in sources])[:12]
+
+
+@cache
+def code_digest(module: str, root: Path = ROOT) -> str:
+    """Return twelve hexadecimal digits over the code that `module` reaches, without comments and docstrings.
+
+    They are the same under every supported Python. A step reaches its port, too. Raises FileNotFoundError if a module
+    or a declared file does not exist.
+    """
+    parts: dict[str, object] = {name: _read(root, name)[0] for name in _reached(root, module)}
+    for name in list(parts):
+        parts |= {path: (root / path).read_text() for path in _read(root, name)[2]}
+    port = _port(root, module)
+    return sha256_json([*sorted(parts.items()), port])[:12]
+
+
+def _reached(root: Path, module: str) -> set[str]:
+    """Return the names of the modules that importing and running `module` can load."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        waiting += _read(root, name)[1]
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+    return found
+
+
+@cache
+def _read(root: Path, module: str) -> tuple[object, list[str], list[str]]:
+    """Return a module's syntax tree as JSON, the modules that it names, and the files that it reads (from `root`)."""
+    path = _path(root, module)
+    tree = ast.parse(path.read_text())
+    modules, files = [*_imports(root, tree)], []
+    for entry in _declared(tree):
+        if entry.startswith(f"{PACKAGE}."):
+            modules.append(entry)
+        else:
+            files.append((path.parent / entry).relative_to(root).as_posix())
+    return _plain(tree), modules, files
+
+
+def _path(root: Path, module: str) -> Path:
+    base = root.joinpath(*module.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _imports(root: Path, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            yield node.module
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name for name in names if _path(root, name).is_file())
+
+
+def _declared(tree: ast.Module) -> list[str]:
+    """Return what a module declares in `READS`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "READS" for t in node.targets):
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def _port(root: Path, module: str) -> object:
+    """Return the syntax tree of a step's port; None if `module` is no step."""
+    name = module.removeprefix(f"{PACKAGE}.")
+    for node in ast.parse(_path(root, PORTS).read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _plain(node)
+    return None
+
+
+def _plain(value: object) -> object:
+    """Return a syntax tree as nested lists of its types and fields, without positions, docstrings and empty fields."""
+    if isinstance(value, ast.AST):
+        fields = {name: part for name, part in ast.iter_fields(value) if name not in IGNORED}
+        if isinstance(value, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            fields["body"] = value.body[ast.get_docstring(value, clean=False) is not None :]
+        return [type(value).__name__, [[n, _plain(part)] for n, part in fields.items() if part not in (None, [])]]
+    return [_plain(part) for part in value] if isinstance(value, list) else repr(value)
