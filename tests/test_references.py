@@ -17,17 +17,18 @@ import torch
 from safetensors import safe_open
 
 import pipeline
-from components.shared.checkpoints import run_resumably
-from components.shared.dataset import SPLITS
-from components.shared.files import read_json, sha256_file
-from components.shared.model_store import RegisteredModel, model_names
-from components.shared.prepared import SHARDS, open_kept, read_recipe
-from components.shared.storage import Store, open_store
-from runner import apply, deployment, models, recurring, schedule, verify
+from components.shared.core.files import read_json, sha256_file
+from components.shared.data.dataset import SPLITS
+from components.shared.data.dataset_store import SHARDS, open_kept, read_recipe
+from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.storage.client import Store, open_store
+from components.shared.training.checkpoints import run_resumably
+from runner.registry import models, verify
+from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner
-from tests.kfp_server import KfpServer, to_json
-from tests.s3_server import BUCKET, S3Server
-from tests.verbs import run_verb
+from tests.runner.verbs import run_verb
+from tests.servers.kfp_server import KfpServer, to_json
+from tests.servers.s3_server import BUCKET, S3Server
 
 FOLDER = Path(__file__).parent / "fixtures" / "cd652ef"
 PREFIX, NAMESPACE = "team", "team-vision"
@@ -155,7 +156,7 @@ def test_the_checkpoint_of_a_stopped_training_loads(reached: Store, tmp_path: Pa
 
 
 def test_the_deploy_file_is_read() -> None:
-    found = deployment.read(FOLDER / "deploy.yaml")
+    found = deploy_file.read(FOLDER / "deploy.yaml")
     assert (found.pipeline, found.namespace) == (pipeline.training.name, "team-vision")
     plans = {plan.name: plan for plan in found.plans}
     assert list(plans) == ["nightly", "sunday", "daily", "often"]
@@ -185,7 +186,7 @@ def test_recurring_runs_are_read() -> None:
     assert (by_hand.schedule.cron, by_hand.parameters, by_hand.enabled) == ("0 0 2 * * *", parameters, True)
     assert (latest.schedule.seconds, latest.version_id, latest.catch_up) == (6 * 3600, recurring.FOLLOWS_LATEST, True)
     assert latest.max_concurrency == 3
-    for plan in deployment.read(FOLDER / "deploy.yaml").plans:
+    for plan in deploy_file.read(FOLDER / "deploy.yaml").plans:
         one = found[plan.name]
         assert one.parameters == schedule.given(pipeline.training, plan.words)
         assert (one.schedule, one.description) == (plan.schedule, apply.OURS)

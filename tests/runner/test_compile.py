@@ -15,6 +15,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
+from components.shared.core.code_digest import code_digest, code_version
 from runner.compile import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -173,7 +174,11 @@ def test_every_step_learns_its_run_and_its_image_without_an_input(
         run, *more = pods[step]["fieldPathAsEnv"]
         assert run == {"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
         assert not more or step == "train-distributed"
-        assert containers[step]["env"] == [{"name": "STEP_IMAGE", "value": containers[step]["image"]}]
+        assert {entry["name"]: entry["value"] for entry in containers[step]["env"]} == {
+            "STEP_IMAGE": containers[step]["image"],
+            "CODE_VERSION": code_version(),
+            "CODE_DIGEST": code_digest(f"components.{step.replace('-', '_')}"),
+        }
 
 
 def test_all_is_cached_but_the_first_and_the_last_step(
