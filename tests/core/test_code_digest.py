@@ -60,6 +60,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
     [
         (REPORT, {"evaluate"}),
         (REPORT.with_name("page.html"), {"evaluate", "compare", "register"}),
+        (AUGMENTATION, TRAIN),
         (LOOP, TRAIN),
         (SHARED / "training/distributed/worker.py", {"train", "trial", "plan"}),
         (Path("components/entrypoints/trainjob_worker.py"), {"train-distributed"}),
