@@ -16,7 +16,8 @@ from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters import check
 from components.shared.storage import lease
-from components.shared.storage.client import NoSuchObject, open_store
+from components.shared.storage.client import open_store
+from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed.handoff import Job, job_name
 from components.shared.training.distributed.trainjob import (
     ABSENT,

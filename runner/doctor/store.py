@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from components.shared.core.errors import UserError
-from components.shared.storage.client import PART_BYTES, Conflict, Store, open_store
+from components.shared.storage.client import PART_BYTES, Store, open_store
+from components.shared.storage.errors import Conflict
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, Place, is_internal, places

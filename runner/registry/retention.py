@@ -14,7 +14,8 @@ from components.shared.core.errors import CorruptDataError
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.registry.champion import previous_champion
 from components.shared.registry.registry import RegisteredModel, model_names
-from components.shared.storage.client import Entry, NoSuchObject, Store
+from components.shared.storage.client import Entry, Store
+from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed import handoff
 from components.shared.training.search import asha
 

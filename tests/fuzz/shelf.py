@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.core.errors import UserError
-from components.shared.storage.client import MAX_BYTES, Conflict, Entry, NoSuchObject
+from components.shared.storage.client import MAX_BYTES, Entry
+from components.shared.storage.errors import Conflict, NoSuchObject
 
 
 class Shelf:

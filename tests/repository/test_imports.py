@@ -45,7 +45,7 @@ def _breaches(name: str, imports: set[str]) -> set[str]:
     forbidden = set()
     if name != "pipeline" and not name.startswith("runner") and name != "components.steps":
         forbidden |= {i for i in imports if i.split(".")[0] in ("kfp", "runner", "pipeline")}
-    if name != "components.shared.storage.client":
+    if not name.startswith("components.shared.storage."):
         forbidden |= {i for i in imports if i.split(".")[0] == "minio"}
     if name.startswith("components.shared"):
         forbidden |= {i for i in imports if i.startswith("components.") and not i.startswith("components.shared")}

@@ -135,7 +135,7 @@ def test_a_store_that_is_not_there_for_us_is_refused(tmp_path: Path, monkeypatch
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert resolve(store=f"s3://{BUCKET}/prefix", data="digits")
-        with pytest.raises(UserError, match=r"s3://no-such-bucket/.*there is no such bucket; make it"):
+        with pytest.raises(UserError, match=r"s3://no-such-bucket/.*there is no such bucket; create it"):
             resolve(store="s3://no-such-bucket/prefix", data="digits")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         with pytest.raises(UserError, match="the secret key is not that of the access key; check AWS_ACCESS_KEY_ID"):

@@ -24,7 +24,8 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.storage import retry
-from components.shared.storage.client import PART_BYTES, Conflict, NoSuchObject, Store, open_store
+from components.shared.storage.client import PART_BYTES, Store, open_store
+from components.shared.storage.errors import Conflict, NoSuchObject
 from components.shared.storage.retry import ATTEMPTS, MAX_WAIT_SECONDS
 from tests.servers.s3_server import (
     BUCKET,
@@ -279,14 +280,16 @@ def test_damaged_bytes_are_never_used(server: S3Server, store: Store, uri: str, 
     damaged = bytes([SMALL[0] ^ 1]) + SMALL[1:]
     server.client.put_object(BUCKET, key, BytesIO(damaged), len(damaged), metadata={"sha256": sha256(SMALL)})
     for call in (lambda: store.get_file("file", tmp_path / "got"), lambda: store.get_bytes("file")):
-        with pytest.raises(UserError, match=f"{sha256(damaged)}, not {sha256(SMALL)}; it is damaged"):
+        with pytest.raises(
+            UserError, match=f"is damaged: its SHA-256 is {sha256(damaged)}, not {sha256(SMALL)}; upload it again"
+        ):
             call()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_file_than_demanded_is_refused(store: Store, tmp_path: Path) -> None:
     store.put_file(written(tmp_path / "sent", SMALL), "file")
-    with pytest.raises(UserError, match="it is damaged"):
+    with pytest.raises(UserError, match="is damaged: its SHA-256 is"):
         store.get_file("file", tmp_path / "got", sha256(b"another"))
     assert not (tmp_path / "got").exists()
 
@@ -302,7 +305,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(
         hand_on(handler)
 
     between.script = [change]
-    with pytest.raises(UserError, match="is not what its digest says, or was changed while it was sent"):
+    with pytest.raises(UserError, match="is damaged, or was changed during the upload; create the file again"):
         faulty.put_file(path, "file")
     assert not faulty.exists("file")
 
@@ -310,7 +313,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(
 @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "parts"])
 def test_a_file_of_another_digest_is_not_sent(store: Store, tmp_path: Path, content: bytes) -> None:
     path = written(tmp_path / "file", content)
-    with pytest.raises(UserError, match="is not what its digest says"):
+    with pytest.raises(UserError, match="is damaged, or was changed during the upload"):
         store.put_file(path, "file", sha256(b"another"))
     assert not store.exists("file")
     assert store.put_file(path, "file", sha256(content)) == sha256(content)
@@ -335,7 +338,9 @@ def test_a_disk_that_fills_up_meanwhile_is_told(store: Store, tmp_path: Path) ->
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(LARGE) // 2, old[1]))
     try:
-        with pytest.raises(UserError, match=f"/file does not fit at {tmp_path}/got .*; make room there"):
+        with pytest.raises(
+            UserError, match=f"/file does not fit at {tmp_path}/got .*; raise the limit on the size of a file"
+        ):
             store.get_file("file", tmp_path / "got")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -347,7 +352,7 @@ import os, sys
 from pathlib import Path
 from tests.servers.s3_server import BUCKET, s3_server
 from components.shared.core.errors import UserError
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
 room, path = Path(sys.argv[1]), Path(sys.argv[2])
 with s3_server(room) as server:
     store = open_store(f"s3://{BUCKET}/a", server.environment, attempts=2)
@@ -377,7 +382,7 @@ def test_a_server_whose_disk_is_full_is_told_and_holds_no_half(tmp_path: Path) -
 
 SEND = """
 import os, sys
-from components.shared.storage import open_store
+from components.shared.storage.client import open_store
 open_store(sys.argv[1], os.environ).put_file(sys.argv[2], "sent/file")
 """
 
@@ -424,11 +429,11 @@ def test_unfinished_uploads_have_many_pages(uri: str) -> None:
 
 MEANWHILE = {
     "revoked": (answer(403, "InvalidAccessKeyId"), "the access key is not known; check AWS_ACCESS_KEY_ID"),
-    "denied": (answer(403, "AccessDenied"), "access is denied; let the credentials"),
+    "denied": (answer(403, "AccessDenied"), "access is denied; allow these credentials to list the bucket"),
     "expired": (answer(400, "ExpiredToken"), "the credentials have expired; set AWS_SESSION_TOKEN"),
-    "bucket gone": (answer(404, "NoSuchBucket"), "there is no such bucket; make it"),
+    "bucket gone": (answer(404, "NoSuchBucket"), "there is no such bucket; create it"),
     "clock": (answer(403, "RequestTimeTooSkewed"), "this machine's clock is wrong; set it"),
-    "full": (answer(507, "XMinioStorageFull"), "the store is full; make room there"),
+    "full": (answer(507, "XMinioStorageFull"), "the store is full; free some space there"),
 }
 
 
@@ -676,7 +681,7 @@ def test_variables_have_a_second_name_and_a_prefix(server: S3Server, uri: str) -
     "changed, told",
     [
         ({"AWS_ACCESS_KEY_ID": "no-key"}, "the access key is not known; check AWS_ACCESS_KEY_ID"),
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "the secret key is not that of the access key; check"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "the secret key does not belong to the access key; check"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no credentials; set AWS_ACCESS_KEY_ID and"),
     ],
 )
@@ -691,7 +696,7 @@ def test_a_missing_bucket_is_told_and_not_made(server: S3Server) -> None:
         lambda: store.put_bytes(b"1", "a"),
         lambda: list(store.list()),
     ):
-        with pytest.raises(UserError, match=r"s3://no-such-bucket/a.*: there is no such bucket; make it"):
+        with pytest.raises(UserError, match=r"s3://no-such-bucket/a.*: there is no such bucket; create it"):
             call()
     assert not server.client.bucket_exists("no-such-bucket")
 
@@ -702,7 +707,9 @@ def test_a_reader_may_not_write(server: S3Server, store: Store, uri: str) -> Non
     reader = open_store(uri, {**server.environment, **keys})
     assert reader.get_bytes("a")[0] == b"1"
     for call in (lambda: reader.put_bytes(b"2", "a"), lambda: reader.remove("a")):
-        with pytest.raises(UserError, match="access is denied; let the credentials list the bucket, and read, write"):
+        with pytest.raises(
+            UserError, match="access is denied; allow these credentials to list the bucket, and read, write"
+        ):
             call()
     assert store.get_bytes("a")[0] == b"1"
 
@@ -716,7 +723,7 @@ def test_a_wrong_clock_is_told(server: S3Server, uri: str, monkeypatch: pytest.M
 def test_a_wrong_region_is_told(faulty: Store, between: Proxy, code: str) -> None:
     for call in (lambda: faulty.get_bytes("a"), lambda: faulty.stat("a")):
         between.script = [answer(400, code)] * 2
-        with pytest.raises(UserError, match="the bucket lies in another region; set AWS_REGION to it"):
+        with pytest.raises(UserError, match="the bucket is in another region; set AWS_REGION to it"):
             call()
         between.script = []
 
@@ -724,17 +731,21 @@ def test_a_wrong_region_is_told(faulty: Store, between: Proxy, code: str) -> Non
 def test_expired_credentials_are_told_by_every_call(faulty: Store, between: Proxy) -> None:
     for call in (lambda: faulty.get_bytes("a"), lambda: faulty.stat("a"), lambda: faulty.put_bytes(b"1", "a")):
         between.script = [answer(403, "ExpiredToken")] * 2
-        with pytest.raises(UserError, match="the credentials have expired; set AWS_SESSION_TOKEN and its keys anew"):
+        with pytest.raises(
+            UserError, match="the credentials have expired; set AWS_SESSION_TOKEN and both keys to new values"
+        ):
             call()
         between.script = []
 
 
 def test_tls_and_plain_http_are_told_apart(server: S3Server, uri: str) -> None:
     plain = server.tls_url.replace("https", "http")
-    assert "give https:// in its address" in one_line(uri, {**server.environment, "AWS_ENDPOINT_URL_S3": plain})
+    assert "the server expects TLS; use https:// in AWS_ENDPOINT_URL_S3" in one_line(
+        uri, {**server.environment, "AWS_ENDPOINT_URL_S3": plain}
+    )
     tls = server.url.replace("http", "https")
     told = one_line(uri, {**server.environment, "AWS_ENDPOINT_URL_S3": tls})
-    assert f"{tls} does not speak TLS; give http:// in place of https://" in told
+    assert f"{tls} does not speak TLS; use http:// instead of https://" in told
 
 
 def test_a_certificate_of_ones_own_is_trusted_by_name(server: S3Server, uri: str, tmp_path: Path) -> None:
@@ -766,7 +777,7 @@ def test_a_web_server_that_is_no_s3_is_told(uri: str) -> None:
     with proxy("") as web:
         web.script = [tell(404, b"<html>nothing here</html>", "text/html")]
         told = one_line(uri, {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": web.url})
-    assert "is not served as S3 does" in told and "check the address" in told
+    assert "the server does not speak S3" in told and "check the address in AWS_ENDPOINT_URL_S3" in told
 
 
 def no_names(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
@@ -816,10 +827,12 @@ def test_a_web_identity_stands_for_keys_and_is_read_anew(
         store = open_store(uri, environment)
         store.put_bytes(b"1", "a")
         told = capsys.readouterr().out
-        assert "trying again" in told and "token-1" not in told
+        assert "retrying in" in told and "token-1" not in told
         token.write_bytes(b"token-2")
         assert store.get_bytes("a")[0] == b"1"
-        with pytest.raises(UserError, match=f"the web identity of {token} gave no S3 credentials") as told:
+        with pytest.raises(
+            UserError, match=f"AWS_WEB_IDENTITY_TOKEN_FILE={token} gave no S3 credentials; check the file, AWS_ROLE_ARN"
+        ) as told:
             store.get_bytes("a")
     assert "token-2" not in str(told.value)
 

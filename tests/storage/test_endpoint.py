@@ -55,10 +55,12 @@ def test_a_password_in_the_endpoint_is_refused_and_not_told() -> None:
     assert "AWS_ENDPOINT_URL_S3 holds a user or password" in told
 
 
-@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_half_a_pair_of_keys_is_refused(missing: str) -> None:
+@pytest.mark.parametrize(
+    "present, missing", [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+)
+def test_half_a_pair_of_keys_is_refused(present: str, missing: str) -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name != missing}
-    assert f"{missing} is missing beside its other half" in told_of("s3://bucket/a", environment)
+    assert told_of("s3://bucket/a", environment) == f"{present} is set but {missing} is not; set both"
 
 
 def test_a_key_that_no_header_takes_is_refused_and_not_told() -> None:

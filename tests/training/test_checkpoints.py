@@ -334,7 +334,7 @@ def test_bytes_flipped_in_the_store_are_told_and_the_training_starts_afresh_wher
     metadata = {"sha256": hashlib.sha256(content).hexdigest()}
     client.put_object(BUCKET, key, BytesIO(bytes([content[0] ^ 1]) + content[1:]), len(content), metadata=metadata)
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
-    assert "it is damaged" in capsys.readouterr().out
+    assert "is damaged: its SHA-256 is" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(

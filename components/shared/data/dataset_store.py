@@ -14,7 +14,8 @@ from components.shared.core.errors import CorruptDataError, UserError, raise_as_
 from components.shared.core.files import Document, parse_json, sha256_json
 from components.shared.core.schema import is_sha256
 from components.shared.data.dataset import FORMAT, SPLITS, Dataset, check_document, open_dataset, write_document
-from components.shared.storage.client import MAX_BYTES, Conflict, NoSuchObject, Store, open_store
+from components.shared.storage.client import MAX_BYTES, Store, open_store
+from components.shared.storage.errors import Conflict, NoSuchObject
 
 SHARDS = "datasets/shards"
 DOCUMENT, SAMPLES = "dataset.json", "samples.png"

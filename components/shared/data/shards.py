@@ -58,7 +58,7 @@ class StoredShards:
         return self._fetch(sha256, size)
 
     def _fetch(self, sha256: str, size: int) -> FileIO:
-        from components.shared.storage.client import NoSuchObject
+        from components.shared.storage.errors import NoSuchObject
 
         name = f"{sha256}.npy"
         fetched = self._folder / f"{sha256}.{uuid4().hex}"

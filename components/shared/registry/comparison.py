@@ -19,7 +19,7 @@ from components.shared.evaluation.inference import load_onnx, predict
 from components.shared.evaluation.mcnemar import mcnemar
 from components.shared.registry.champion import Verdict, times_decided
 from components.shared.registry.registry import RegisteredModel
-from components.shared.storage.client import NoSuchObject
+from components.shared.storage.errors import NoSuchObject
 
 
 @dataclass(frozen=True)

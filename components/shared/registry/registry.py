@@ -18,7 +18,8 @@ from components.shared.parameters import check
 from components.shared.registry.champion import Verdict, add_decision, decision_about, now, previous_champion
 from components.shared.registry.schema import REGISTRY_FORMAT, REMEDIES, parse_document
 from components.shared.registry.versions import Versions
-from components.shared.storage.client import MAX_BYTES, Conflict, NoSuchObject, Store
+from components.shared.storage.client import MAX_BYTES, Store
+from components.shared.storage.errors import Conflict, NoSuchObject
 
 ATTEMPTS = 200  # to update a registry document that others update too
 MAX_WAIT_SECONDS = 2.0

@@ -20,7 +20,8 @@ from components.shared.core.files import Document, json_bytes, sha256_file
 from components.shared.core.npy import npy_bytes, parse_npy
 from components.shared.registry import triton
 from components.shared.registry.schema import VERSION_FORMAT, parse_document
-from components.shared.storage.client import Conflict, Entry, NoSuchObject, Store
+from components.shared.storage.client import Entry, Store
+from components.shared.storage.errors import Conflict, NoSuchObject
 
 MAX_DOCUMENT_BYTES = 2**20
 REGISTER_AGAIN = "register its package again"

@@ -14,7 +14,8 @@ from uuid import uuid4
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import json_bytes, parse_json
-from components.shared.storage.client import Conflict, NoSuchObject, Store
+from components.shared.storage.client import Store
+from components.shared.storage.errors import Conflict, NoSuchObject
 
 FORMAT = "torch2kubeflow/lease"
 SECONDS = 30.0  # between two looks at it, before the first has told

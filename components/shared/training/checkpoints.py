@@ -28,7 +28,8 @@ from torch import Tensor
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, parse_json
-from components.shared.storage.client import Entry, NoSuchObject, Store
+from components.shared.storage.client import Entry, Store
+from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed.process_group import SINGLE, ProcessGroup
 
 FORMAT = "torch2kubeflow/checkpoint"

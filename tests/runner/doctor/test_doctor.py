@@ -962,7 +962,7 @@ def test_s3_is_tried_with_the_pods_own_credentials(cluster: KubeServer, examine:
 
         _, table = examine("store=s3://no-bucket/store")
         assert "problem S3 s3://no-bucket/store of the steps: s3://no-bucket/store" in table
-        assert "there is no such bucket -> make it, or correct the address" in table
+        assert "there is no such bucket -> create it, or correct the address" in table
 
         place = {"AWS_ENDPOINT_URL_S3": server.tls_url, "ca.crt": server.certificate.read_text()}
         cluster.add(config("torch2kubeflow-s3", **place))
@@ -979,7 +979,7 @@ def test_s3_is_tried_with_the_pods_own_credentials(cluster: KubeServer, examine:
         cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.address))
         cluster.add(secret("mlpipeline-minio-artifact", accesskey=READER_KEY, secretkey=READER_SECRET))
         _, table = examine()
-        assert "access is denied -> let the credentials list the bucket, and read, write and remove" in table
+        assert "access is denied -> allow these credentials to list the bucket, and read, write and delete" in table
 
         cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint="seaweedfs.kubeflow:9000"))
         cluster.add(secret("mlpipeline-minio-artifact", accesskey=KEY, secretkey=SECRET))

@@ -13,7 +13,8 @@ from pathlib import Path
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import Document, json_bytes, parse_json, sha256_json
 from components.shared.core.schema import check_fields, is_count, is_map, is_size
-from components.shared.storage.client import Conflict, Store
+from components.shared.storage.client import Store
+from components.shared.storage.errors import Conflict
 
 FOLDER = "jobs"
 FORMAT, RESULT_FORMAT = "torch2kubeflow/job", "torch2kubeflow/job-result"

@@ -13,7 +13,8 @@ from typing import Protocol
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, json_bytes, parse_json
-from components.shared.storage.client import NoSuchObject, Store
+from components.shared.storage.client import Store
+from components.shared.storage.errors import NoSuchObject
 
 FOLDER = "sweeps"
 FORMAT = "torch2kubeflow/rung"
