@@ -1,4 +1,4 @@
-"""Verb `logs`: what the steps of a run in the cluster have printed, as far as it may be read."""
+"""Verb `logs`: print the logs of the steps of a run in the cluster, from their pods or from KFP's archive."""
 
 import argparse
 import re
@@ -10,17 +10,18 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
 from runner.cluster import run_state
-from runner.cluster.connection import Connection, add_options, connect
-from runner.cluster.status import find_run
+from runner.cluster.api import find_run
+from runner.cluster.connection import Connection, connect
+from runner.cluster.options import add_options
 from runner.graphs import add_graph_option, steps_of
 
-# Argo names a pod `workflow-template-node`, and a node `workflow-node`. These are KFP's templates for a step with no
-# annotation, two labels and retries, as ours are, and for one with less.
+# Argo names a pod `workflow-template-node` and a node `workflow-node`. These are KFP's templates for a step with no
+# annotation, two labels and retries, as ours are, and for one with fewer.
 TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
 COMPONENT = "app.kubernetes.io/component"  # the label with a pod's step
-NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, at its end, the attempt
+NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, last, the attempt
 ATTEMPT = re.compile(r"\(\d+\)$")
-# What KFP's launcher (glog) and Argo's executor add to a step's own lines, after its last one above all.
+# What KFP's launcher (glog) and Argo's executor add to a step's own lines, mostly after the last one.
 ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
 HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
 
@@ -36,9 +37,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Print the logs; UserError where none may be read."""
+    """Print the logs. Raises UserError if none can be read."""
     if arguments.step and arguments.step not in steps_of(pipeline):
-        raise UserError(f"{pipeline.name} has no step {arguments.step}; give one of {', '.join(steps_of(pipeline))}")
+        raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
     connection = connect(arguments)
     run = find_run(connection, arguments.run, pipeline.name)
     steps = run_state.steps(run, pipeline)
@@ -46,7 +47,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     wanted = [arguments.step] if arguments.step else ran
     logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
     if not logs:
-        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read; {HINT}")
+        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read", HINT)
     for step, log in logs.items():
         if len(logs) > 1:
             print(f"== {step}")
@@ -56,9 +57,9 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 
 def read_log(connection: Connection, run: Any, step: str) -> str | None:
-    """The log of the step's last attempt, from its pod or from KFP's archive; None where neither may be read.
+    """Return the log of the step's last attempt, from its pod or KFP's archive; None if neither can be read.
 
-    A step in a loop has a pod for each pass, and only the pods tell which is whose: KFP's archive gives one of them.
+    A step in a loop has a pod for each pass, and only the pods show which is whose: KFP's archive has one of them.
     """
     if connection.kube:
         log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
@@ -71,13 +72,13 @@ def read_log(connection: Connection, run: Any, step: str) -> str | None:
     return None
 
 
-def own_lines(log: str) -> list[str]:
-    """What the step itself has printed, without empty lines."""
+def step_lines(log: str) -> list[str]:
+    """Return the lines that the step itself printed, without empty ones."""
     return [line.rstrip() for line in log.splitlines() if line.strip() and not ADDED.match(line)]
 
 
 def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
-    """What the last attempts of each pass have printed, of the pods with these labels; those that failed come last."""
+    """Return the logs of the last attempt of each pass, of the pods with these labels; failed ones come last."""
     try:
         pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
         last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
@@ -85,17 +86,17 @@ def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -
         read = kube.read_namespaced_pod_log
         logs = [str(read(name, namespace, container="main", _request_timeout=60)) for name in names]
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
-        return None  # no right to, or gone: KFP may still have it
+        return None  # forbidden, or gone: KFP may still have it
     return "\n".join(log.rstrip() for log in logs) if logs else None
 
 
 def _pass_of(pod: Any) -> str:
-    """A name of the step's pass that is the same for all its attempts."""
+    """Return a name of the step's pass that is the same for all its attempts."""
     return ATTEMPT.sub("", (pod.metadata.annotations or {}).get(NODE_NAME, ""))
 
 
 def _candidates(run: Any, step: str) -> list[str]:
-    """Names under which KFP may know the step's pod, the last attempt first."""
+    """Return the names under which KFP may know the step's pod, the last attempt first."""
     tasks = run_state.tasks(run)
     mine = next((task for task in tasks if task.display_name == step), None)
     if not mine:

@@ -1,7 +1,6 @@
-"""Verb `run`: a run of the pipeline in the cluster, waited for with `--wait`."""
+"""Verb `run`: start a run of the pipeline in the cluster and, with `--wait`, wait for its end."""
 
 import argparse
-import os
 import secrets
 import sys
 import time
@@ -14,19 +13,21 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.files import Document, write_json
 from components.shared.core.log import read_event
-from runner.cluster import run_state, upload
-from runner.cluster.connection import Connection, add_options, connect
-from runner.cluster.logs import HINT, own_lines, read_log
+from runner.cluster import run_state
+from runner.cluster.api import EXPERIMENT, Version, find_or_create_experiment, name_filter
+from runner.cluster.connection import Connection, connect
+from runner.cluster.logs import HINT, read_log, step_lines
+from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
+from runner.cluster.upload import resolve_version
 from runner.failures import Failure, read_failure
 from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 POLL_SECONDS = 5.0
-PATIENCE = 600.0  # seconds for which a server that does not answer is asked again
+PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
 EXAMPLES = """examples:
   python pipeline.py run                          # the present code, uploaded if it is not there
   python pipeline.py run epochs=30 gpus=1 --wait
@@ -41,7 +42,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "run",
         help="run the pipeline in Kubeflow",
-        description="Exit code: 0 success, 1 failed or canceled, 2 a mistake to mend, 130 interrupted.",
+        description="Exit code: 0 success, 1 failed or canceled, 2 a mistake to fix, 130 interrupted.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,9 +66,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Start a run and, if asked to, wait for it; the exit code is 0 only for a success."""
+    """Start a run and, if asked to, wait for its end; return the exit code, 0 only if it succeeds."""
     connection = connect(arguments)
-    version, parameters = upload.choose(
+    version, parameters = resolve_version(
         connection, pipeline, arguments.version, lambda chosen: parse_parameters(chosen, arguments.parameters)
     )
     started = _start(connection, pipeline.name, version, parameters, arguments)
@@ -76,27 +77,12 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     if not arguments.wait and not arguments.retries:
         return 0
     watch = Watch(connection, pipeline, started.run_id, arguments.retries, Terminal(sys.stdout))
-    return watch.to_the_end(arguments.runs)
-
-
-def find_experiment(connection: Connection, name: str) -> str:
-    """The id of the experiment of that name, made if it is not there."""
-    client, scope = connection.client, connection.scope
-    found = connection.every("experiments", client.list_experiments, namespace=scope, filter=upload.named(name))
-    for item in found:
-        return str(item.experiment_id)
-    fresh = api.V2beta1Experiment(display_name=name, namespace=scope)
-    try:
-        return str(client.experiments.experiment_service_create_experiment(experiment=fresh).experiment_id)
-    except ApiError as error:
-        if error.status != 409:  # someone else was quicker
-            raise
-        return find_experiment(connection, name)
+    return watch.wait(arguments.runs)
 
 
 @dataclass
 class Watch:
-    """Waits for one run, showing what its steps do."""
+    """Waits for the end of a run and shows what its steps do."""
 
     connection: Connection
     pipeline: BaseComponent
@@ -105,11 +91,11 @@ class Watch:
     terminal: Terminal
     shown: dict[str, str] = field(default_factory=dict)  # step -> the state last shown
 
-    def to_the_end(self, runs: Path) -> int:
-        """Wait, retry a failed run as often as allowed, leave a summary, and return the exit code."""
+    def wait(self, runs: Path) -> int:
+        """Wait, retry a failed run as often as allowed, write the summary, and return the exit code."""
         while True:
             try:
-                run = self._wait()
+                run = self._wait_once()
                 failure = self._failure(run)
                 if run.state != "FAILED" or self.retries < 1 or failure.is_permanent:
                     return self._close(run, failure, runs)
@@ -118,16 +104,16 @@ class Watch:
                 if not self._terminate():
                     return 130
 
-    def _wait(self) -> Any:
-        """The run when it has ended; while KFP does not answer, ask again for a while."""
+    def _wait_once(self) -> Any:
+        """Return the run when it has ended. Raises ApiError if KFP does not answer for ten minutes."""
         answered = time.monotonic()
         while True:
             try:
                 run = self.connection.client.get_run(self.run_id)
                 answered = time.monotonic()
             except ApiError as error:
-                if not error.passing or time.monotonic() - answered > PATIENCE:
-                    print(f"the run goes on; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
+                if not error.is_transient or time.monotonic() - answered > PATIENCE:
+                    print(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
                     raise
             else:
                 self._show(run)
@@ -143,7 +129,7 @@ class Watch:
         time.sleep(POLL_SECONDS)
 
     def _show(self, run: Any) -> None:
-        """Tell what has changed."""
+        """Show the steps whose state has changed."""
         for name, step in run_state.steps(run, self.pipeline).items():
             if step["state"] in ("skipped", "waiting", self.shown.get(name)):
                 continue
@@ -152,32 +138,32 @@ class Watch:
             self.terminal.show(f"[{name}] {step['state']}{took}")
 
     def _terminate(self) -> bool:
-        """After Ctrl-C: whether the run has been told to end, and its end is worth waiting for."""
+        """Ask after Ctrl-C whether to terminate the run, and do so; return whether to wait for its end."""
         self.terminal.finish()
         try:
             answer = input("\nterminate the run in the cluster? [y/N] ") if sys.stdin.isatty() else ""
         except (EOFError, KeyboardInterrupt):
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
-            print(f"\nthe run is left alone; see `python pipeline.py status {self.run_id}`")
+            print(f"\nthe run continues; see `python pipeline.py status {self.run_id}`")
             return False
         self.retries = 0
         try:
             self.connection.client.terminate_run(self.run_id)
         except ApiError as error:
-            if error.status != 400:  # it has ended meanwhile
+            if error.status != 400:  # else it has ended in the meantime
                 raise
-        print("terminating; its end is waited for")
+        print("terminating; waiting for the end")
         return True
 
     def _failure(self, run: Any) -> Failure:
-        """The failed step and the end of its log, if that can be read."""
+        """Return the failed step, and its error and last lines if its log can be read."""
         step = self._failed_step(run)
         log = (read_log(self.connection, run, step) if run.state == "FAILED" and step else None) or ""
-        return read_failure(step, own_lines(log))
+        return read_failure(step, step_lines(log))
 
     def _error(self, run: Any, failure: Failure) -> str | None:
-        """Why the run ended, in one line: what the step reported, else what KFP says of it or of the run."""
+        """Return in one line why the run ended: what the step reported, else what KFP reports of the run or step."""
         of_task = next(
             (t.error.message for t in run_state.tasks(run) if t.display_name == failure.step and t.error), None
         )
@@ -199,7 +185,7 @@ class Watch:
         return run_state.failed_step(run, self.pipeline)
 
     def _verdict(self, run: Any) -> Document | None:
-        """The verdict that `evaluate` reported; None if it did not run or its log cannot be read."""
+        """Return the verdict that `evaluate` reported; None if it did not run or its log cannot be read."""
         if run_state.steps(run, self.pipeline)["evaluate"]["state"] != "done":
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
@@ -210,17 +196,17 @@ class Watch:
 def _start(
     connection: Connection,
     pipeline_name: str,
-    version: upload.Version,
+    version: Version,
     parameters: dict[str, Any],
     arguments: argparse.Namespace,
 ) -> Any:
-    """Create the run. Its name is its own, so a run whose creation was not confirmed is found, not made twice."""
+    """Create the run under a unique name, by which a run whose creation was not confirmed is found, not made twice."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     name = f"{pipeline_name}-{stamp}-{secrets.token_hex(2)}"
     client = connection.client
     fresh = api.V2beta1Run(
         display_name=name,
-        experiment_id=find_experiment(connection, arguments.experiment),
+        experiment_id=find_or_create_experiment(connection, arguments.experiment),
         pipeline_version_reference=api.V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
         ),
@@ -231,7 +217,7 @@ def _start(
     except ApiError as error:
         if error.status != 0:
             raise
-        for run in client.list_runs(namespace=connection.scope, filter=upload.named(name)).runs or []:
+        for run in client.list_runs(namespace=connection.scope, filter=name_filter(name)).runs or []:
             return run
         raise
 

@@ -1,8 +1,8 @@
-"""A run in the cluster, as KFP's API tells it.
+"""The states of a run in the cluster and of its steps, from KFP's API.
 
 KFP lists what Argo ran, by name and without the tree: for step `train` a driver (`train-driver`), the step itself
-(`train`) and, within its time, the pod (`executor`), which is left out where the cache had the result. A step in a loop
-is there once for each pass, under one name.
+(`train`) and, within its time, the pod (`executor`), which is skipped if the cache had the result. A step in a loop
+appears once for each pass, under one name.
 """
 
 from collections import defaultdict
@@ -18,56 +18,56 @@ from runner.summary import compose
 
 FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
 STATES = {**FINAL, "RUNNING": "running", "PENDING": "waiting", "CANCELING": "canceling", "PAUSED": "paused"}
-# What an ended run says of steps that it did not get to (Argo's Omitted has no state in KFP) or through.
+# The states, once the run has ended, of steps that did not start (Argo's Omitted has no state in KFP) or did not end.
 UNFINISHED = {"waiting": "skipped", "running": "canceled", "canceling": "canceled", "paused": "canceled"}
-# The states of the passes of a loop, the one that its step has first.
-MATTERS = ("failed", "running", "canceling", "canceled", "paused", "waiting", "done", "cached", "skipped")
+# A step in a loop has the first of these states that one of its passes has.
+BY_WEIGHT = ("failed", "running", "canceling", "canceled", "paused", "waiting", "done", "cached", "skipped")
 POD = "executor"
 
 
 def tasks(run: Any) -> list[Any]:
-    """The details of a run's tasks; none before its first pod."""
+    """Return the details of a run's tasks; none before its first pod."""
     return list((run.run_details and run.run_details.task_details) or [])
 
 
 def state(item: Any) -> str:
-    """The state of a run or a task in our words."""
+    """Return the state of a run or a task in the words of `summary.json`."""
     return STATES.get(item.state, "waiting")
 
 
 def steps(run: Any, pipeline: BaseComponent) -> dict[str, dict[str, Any]]:
-    """State and seconds of every step of the pipeline, as a local run's summary has them."""
+    """Return state and seconds of every step of the pipeline, as in the summary of a local run."""
     found: dict[str, list[Any]] = defaultdict(list)
     for task in tasks(run):
         found[task.display_name].append(task)
-    told = {name: _step(found[name], found[f"{name}-driver"], found[POD]) for name in steps_of(pipeline)}
+    found_steps = {name: _step(found[name], found[f"{name}-driver"], found[POD]) for name in steps_of(pipeline)}
     if run.state in FINAL:
-        for step in told.values():
+        for step in found_steps.values():
             step["state"] = UNFINISHED.get(step["state"], step["state"])
-    return told
+    return found_steps
 
 
 def failed_step(run: Any, pipeline: BaseComponent) -> str | None:
-    """The first step that failed; None where none did."""
+    """Return the first step that failed; None if none did."""
     return next((name for name, step in steps(run, pipeline).items() if step["state"] == "failed"), None)
 
 
 def seconds(item: Any, started: datetime | None, ended: datetime | None) -> float:
-    """How long a finished run or task took; 0 while it runs."""
+    """Return how long a finished run or task took; 0 while it runs."""
     if item.state not in FINAL or not started or not ended:
         return 0.0
     return max(round((ended - started).total_seconds(), 3), 0.0)
 
 
 def within(pod: Any, step: Any) -> bool:
-    """Whether a pod is the step's own: steps run one after the other, but for the passes of a loop."""
+    """Return whether a pod is the step's own: apart from the passes of a loop, steps run one after the other."""
     return bool(step.start_time <= pod.start_time and (step.state not in FINAL or pod.start_time <= step.end_time))
 
 
 def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Document | None) -> Document:
-    """The summary of a run of the pipeline, from KFP's API and the `verdict` that step `evaluate` reported.
+    """Return the summary of a run of the pipeline, from KFP's API and the `verdict` that step `evaluate` reported.
 
-    The API gives neither artifacts nor what is in them: `artifacts` is empty, and what is not known is null.
+    The API returns neither artifacts nor their content: `artifacts` is empty, and what is not known is null.
     """
     found_steps = steps(run, pipeline)
     accepted = found_steps["export"]["state"] in ("done", "cached") or (
@@ -96,9 +96,9 @@ def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Doc
 
 
 def _step(tasks: list[Any], drivers: list[Any], pods: list[Any]) -> dict[str, Any]:
-    """State and seconds of a step, which in a loop has several tasks: of all passes, the state that matters most."""
+    """Return state and seconds of a step, which in a loop has a task for each pass."""
     passes = [_pass(task, driver, pods) for task, driver in zip_longest(tasks, drivers)] or [_pass(None, None, [])]
-    worst = min(passes, key=lambda one: MATTERS.index(one["state"]))
+    worst = min(passes, key=lambda one: BY_WEIGHT.index(one["state"]))
     return {"state": worst["state"], "seconds": round(sum(one["seconds"] for one in passes), 3)}
 
 

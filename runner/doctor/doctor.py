@@ -16,7 +16,9 @@ from kubernetes.client import VersionApi
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.errors import UserError
-from runner.cluster.connection import Connection, add_options, connect, kube_client, kube_errors, runs_namespace
+from runner.cluster.connection import Connection, connect
+from runner.cluster.kube import kube_client, kube_errors
+from runner.cluster.options import add_options, runs_namespace
 from runner.cluster.rest import ApiError
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning

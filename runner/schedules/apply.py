@@ -11,8 +11,10 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from runner.cluster import upload
-from runner.cluster.connection import Connection, add_options, connect
+from runner.cluster.api import Version, find_versions
+from runner.cluster.connection import Connection, connect
+from runner.cluster.options import add_options
+from runner.cluster.upload import content_digest, find_same, upload
 from runner.compile import compile_pipeline, read_package
 from runner.graphs import add_graph_option
 from runner.schedules import deploy_file, recurring
@@ -67,12 +69,12 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     version = _find(connection, pipeline)
     _refuse_taken(items, wanted.plans, version.pipeline_id)
     if version.is_new and not arguments.dry_run:
-        version = upload.upload(connection, pipeline)
+        version = upload(connection, pipeline)
     print(f"version: {_describe(version, arguments.dry_run)}")
     if version.version_id != TO_COME:
-        print(f"  {connection.ui_link('pipeline', version.place)}")
+        print(f"  {connection.ui_link('pipeline', version.ui_path)}")
     plans = [_recurring(plan, values, version) for plan, values in zip(wanted.plans, parameters, strict=True)]
-    known = [] if version.pipeline_id == TO_COME else upload.versions(connection, version.pipeline_id)
+    known = [] if version.pipeline_id == TO_COME else find_versions(connection, version.pipeline_id)
     if not version.is_new and known[0].name != version.name and any(plan.follow_latest for plan in wanted.plans):
         print(f"  schedules that follow the latest run {known[0].name}, which was uploaded after it")
     names = {FOLLOWS_LATEST: "latest", **{one.version_id: one.name for one in known}}
@@ -160,12 +162,12 @@ def _connect(arguments: argparse.Namespace, wanted: Deployment) -> Connection:
     return connection
 
 
-def _find(connection: Connection, pipeline: BaseComponent) -> upload.Version:
+def _find(connection: Connection, pipeline: BaseComponent) -> Version:
     """The version with the present content, or what stands for it until it is uploaded."""
     with tempfile.TemporaryDirectory() as folder:
         documents = read_package(compile_pipeline(pipeline, Path(folder) / "pipeline.yaml"))
-    pipeline_id, there = upload.find_same(connection, pipeline.name, upload.content_digest(documents))
-    return there or upload.Version(pipeline_id or TO_COME, TO_COME, TO_COME, is_new=True)
+    pipeline_id, there = find_same(connection, pipeline.name, content_digest(documents))
+    return there or Version(pipeline_id or TO_COME, TO_COME, TO_COME, is_new=True)
 
 
 def _refuse_taken(items: list[Any], plans: list[Plan], pipeline_id: str) -> None:
@@ -179,13 +181,13 @@ def _refuse_taken(items: list[Any], plans: list[Plan], pipeline_id: str) -> None
             )
 
 
-def _describe(version: upload.Version, dry_run: bool) -> str:
+def _describe(version: Version, dry_run: bool) -> str:
     if version.is_new:
         return "would upload the present content" if dry_run else f"uploaded {version.name}"
     return f"unchanged, {version.name}"
 
 
-def _recurring(plan: Plan, parameters: dict[str, Any], version: upload.Version) -> Recurring:
+def _recurring(plan: Plan, parameters: dict[str, Any], version: Version) -> Recurring:
     return Recurring(
         name=plan.name,
         schedule=plan.schedule,

@@ -63,7 +63,9 @@ def _versions(connection: Connection, pipeline_id: str) -> list[Any]:
     """The versions of a pipeline, newest first; none where the pipeline is gone."""
     method = connection.client.list_pipeline_versions
     try:
-        return list(connection.every("pipeline_versions", method, pipeline_id=pipeline_id, sort_by="created_at desc"))
+        return list(
+            connection.paginate("pipeline_versions", method, pipeline_id=pipeline_id, sort_by="created_at desc")
+        )
     except ApiError as error:
         if error.status != 404:
             raise

@@ -8,8 +8,8 @@ from typing import Any
 import kfp_server_api as api
 
 from components.shared.core.errors import UserError
+from runner.cluster.api import EXPERIMENT, find_or_create_experiment
 from runner.cluster.connection import Connection
-from runner.cluster.run import EXPERIMENT, find_experiment
 from runner.schedules.cron import Schedule
 
 AT_ONCE = 10  # runs of one recurring run that KFP allows at the same time, at most
@@ -59,7 +59,7 @@ def differences(old: Recurring, new: Recurring) -> dict[str, tuple[Any, Any]]:
 def every(connection: Connection) -> list[Any]:
     """All recurring runs of the namespace, by name."""
     client = connection.client
-    found = connection.every("recurring_runs", client.list_recurring_runs, namespace=connection.scope)
+    found = connection.paginate("recurring_runs", client.list_recurring_runs, namespace=connection.scope)
     return sorted(found, key=lambda item: (item.display_name, item.created_at))
 
 
@@ -104,7 +104,7 @@ def create(connection: Connection, wanted: Recurring) -> str:
     fresh = api.V2beta1RecurringRun(
         display_name=wanted.name,
         description=wanted.description,
-        experiment_id=find_experiment(connection, EXPERIMENT),
+        experiment_id=find_or_create_experiment(connection, EXPERIMENT),
         pipeline_version_reference=api.V2beta1PipelineVersionReference(
             pipeline_id=wanted.pipeline_id, pipeline_version_id=wanted.version_id or None
         ),

@@ -10,9 +10,12 @@ from zoneinfo import ZoneInfo
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from runner.cluster import upload
-from runner.cluster.connection import Connection, add_options, connect, kube_errors
+from runner.cluster.api import Version, find_pipeline, find_versions, load_version
+from runner.cluster.connection import Connection, connect
+from runner.cluster.kube import kube_errors
+from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
+from runner.cluster.upload import resolve_version
 from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 from runner.schedules import recurring
@@ -155,16 +158,16 @@ def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 def _choose(
     connection: Connection, pipeline: BaseComponent, arguments: argparse.Namespace
-) -> tuple[upload.Version, dict[str, Any]]:
+) -> tuple[Version, dict[str, Any]]:
     """The version that will run, and the parameters given, checked against it."""
 
     def read(chosen: BaseComponent) -> dict[str, Any]:
         return given(chosen, arguments.parameters)
 
     if not arguments.follow_latest:
-        return upload.choose(connection, pipeline, arguments.version, read)
+        return resolve_version(connection, pipeline, arguments.version, read)
     version = _latest(connection, pipeline.name)
-    return version, read(upload.load_version(connection, version))
+    return version, read(load_version(connection, version))
 
 
 def given(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
@@ -173,9 +176,9 @@ def given(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
     return {name: parameters[name] for name in (word.partition("=")[0] for word in words)}
 
 
-def _latest(connection: Connection, pipeline_name: str) -> upload.Version:
-    pipeline_id = upload.find_pipeline(connection, pipeline_name)
-    for version in upload.versions(connection, pipeline_id) if pipeline_id else []:
+def _latest(connection: Connection, pipeline_name: str) -> Version:
+    pipeline_id = find_pipeline(connection, pipeline_name)
+    for version in find_versions(connection, pipeline_id) if pipeline_id else []:
         return version
     raise UserError(f"{pipeline_name} has no version yet; run `python pipeline.py upload` first")
 

@@ -14,7 +14,8 @@ import pytest
 
 from components.shared.core.errors import UserError
 from runner.cluster import rest
-from runner.cluster.connection import Connection, add_options, connect
+from runner.cluster.connection import Connection, connect
+from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
 from tests.servers.kfp_server import Answer, KfpServer, cut, cut_body, error, page, slow
 from tests.servers.port_forward import kube_server
@@ -46,7 +47,7 @@ def test_one_user_needs_no_namespace(kfp_api: KfpServer) -> None:
 
 def test_many_users_need_one(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     kfp_api.multi_user = True
-    assert "say with --namespace in which Profile" in told()
+    assert "name the Profile in which the runs live with --namespace" in told()
     monkeypatch.setenv("KFP_NAMESPACE", "team")
     assert reach().scope == "team"
     assert reach("--namespace", "other").client.get_user_namespace() == "other"
@@ -63,10 +64,10 @@ def test_all_pages_of_a_list_are_read(kfp_api: KfpServer) -> None:
     there = [kfp_api.add_run().run_id for _ in range(5)]
     kfp_api.page_limit = 2
     connection = reach()
-    assert [run.run_id for run in connection.every("runs", connection.client.list_runs)] == there
+    assert [run.run_id for run in connection.paginate("runs", connection.client.list_runs)] == there
     assert len(kfp_api.asked("GET /runs")) == 3
     kfp_api.runs.clear()
-    assert not list(connection.every("runs", connection.client.list_runs))
+    assert not list(connection.paginate("runs", connection.client.list_runs))
 
 
 def test_the_home_of_the_user_is_left_alone(kfp_api: KfpServer, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_host_is_a_url(kfp_api: KfpServer, host: str, line: str) -> None:
 def test_a_web_page_is_not_the_api(kfp_api: KfpServer, answer: Answer) -> None:
     kfp_api.script("GET /healthz", answer)
     kfp_api.script("GET /login", page(200))
-    assert "is not KFP's API, or a login stands before it" in told()
+    assert "it is not KFP's API, or it is behind a login" in told()
 
 
 def test_nobody_listens(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +172,7 @@ def test_what_writes_is_asked_once(kfp_api: KfpServer, fault: Answer) -> None:
     kfp_api.script("POST /runs/7:terminate", fault)
     with pytest.raises(ApiError) as refused:
         connection.client.terminate_run("7")
-    assert refused.value.passing
+    assert refused.value.is_transient
     assert len(kfp_api.asked("POST .*")) == 1
 
 
@@ -192,7 +193,7 @@ def test_a_slow_answer_is_waited_for_and_a_lost_one_is_not(kfp_api: KfpServer, m
     monkeypatch.setattr(rest, "SECONDS", (1, 0.1))
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
     kfp_api.script("GET /healthz", slow(0.5))
-    assert "gives no answer in time" in told()
+    assert "does not answer in time" in told()
 
 
 def test_http_where_tls_is_spoken_and_the_reverse(
@@ -205,7 +206,7 @@ def test_http_where_tls_is_spoken_and_the_reverse(
         reach("--host", f"https://127.0.0.1:{port}", "--ca", str(tmp_path / "cert.pem"))
     kfp_api.script("GET /healthz", page(400, "Client sent an HTTP request to an HTTPS server.", "text/plain"))
     assert told().endswith("speaks TLS; write https://")
-    assert "speaks no TLS; write http://" in told("--host", kfp_api.url.replace("http", "https"))
+    assert "does not speak TLS; write http://" in told("--host", kfp_api.url.replace("http", "https"))
     assert "none.pem cannot be read" in told("--ca", str(tmp_path / "none.pem"))
 
 

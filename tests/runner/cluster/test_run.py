@@ -243,7 +243,7 @@ def test_an_expired_token_ends_the_wait_and_not_the_run(
     with pytest.raises(UserError, match="wrong or expired"):
         run_verb(run, "--wait", "--runs", str(tmp_path))
     (run_id,) = kfp_api.runs
-    assert f"the run goes on; see `python pipeline.py status {run_id}`" in capsys.readouterr().err
+    assert f"the run continues; see `python pipeline.py status {run_id}`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 1, "CANCELED"), ("\n", 130, "RUNNING")])
@@ -265,7 +265,7 @@ def test_ctrl_c_leaves_the_run_alone_where_nobody_can_be_asked(
     kfp_api.script("GET /runs/.*", _interrupting)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert run_verb(run, "--wait", "--runs", str(tmp_path)) == 130
-    assert "the run is left alone; see `python pipeline.py status" in capsys.readouterr().out
+    assert "the run continues; see `python pipeline.py status" in capsys.readouterr().out
     assert not kfp_api.asked("POST .*:terminate")
 
 

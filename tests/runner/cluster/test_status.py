@@ -29,10 +29,10 @@ def run_id(kfp_api: KfpServer) -> str:
 
 def test_before_the_first_run(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(status) == 0
-    assert capsys.readouterr().out == (
-        "no run of torch2kubeflow-training yet; start one with `python pipeline.py run`\n"
+    assert (
+        capsys.readouterr().out == "torch2kubeflow-training has no run yet; start one with `python pipeline.py run`\n"
     )
-    with pytest.raises(UserError, match="no run of torch2kubeflow-training is there"):
+    with pytest.raises(UserError, match="torch2kubeflow-training has no run; start one"):
         run_verb(status, "latest")
 
 

@@ -647,7 +647,7 @@ def test_in_a_pod_runs_live_beside_it(
 ) -> None:
     make_profile(cluster)
     (tmp_path / "namespace").write_text(PROFILE)
-    monkeypatch.setattr("runner.cluster.connection.POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("runner.cluster.options.POD_NAMESPACE", tmp_path / "namespace")
     assert "ok namespace ada is a Profile" in examine("--host", "no-scheme")[1]
     assert "ok namespace kubeflow is KFP's own" in examine("--host", "no-scheme", "--namespace", STANDALONE)[1]
 

@@ -1,0 +1,147 @@
+"""How a verb reaches Kubeflow Pipelines: from its options, the environment, and the pod that it runs in, if any.
+
+Tokens and cookies come from files or the environment, never from the command line, where every user could read them.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from components.shared.core.errors import UserError
+
+PROJECTED_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to reach KFP, as `resolve` found it."""
+
+    host: str | None  # None: a port-forward through the Kubernetes API or, in a pod, KFP's service
+    ui: str | None
+    token_file: Path | None
+    token: str | None = field(repr=False)
+    cookie: str | None = field(repr=False)
+    authority: Path | None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the connection to a verb."""
+    group = parser.add_argument_group("connection", "Without --host, a port-forward through the Kubernetes API.")
+    group.add_argument("--host", metavar="URL", help="KFP's address, with https:// [KF_PIPELINES_ENDPOINT]")
+    group.add_argument("--namespace", metavar="NAME", help="where runs live, if KFP has many users [KFP_NAMESPACE]")
+    group.add_argument("--context", metavar="NAME", help="the context of the kubeconfig, instead of the current one")
+    group.add_argument("--kfp-namespace", default="kubeflow", metavar="NAME", help="where KFP lives (%(default)s)")
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="a Bearer token, read again for each request [KF_PIPELINES_SA_TOKEN_PATH; the token: KFP_EXISTING_TOKEN]",
+    )
+    group.add_argument("--cookie-file", type=Path, metavar="FILE", help="a session's cookie [the cookie: KFP_COOKIE]")
+    group.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authorities that sign KFP's certificate [SSL_CERT_FILE]"
+    )
+
+
+def resolve(arguments: argparse.Namespace) -> Options:
+    """Return what counts for each setting: the first of option, environment, and what a pod of the cluster has.
+
+    setting     option         environment                            in a pod, if KFP's address is not given
+    ----------  -------------  -------------------------------------  ---------------------------------------
+    host        --host         KF_PIPELINES_ENDPOINT, KFP_ENDPOINT    the service ml-pipeline
+    token file  --token-file   KF_PIPELINES_SA_TOKEN_PATH             the projected token, if there is one
+    token                      KFP_EXISTING_TOKEN, without a file
+    cookie      --cookie-file  KFP_COOKIE
+    authority   --ca           SSL_CERT_FILE
+    UI                         KF_PIPELINES_UI_ENDPOINT, else host
+    namespace   --namespace    KFP_NAMESPACE                          the pod's own, if KFP has many users
+    Kubernetes  --context      KUBECONFIG                             the service account, without --context
+
+    Raises UserError if one of them cannot be used.
+    """
+    host = _host(arguments.host or os.environ.get("KF_PIPELINES_ENDPOINT") or os.environ.get("KFP_ENDPOINT") or "")
+    token_file = _token_file(arguments.token_file or os.environ.get("KF_PIPELINES_SA_TOKEN_PATH"), host)
+    cookie = _read_secret(arguments.cookie_file, "--cookie-file") or _secret_variable("KFP_COOKIE")
+    token = None if token_file else _secret_variable("KFP_EXISTING_TOKEN")
+    authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
+    if authority and not os.access(authority, os.R_OK):
+        raise UserError(f"--ca {authority} cannot be read", "give a file of certificates in PEM form")
+    return Options(
+        host=host,
+        ui=os.environ.get("KF_PIPELINES_UI_ENDPOINT") or host,
+        token_file=token_file,
+        token=token,
+        cookie=cookie,
+        authority=Path(authority) if authority else None,
+    )
+
+
+def runs_namespace(arguments: argparse.Namespace, multi_user: bool) -> str:
+    """Return the namespace of the runs. Raises UserError if KFP has many users and none is named."""
+    named: str | None = arguments.namespace or os.environ.get("KFP_NAMESPACE")
+    if not named and multi_user and POD_NAMESPACE.exists():
+        named = POD_NAMESPACE.read_text().strip()
+    if not named and multi_user:
+        raise UserError("this KFP has many users", "name the Profile in which the runs live with --namespace")
+    return named or str(arguments.kfp_namespace)
+
+
+def is_in_pod(context: str | None) -> bool:
+    """Return whether this process runs in a pod and reaches Kubernetes from there."""
+    return context is None and "KUBERNETES_SERVICE_HOST" in os.environ and POD_NAMESPACE.exists()
+
+
+def _host(given: str) -> str | None:
+    """Check KFP's address, if one is given. Raises UserError if it is no URL or holds a password."""
+    host = given.strip()
+    if not host:
+        return None
+    if "@" in host:
+        raise UserError("the address of KFP holds a user or password", "give it alone, and a token with --token-file")
+    try:
+        parts = urlsplit(host)
+        _ = parts.port  # parsed only when it is read
+    except ValueError as error:
+        raise UserError(f"{host} is no address ({error})", "give https://NAME or https://NAME:PORT") from None
+    if parts.scheme not in ("http", "https"):
+        raise UserError(f"{host} has no scheme", f"write https://{host.rpartition('://')[2]} (or http://)")
+    if not parts.hostname:
+        raise UserError(f"{host} names no machine", "write https://NAME")
+    return host
+
+
+def _token_file(named: str | Path | None, host: str | None) -> Path | None:
+    """Return the file with the token: the one named or, in a pod, the one that only KFP's own server may see."""
+    if named:
+        _read_secret(Path(named), "--token-file")
+        return Path(named)
+    return PROJECTED_TOKEN if PROJECTED_TOKEN.exists() and not host else None
+
+
+def _read_secret(path: Path | None, option: str) -> str | None:
+    """Return the one line in a file. Raises UserError if there is something else in it."""
+    if path is None:
+        return None
+    try:
+        return _checked_secret(path.read_text(), f"{option} {path}")
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be read ({error.strerror})", "give another file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{option} {path} is no text", "give another file") from None
+
+
+def _secret_variable(name: str) -> str | None:
+    """Return the one line in a variable of the environment, if it is set. Raises UserError if it is something else."""
+    value = os.environ.get(name)
+    return _checked_secret(value, name) if value else None
+
+
+def _checked_secret(text: str, source: str) -> str:
+    """Return a stripped token or cookie. Raises UserError, which does not show it, if it cannot be in a header."""
+    text = text.strip()  # files and Secrets often end in a newline
+    if not text or not (text.isascii() and text.isprintable()):
+        raise UserError(f"{source} holds no single line of ASCII", "put nothing but the token or cookie into it")
+    return text
