@@ -10,37 +10,37 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.shared.container_images import RECORD, image_version
 from components.shared.core.errors import UserError
 from components.shared.core.files import write_json
+from runner.failures import USER_ERROR
+from runner.git import ROOT, git
 
-ROOT = Path(__file__).parents[1]
 NAMES = ("data", "torch")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 REGISTRY = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build or push, and exit: 0 done, 2 the user's mistake or Docker's refusal."""
+    """Build or push, and exit: 0 done, 2 the user's mistake or Docker's failure."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.handle(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USER_ERROR)
 
 
 def build(tag: str) -> None:
-    """Build both images under the tag of their version and, where `tag` is not empty, under `tag` too.
+    """Build both images and tag them by their version and, if it is not empty, by `tag`.
 
-    UserError where the tag is none, or Docker is absent or fails.
+    Raises UserError if the tag is not valid, or Docker is not installed or fails.
     """
     if tag and not TAG.fullmatch(tag):
-        raise UserError(f"TAG={tag} is no tag of an image; give letters, digits, '_', '.' and '-', 128 at most")
-    revision = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
-    # Those without a value come from the environment, as of `make images BASE_IMAGE=...`, else the Dockerfile.
+        raise UserError(f"TAG={tag} is no tag of an image", "give at most 128 letters, digits, '_', '.' and '-'")
+    revision = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
+    # Those without a value come from the environment, as in `make images BASE_IMAGE=...`, else from the Dockerfile.
     given = (
         f"REVISION={revision}",
         f"VERSION={tag or image_version()}",
@@ -58,12 +58,12 @@ def build(tag: str) -> None:
 
 
 def push(registry: str, tag: str) -> None:
-    """Build both images, push them below `registry`, and record their digests in build/images.json.
+    """Build both images, push them to `registry`, and record their digests in build/images.json.
 
-    UserError where the git tree is dirty, the registry or tag is none, or Docker is absent or fails.
+    Raises UserError if the git tree is dirty, the registry or tag is not valid, or Docker is not installed or fails.
     """
     if not REGISTRY.fullmatch(registry):
-        raise UserError(f"REGISTRY={registry} is no registry; give host[:port][/path], such as registry.example.org/me")
+        raise UserError(f"REGISTRY={registry} is no registry", "give host[:port][/path], as in registry.example.org/me")
     _check_committed()
     build(tag)
     digests = {name: _push(name, f"{registry}/torch2kubeflow/{name}", tag or image_version()) for name in NAMES}
@@ -74,7 +74,7 @@ def push(registry: str, tag: str) -> None:
 
 
 def _push(name: str, repository: str, tag: str) -> str:
-    """Push one image, and return its name by digest."""
+    """Push one image and return its name with its digest."""
     _docker("tag", f"torch2kubeflow/{name}:{tag}", f"{repository}:{tag}")
     _docker("push", f"{repository}:{tag}")
     digests = _docker("image", "inspect", "--format", '{{join .RepoDigests "\\n"}}', f"{repository}:{tag}", read=True)
@@ -82,35 +82,26 @@ def _push(name: str, repository: str, tag: str) -> str:
 
 
 def _check_committed() -> None:
-    changed = _git("status", "--porcelain")
+    changed = git("status", "--porcelain")
     if changed is None:
-        raise UserError(f"{ROOT} is no git checkout, so the images could not name their commit; push from a checkout")
+        raise UserError(f"{ROOT} is no git checkout, so the images could not name their commit", "push from a checkout")
     if changed:
         raise UserError(
-            f"the git tree is dirty ({changed.splitlines()[0].strip()}), so the images would be of no commit; "
-            "commit or stash, then push again"
+            f"the git tree is dirty ({changed.splitlines()[0].strip()}), so the images would match no commit",
+            "commit or stash, then push again",
         )
 
 
-def _git(*words: str) -> str | None:
-    """What git says; None where it is not installed or knows no checkout here."""
-    try:
-        said = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return None if said.returncode else said.stdout.strip()
-
-
 def _docker(*words: str, read: bool = False) -> str:
-    """Run Docker's client, which shows its own progress and errors; what it printed, where we `read` it."""
+    """Run Docker's client, which shows its own progress and errors. Return what it printed if `read`, else nothing."""
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
     stdout = subprocess.PIPE if read else None
     try:
         done = subprocess.run(["docker", *words], cwd=ROOT, env=environment, stdout=stdout, text=True)
     except FileNotFoundError:
-        raise UserError("the command `docker` is not installed; install Docker, or add it to PATH") from None
+        raise UserError("the command `docker` is not installed", "install Docker, or add it to PATH") from None
     if done.returncode:
-        raise UserError(f"`docker {words[0]}` ended with exit code {done.returncode}; its reason stands above")
+        raise UserError(f"`docker {words[0]}` ended with exit code {done.returncode}", "see its own error above")
     return done.stdout or ""
 
 

@@ -1,7 +1,6 @@
-"""The verbs of `python pipeline.py`: what a user types, and how mistakes are told."""
+"""The command line `python pipeline.py VERB`: its verbs, and how their errors are reported."""
 
 import argparse
-import errno
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from components.shared.core.errors import UserError
 from runner.cluster import logs, run, status, upload
 from runner.compile import compile_pipeline, package_of, read_package, warn_of_tags
 from runner.doctor import doctor
+from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.graphs import DEFAULT, add_graph_option, choose
 from runner.local import run as local_run
 from runner.local import s3_server
@@ -33,23 +33,20 @@ EXAMPLES = """examples:
   python pipeline.py run epochs=30 gpus=1 --wait
   python pipeline.py schedule add nightly "0 2 * * *" data=https://example.org/pictures.zip
 """
-# What the user can mend outside: space, permission, a folder that is none.
-OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
 def main(graphs: Mapping[str, BaseComponent], argv: Sequence[str] | None = None) -> None:
-    """Run one verb with the pipelines by name, and exit: 0 done, 1 our fault, 2 the user's mistake, 130 interrupted."""
+    """Run one verb with the pipelines by name, and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         sys.exit(_dispatch(graphs, argv))
-    except UserError as error:
-        _fail(str(error), 2)
-    except OSError as error:
-        if error.errno not in OUTSIDE:
-            raise
-        _fail(f"{error.strerror}: {error.filename or 'the disk'}; make room there, or give another place", 2)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written is left", 130)
+        _fail("interrupted; nothing half-written is left", INTERRUPTED)
+    except Exception as error:
+        user_error = find_user_error(error)
+        if not user_error:
+            raise
+        _fail(str(user_error), USER_ERROR)
 
 
 def _dispatch(graphs: Mapping[str, BaseComponent], argv: Sequence[str] | None) -> int:
@@ -66,7 +63,7 @@ def _dispatch(graphs: Mapping[str, BaseComponent], argv: Sequence[str] | None) -
 
 
 def _compile(arguments: argparse.Namespace, graphs: Mapping[str, BaseComponent]) -> int:
-    """Write the pipeline that is named, else all; to a file that is named, else each to its own."""
+    """Write the pipeline of --graph, or all of them; to --output, or each to its own file."""
     if arguments.output:
         _check_output(arguments.output)
         chosen = [choose(graphs, arguments.graph or DEFAULT)]
@@ -80,9 +77,9 @@ def _compile(arguments: argparse.Namespace, graphs: Mapping[str, BaseComponent])
 
 def _check_output(output: Path) -> None:
     if output.is_dir():
-        raise UserError(f"--output {output} is a folder; name a file, such as {output / 'pipeline.yaml'}")
+        raise UserError(f"--output {output} is a folder", f"name a file, such as {output / 'pipeline.yaml'}")
     if output.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--output {output} is no YAML file; give a name that ends in .yaml")
+        raise UserError(f"--output {output} is no YAML file", "give a name that ends in .yaml")
 
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
@@ -93,7 +90,7 @@ def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 
 class _ExactParser(argparse.ArgumentParser):
-    """A parser, of verbs too, for which a shortened option is a mistake."""
+    """A parser, also of each verb, that refuses shortened options."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
@@ -110,12 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     here = verbs.add_parser("local", help="compile the pipeline and run it on this machine")
     here.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
     add_graph_option(here)
-    here.add_argument("--runs", type=Path, default=s3_server.RUNS, metavar="DIR", help="where runs are kept")
-    here.add_argument("--no-cache", action="store_true", help="do every step, also where an earlier run has done it")
+    here.add_argument("--runs", type=Path, default=s3_server.RUNS, metavar="DIR", help="where runs are stored")
+    here.add_argument("--no-cache", action="store_true", help="run every step, even if an earlier run did it")
     here.set_defaults(handle=_local)
     compiling = verbs.add_parser("compile", help="write the compiled pipelines for the Kubeflow UI")
     add_graph_option(compiling, None)
-    compiling.add_argument("--output", type=Path, metavar="FILE", help="write one pipeline, there; else to build/")
+    compiling.add_argument("--output", type=Path, metavar="FILE", help="write one pipeline to this file, not to build/")
     for verb in (upload, run, schedule, status, logs, doctor, apply, models, verify, s3_server):
         verb.add_parser(verbs)
     return parser

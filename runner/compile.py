@@ -1,4 +1,4 @@
-"""A compiled pipeline: one YAML file, the same bytes for the same code."""
+"""Compile a pipeline to one YAML file, the same bytes for the same code."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"
 
 
 def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
-    """Compile the pipeline to a YAML file that appears whole, and return its path."""
+    """Compile the pipeline to a YAML file, written in one step, and return its path."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         fresh = Path(folder) / output.name
@@ -28,18 +28,18 @@ def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:
 
 
 def package_of(pipeline: BaseComponent) -> Path:
-    """Where a pipeline is compiled to if nothing else is said."""
+    """Return the file that a pipeline is compiled to by default."""
     graph = graph_of(pipeline)
     return BUILD / FILES.get(graph, f"{graph}.yaml")
 
 
 def read_package(package: Path) -> list[Any]:
-    """The documents of a compiled pipeline: the pipeline, and what is Kubernetes' alone."""
+    """Return the documents of a compiled pipeline: KFP's own, and the settings for Kubernetes."""
     return list(yaml.safe_load_all(package.read_text()))
 
 
 def warn_of_tags(documents: list[Any]) -> None:
-    """Say on stderr which images a compiled pipeline names by tags, as where the present code was not pushed."""
+    """Warn on stderr of images that a compiled pipeline names by tag: the present code was not pushed."""
     executors = [part for one in documents for part in one.get("deploymentSpec", {}).get("executors", {}).values()]
     tags = sorted({executor["container"]["image"] for executor in executors})
     for name in [tag for tag in tags if not is_pinned(tag)]:

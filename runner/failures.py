@@ -1,12 +1,19 @@
-"""Why a step failed, read from the lines that it printed."""
+"""Why a verb or a step failed, and the exit code that says so."""
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from components.shared.core.errors import TransientError, UserError, error_from_json
+from components.shared.core.errors import TransientError, UserError, as_user_error, error_from_json
 from components.shared.core.log import read_event
 
+DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
 LAST_LINES = 40  # that are shown of a failed step
+# What the user can fix in the file system besides a full disk; other errors of it are bugs.
+REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check permissions"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "give another path"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class Failure:
 
     @property
     def exit_code(self) -> int:
-        """2 if the user can fix it, else 1."""
-        return 2 if self.reported else 1
+        """The exit code of the verb that ran the step."""
+        return USER_ERROR if self.reported else FAILED
 
 
 def read_failure(step: str | None, lines: Iterable[str]) -> Failure:
@@ -44,3 +51,10 @@ def read_failure(step: str | None, lines: Iterable[str]) -> Failure:
         elif event["event"] == "error":
             reported = error_from_json(event)
     return Failure(step, tuple(shown[-LAST_LINES:]), reported)
+
+
+def find_user_error(error: Exception) -> UserError | None:
+    """Return the error of a verb that the user can fix, also in the file system; None if it is a bug."""
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        return UserError(f"{error.strerror}: {error.filename}", REMEDIES[error.errno])
+    return as_user_error(error)

@@ -1,4 +1,4 @@
-"""The pipelines that `--graph` names, and the steps of each."""
+"""The graphs, which are the pipelines that `--graph` names, and the steps of each."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -9,30 +9,30 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, PipelineSpec
 from components.shared.core.errors import UserError
 from runner.kfp_patches import run_order
 
-PREFIX = "torch2kubeflow-"  # of a pipeline's name in Kubeflow, before that of its graph
+PREFIX = "torch2kubeflow-"  # before the name of a graph: the pipeline's name in Kubeflow
 DEFAULT = "training"
 
 
 def add_graph_option(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
     """Add to a verb the option that `choose` reads."""
-    says = "the pipeline: training, sweep or another of pipeline.py"
-    parser.add_argument("--graph", default=default, metavar="NAME", help=f"{says} ({default or 'else all'})")
+    text = f"the pipeline: training, sweep or another of pipeline.py ({default or 'else all'})"
+    parser.add_argument("--graph", default=default, metavar="NAME", help=text)
 
 
 def choose(graphs: Mapping[str, BaseComponent], name: str) -> BaseComponent:
-    """The pipeline of that name; UserError where there is none."""
+    """Return the pipeline of that name. Raises UserError if there is none."""
     if name not in graphs:
-        raise UserError(f"--graph {name} is none of ours; give {' or '.join(graphs)}")
+        raise UserError(f"--graph {name} does not exist", f"give {' or '.join(graphs)}")
     return graphs[name]
 
 
 def graph_of(pipeline: BaseComponent) -> str:
-    """What `--graph` calls a pipeline."""
+    """Return the name of a pipeline for `--graph`."""
     return str(pipeline.name).removeprefix(PREFIX)
 
 
 def steps_of(pipeline: BaseComponent) -> tuple[str, ...]:
-    """The names of a pipeline's steps, each once, in the order of the run."""
+    """Return the names of a pipeline's steps, each once, in the order of the run."""
     spec = pipeline.pipeline_spec
     return tuple(_walk(spec, spec.root))
 

@@ -1,4 +1,4 @@
-"""The parameters of a pipeline as a user types them: words `name=value`."""
+"""Parse the parameters of a pipeline as a user types them: words `name=value`."""
 
 import inspect
 import json
@@ -16,18 +16,18 @@ TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolea
 
 
 def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
-    """The value of every parameter of the pipeline: its default, or what a word `name=value` says.
+    """Return the value of every parameter of the pipeline: its default, or that of a word `name=value`.
 
-    UserError for an unknown name, a value of the wrong type or out of its range, and a name given twice.
+    Raises UserError for an unknown name, a value of the wrong type or out of range, and a name given twice.
     """
     inputs = pipeline.component_spec.inputs
     given: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or name not in inputs:
-            raise UserError(_unknown(word, name, list(inputs)))
+            raise _unknown(word, name, list(inputs))
         if name in given:
-            raise UserError(f"{word}: {name} is given twice; keep one of them")
+            raise UserError(f"{word}: {name} is given twice", "give it once")
         given[name] = _value(name, text, _kind(inputs[name].type))
     parameters = {name: given.get(name, _kind(spec.type)(spec.default)) for name, spec in inputs.items()}
     check(**parameters)
@@ -37,21 +37,22 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
 
 
 def _check_trials(pipeline: BaseComponent, parameters: dict[str, Any]) -> None:
-    """Refuse early what step plan of a sweep would."""
-    taken = pipeline.pipeline_spec.components["comp-plan"].input_definitions.parameters
+    """Check the settings of a sweep as step plan will."""
+    inputs = pipeline.pipeline_spec.components["comp-plan"].input_definitions.parameters
     own = inspect.signature(plan).parameters
-    may_differ = {name: value for name, value in parameters.items() if name in taken and name not in own}
+    may_differ = {name: value for name, value in parameters.items() if name in inputs and name not in own}
     merge(parameters["settings"], may_differ, image_size=parameters["image_size"])
 
 
-def _unknown(word: str, name: str, names: list[str]) -> str:
+def _unknown(word: str, name: str, names: list[str]) -> UserError:
     if name in names:
-        return f"{word} has no value; give {name}=..."
-    return f"{word!r} is no parameter{did_you_mean(name, names)}; give name=value with one of: {', '.join(names)}"
+        return UserError(f"{word} has no value", f"give {name}=...")
+    message = f"{word!r} is no parameter{did_you_mean(name, names)}"
+    return UserError(message, f"give name=value with one of: {', '.join(names)}")
 
 
 def _kind(type_name: str) -> type:
-    """Python's type for KFP's name of it, such as Dict[String, String]."""
+    """Return Python's type for KFP's name of it, such as Dict[String, String]."""
     return TYPES[type_name.partition("[")[0]]
 
 
@@ -69,7 +70,7 @@ def _value(name: str, text: str, kind: type) -> Any:
             list: "a JSON list",
             dict: "a JSON object",
         }[kind]
-        raise UserError(f"{name}={text} is of the wrong type; give {accepted}") from None
+        raise UserError(f"{name}={text} is of the wrong type", f"give {accepted}") from None
 
 
 def _json(text: str, kind: type) -> Any:

@@ -20,7 +20,7 @@ from runner.cluster.logs import HINT, read_log, step_lines
 from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
 from runner.cluster.upload import resolve_version
-from runner.failures import Failure, read_failure
+from runner.failures import DONE, FAILED, INTERRUPTED, Failure, read_failure
 from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 from runner.terminal import Terminal
@@ -75,7 +75,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     print(f"started run {started.display_name}: {started.run_id}")
     print(connection.ui_link("run", started.run_id), flush=True)
     if not arguments.wait and not arguments.retries:
-        return 0
+        return DONE
     watch = Watch(connection, pipeline, started.run_id, arguments.retries, Terminal(sys.stdout))
     return watch.wait(arguments.runs)
 
@@ -102,7 +102,7 @@ class Watch:
                 self._retry(run)
             except KeyboardInterrupt:
                 if not self._terminate():
-                    return 130
+                    return INTERRUPTED
 
     def _wait_once(self) -> Any:
         """Return the run when it has ended. Raises ApiError if KFP does not answer for ten minutes."""
@@ -178,7 +178,7 @@ class Watch:
         self.terminal.finish()
         if run.state == "SUCCEEDED":
             self.terminal.show_table(document, [path])
-            return 0
+            return DONE
         return _explain(document, failure, self.connection.ui_link("run", self.run_id))
 
     def _failed_step(self, run: Any) -> str | None:
@@ -226,7 +226,7 @@ def _explain(document: Document, failure: Failure, link: str) -> int:
     """Print on stderr why the run did not succeed, and return the exit code."""
     if document["state"] == "canceled":
         print(f"error: the run was canceled\n{link}", file=sys.stderr)
-        return 1
+        return FAILED
     if failure.lines and not failure.reported:
         print("\n".join(failure.lines), file=sys.stderr)
     why = document["error"] or f"its log cannot be read from here; {HINT}"

@@ -17,8 +17,8 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
 from runner.compile import compile_pipeline, read_package, warn_of_tags
+from runner.git import git_revision
 from runner.graphs import add_graph_option
-from runner.revision import git_revision
 
 
 def add_parser(verbs: Any) -> None:

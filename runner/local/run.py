@@ -18,13 +18,13 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from components.shared.core.files import sha256_json, write_json
 from runner import summary
 from runner.compile import compile_pipeline, package_of
-from runner.failures import Failure
+from runner.failures import DONE, Failure
+from runner.git import git_revision
 from runner.graphs import steps_of
 from runner.kfp_patches import local_runner
 from runner.local import s3_server
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
-from runner.revision import git_revision
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def _run(
     if state.failure:
         return _explain(state.failure, folder / "kfp.log")
     terminal.show_table(document, [folder / name for name in [*SHORTCUTS.values(), "summary.json"]])
-    return 0
+    return DONE
 
 
 def _execute(package: Path, parameters: dict[str, Any], steps: StepRunner, cache_folder: Path | None) -> None:

@@ -1,5 +1,7 @@
 """What a user types, and how mistakes in it are told."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,10 +107,40 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
 
 def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(SystemExit) as stop:
-        main(pipeline.GRAPHS, ["local", "data=digits", "--runs", str(tmp_path / "runs")])
-    assert stop.value.code == 2
-    assert str(tmp_path / "runs") in capsys.readouterr().err
+    line = _refused(capsys, "local", "data=digits", "--runs", str(tmp_path / "runs"))
+    assert line == f"error: File exists: {tmp_path / 'runs'}; give another path\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "check permissions"),
+        (errno.EPERM, "check permissions"),
+        (errno.EROFS, "check permissions"),
+        (errno.ENOSPC, "free some space there"),
+        (errno.EDQUOT, "free some space there"),
+        (errno.ENOTDIR, "give another path"),
+        (errno.EEXIST, "give another path"),
+    ],
+)
+def test_an_error_of_the_file_system_has_its_own_remedy(
+    number: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _let_compile_fail(monkeypatch, OSError(number, os.strerror(number), "/folder/file"))
+    assert _refused(capsys, "compile") == f"error: {os.strerror(number)}: /folder/file; {remedy}\n"
+
+
+def test_an_error_of_the_file_system_that_is_a_bug_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    _let_compile_fail(monkeypatch, FileNotFoundError(errno.ENOENT, "No such file", "/folder/file"))
+    with pytest.raises(FileNotFoundError):
+        main(pipeline.GRAPHS, ["compile"])
+
+
+def _let_compile_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("runner.cli.compile_pipeline", fail)
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -200,7 +232,7 @@ def test_each_graph_is_compiled_to_a_file_of_its_own(
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
 def test_a_graph_that_is_none_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = _refused(capsys, verb, "--graph", "sweeep")
-    assert told == "error: --graph sweeep is none of ours; give training or sweep or distributed\n"
+    assert told == "error: --graph sweeep does not exist; give training or sweep or distributed\n"
 
 
 def test_a_graph_is_uploaded_and_scheduled_as_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
