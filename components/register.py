@@ -21,10 +21,11 @@ from components.shared.core.resources import thread_count
 from components.shared.core.schema import check_fields, is_count, is_text
 from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.data.sources.schemes import DATA_SETS
 from components.shared.evaluation.document import read_evaluation
 from components.shared.evaluation.exported_model import read_package
 from components.shared.evaluation.report.html import page
-from components.shared.parameters import DATA_SETS, check
+from components.shared.parameters import check
 from components.shared.registry.champion import decision_about, now, times_decided
 from components.shared.registry.comparison import champion_judge, digest_of_test_split
 from components.shared.registry.registry import RegisteredModel

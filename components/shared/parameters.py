@@ -1,14 +1,13 @@
 """What each parameter of the pipeline may be: the rules that the command line and the steps share."""
 
 import math
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from components.shared.core.errors import UserError
 from components.shared.core.schema import one_of
-from components.shared.data.sources.catalogue import CATALOGUE
+from components.shared.data.sources import schemes
 from components.shared.models import catalogue
 from components.shared.storage.endpoint import parse_uri
 
@@ -21,8 +20,6 @@ TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes 
     "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
     "tolerationSeconds": (),
 }
-DATA_SETS = (*CATALOGUE, "digits")
-SCHEMES = ("https", "http", "s3", "file")  # http for the loopback interface alone
 OPTIMIZERS = ("sgd", "adamw", "muon")
 SCHEDULES = ("one_cycle", "cosine")
 STOPPINGS = ("none", "asha")
@@ -47,13 +44,6 @@ def _choice(names: tuple[str, ...]) -> Rule:
 
 def _matching(pattern: str, accepted: str) -> Rule:
     return (lambda value: re.fullmatch(pattern, value) is not None), accepted
-
-
-def _is_source(value: str) -> bool:
-    scheme, colon, _ = value.partition("://")
-    if colon:
-        return scheme in SCHEMES
-    return value in DATA_SETS or "/" in value or (value != "" and os.path.exists(value))
 
 
 def _is_store(value: str) -> bool:
@@ -97,7 +87,7 @@ _NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: s
 _FRACTION: Rule = (lambda value: 0 < value < 1), "above 0 and below 1"
 
 RULES: dict[str, Rule] = {
-    "data": (_is_source, f"{', '.join(DATA_SETS)}, a https://, s3:// or file:// URI, or a path"),
+    "data": (schemes.is_accepted, schemes.accepted()),
     "image_size": _between(8, 4096),
     "val_fraction": _FRACTION,
     "test_fraction": _FRACTION,

@@ -28,7 +28,7 @@ from components.shared.data.decode import FORMATS, BadPicture, decoder
 from components.shared.data.raw import open_raw, write_raw
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx, write_idx
-from components.shared.data.sources.schemes import find_source, version_of
+from components.shared.data.sources.schemes import open_source
 from components.shared.evaluation.document import FORMAT as EVALUATION
 from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import read_package, write_package
@@ -269,7 +269,7 @@ def names_in_archives(suffix: str, folder: Path) -> Target:
         with suppress(ValueError):  # a name that the writer of the archive refuses
             path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
         with redirect_stdout(io.StringIO()):
-            download(data=str(path), version=version_of(find_source(str(path))), raw=str(folder / "raw"))
+            download(data=str(path), version=open_source(str(path)).version(), raw=str(folder / "raw"))
         raw = open_raw(folder / "raw")
         assert sum(len(chunk.labels) for chunk in raw.chunks(3)) == sum(raw.counts.values())
 
@@ -312,7 +312,7 @@ def address(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         text = content.decode(errors="surrogateescape")
-        _told(lambda: find_source(text))
+        _told(lambda: open_source(text))
         _told(lambda: open_store(text, LOCAL))
         _told(lambda: open_store("s3://bucket/prefix", LOCAL | {"AWS_ENDPOINT_URL_S3": text}))
         _told(lambda: _assert_prefix(parse_uri(text)[1]))

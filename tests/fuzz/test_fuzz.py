@@ -80,7 +80,7 @@ def test_xz_that_wants_4_gib_of_memory_is_refused(tmp_path: Path) -> None:
 def test_zip_packed_by_lzma_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a/1.png", b"x")
-    with pytest.raises(UserError, match=r"'a/1.png' packed by LZMA; pack it by deflate"):
+    with pytest.raises(UserError, match=r"'a/1.png' compressed by LZMA; compress it by deflate"):
         list(members(tmp_path / "x.zip"))
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import download as module
 from components.download import download
 from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.raw import Raw, open_raw
+from components.shared.data.sources import contents
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
 from tests.servers.loopback import Loopback, loopback, picture, sha256, tar_bytes
@@ -146,7 +146,7 @@ def test_the_same_pictures_are_packed_into_the_same_bytes(tmp_path: Path) -> Non
 
 
 def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    monkeypatch.setattr(contents, "SHARD_BYTES", 1)
     raw = get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
     assert len(raw.document["files"]) == 4
     assert samples(raw) == of_pictures()
@@ -184,7 +184,7 @@ def test_idx_files_are_taken_from_a_folder_or_archive(tmp_path: Path, suffix: st
         ("mnits", "data=mnits is not accepted; give mnist, fashion-mnist, kmnist, cifar10, digits, a https://"),
         ("ftp://host/a.zip", "data=ftp://host/a.zip is not accepted"),
         ("gs://bucket/a", "data=gs://bucket/a is not accepted"),
-        ("https://[", "data=https://\\[ is no address"),
+        ("https://[", "data=https://\\[ is not a valid address"),
         ("/no/such/folder", "data=/no/such/folder does not exist"),
         ("file:///no/such/folder", "data=/no/such/folder does not exist"),
         ("file://host/pets", "data=file://host/pets has a host"),
@@ -211,7 +211,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
         ({**PICTURES, "emu/readme.txt": b""}, "has no picture of class 'emu'"),
         ({**PICTURES, "1.png": b""}, "outside a class"),
         ({**SPLITS, "test/emu/1.png": b""}, "has no picture of class 'emu' in train"),
-        ({**SPLITS, "extra/cat/1.png": b""}, "has extra beside train"),
+        ({**SPLITS, "extra/cat/1.png": b""}, "has extra alongside train"),
     ],
 )
 def test_a_folder_that_is_no_classification_set_is_refused(
@@ -241,9 +241,9 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PICTURE_BYTES", 999)
+    monkeypatch.setattr(contents, "MAX_PICTURE_BYTES", 999)
     archive = zip_of(tmp_path / "pets.zip", {**PICTURES, "cat/big.png": bytes(1000)})
-    refused(archive, tmp_path, "holds cat/big.png of 1,000 bytes; 999 at most")
+    refused(archive, tmp_path, "holds cat/big.png of 1,000 bytes, more than 999; shrink it")
 
 
 def test_images_without_labels_are_refused(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_server_out_of_reach_leaves_the_version_of_the_last_time(monkeypatch: 
         url = f"{server.url}/pets.tar.gz"
         with_record = fetch_url(url).version
     assert resolve(store="", data=url) == with_record == f"ETag: {etag(ARCHIVE)}"
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="could not be downloaded"):
         resolve(store="", data=url.replace("pets", "others"))
 
 

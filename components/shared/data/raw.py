@@ -1,13 +1,13 @@
-"""Raw data on disk, as `download` leaves it: writer and reader side by side.
+"""Raw data on disk, as it was downloaded: writer and reader side by side.
 
 A folder of few large files (IDX pairs, CIFAR's binary batches, or archives of pictures) and `raw.json`, written last,
-which names source, kind, classes, counts per split, and every file with its digest.
+which lists source, kind, classes, counts per split, and every file with its digest.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from components.shared.core.files import Document, read_json, sha256_file, sha25
 from components.shared.core.schema import (
     are_names,
     check_fields,
+    has,
     is_count,
     is_file,
     is_list,
@@ -24,26 +25,27 @@ from components.shared.core.schema import (
     is_number,
     is_sha256,
     is_text,
+    one_of,
 )
+from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.folder_layout import NO_SPLITS, Layout, is_picture
 from components.shared.data.sources.idx import open_idx
+from components.shared.data.sources.schemes import RawDescription
 
 FORMAT = "torch2kubeflow/raw"
-FILE = r"[\w-][\w.-]{0,99}"  # the name of a file, as the step download gives it
-CIFAR_BATCHES = {"data_batch_1": "train", "data_batch_2": "train", "data_batch_3": "train", "data_batch_4": "train"}
-CIFAR_BATCHES |= {"data_batch_5": "train", "test_batch": "test"}
-CIFAR_SHAPE = (3, 32, 32)
+FILE_NAME = r"[\w-][\w.-]{0,99}"  # as sources name their files
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
 SPLITS = ("train", "val", "test", NO_SPLITS)
+AGAIN = "download it again"
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some samples of one split: already decoded (`images`), or as they were found (`encoded`).
+    """Some samples of one split: already decoded (`images`), or the bytes of picture files (`encoded`).
 
-    `split` is train, val, test, or all where the source has no splits; labels are int64 (n), images uint8 (n, C, H, W).
+    `split` is train, val, test, or all if the source has no splits; labels are int64 (n), images uint8 (n, C, H, W).
     """
 
     split: str
@@ -62,49 +64,50 @@ class Raw:
 
     @property
     def name(self) -> str:
-        """The data set's name, for people."""
+        """Return the data set's name, for people."""
         return str(self.document["name"])
 
     @property
     def source(self) -> str:
-        """Where the data came from."""
+        """Return the name, URI or path that the data came from."""
         return str(self.document["source"])
 
     @property
     def kind(self) -> str:
-        """`idx`, `cifar` or `pictures`."""
+        """Return `idx`, `cifar` or `pictures`."""
         return str(self.document["kind"])
 
     @property
     def classes(self) -> list[str]:
-        """The class names, in the order of the labels."""
+        """Return the class names, in the order of the labels."""
         return list(self.document["classes"])
 
     @property
     def digest(self) -> str:
-        """The digest of the content."""
+        """Return the digest of the content."""
         return str(self.document["digest"])
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of samples of each split."""
+        """Return the number of samples of each split."""
         return dict(self.document["counts"])
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Yield all samples in chunks of at most `size`, always in the same order, in constant memory.
 
-        UserError where a file is missing or damaged, or holds a label or a picture of no class, or a huge picture.
+        Raises UserError if a file is missing or damaged, or holds a label or a picture of no class, or a huge picture.
         """
         for file in self.document["files"]:
             path = self.folder / file["path"]
             if not path.is_file() or sha256_file(path) != file["sha256"]:
-                raise UserError(f"{path} is missing or differs from its digest in raw.json; download it again")
+                raise UserError(f"{path} is missing or differs from its digest in raw.json", AGAIN)
         read = {"idx": self._idx_chunks, "cifar": self._cifar_chunks, "pictures": self._picture_chunks}
         for chunk in read[self.kind](size):
             if len(chunk.labels) and chunk.labels.max() >= len(self.classes):
                 raise UserError(
                     f"{self.source} has the label {chunk.labels.max()} at {chunk.names[0]}, "
-                    f"but only {len(self.classes)} classes; get it again"
+                    f"but only {len(self.classes)} classes",
+                    "correct the labels, or give an intact copy",
                 )
             yield chunk
 
@@ -114,8 +117,8 @@ class Raw:
             labels = open_idx(self.folder / pair["labels"], 1)
             if images.shape[0] != labels.shape[0]:
                 raise UserError(
-                    f"{pair['images']} holds {images.shape[0]} images and {pair['labels']} {labels.shape[0]} labels; "
-                    "they do not belong together"
+                    f"{pair['images']} holds {images.shape[0]} images and {pair['labels']} {labels.shape[0]} labels",
+                    "give files that belong together",
                 )
             start = 0
             for pixels, marks in zip(images.rows(size), labels.rows(size), strict=True):
@@ -124,11 +127,9 @@ class Raw:
                 start += len(marks)
 
     def _cifar_chunks(self, size: int) -> Iterator[Chunk]:
-        for member in members(self.folder / self.document["files"][0]["path"]):
-            batch = member.name.rsplit("/", 1)[-1].removesuffix(".bin")
-            if batch in CIFAR_BATCHES:
-                with member.open() as file:
-                    yield from _cifar_records(batch, file, size)
+        for batch, start, images, labels in cifar.read_cifar(self.folder / self.document["files"][0]["path"], size):
+            names = [f"{batch}/{start + i}" for i in range(len(labels))]
+            yield Chunk(cifar.BATCHES[batch], labels, names, images=images)
 
     def _picture_chunks(self, size: int) -> Iterator[Chunk]:
         layout = Layout(**self.document["layout"])
@@ -140,7 +141,7 @@ class Raw:
                     continue
                 if member.size > MAX_PICTURE_BYTES:
                     raise UserError(
-                        f"{member.name} has {member.size:,} bytes, at most {MAX_PICTURE_BYTES:,}; shrink it"
+                        f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
                     )
                 split, label = self._locate(layout, labels, member.name)
                 if pending.names and (pending.split != split or pending.is_full(size)):
@@ -152,17 +153,17 @@ class Raw:
             yield pending.chunk()
 
     def _locate(self, layout: Layout, labels: Mapping[str, int], name: str) -> tuple[str, int]:
-        """The split and the label of a picture by its name."""
+        """Return the split and the label of a picture by its name."""
         try:
             split, class_name = layout.locate(name)
             return split, labels[class_name]
         except LookupError:
-            raise UserError(f"{self.source} holds {name!r}, in no class of raw.json; download it again") from None
+            raise UserError(f"{self.source} holds {name!r}, in no class of raw.json", AGAIN) from None
 
 
 @dataclass
 class _Pending:
-    """Pictures on their way into a chunk."""
+    """A chunk of pictures that is not yet full."""
 
     split: str = ""
     labels: list[int] = field(default_factory=list)
@@ -185,37 +186,35 @@ class _Pending:
 
 
 def open_raw(path: str | Path) -> Raw:
-    """Open the raw data in folder `path`; UserError where its document is missing, or not as `write_raw` writes it."""
-    place = Path(path) / "raw.json"
-    document = read_json(place, FORMAT)
-    check_fields(document, _FIELDS, str(place), "download it again")
+    """Open the raw data in folder `path`. Raises UserError if its document is missing or does not fit the format."""
+    file = Path(path) / "raw.json"
+    document = read_json(file, FORMAT)
+    check_fields(document, _FIELDS, str(file), AGAIN)
     return Raw(Path(path), document)
 
 
 def write_raw(
-    folder: Path,
-    *,
-    name: str,
-    source: str,
-    version: str,
-    kind: str,
-    classes: Sequence[str],
-    counts: Mapping[str, int],
-    files: Sequence[str],
-    seconds: float,
-    **facts: Any,
+    folder: Path, *, source: str, version: str, seconds: float, **description: Unpack[RawDescription]
 ) -> None:
-    """Write `raw.json` beside the files that it names; `facts` are what the kind's reader needs besides."""
+    """Write `raw.json` next to the files that the description lists."""
+    files, classes = description["files"], list(description["classes"])
     entries = [{"path": f, "sha256": sha256_file(folder / f), "bytes": (folder / f).stat().st_size} for f in files]
-    content = {"kind": kind, "classes": list(classes), "files": [[e["path"], e["sha256"]] for e in entries], **facts}
+    known = ("name", "kind", "classes", "counts", "files")
+    facts = {field: value for field, value in description.items() if field not in known}
+    content = {
+        "kind": description["kind"],
+        "classes": classes,
+        "files": [[entry["path"], entry["sha256"]] for entry in entries],
+        **facts,
+    }
     document = {
         "format": FORMAT,
-        "name": name,
+        "name": description["name"],
         "source": source,
         "version": version,
-        "kind": kind,
-        "classes": list(classes),
-        "counts": dict(counts),
+        "kind": description["kind"],
+        "classes": classes,
+        "counts": dict(description["counts"]),
         "files": entries,
         "digest": sha256_json(content),
         "seconds": {"download": seconds},
@@ -224,34 +223,15 @@ def write_raw(
     write_json(folder / "raw.json", document)
 
 
-def _cifar_records(batch: str, file: IO[bytes], size: int) -> Iterator[Chunk]:
-    """Records of one label byte and 3,072 pixels, channel by channel (Krizhevsky, cs.toronto.edu/~kriz/cifar.html)."""
-    record = 1 + int(np.prod(CIFAR_SHAPE))
-    start = 0
-    while data := file.read(record * size):
-        if len(data) % record:
-            raise UserError(f"CIFAR's {batch} is truncated: {len(data) % record} bytes of a record; get it again")
-        rows = np.frombuffer(data, np.uint8).reshape(-1, record)
-        names = [f"{batch}/{start + i}" for i in range(len(rows))]
-        images = rows[:, 1:].reshape(-1, *CIFAR_SHAPE)
-        yield Chunk(CIFAR_BATCHES[batch], rows[:, 0].astype(np.int64), names, images=images)
-        start += len(rows)
+def _are_splits(document: Document) -> bool:
+    is_name = one_of(*(file["path"] for file in document["files"]))
+    return is_map(document.get("splits"), has(images=is_name, labels=is_name)) and document["splits"].keys() <= set(
+        SPLITS
+    )
 
 
-def _are_pairs(value: object, files: Sequence[Document]) -> bool:
-    """Files of images and labels by split."""
-    names = [file["path"] for file in files]
-    return is_map(value, lambda pair: is_map(pair, lambda name: name in names) and pair.keys() == {"images", "labels"})
-
-
-def _is_layout(value: object) -> bool:
-    match value:
-        case {"root": root, "has_splits": bool(), **rest}:
-            return is_count(root) and not rest
-    return False
-
-
-# In this order: each rule may rest on those above it.
+_is_layout = has(root=is_count, has_splits=lambda value: isinstance(value, bool))
+# In this order: each rule may rely on those above it.
 _FIELDS: dict[str, Callable[[Document], bool]] = {
     "name": lambda d: is_text(d["name"]),
     "source": lambda d: is_text(d["source"]),
@@ -259,9 +239,9 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
     "seconds": lambda d: is_map(d["seconds"], is_number),
     "classes": lambda d: are_names(d["classes"]),
     "counts": lambda d: is_map(d["counts"], is_count) and d["counts"].keys() <= set(SPLITS),
-    "files": lambda d: is_list(d["files"], lambda file: is_file(file, FILE)) and len(d["files"]) > 0,
+    "files": lambda d: is_list(d["files"], lambda file: is_file(file, FILE_NAME)) and len(d["files"]) > 0,
     "kind": lambda d: (
-        (d["kind"] == "idx" and _are_pairs(d.get("splits"), d["files"]) and d["splits"].keys() <= set(SPLITS))
+        (d["kind"] == "idx" and _are_splits(d))
         or d["kind"] == "cifar"
         or (d["kind"] == "pictures" and _is_layout(d.get("layout")))
     ),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.shared.core.errors import TransientError, UserError
-from components.shared.data.sources.http import ATTEMPTS, fetch_url
+from components.shared.data.sources.http import fetch_url
+from components.shared.data.sources.http_transfer import ATTEMPTS
 from components.shared.storage.retry import MAX_WAIT_SECONDS
 from tests.servers.loopback import Loopback, answer, cut_after, etag, loopback, sha256, whole
 
@@ -203,7 +204,7 @@ def test_a_server_out_of_reach_leaves_the_file_of_the_last_time(capsys: pytest.C
 def test_a_server_out_of_reach_without_a_cached_file_is_told() -> None:
     with loopback() as server:
         pass
-    with pytest.raises(UserError, match=f"{server.url}/a.zip cannot be had: .*ConnectionError"):
+    with pytest.raises(UserError, match=f"{server.url}/a.zip could not be downloaded: .*ConnectionError"):
         fetch_url(f"{server.url}/a.zip")
 
 
@@ -273,6 +274,6 @@ def test_what_failed_to_the_end_is_an_outage_and_no_mistake(server: Loopback) ->
 
 
 def test_a_name_that_is_not_known_is_told(waits: list[float]) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.invalid is not known; is there a network"):
+    with pytest.raises(UserError, match=r"nowhere\.invalid is not a known host; check the address and the network"):
         fetch_url("https://nowhere.invalid/a.zip")
     assert not waits

@@ -84,7 +84,7 @@ def test_broken_gzip_is_told(tmp_path: Path) -> None:
     good = path.read_bytes()
     for broken in (b"\0\0\x08\x03", good[:5], good[:-1], good[: len(good) // 2], good[:-8] + bytes(8)):
         path.write_bytes(broken)
-        with pytest.raises(UserError, match="is no whole gzip file"):
+        with pytest.raises(UserError, match="is not a complete gzip file"):
             read(path)
 
 

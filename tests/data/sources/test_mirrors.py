@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.data.sources import http
 from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.data.sources.mirrors import fetch_entry
 from components.shared.storage.download_cache import place
@@ -22,7 +21,7 @@ FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(http.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_when_all_fail_each_reason_is_told(server: Loopback) -> None:
     with pytest.raises(UserError) as told:
         fetch_entry("x", entry(server, "shut", "wrong", "absent"))
     message = str(told.value)
-    assert message.startswith("no mirror of x could be used; ")
+    assert message.startswith("no mirror of x could be used: ")
     for folder, reason in (("shut", "403"), ("wrong", "not the file of the catalogue"), ("absent", "404")):
         assert any(f"/{folder}/" in part and reason in part for part in message.split("; "))
 

@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from components.shared.core.errors import UserError
-from components.shared.data.sources.s3 import open_source
+from components.shared.data.sources.s3 import open_source_store
 from components.shared.storage.client import open_store
 from runner.local import s3_server
 from tests.conftest import ROOT
@@ -195,7 +195,7 @@ def test_without_variables_the_data_lie_in_the_open(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name)
     for name, value in s3_server.step_variables({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, {}).items():
         monkeypatch.setenv(name, value)
-    assert open_source("s3://bucket/pictures")._client._base_url.host == "s3.amazonaws.com"
+    assert open_source_store("s3://bucket/pictures")._client._base_url.host == "s3.amazonaws.com"
 
 
 def test_a_store_of_ones_own_needs_no_server(tmp_path: Path) -> None:

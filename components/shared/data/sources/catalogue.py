@@ -1,4 +1,4 @@
-"""The data sets that are known by name: their classes, their files with digests, and where those are to be had."""
+"""The data sets that are known by name: their classes, their files with digests, and the mirrors that have these."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class File:
-    """One file, as it is kept: its name, size in bytes and SHA-256."""
+    """One file, as it is stored: its name, size in bytes and SHA-256."""
 
     name: str
     size: int
@@ -31,13 +31,13 @@ class File:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A place that has all files of a data set: below a base URL, in an npm package or in a Debian package.
+    """A location of all files of a data set: a base URL, an npm package or a Debian package.
 
-    `suffix` is what the place's names have more than ours: ".gz" files are decompressed on the way.
+    `suffix` is appended to the files' names there; ".gz" files are decompressed after the download.
     """
 
     kind: Literal["web", "npm", "debian"]
-    where: str
+    location: str
     folder: str = ""
     suffix: str = ""
 

@@ -1,4 +1,4 @@
-"""How pictures lie in folders: which folders are splits, which are classes, and which only lead there."""
+"""The layout of pictures in folders: which folders are splits, which are classes, and which only contain those."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,52 +12,52 @@ NO_SPLITS = "all"
 
 
 def is_picture(name: str) -> bool:
-    """Whether the file's name is that of a picture."""
+    """Return whether the file's name is that of a picture."""
     return name.lower().endswith(PICTURES)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`root` is how many leading folders all pictures share; below it come splits, if there are any, and classes."""
+    """All pictures share `root` leading folders; below those are splits, if there are any, and classes."""
 
     root: int
     has_splits: bool
 
     def locate(self, name: str) -> tuple[str, str]:
-        """The split and the class of a picture by its name; the split is `all` where there are none."""
+        """Return the split and the class of a picture by its name; the split is `all` if there are no splits."""
         parts = name.split("/")[self.root :]
         return (SPLIT_NAMES[parts[0].lower()], parts[1]) if self.has_splits else (NO_SPLITS, parts[0])
 
 
 def find_layout(source: str, folders: Mapping[str, int]) -> tuple[Layout, dict[str, dict[str, int]]]:
-    """Find the layout from each folder's number of pictures; also the counts, split -> class -> pictures.
+    """Return the layout, found from each folder's number of pictures, and the counts: split -> class -> pictures.
 
-    UserError, naming `source` and the remedy, where there are no pictures, where some lie in no class folder, where
-    a class is empty, or where there is but one class.
+    Raises UserError, naming `source`, if there are no pictures, some are in no class folder, a class is empty, or there
+    is only one class.
     """
     filled = [folder.split("/") if folder else [] for folder, count in folders.items() if count]
     if not filled:
-        raise UserError(f"{source} holds no pictures ({', '.join(PICTURES)}); put them into class-name/picture.png")
+        raise UserError(f"{source} holds no pictures ({', '.join(PICTURES)})", "put them into class-name/picture.png")
     root = _shared_folders(filled)
     tops = {parts[root].lower() for parts in filled if len(parts) > root}
     if tops and "train" not in tops and tops <= SPLIT_NAMES.keys():
-        raise UserError(f"{source} has {', '.join(sorted(tops))} without train; add train/class-name/picture.png")
+        raise UserError(f"{source} has {', '.join(sorted(tops))} without train", "add train/class-name/picture.png")
     layout = Layout(root, has_splits="train" in tops and tops <= SPLIT_NAMES.keys())
     depth = root + (2 if layout.has_splits else 1)
     for parts in filled:
         if len(parts) < depth:
             where = "/".join(parts) or "its top folder"
-            raise UserError(f"{source} holds pictures in {where}, outside a class; put them into class-name/")
+            raise UserError(f"{source} holds pictures in {where}, outside a class", "put them into class-name/")
     if "train" in tops and not layout.has_splits:
         others = ", ".join(sorted(tops - SPLIT_NAMES.keys()))
-        raise UserError(f"{source} has {others} beside train; only train, val and test may stand there")
+        raise UserError(f"{source} has {others} alongside train", "leave only train, val and test there")
     counts = _count(layout, folders, depth)
     _check_classes(source, counts)
     return layout, counts
 
 
 def _shared_folders(filled: list[list[str]]) -> int:
-    """How many leading folders only lead to the splits or classes."""
+    """Return the number of leading folders that only contain the splits or classes."""
     root = 0
     while True:
         firsts = {parts[root] if len(parts) > root + 1 else None for parts in filled}
@@ -81,15 +81,15 @@ def _count(layout: Layout, folders: Mapping[str, int], depth: int) -> dict[str, 
 
 
 def _check_classes(source: str, counts: Mapping[str, Mapping[str, int]]) -> None:
-    classes = _names(counts)
+    classes = _class_names(counts)
     for split, found in counts.items():
         empty = sorted(name for name in classes if not found.get(name))
         if empty:
             where = "" if split == NO_SPLITS else f" in {split}"
-            raise UserError(f"{source} has no picture of class {empty[0]!r}{where}; add some or remove the class")
+            raise UserError(f"{source} has no picture of class {empty[0]!r}{where}", "add some, or remove the class")
     if len(classes) < 2:
-        raise UserError(f"{source} holds one class only ({classes[0]!r}); a classifier needs two or more")
+        raise UserError(f"{source} holds one class only ({classes[0]!r})", "give a data set of two or more classes")
 
 
-def _names(counts: Mapping[str, Iterable[str]]) -> list[str]:
+def _class_names(counts: Mapping[str, Iterable[str]]) -> list[str]:
     return sorted({name for found in counts.values() for name in found})

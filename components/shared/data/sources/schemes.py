@@ -1,82 +1,85 @@
-"""Where a data set comes from: what the parameter `data` says, and which version of it is there now."""
+"""Where a data set may come from: the table of the names and schemes that the parameter `data` accepts.
+
+A new one is a module here, whose `open_source(data)` returns a `Source`, and a line in SOURCES.
+"""
 
 import os
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import NotRequired, Protocol, TypedDict
+from urllib.parse import urlsplit
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import sha256_json
-from components.shared.data.sources.archive import SUFFIXES, fingerprint, is_archive
 from components.shared.data.sources.catalogue import CATALOGUE
-from components.shared.data.sources.http import url_version
-from components.shared.data.sources.s3 import object_version, open_source, prefix_version
-from components.shared.parameters import check
 
 
-class Source(NamedTuple):
-    """A data set's kind of place, and its name, URL or path."""
+class RawDescription(TypedDict):
+    """The raw files that a source has stored in a folder, as `raw.json` describes them."""
 
-    kind: Literal["digits", "catalogue", "url", "s3", "path"]
-    place: str
+    name: str  # of the data set, for people
+    kind: str  # idx, cifar or pictures
+    classes: Sequence[str]  # in the order of the labels
+    counts: Mapping[str, int]  # of images by split
+    files: Sequence[str]
+    splits: NotRequired[Mapping[str, Mapping[str, str]]]  # of kind idx: the files of images and labels by split
+    layout: NotRequired[Mapping[str, int | bool]]  # of kind pictures: the fields of Layout
+    source_sha256: NotRequired[str]  # of a downloaded archive
 
 
-def find_source(data: str) -> Source:
-    """Read the parameter `data`; UserError where it is no known name, address or existing path of a possible kind."""
-    check(data=data)
+class Source(Protocol):
+    """A data set in one place. Opening it checks its address, and reads nothing."""
+
+    def version(self) -> str:
+        """Return the version that is there now or, after `fetch`, that was fetched: equal versions hold equal data."""
+        ...
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Store the raw files in an empty folder, verified, and describe them."""
+        ...
+
+
+_FOLDER = "components.shared.data.sources"
+# By name, for many steps check `data` but only resolve and download need HTTP and S3 clients, which import slowly.
+SOURCES = {
+    **dict.fromkeys(CATALOGUE, f"{_FOLDER}.mirrors"),
+    "digits": f"{_FOLDER}.digits",
+    "https://": f"{_FOLDER}.http",
+    "http://": f"{_FOLDER}.http",  # of the loopback interface only
+    "s3://": f"{_FOLDER}.s3",
+    "file://": f"{_FOLDER}.local",
+}
+DATA_SETS = tuple(name for name in SOURCES if "://" not in name)
+
+
+def open_source(data: str) -> Source:
+    """Open the data set that the parameter `data` names. Raises UserError if it is of no known kind, or not valid."""
+    if not is_accepted(data):
+        raise UserError(f"data={data} is not accepted", f"give {accepted()}")
     try:
-        parts = urlsplit(data)
+        urlsplit(data)
     except ValueError as error:
-        raise UserError(f"data={data} is no address ({error}); check it") from None
-    if data == "digits":
-        return Source("digits", data)
-    if data in CATALOGUE:
-        return Source("catalogue", data)
-    if parts.scheme in ("https", "http"):
-        _check_archive(unquote(parts.path).rsplit("/", 1)[-1], data)
-        return Source("url", data)
-    if parts.scheme == "s3":
-        open_source(data)  # which checks the address
-        return Source("s3", data)
-    return Source("path", str(_check_path(_path_of(data) if parts.scheme == "file" else Path(data))))
+        raise UserError(f"data={data} is not a valid address ({error})", "correct it") from None
+    source: Source = import_module(SOURCES[_kind(data)]).open_source(data)
+    return source
 
 
-def version_of(source: Source) -> str:
-    """The version that is there now: it differs where the content may differ, and costs no reading of the content.
-
-    A digest of the catalogue's digests, a URL's digest or ETag, or a digest over names, sizes and times or ETags.
-    """
-    match source.kind:
-        case "digits":
-            return f"scikit-learn {version('scikit-learn')}"
-        case "catalogue":
-            return f"sha256:{sha256_json([file.sha256 for file in CATALOGUE[source.place].files])}"
-        case "url":
-            return url_version(source.place)
-        case "s3" if is_archive(Path(source.place)):
-            return object_version(source.place)
-        case "s3":
-            return prefix_version(source.place)
-        case "path":
-            return f"listing:{fingerprint(Path(source.place))}"
+def is_accepted(data: str) -> bool:
+    """Return whether `data` is a known name, a URI of a known scheme, or a path."""
+    return _kind(data) in SOURCES
 
 
-def _check_archive(name: str, data: str) -> None:
-    if not is_archive(Path(name)):
-        raise UserError(f"data={data} ends in {name!r}, which is no archive; give one of {', '.join(SUFFIXES)}")
+def accepted() -> str:
+    """Return in words what `data` may be."""
+    names = [name for name in SOURCES if "://" not in name]
+    schemes = [name for name in SOURCES if "://" in name and name != "http://"]
+    return f"{', '.join(names)}, a {', '.join(schemes[:-1])} or {schemes[-1]} URI, or a path"
 
 
-def _path_of(uri: str) -> Path:
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-        raise UserError(f"data={uri} has a host, ? or #; give file:///path, with %3F for ? and %23 for #")
-    return Path(unquote(parts.path))
-
-
-def _check_path(path: Path) -> Path:
-    if not os.path.exists(path):  # False, too, for what no file can be called
-        raise UserError(f"data={path} does not exist; give a folder, or an archive ({', '.join(SUFFIXES)})")
-    if not path.is_dir() and not is_archive(path):
-        raise UserError(f"data={path} is neither a folder nor an archive ({', '.join(SUFFIXES)})")
-    return path
+def _kind(data: str) -> str:
+    """Return the key in SOURCES, if there is one."""
+    scheme, separator, _ = data.partition("://")
+    if separator:
+        return scheme + separator
+    is_path = data not in SOURCES and ("/" in data or (data != "" and os.path.exists(data)))
+    return "file://" if is_path else data

@@ -1,0 +1,32 @@
+"""The 8 x 8 digits of scikit-learn (Alpaydin and Kaynak 1998), which need no network."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from components.shared.data.sources.catalogue import DIGITS
+from components.shared.data.sources.idx import describe_idx, write_idx
+from components.shared.data.sources.schemes import RawDescription
+
+
+class Digits:
+    """A Source: 1,797 images in IDX files, their values 0..16 scaled to 0..255."""
+
+    def version(self) -> str:
+        """Return the version of scikit-learn."""
+        return f"scikit-learn {version('scikit-learn')}"
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Write the IDX files to the folder and describe them."""
+        from sklearn.datasets import load_digits  # takes a second to import
+
+        found = load_digits()
+        write_idx(folder / "all-images-idx3-ubyte", np.round(found.images * (255 / 16)).astype(np.uint8))
+        write_idx(folder / "all-labels-idx1-ubyte", found.target.astype(np.uint8))
+        return describe_idx(folder, "scikit-learn's digits", DIGITS)
+
+
+def open_source(_: str) -> Digits:
+    """Open the digits."""
+    return Digits()

@@ -1,0 +1,64 @@
+"""A data set on this machine: a folder or an archive, named by a path or a file:// URI."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from components.shared.core.errors import UserError
+from components.shared.data.sources.archive import SUFFIXES, is_archive, members, refuse_unreadable
+from components.shared.data.sources.contents import archive_path, describe_archive, pack
+from components.shared.data.sources.schemes import RawDescription
+
+
+class LocalSource:
+    """A Source: a folder whose pictures are packed, or an archive that is copied."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if there is no folder or archive at the path."""
+        if not os.path.exists(path):  # also False if no file can have such a name
+            raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
+        if not path.is_dir() and not is_archive(path):
+            raise UserError(f"data={path} is neither a folder nor an archive", f"give one of {', '.join(SUFFIXES)}")
+        self._path = path
+
+    def version(self) -> str:
+        """Return a digest over the names, sizes and times of all files, which are not read."""
+        return f"listing:{fingerprint(self._path)}"
+
+    def fetch(self, folder: Path) -> RawDescription:
+        """Pack the folder's pictures, or copy the archive, and describe them."""
+        if self._path.is_dir():
+            found = partial(members, self._path)
+            return pack(found, found, str(self._path), folder)
+        copy = archive_path(self._path.name, folder)
+        shutil.copyfile(self._path, copy)
+        return describe_archive(copy, str(self._path))
+
+
+def open_source(data: str) -> LocalSource:
+    """Open a path or a file:// URI. Raises UserError if there is no folder or archive."""
+    if not data.startswith("file://"):
+        return LocalSource(Path(data))
+    parts = urlsplit(data)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise UserError(f"data={data} has a host, ? or #", "give file:///path, with %3F for ? and %23 for #")
+    return LocalSource(Path(unquote(parts.path)))
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest (64 hexadecimal digits) over the names, sizes and modification times of a path's files."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else _visible_files(path):
+        state = file.stat(follow_symlinks=file.exists())
+        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder, onerror=refuse_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(where) / name for name in sorted(files) if not name.startswith("."))
