@@ -9,6 +9,8 @@ from components.shared.core.step import step
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
 
+READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
+
 
 @step
 def download(*, data: str, version: str, raw: str) -> None:

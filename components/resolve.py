@@ -12,6 +12,8 @@ from components.shared.data.sources.schemes import open_source
 from components.shared.parameters import check
 from components.shared.storage.client import open_store
 
+READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
+
 
 @step
 def resolve(*, data: str, store: str, **parameters: Any) -> str:

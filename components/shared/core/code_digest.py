@@ -6,7 +6,8 @@ prepared data set, a checkpoint or a cached step, which a comment must not inval
 
 The walk follows import statements, and runs the `__init__` of every parent package. What it cannot see - modules that
 are named in a string, such as by `python -m`, and files that are read as data - a module declares in `READS`:
-names of modules, or paths relative to the module's folder. tests/core/test_code_digest.py looks for what is missing.
+names of modules, `package.*` for all of a package, or paths relative to the module's folder.
+tests/core/test_code_digest.py looks for what is missing.
 """
 
 import ast
@@ -67,10 +68,16 @@ def _read(root: Path, module: str) -> tuple[object, list[str], list[str]]:
     modules, files = [*_imports(root, tree)], []
     for entry in _declared(tree):
         if entry.startswith(f"{PACKAGE}."):
-            modules.append(entry)
+            modules += _expand(root, entry)
         else:
             files.append((path.parent / entry).relative_to(root).as_posix())
     return _plain(tree), modules, files
+
+
+def _expand(root: Path, entry: str) -> list[str]:
+    """Return the names of the modules that an entry of READS declares."""
+    package, star, _ = entry.partition(".*")
+    return [f"{package}.{path.stem}" for path in sorted(_path(root, package).parent.glob("*.py"))] if star else [entry]
 
 
 def _path(root: Path, module: str) -> Path:

@@ -39,15 +39,15 @@ class Source(Protocol):
         ...
 
 
-_FOLDER = "components.shared.data.sources"
-# By name, for many steps check `data` but only resolve and download need HTTP and S3 clients, which import slowly.
+# Names of modules, so that the steps that only check `data` import no HTTP and S3 clients, which takes them a second,
+# and are not repeated when those change. Steps that open sources declare this package in READS.
 SOURCES = {
-    **dict.fromkeys(CATALOGUE, f"{_FOLDER}.mirrors"),
-    "digits": f"{_FOLDER}.digits",
-    "https://": f"{_FOLDER}.http",
-    "http://": f"{_FOLDER}.http",  # of the loopback interface only
-    "s3://": f"{_FOLDER}.s3",
-    "file://": f"{_FOLDER}.local",
+    **dict.fromkeys(CATALOGUE, "mirrors"),
+    "digits": "digits",
+    "https://": "http",
+    "http://": "http",  # of the loopback interface only
+    "s3://": "s3",
+    "file://": "local",
 }
 DATA_SETS = tuple(name for name in SOURCES if "://" not in name)
 
@@ -60,7 +60,7 @@ def open_source(data: str) -> Source:
         urlsplit(data)
     except ValueError as error:
         raise UserError(f"data={data} is not a valid address ({error})", "correct it") from None
-    source: Source = import_module(SOURCES[_kind(data)]).open_source(data)
+    source: Source = import_module(f"{__package__}.{SOURCES[_kind(data)]}").open_source(data)
     return source
 
 
