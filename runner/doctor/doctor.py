@@ -1,7 +1,7 @@
-"""Verb `doctor`: look at what makes first runs fail, before one does, and say what mends it.
+"""Verb `doctor`: find what would make a first run fail, and suggest a remedy for each problem.
 
-It changes nothing: it writes only to S3, below a name of its own that it removes, and asks the cluster to admit a pod
-as a dry run. Where it has no access to a cluster, it still asks the registries for the images.
+It changes nothing: it writes only to S3, under a name of its own that it removes, and asks the cluster to admit a pod
+as a dry run. Without access to a cluster, it still asks the registries for the images.
 """
 
 import argparse
@@ -20,39 +20,40 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.kube import kube_client, kube_errors
 from runner.cluster.options import add_options, runs_namespace
 from runner.cluster.rest import ApiError
+from runner.doctor.admission import check_admission, check_pod_security
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
+from runner.doctor.images import check_images, check_images_from_here
 from runner.doctor.launcher import check_launcher
-from runner.doctor.limits import check_admission, check_limit_range, check_pod_security, check_quota
 from runner.doctor.namespace import check_config, check_namespace, check_retries, check_secrets, check_service_account
 from runner.doctor.network import check_network
 from runner.doctor.nodes import check_nodes
-from runner.doctor.plan import Run, pods_of
-from runner.doctor.pull import check_images, check_images_from_here
-from runner.doctor.store import check_store
+from runner.doctor.preflight import Preflight, pods_of
+from runner.doctor.quota import check_limit_range, check_quota
+from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.graphs import add_graph_option
 from runner.parameters import parse_parameters
 
-NEEDED = (2, 17)  # of KFP's backend: only there do nested groups tell their state to the exit handler
+OLDEST = (2, 17)  # the first KFP whose exit handler sees the state of nested groups
 EXAMPLES = """examples:
   python pipeline.py doctor
   python pipeline.py doctor gpus=1 train_memory=16Gi --namespace my-profile
   python pipeline.py doctor store=s3://bucket/prefix --s3-endpoint http://localhost:9000
 
-exit code: 0 where nothing was found that would keep such a run from ending well, 1 where something was;
-warnings, and what could not be looked at, do not count
+exit code: 1 if a problem was found that would make such a run fail, otherwise 0;
+warnings, and what could not be checked, do not count
 """
 WIDTH = 120
 COLUMNS = 10, 17
 
-Check = Callable[[Cluster, Run], Iterator[Finding]]
+Check = Callable[[Cluster, Preflight], Iterator[Finding]]
 CHECKS: dict[str, Check] = {
     "namespace": check_namespace,
     "Secrets": check_secrets,
     "ConfigMap": check_config,
     "launcher": check_launcher,
-    "S3": check_store,
+    "S3": check_s3,
     "images": check_images,
     "nodes": check_nodes,
     "quota": check_quota,
@@ -70,14 +71,17 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "doctor",
-        help="look at what makes first runs fail, and say what mends it",
+        help="find what would make a first run fail, and suggest a remedy",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the run to be judged")
+    parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the run to check")
     parser.add_argument(
-        "--s3-endpoint", default="", metavar="URL", help="where this machine reaches the pods' S3, as by a port-forward"
+        "--s3-endpoint",
+        default="",
+        metavar="URL",
+        help="where this machine reaches the pods' S3 server, for example through a port-forward",
     )
     add_graph_option(parser)
     add_options(parser)
@@ -85,97 +89,92 @@ def add_parser(verbs: Any) -> None:
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Make all checks and print the table: 0 where no problem was found, 1 otherwise."""
+    """Run all checks and print the table. Return 1 if a problem was found, otherwise 0."""
     parameters = parse_parameters(pipeline, arguments.parameters)
-    run = Run(parameters, pods_of(pipeline, parameters), arguments.s3_endpoint)
-    findings = list(_examine(arguments, run))
+    preflight = Preflight(parameters, pods_of(pipeline, parameters), arguments.s3_endpoint)
+    findings = list(_run_checks(arguments, preflight))
     print("\n".join(_table(findings)))
     return int(any(finding.state == "problem" for _, finding in findings))
 
 
-def _examine(arguments: argparse.Namespace, run: Run) -> Iterator[tuple[str, Finding]]:
-    """Name of the check and finding, of all checks in turn."""
+def _run_checks(arguments: argparse.Namespace, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
+    """Yield the name of the check and a finding, for all checks in turn."""
     connection = None
     try:
         connection = connect(arguments)
-        yield "KFP", _version(connection)
+        yield "KFP", _check_version(connection)
     except UserError as error:
-        yield "KFP", _told(error, problem)
+        yield "KFP", problem(error.message, error.remedy)
     try:
         api = kube_client(arguments.context)
     except UserError as error:
-        yield "Kubernetes", _told(error, unknown)
-        yield from _without_cluster(run)
+        yield "Kubernetes", unknown(error.message, error.remedy)
+        yield from _without_cluster(preflight)
         return
     namespace = connection.namespace if connection else _likely_namespace(arguments)
     cluster = Cluster(api, namespace, arguments.kfp_namespace)
     with api:
-        reached = list(_findings(_check_kubernetes, cluster, run))
+        reached = list(_findings(_check_kubernetes, cluster, preflight))
         yield from (("Kubernetes", finding) for finding in reached)
-        yield from _in_cluster(cluster, run) if reached[0].state == "ok" else _without_cluster(run)
+        yield from _in_cluster(cluster, preflight) if reached[0].state == "ok" else _without_cluster(preflight)
 
 
-def _in_cluster(cluster: Cluster, run: Run) -> Iterator[tuple[str, Finding]]:
-    told: set[Finding] = set()  # several checks may meet the same obstacle
+def _in_cluster(cluster: Cluster, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
+    reported: set[Finding] = set()  # several checks may meet the same problem
     for name, check in CHECKS.items():
-        fresh = [f for f in _findings(check, cluster, run) if f.state != "problem" or f not in told]
-        told |= set(fresh)
+        fresh = [f for f in _findings(check, cluster, preflight) if f.state != "problem" or f not in reported]
+        reported |= set(fresh)
         yield from ((name, finding) for finding in fresh)
 
 
-def _without_cluster(run: Run) -> Iterator[tuple[str, Finding]]:
-    return (("images", finding) for finding in check_images_from_here(run))
+def _without_cluster(preflight: Preflight) -> Iterator[tuple[str, Finding]]:
+    return (("images", finding) for finding in check_images_from_here(preflight))
 
 
 def _likely_namespace(arguments: argparse.Namespace) -> str:
-    """Where runs live if KFP does not tell whether it has many users: KFP's own namespace where nothing names one."""
+    """Return where runs live if KFP does not answer: the namespace that is named, or KFP's own."""
     try:
         return runs_namespace(arguments, multi_user=True)
     except UserError:
         return str(arguments.kfp_namespace)
 
 
-def _findings(check: Check, cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """What a check finds; what keeps it from finding more is a finding too."""
+def _findings(check: Check, cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Yield what a check finds, and as a last finding the error that ended it."""
     try:
         with kube_errors(f"ask {cluster.api.configuration.host}"):
             try:
-                yield from check(cluster, run)
+                yield from check(cluster, preflight)
             except ApiException as error:
                 yield refused(error)
     except ApiError as error:
-        yield _told(error, unknown)
+        yield unknown(error.message, error.remedy)
     except UserError as error:
-        yield _told(error, problem)
+        yield problem(error.message, error.remedy)
 
 
-def _check_kubernetes(cluster: Cluster, _run: Run) -> Iterator[Finding]:
+def _check_kubernetes(cluster: Cluster, _preflight: Preflight) -> Iterator[Finding]:
     code = VersionApi(cluster.api).get_code(_request_timeout=SECONDS)
     yield ok(f"{cluster.api.configuration.host} answers, version {code.git_version}")
 
 
-def _version(connection: Connection) -> Finding:
-    """KFP's version, which its server tells beside the fields that the client's model knows."""
+def _check_version(connection: Connection) -> Finding:
+    """Check KFP's version, which its server sends in a field that the client's model does not have."""
     answer = connection.client.healthzs.healthz_service_get_healthz(_preload_content=False)
     tag = str(json.loads(answer.data).get("tag_name", ""))
     found = re.match(r"v?(\d+)\.(\d+)", tag)
-    needed = ".".join(map(str, NEEDED))
+    oldest = ".".join(map(str, OLDEST))
     if not found:
         return warning(
-            f"KFP answers and does not tell its version ({tag or 'nothing'})", f"it must be {needed} or newer"
+            f"KFP answers but does not show its version ({tag or 'none'})", f"check that it is {oldest} or newer"
         )
-    if (int(found[1]), int(found[2])) < NEEDED:
-        return problem(f"KFP is {tag}, older than {needed}: failed steps may not reach the exit handler", "upgrade KFP")
+    if (int(found[1]), int(found[2])) < OLDEST:
+        return problem(f"KFP is {tag}, older than {oldest}: failed steps may not reach the exit handler", "upgrade KFP")
     return ok(f"KFP {tag} answers, {'multi-user' if connection.multi_user else 'standalone'}")
 
 
-def _told(error: UserError, kind: Callable[[str, str], Finding]) -> Finding:
-    text, _, remedy = str(error).partition("; ")
-    return kind(text, remedy)
-
-
 def _table(findings: Sequence[tuple[str, Finding]]) -> Iterator[str]:
-    """State, check and text of each finding, its remedy below it, and the count."""
+    """Yield the lines of the table: state, check and text of each finding, its remedy below it, and the counts."""
     for name, finding in findings:
         yield from _wrapped(f"{finding.state:<{COLUMNS[0]}}{name:<{COLUMNS[1]}}", finding.text)
         if finding.remedy:
@@ -186,7 +185,7 @@ def _table(findings: Sequence[tuple[str, Finding]]) -> Iterator[str]:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    """Lines of the width of a page, in which names and commands stay whole."""
+    """Return `text` as lines of the table's width that do not break names and commands."""
     indent = " " * len(head)
     return textwrap.wrap(
         text,

@@ -1,4 +1,4 @@
-"""What a check finds: a state, what was seen, and what mends it."""
+"""A finding of a check: its state, what was seen, and the remedy."""
 
 import json
 import re
@@ -12,7 +12,7 @@ DENIED = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: 
 
 
 class Finding(NamedTuple):
-    """One line of the doctor's table; only a problem keeps a run from ending well."""
+    """One line of the doctor's table; only a problem keeps a run from succeeding."""
 
     state: State
     text: str
@@ -20,40 +20,47 @@ class Finding(NamedTuple):
 
 
 def ok(text: str) -> Finding:
+    """Return a finding that needs no action."""
     return Finding("ok", text)
 
 
 def warning(text: str, remedy: str) -> Finding:
+    """Return a finding about something that makes a run slower, less safe or less reliable."""
     return Finding("warning", text, remedy)
 
 
 def problem(text: str, remedy: str) -> Finding:
+    """Return a finding that would make the run fail."""
     return Finding("problem", text, remedy)
 
 
 def unknown(text: str, remedy: str) -> Finding:
+    """Return a finding about something that could not be checked."""
     return Finding("unknown", text, remedy)
 
 
 def refused(error: ApiException) -> Finding:
-    """What an error answer of the Kubernetes API means for the check that asked."""
+    """Return what an error answer of the Kubernetes API means for the check that asked."""
+    message = message_of(error)
     if error.status == 401:
         return problem("the Kubernetes API does not know this user (401)", "log in again, or choose another --context")
-    denied = DENIED.search(message_of(error))
+    denied = DENIED.search(message)
     if error.status == 403 and denied:
         return unknown(f"this user may not {denied[1]} {denied[2]}", f"ask for the right: {rule(denied)}")
-    return unknown(f"the Kubernetes API answered {error.status}: {message_of(error)}", "try again later")
+    is_transient = error.status in (None, 429) or error.status >= 500
+    remedy = "try again later" if is_transient else "ask the cluster's administrator"
+    return unknown(f"the Kubernetes API answered {error.status}: {message}", remedy)
 
 
 def rule(denied: re.Match[str]) -> str:
-    """The rule of a Role that grants what was denied."""
+    """Return the rule of a Role that grants what was denied."""
     verb, resource, group, namespace = denied.groups()
     role = f"a Role in namespace {namespace}" if namespace else "a ClusterRole"
     return f'{{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}} in {role}'
 
 
 def message_of(error: ApiException) -> str:
-    """The message of a `Status` answer, or the HTTP reason where the body is none."""
+    """Return the message of a `Status` answer, or the HTTP reason if the body is something else."""
     try:
         return " ".join(str(json.loads(error.body)["message"]).split())
     except (TypeError, ValueError, KeyError):

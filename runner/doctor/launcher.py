@@ -1,4 +1,4 @@
-"""Where a run's artifacts go, and with whose credentials: KFP's launcher and the steps beside each other."""
+"""Check where KFP's launcher and the steps store their objects, and with whose credentials."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,18 +8,18 @@ from components.shared.core.errors import UserError
 from components.shared.storage.endpoint import AWS
 from runner.doctor.cluster import Cluster, parse_yaml
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
-from runner.doctor.plan import Run
+from runner.doctor.preflight import Preflight
 
-ROOT = "minio://mlpipeline/v2/artifacts"  # of a launcher that is told nothing
+ROOT = "minio://mlpipeline/v2/artifacts"  # KFP's default
 SEAWEEDFS = "http://seaweedfs.kubeflow:9000"
 SEAWEEDFS_KEYS = {"secretName": "mlpipeline-minio-artifact", "accessKeyKey": "accesskey", "secretKeyKey": "secretkey"}
 ACCESS, SECRET, TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 ENDPOINT, REGION = "AWS_ENDPOINT_URL_S3", "AWS_REGION"
-ROLE = "eks.amazonaws.com/role-arn"  # the annotation that gives a service account's pods a role of AWS
+ROLE = "eks.amazonaws.com/role-arn"  # the annotation that gives a service account's pods an AWS role
 
 
-class Place(NamedTuple):
-    """A place in S3: its address and the environment of who uses it."""
+class Location(NamedTuple):
+    """A location in S3, and the environment of who uses it."""
 
     user: str
     uri: str
@@ -27,37 +27,38 @@ class Place(NamedTuple):
 
     @property
     def endpoint(self) -> str:
+        """Return the address of the S3 server."""
         return self.environment.get(ENDPOINT) or AWS
 
 
 class Launcher(NamedTuple):
-    """What KFP's launcher is told in ConfigMap kfp-launcher."""
+    """The settings of KFP's launcher in ConfigMap kfp-launcher."""
 
     root: str
     endpoint: str
     region: str
     path_style: bool
-    secret: dict[str, str]  # secretName, accessKeyKey, secretKeyKey; empty where the step's environment counts
+    secret: dict[str, str]  # secretName, accessKeyKey, secretKeyKey; empty if the step's environment counts
 
     @property
     def is_s3(self) -> bool:
-        """Whether artifacts go to S3 at all, and not to Google's store."""
+        """Return whether artifacts go to S3, not to Google Cloud Storage."""
         return not self.root.startswith("gs://")
 
     @property
     def uri(self) -> str:
-        """The root as s3://bucket/prefix."""
+        """Return the root as s3://bucket/prefix."""
         parts = urlsplit(self.root)
         return f"s3://{parts.netloc}{parts.path}"
 
 
 def read_launcher(cluster: Cluster) -> Launcher:
-    """The launcher's settings, by the rules of KFP's backend; UserError where it would refuse them."""
-    data = cluster.config("kfp-launcher") or {}
+    """Return the launcher's settings by the rules of KFP's backend. Raises UserError if KFP would refuse them."""
+    data = cluster.config_map("kfp-launcher") or {}
     root = data.get("defaultPipelineRoot") or ROOT
     parts = urlsplit(root)
     if parts.scheme not in ("minio", "s3", "gs"):
-        raise UserError(f"kfp-launcher has defaultPipelineRoot {root}; begin it with s3://, minio:// or gs://")
+        raise UserError(f"kfp-launcher has defaultPipelineRoot {root}", "begin it with s3://, minio:// or gs://")
     provider = parse_yaml(data, "providers", "kfp-launcher").get(parts.scheme)
     if parts.query or parts.scheme == "gs" or (not provider and parts.scheme == "s3"):
         return Launcher(root, "", "", True, {})
@@ -68,31 +69,31 @@ def read_launcher(cluster: Cluster) -> Launcher:
     return Launcher(root, _url(settings), settings.get("region") or "", settings.get("forcePathStyle", True), secret)
 
 
-def places(cluster: Cluster, run: Run) -> Iterator[Place]:
-    """Where the launcher and, with a store, the steps go, with the credentials of each."""
-    launcher, own = read_launcher(cluster), steps_environment(cluster, run)
+def locations(cluster: Cluster, preflight: Preflight) -> Iterator[Location]:
+    """Yield the locations of the launcher and, if there is a store, of the steps, with the credentials of each."""
+    launcher, own = read_launcher(cluster), steps_environment(cluster, preflight)
     if launcher.is_s3:
-        yield Place("KFP's launcher", launcher.uri, _environment(cluster, launcher, own))
-    if run.parameters["store"]:
-        yield Place("the steps", run.parameters["store"], own)
+        yield Location("KFP's launcher", launcher.uri, _environment(cluster, launcher, own))
+    if preflight.parameters["store"]:
+        yield Location("the steps", preflight.parameters["store"], own)
 
 
-def endpoints(cluster: Cluster, run: Run) -> set[str]:
-    """The addresses of the S3 servers that launcher and steps speak to; no Secret is read for them."""
-    own = (cluster.config(run.parameters["s3_config"]) or {}).get(ENDPOINT) or AWS
+def endpoints(cluster: Cluster, preflight: Preflight) -> set[str]:
+    """Return the addresses of the S3 servers that launcher and steps connect to, without reading a Secret."""
+    own = (cluster.config_map(preflight.parameters["s3_config"]) or {}).get(ENDPOINT) or AWS
     return {own, read_launcher(cluster).endpoint or own}
 
 
-def check_launcher(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Whether the launcher has credentials, and whether they and those of the steps are of one account."""
-    launcher, own = read_launcher(cluster), steps_environment(cluster, run)
-    name, config = run.parameters["s3_secret"], run.parameters["s3_config"]
+def check_launcher(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check that the launcher has credentials, and that they belong to the same account as those of the steps."""
+    launcher, own = read_launcher(cluster), steps_environment(cluster, preflight)
+    name, config = preflight.parameters["s3_secret"], preflight.parameters["s3_config"]
     if not launcher.is_s3:
-        yield unknown(f"artifacts go to {launcher.root}, which is no S3", "see that pods may write there")
+        yield unknown(f"artifacts go to {launcher.root}, which is not S3", "make sure that pods may write there")
         return
     if not launcher.path_style and launcher.endpoint and "amazonaws" not in launcher.endpoint:
         yield warning(
-            f"kfp-launcher has forcePathStyle false: it will look for {urlsplit(launcher.uri).netloc} in DNS",
+            f"kfp-launcher has forcePathStyle false: it will look up {urlsplit(launcher.uri).netloc} in DNS",
             "set forcePathStyle: true in kfp-launcher, unless the S3 server serves buckets by host name",
         )
     if launcher.secret:
@@ -102,37 +103,38 @@ def check_launcher(cluster: Cluster, run: Run) -> Iterator[Finding]:
     else:
         yield problem(
             f"artifacts go to {launcher.root} with the steps' credentials, and there are none",
-            f"make Secret {name} with {ACCESS} and {SECRET}, or give service account {cluster.service_account} a role",
+            f"create Secret {name} with {ACCESS} and {SECRET}, or give "
+            f"service account {cluster.service_account} a role",
         )
     if launcher.endpoint and own.get(ENDPOINT) and _host(launcher.endpoint) != _host(own[ENDPOINT]):
         yield warning(
             f"artifacts go to {launcher.endpoint}, but ConfigMap {config} sends the steps to {own[ENDPOINT]}",
-            "set both to one S3 server, unless two are meant",
+            "set both to one S3 server, unless two are intended",
         )
 
 
-def steps_environment(cluster: Cluster, run: Run) -> dict[str, str]:
-    """The AWS variables that every step's pod gets from its Secret and its ConfigMap."""
-    secret = cluster.secret(run.parameters["s3_secret"]) or {}
-    config = cluster.config(run.parameters["s3_config"]) or {}
+def steps_environment(cluster: Cluster, preflight: Preflight) -> dict[str, str]:
+    """Return the AWS variables that every step's pod gets from its Secret and its ConfigMap."""
+    secret = cluster.secret(preflight.parameters["s3_secret"]) or {}
+    config = cluster.config_map(preflight.parameters["s3_config"]) or {}
     chosen = {name: secret.get(name) for name in (ACCESS, SECRET, TOKEN)}
     chosen |= {name: config.get(name) for name in (ENDPOINT, REGION)}
     return {name: value for name, value in chosen.items() if value}
 
 
 def has_role(cluster: Cluster) -> bool:
-    """Whether the pods' service account is tied to a role of AWS, so that no keys are needed."""
+    """Return whether the pods' service account has an AWS role, so that no keys are needed."""
     return ROLE in ((cluster.account and cluster.account.metadata.annotations) or {})
 
 
 def is_internal(endpoint: str) -> bool:
-    """Whether an address is a Service's, which only pods can reach."""
+    """Return whether an address is that of a Service, which only pods can reach."""
     host = urlsplit(endpoint).hostname or ""
     return host != "localhost" and (".svc" in host or host.count(".") < 2)
 
 
 def _settings(provider: dict[str, Any], bucket: str, prefix: str) -> dict[str, Any]:
-    """The override for a bucket and prefix on top of the default."""
+    """Return the default with the override for a bucket and prefix."""
     default = provider.get("default") or {}
     for override in provider.get("overrides") or []:
         if override.get("bucketName") == bucket and prefix.startswith((override.get("keyPrefix") or "").strip("/")):
@@ -141,15 +143,15 @@ def _settings(provider: dict[str, Any], bucket: str, prefix: str) -> dict[str, A
 
 
 def _secret_of(credentials: dict[str, Any], scheme: str) -> dict[str, str]:
-    """The reference to a Secret; empty where the environment counts. UserError where there is neither."""
+    """Return the reference to a Secret, empty if the environment counts. Raises UserError if there is neither."""
     if credentials.get("fromEnv"):
         return {}
     secret = credentials.get("secretRef")
     if not secret:
-        raise UserError(f"kfp-launcher has no credentials for {scheme}://; add secretRef or fromEnv: true")
+        raise UserError(f"kfp-launcher has no credentials for {scheme}://", "add secretRef or fromEnv: true")
     lacking = [key for key in SEAWEEDFS_KEYS if not secret.get(key)]
     if lacking:
-        raise UserError(f"kfp-launcher has a secretRef without {', '.join(lacking)}; add it")
+        raise UserError(f"kfp-launcher has a secretRef without {', '.join(lacking)}", "add what is missing")
     return dict(secret)
 
 
@@ -161,7 +163,7 @@ def _url(settings: dict[str, Any]) -> str:
 
 
 def _environment(cluster: Cluster, launcher: Launcher, own: dict[str, str]) -> dict[str, str]:
-    """What the launcher uses, as variables of the AWS tools."""
+    """Return the launcher's settings as variables of the AWS tools."""
     if launcher.secret:
         values = cluster.secret(launcher.secret["secretName"]) or {}
         keys = {
@@ -176,25 +178,33 @@ def _environment(cluster: Cluster, launcher: Launcher, own: dict[str, str]) -> d
 
 
 def _by_secret(cluster: Cluster, launcher: Launcher, own: dict[str, str], steps_secret: str) -> Iterator[Finding]:
-    name = launcher.secret["secretName"]
+    """Check the Secret that the launcher's settings name."""
+    name, access_key = launcher.secret["secretName"], launcher.secret["accessKeyKey"]
     values = cluster.secret(name)
-    lacking = [
-        key for key in (launcher.secret["accessKeyKey"], launcher.secret["secretKeyKey"]) if key not in (values or {})
-    ]
-    if values is None or lacking:
-        text = f"the launcher's Secret {name} {'does not exist' if values is None else 'lacks ' + ', '.join(lacking)}"
-        yield problem(text, "KFP's Profile controller makes it; else correct secretRef in ConfigMap kfp-launcher")
-    elif own.get(ACCESS, values[launcher.secret["accessKeyKey"]]) != values[launcher.secret["accessKeyKey"]]:
+    if values is None:
+        creator = "KFP's manifests create it" if cluster.is_standalone else "KFP's Profile controller creates it"
+        yield problem(
+            f"the launcher's Secret {name} does not exist",
+            f"create it ({creator}), or correct secretRef in ConfigMap kfp-launcher",
+        )
+        return
+    lacking = [key for key in (access_key, launcher.secret["secretKeyKey"]) if key not in values]
+    if lacking:
+        yield problem(
+            f"the launcher's Secret {name} lacks {', '.join(lacking)}",
+            "add what is missing, or correct secretRef in ConfigMap kfp-launcher",
+        )
+    elif own.get(ACCESS, values[access_key]) != values[access_key]:
         yield warning(
             f"the launcher uses Secret {name}, the steps use {steps_secret} with another access key",
-            f"put the same keys into {steps_secret}, unless each account may use what it needs",
+            f"put the same keys into {steps_secret}, unless both accounts have the access they need",
         )
     else:
         yield ok(f"artifacts go to {launcher.root} with Secret {name}")
 
 
 def _host(endpoint: str) -> str:
-    """Host and port; a Service's long and short names are one."""
+    """Return host and port, with a Service's long names shortened."""
     parts = urlsplit(endpoint)
     host = (parts.hostname or "").removesuffix(".svc.cluster.local").removesuffix(".svc")
     return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

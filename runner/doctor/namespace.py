@@ -1,4 +1,4 @@
-"""What a run finds in its namespace: its kind, Secrets and ConfigMap, service account and rights, Argo's retries."""
+"""Check the namespace of a run: its kind, Secrets and ConfigMap, service account and rights, and Argo's retries."""
 
 from collections.abc import Iterator
 
@@ -14,9 +14,9 @@ from components.shared.storage.endpoint import AWS
 from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role
-from runner.doctor.plan import Run
+from runner.doctor.preflight import Preflight
 
-# What launcher and Argo's executor do with the pod's own service account: group, resource, verb.
+# What KFP's launcher and Argo's executor do with the pod's service account: group, resource, verb.
 RIGHTS = (
     ("", "configmaps", "get"),
     ("", "secrets", "get"),
@@ -36,14 +36,14 @@ RETRIED = {
 }
 
 
-def check_namespace(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Whether runs can live in the namespace at all: KFP's own, or a user's Profile."""
+def check_namespace(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check that the namespace can hold runs: KFP's own, or a user's Profile."""
     name = cluster.namespace
-    if cluster.home is None:
+    if cluster.namespace_object is None:
         yield problem(f"namespace {name} does not exist", "give another one with --namespace")
     elif cluster.is_standalone:
         yield ok(f"{name} is KFP's own (standalone); runs use service account {cluster.service_account}")
-    elif PROFILE.items() <= cluster.labels.items():
+    elif PROFILE.items() <= cluster.namespace_labels.items():
         yield ok(f"{name} is a Profile (multi-user); runs use service account {cluster.service_account}")
     else:
         yield problem(
@@ -52,32 +52,37 @@ def check_namespace(cluster: Cluster, run: Run) -> Iterator[Finding]:
         )
 
 
-def check_secrets(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """The Secrets that steps take their S3 credentials from; both may be absent."""
-    name, source = run.parameters["s3_secret"], run.parameters["source_secret"]
+def check_secrets(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check the Secrets with the steps' S3 credentials; both may be absent."""
+    name, source = preflight.parameters["s3_secret"], preflight.parameters["source_secret"]
     yield from _check_keys(cluster.secret(name), name) or [_without_keys(cluster, name)]
     absent = ok(f"no Secret {source}: a data source in S3 is reached as the store is")
     yield from _check_keys(cluster.secret(source), source) or [absent]
 
 
-def check_config(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """The ConfigMap that says where S3 is; it may be absent."""
-    name = run.parameters["s3_config"]
-    values = cluster.config(name) or {}
+def check_config(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check the ConfigMap with the address of S3; it may be absent."""
+    name = preflight.parameters["s3_config"]
+    values = cluster.config_map(name) or {}
     endpoint = values.get(ENDPOINT, "")
     if endpoint and not endpoint.startswith(("http://", "https://")):
         yield problem(f"ConfigMap {name} has {ENDPOINT}={endpoint}", "begin it with http:// or https://")
     elif endpoint or values.get(REGION):
         yield ok(f"ConfigMap {name}: S3 is at {endpoint or AWS}")
     else:
-        yield warning(f"no {ENDPOINT} in ConfigMap {name}: S3 is Amazon's, in no region", f"set {ENDPOINT} or {REGION}")
+        yield warning(
+            f"no {ENDPOINT} in ConfigMap {name}: steps use Amazon S3, without a region", f"set {ENDPOINT} or {REGION}"
+        )
 
 
-def check_service_account(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Whether the pods' service account exists and may do what KFP's launcher and Argo's executor do with it."""
+def check_service_account(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check that the pods' service account exists and has the rights that launcher and executor need."""
     name = cluster.service_account
     if cluster.account is None:
-        yield problem(f"service account {name} does not exist in {cluster.namespace}", "is KFP installed there?")
+        yield problem(
+            f"service account {name} does not exist in {cluster.namespace}",
+            "install KFP there, or give another namespace with --namespace",
+        )
         return
     lacking = [right for right in RIGHTS if not may(cluster, *right)]
     for group, resource, verb in lacking:
@@ -89,12 +94,14 @@ def check_service_account(cluster: Cluster, run: Run) -> Iterator[Finding]:
         yield ok(f"service account {name} has the rights that a run needs")
 
 
-def check_retries(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Argo's default retry policy, which a pipeline cannot change; without one it is OnFailure."""
+def check_retries(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check Argo's default retry policy, which a pipeline cannot change; without one it is OnFailure."""
     defaults = argo_setting(cluster, "workflowDefaults")
     if defaults is None:
-        where = f"no ConfigMap {ARGO} in namespace {cluster.kfp_namespace}"
-        yield unknown(f"{where} tells Argo's retry policy", "give KFP's own namespace with --kfp-namespace")
+        yield unknown(
+            f"Argo's retry policy is not known: namespace {cluster.kfp_namespace} has no ConfigMap {ARGO}",
+            "give KFP's own namespace with --kfp-namespace",
+        )
         return
     templates = (defaults.get("spec") or {}).get("templateDefaults") or {}
     policy = (templates.get("retryStrategy") or {}).get("retryPolicy", "OnFailure")
@@ -102,7 +109,7 @@ def check_retries(cluster: Cluster, run: Run) -> Iterator[Finding]:
 
 
 def _check_keys(values: dict[str, str] | None, name: str) -> list[Finding]:
-    """What is to say of a Secret; nothing where it is absent."""
+    """Return the findings about a Secret, none if it does not exist."""
     if values is None:
         return []
     findings = []
@@ -110,10 +117,10 @@ def _check_keys(values: dict[str, str] | None, name: str) -> list[Finding]:
     spaced = [key for key, value in values.items() if value != value.strip()]
     if lacking:
         text = f"Secret {name} lacks {' and '.join(lacking)}; it has {', '.join(sorted(values)) or 'nothing'}"
-        findings.append(problem(text, "name its keys so, or remove it"))
+        findings.append(problem(text, "rename its keys, or remove the Secret"))
     if spaced:
-        text = f"Secret {name} has space or a newline around {', '.join(spaced)}"
-        findings.append(problem(text, "make it anew with --from-literal or printf %s, not with echo"))
+        text = f"Secret {name} has spaces or a newline around {', '.join(spaced)}"
+        findings.append(problem(text, "create it again with --from-literal or printf %s, not with echo"))
     return findings or [ok(f"Secret {name} has its keys")]
 
 
@@ -128,7 +135,7 @@ def _without_keys(cluster: Cluster, name: str) -> Finding:
 
 
 def may(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
-    """Ask the Kubernetes API whether the service account has a right in the namespace."""
+    """Return whether the service account has a right in the namespace, as the Kubernetes API reports."""
     attributes = V1ResourceAttributes(group=group, resource=resource, verb=verb, namespace=cluster.namespace)
     review = V1LocalSubjectAccessReview(
         metadata=V1ObjectMeta(namespace=cluster.namespace),

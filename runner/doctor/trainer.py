@@ -1,4 +1,4 @@
-"""What a training on many nodes needs: Kubeflow Trainer, its runtime in the namespace, and rights on its jobs."""
+"""Check what training on many nodes needs: Kubeflow Trainer, its runtime in the namespace, and rights to its jobs."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,10 @@ from components.shared.training.distributed.trainjob import GROUP, MANIFESTS, PL
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem
 from runner.doctor.namespace import may
-from runner.doctor.plan import Run, step_of
+from runner.doctor.preflight import Preflight, step_of
 
 STEP = "train-distributed"
-# What step train-distributed and, at the end, step finish do with their service account: group, resource, verb.
+# What steps train-distributed and finish do with their service account: group, resource, verb.
 RIGHTS = (
     (GROUP, PLURAL, "create"),
     (GROUP, PLURAL, "get"),
@@ -23,17 +23,17 @@ RIGHTS = (
 )
 
 
-def check_trainer(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Whether a TrainJob can be made, where the graph makes one."""
-    nodes = run.parameters["nodes"]
-    if not any(step_of(pod) == STEP for pod in run.pods):
-        refused = problem(f"nodes={nodes} is more than this graph trains on", f"give --graph {DISTRIBUTED}")
-        yield refused if nodes > 1 else ok("this graph needs no Kubeflow Trainer")
+def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check whether a TrainJob can be created, if the graph creates one."""
+    nodes = preflight.parameters["nodes"]
+    if not any(step_of(pod) == STEP for pod in preflight.pods):
+        refused = problem(f"nodes={nodes}, but this graph trains on one node", f"give --graph {DISTRIBUTED}")
+        yield refused if nodes > 1 else ok("this graph does not need Kubeflow Trainer")
         return
     api = CustomObjectsApi(cluster.api)
-    runtimes = cluster.ask(api.list_namespaced_custom_object, GROUP, VERSION, cluster.namespace, RUNTIMES)
+    runtimes = cluster.read(api.list_namespaced_custom_object, GROUP, VERSION, cluster.namespace, RUNTIMES)
     if runtimes is None:
-        yield problem("there is no Kubeflow Trainer 2 in this cluster", "install it, 2.2 or newer")
+        yield problem("Kubeflow Trainer 2 is not installed in this cluster", "install version 2.2 or newer")
         return
     if RUNTIME not in [found["metadata"]["name"] for found in runtimes["items"]]:
         yield problem(
@@ -41,7 +41,7 @@ def check_trainer(cluster: Cluster, run: Run) -> Iterator[Finding]:
             f"kubectl apply -n {cluster.namespace} -k {MANIFESTS}",
         )
     else:
-        yield ok(f"Trainer is there, and TrainingRuntime {RUNTIME}")
+        yield ok(f"Kubeflow Trainer and TrainingRuntime {RUNTIME} are installed")
     for group, resource, verb in RIGHTS:
         if not may(cluster, group, resource, verb):
             yield problem(

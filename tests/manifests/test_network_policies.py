@@ -7,8 +7,8 @@ import pytest
 from kubernetes import client
 
 import pipeline
-from runner.doctor.network import Connection, End, allows
-from runner.doctor.plan import RUN_LABELS, pods_of
+from runner.doctor.network import End, Flow, allows
+from runner.doctor.preflight import RUN_LABELS, pods_of
 from runner.parameters import parse_parameters
 from tests.manifests.manifests import RUNS_LIVE_IN, find, needs_kubectl
 
@@ -30,7 +30,7 @@ def _address(ip: str) -> End:
 
 
 def _allowed(overlay: str, source: End, target: End, port: int, protocol: str = "TCP") -> bool:
-    return allows(_policies(overlay), source, Connection(target, port, protocol))
+    return allows(_policies(overlay), source, Flow(target, port, protocol))
 
 
 def _pods_of_a_run(overlay: str, kind: str) -> list[End]:
@@ -44,28 +44,28 @@ KFP = _pod("kubeflow", {"app": "ml-pipeline"})
 SEAWEEDFS = _pod("kubeflow", {"app": "seaweedfs"})
 MYSQL = _pod("kubeflow", {"app": "mysql"})
 NEEDED = {
-    "dns": Connection(DNS, 53, "UDP"),
-    "dns-by-tcp": Connection(DNS, 53),
-    "dns-on-the-node": Connection(_address("169.254.20.10"), 53, "UDP"),
-    "kubernetes-api": Connection(_address("10.0.0.10"), 6443),
-    "kubernetes-api-of-a-cloud": Connection(_address("172.20.0.1"), 443),
-    "metadata": Connection(_pod("kubeflow", {"component": "metadata-grpc-server"}), 8080),
-    "kfp-cache": Connection(KFP, 8887),
-    "kfp-api": Connection(KFP, 8888),
-    "store": Connection(SEAWEEDFS, 8333),
-    "store-of-an-older-kfp": Connection(_pod("kubeflow", {"app": "minio"}), 9000),
-    "s3-of-amazon": Connection(_address("52.92.1.1"), 443),
-    "s3-of-amazon-by-ipv6": Connection(_address("2600:1f18::1"), 443),
+    "dns": Flow(DNS, 53, "UDP"),
+    "dns-by-tcp": Flow(DNS, 53),
+    "dns-on-the-node": Flow(_address("169.254.20.10"), 53, "UDP"),
+    "kubernetes-api": Flow(_address("10.0.0.10"), 6443),
+    "kubernetes-api-of-a-cloud": Flow(_address("172.20.0.1"), 443),
+    "metadata": Flow(_pod("kubeflow", {"component": "metadata-grpc-server"}), 8080),
+    "kfp-cache": Flow(KFP, 8887),
+    "kfp-api": Flow(KFP, 8888),
+    "store": Flow(SEAWEEDFS, 8333),
+    "store-of-an-older-kfp": Flow(_pod("kubeflow", {"app": "minio"}), 9000),
+    "s3-of-amazon": Flow(_address("52.92.1.1"), 443),
+    "s3-of-amazon-by-ipv6": Flow(_address("2600:1f18::1"), 443),
 }
 REFUSED = {
-    "database-of-kfp": Connection(MYSQL, 3306),
-    "inner-port-of-the-store": Connection(SEAWEEDFS, 8888),
-    "another-team": Connection(_pod("team-b", {"app": "notebook"}), 8888),
-    "credentials-of-the-node": Connection(_address("169.254.169.254"), 80),
-    "credentials-of-the-node-by-https": Connection(_address("169.254.169.254"), 443),
-    "credentials-of-the-node-by-ipv6": Connection(_address("fd00:ec2::254"), 443),
-    "a-web-server-outside": Connection(_address("93.184.216.34"), 80),
-    "dns-elsewhere": Connection(_address("8.8.8.8"), 53, "UDP"),
+    "database-of-kfp": Flow(MYSQL, 3306),
+    "inner-port-of-the-store": Flow(SEAWEEDFS, 8888),
+    "another-team": Flow(_pod("team-b", {"app": "notebook"}), 8888),
+    "credentials-of-the-node": Flow(_address("169.254.169.254"), 80),
+    "credentials-of-the-node-by-https": Flow(_address("169.254.169.254"), 443),
+    "credentials-of-the-node-by-ipv6": Flow(_address("fd00:ec2::254"), 443),
+    "a-web-server-outside": Flow(_address("93.184.216.34"), 80),
+    "dns-elsewhere": Flow(_address("8.8.8.8"), 53, "UDP"),
 }
 
 
@@ -75,8 +75,8 @@ REFUSED = {
 def test_pods_of_a_run_reach_all_that_they_need(overlay: str, kind: str) -> None:
     policies = _policies(overlay)
     for pod in _pods_of_a_run(overlay, kind):
-        for name, connection in NEEDED.items():
-            assert allows(policies, pod, connection), name
+        for name, flow in NEEDED.items():
+            assert allows(policies, pod, flow), name
 
 
 @needs_kubectl
@@ -86,10 +86,10 @@ def test_pods_of_a_run_reach_all_that_they_need(overlay: str, kind: str) -> None
 def test_pods_of_a_run_reach_nothing_else_and_nobody_reaches_them(overlay: str, kind: str) -> None:
     policies = _policies(overlay)
     for pod in _pods_of_a_run(overlay, kind):
-        for name, connection in REFUSED.items():
-            assert not allows(policies, pod, connection), name
+        for name, flow in REFUSED.items():
+            assert not allows(policies, pod, flow), name
         for stranger in (MYSQL, _pod("team-b", {}), _address("10.0.0.10")):
-            assert not allows(policies, stranger, Connection(pod, 8080))
+            assert not allows(policies, stranger, Flow(pod, 8080))
 
 
 @needs_kubectl

@@ -1,4 +1,4 @@
-"""Whether the cluster's nodes can pull the steps' images, asked of the registry as they would."""
+"""Check that the cluster's nodes can pull the steps' images, by asking the registry as a node would."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from components.shared.core.errors import UserError
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
-from runner.doctor.plan import Run
+from runner.doctor.preflight import Preflight
 
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
@@ -24,8 +24,8 @@ MANIFESTS = ", ".join(
         "docker.distribution.manifest.v2",
     )
 )
-LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?")  # served without TLS, as Docker has it
-DOCKER_HUB = "docker.io"  # whose API has another host
+LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?")  # reached without TLS, as by Docker
+DOCKER_HUB = "docker.io"  # its API has another host
 Login = tuple[str, str]
 
 
@@ -38,32 +38,33 @@ class Image(NamedTuple):
 
     @property
     def url(self) -> str:
+        """Return the address of the image's manifest."""
         scheme = "http" if LOCAL.fullmatch(self.registry) else "https"
         host = "registry-1.docker.io" if self.registry == DOCKER_HUB else self.registry
         return f"{scheme}://{host}/v2/{self.repository}/manifests/{self.reference}"
 
 
-def check_images(cluster: Cluster, run: Run) -> Iterator[Finding]:
-    """Each image of the steps: at its registry, with the service account's pull secrets, or on the nodes already."""
-    for name in _names(run):
+def check_images(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check each image at its registry, with the service account's pull secrets, and on the nodes."""
+    for name in _names(preflight):
         image = parse(name)
         finding = _ask(image, name, _login(cluster, image)) if image else _no_registry(name)
         yield finding if finding.state == "ok" else _on_nodes(cluster, name, finding)
 
 
-def check_images_from_here(run: Run) -> Iterator[Finding]:
-    """Each image of the steps at its registry, as far as that tells without a cluster and its pull secrets."""
-    for name in _names(run):
+def check_images_from_here(preflight: Preflight) -> Iterator[Finding]:
+    """Check each image at its registry, without a cluster and so without its pull secrets."""
+    for name in _names(preflight):
         image = parse(name)
         if image:
             finding = _ask(image, name, login=None, denied=unknown)
-            yield finding._replace(text=f"{finding.text}; asked from here, without the cluster's pull secrets")
+            yield finding._replace(text=f"{finding.text}; checked from here, without the cluster's pull secrets")
         else:
             yield _no_registry(name)
 
 
 def parse(name: str) -> Image | None:
-    """Registry, repository and reference of an image's name; None where it names no registry."""
+    """Return the parts of an image's name, or None if it names no registry."""
     registry, slash, rest = name.partition("/")
     if not slash or not ({".", ":"} & set(registry) or registry == "localhost"):
         return None
@@ -74,8 +75,8 @@ def parse(name: str) -> Image | None:
     return Image(registry, path, tag or "latest")
 
 
-def _names(run: Run) -> list[str]:
-    return sorted({pod.spec.containers[0].image for pod in run.pods})
+def _names(preflight: Preflight) -> list[str]:
+    return sorted({pod.spec.containers[0].image for pod in preflight.pods})
 
 
 def _no_registry(name: str) -> Finding:
@@ -83,13 +84,13 @@ def _no_registry(name: str) -> Finding:
 
 
 def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, str], Finding] = problem) -> Finding:
-    """What the registry's answer means; an image that it denies to who has no login is as bad as `denied` says."""
+    """Return what the registry's answer means; `denied` makes the finding if it asks for a login and we have none."""
     try:
         status = _status(image, login)
     except requests.RequestException as error:
         return unknown(
             f"registry {image.registry} gives no usable answer here ({type(error).__name__}); the nodes may reach it",
-            "look at the first pod's events if it stays in ImagePullBackOff",
+            "see the first pod's events if it stays in ImagePullBackOff",
         )
     if status == 200:
         return ok(f"image {name} can be pulled")
@@ -106,7 +107,7 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
 
 
 def _status(image: Image, login: Login | None) -> int:
-    """The registry's answer for the manifest, after the login that it asks for (Docker Registry HTTP API V2)."""
+    """Return the HTTP status for the manifest, after the login that the registry asks for (its HTTP API V2)."""
     with requests.Session() as session:
         session.headers["Accept"] = MANIFESTS
         answer = session.head(image.url, timeout=SECONDS)
@@ -124,7 +125,7 @@ def _status(image: Image, login: Login | None) -> int:
 
 
 def _grant(session: requests.Session, challenge: str, login: Login | None) -> requests.Response:
-    """The answer of the server to which the registry sends for a token."""
+    """Return the answer of the server from which the registry wants a token."""
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     if "realm" not in fields:
         raise requests.exceptions.InvalidHeader("WWW-Authenticate without a realm")
@@ -141,7 +142,10 @@ def _token(granted: requests.Response) -> str:
 
 
 def _login(cluster: Cluster, image: Image) -> Login | None:
-    """User and password for an image, from the pull secrets of the pods' service account; UserError for a bad one."""
+    """Return user and password for an image, from the pull secrets of the pods' service account.
+
+    Raises UserError if a pull secret is malformed.
+    """
     for reference in (cluster.account and cluster.account.image_pull_secrets) or []:
         text = (cluster.secret(reference.name) or {}).get(".dockerconfigjson", "{}")
         try:
@@ -150,12 +154,14 @@ def _login(cluster: Cluster, image: Image) -> Login | None:
             if keys:
                 return _parse_login(auths[max(keys, key=lambda key: _parts(key)[1])])
         except (ValueError, TypeError, AttributeError, KeyError):
-            raise UserError(f"pull secret {reference.name} cannot be read; make it anew") from None
+            raise UserError(
+                f"pull secret {reference.name} is malformed", "create it with kubectl create secret docker-registry"
+            ) from None
     return None
 
 
 def _is_for(key: str, image: Image) -> bool:
-    """Whether kubelet takes the login under a key for an image: a host may have wildcards, a path is a beginning."""
+    """Return whether kubelet uses the login under a key for an image: a host may have wildcards, a path is a prefix."""
     host, path = _parts(key)
     registries = (DOCKER_HUB, "index.docker.io") if image.registry == DOCKER_HUB else (image.registry,)
     is_host = any(fnmatchcase(name, host) and name.count(".") == host.count(".") for name in registries)
@@ -163,7 +169,7 @@ def _is_for(key: str, image: Image) -> bool:
 
 
 def _parts(key: str) -> tuple[str, str]:
-    """Host and path of a key such as r.io, r.io/team or https://index.docker.io/v1/."""
+    """Return host and path of a key such as r.io, r.io/team or https://index.docker.io/v1/."""
     host, _, path = re.sub("^https?://", "", key).partition("/")
     return host, re.sub("^v[12]/", "", path)
 
@@ -176,12 +182,12 @@ def _parse_login(entry: dict[str, Any]) -> Login:
 
 
 def _on_nodes(cluster: Cluster, name: str, finding: Finding) -> Finding:
-    """What the registry's refusal means where nodes hold the image already."""
+    """Return the finding, adjusted if nodes have the image already."""
     try:
         nodes = cluster.items(cluster.core.list_node)
     except ApiException:
         return finding
-    having = sum(any(name in (image.names or []) for image in node.status.images or []) for node in nodes)
-    if having and having == len(nodes):
+    count = sum(any(name in (image.names or []) for image in node.status.images or []) for node in nodes)
+    if count and count == len(nodes):
         return ok(f"image {name} is on every node")
-    return warning(f"{finding.text}; {having} of {len(nodes)} nodes have it", finding.remedy) if having else finding
+    return warning(f"{finding.text}; {count} of {len(nodes)} nodes have it", finding.remedy) if count else finding

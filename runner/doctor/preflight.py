@@ -1,4 +1,4 @@
-"""The pods of the run that is to be judged, read from the compiled pipeline."""
+"""The run to check: its parameters, and its pods as the compiled pipeline describes them."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from runner.cluster.logs import COMPONENT
 from runner.graphs import DEFAULT, PREFIX
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
-# What KFP and Argo add; drivers and Argo's own pods carry these alone.
+# What KFP and Argo add; the pods of KFP's drivers have only these.
 RUN_LABELS = {
     "workflows.argoproj.io/workflow": f"{PREFIX}{DEFAULT}",
     "workflows.argoproj.io/completed": "false",
@@ -31,16 +31,16 @@ RUN_LABELS = {
 }
 
 
-class Run(NamedTuple):
-    """What is to be judged: a run's parameters and pods."""
+class Preflight(NamedTuple):
+    """A run to check before it starts: its parameters and pods."""
 
     parameters: dict[str, Any]
     pods: list[V1Pod]
-    s3_endpoint: str = ""  # where this machine reaches the S3 server; empty: where the pods do
+    s3_endpoint: str = ""  # where this machine reaches the S3 server, if not where the pods do
 
 
 def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
-    """One pod per step, as KFP would make it for a run with these parameters."""
+    """Return one pod per step, as KFP would create it for a run with these parameters."""
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
     platforms = json_format.MessageToDict(pipeline.platform_spec)["platforms"]
     settings = platforms["kubernetes"]["deploymentSpec"]["executors"]
@@ -49,15 +49,17 @@ def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
 
 
 def step_of(pod: V1Pod) -> str:
+    """Return the name of the step that a pod runs."""
     return str(pod.metadata.labels[COMPONENT])
 
 
 def trains(pod: V1Pod) -> bool:
-    """Whether it is the pod of a step that trains; of a job of many nodes, which the step submits, one of these."""
+    """Return whether a pod trains; step train-distributed stands for the pods of the job that it submits."""
     return step_of(pod) in ("train", "trial", "train-distributed")
 
 
 def resources_of(pod: V1Pod) -> V1ResourceRequirements:
+    """Return the requests and limits of a pod."""
     return pod.spec.containers[0].resources
 
 
@@ -72,7 +74,7 @@ def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[s
             toleration_seconds=t.get("tolerationSeconds"),
         )
         for entry in settings.get("tolerations", [])
-        for t in _given(entry["tolerationJson"]["componentInputParameter"], parameters)
+        for t in _resolve(entry["tolerationJson"]["componentInputParameter"], parameters)
     ]
     selector = settings.get("nodeSelector", {}).get("nodeSelectorJson")
     main = V1Container(
@@ -92,24 +94,24 @@ def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[s
             containers=[main],
             restart_policy="Never",
             tolerations=tolerations,
-            node_selector=_given(selector["componentInputParameter"], parameters) if selector else {},
+            node_selector=_resolve(selector["componentInputParameter"], parameters) if selector else {},
         ),
     )
 
 
 def _amounts(resources: dict[str, Any], bound: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and quantity of each resource; an extended one is requested as it is limited."""
-    yield "cpu", _given(resources[f"resourceCpu{bound}"], parameters)
-    yield "memory", _given(resources[f"resourceMemory{bound}"], parameters)
+    """Yield name and quantity of each resource; the request of an extended resource equals its limit."""
+    yield "cpu", _resolve(resources[f"resourceCpu{bound}"], parameters)
+    yield "memory", _resolve(resources[f"resourceMemory{bound}"], parameters)
     accelerator = resources.get("accelerator")
     if accelerator:
-        count = _given(accelerator["resourceCount"], parameters)
+        count = _resolve(accelerator["resourceCount"], parameters)
         if count != "0":
-            yield _given(accelerator["resourceType"], parameters), count
+            yield _resolve(accelerator["resourceType"], parameters), count
 
 
 def _security(settings: dict[str, Any]) -> V1SecurityContext:
-    """The user that the pipeline asks for, and what KFP takes from every step's container."""
+    """Return the user that the pipeline asks for, and the restrictions that KFP adds to every step."""
     return V1SecurityContext(
         run_as_user=int(settings["runAsUser"]),
         run_as_group=int(settings["runAsGroup"]),
@@ -120,7 +122,7 @@ def _security(settings: dict[str, Any]) -> V1SecurityContext:
     )
 
 
-def _given(text: str, parameters: dict[str, Any]) -> Any:
-    """The value of the pipeline's parameter that `text` refers to, or `text` itself."""
+def _resolve(text: str, parameters: dict[str, Any]) -> Any:
+    """Return the value of the pipeline's parameter that `text` refers to, or `text` itself."""
     channel = CHANNEL.search(text)
     return parameters[channel[1]] if channel else text

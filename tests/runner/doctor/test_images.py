@@ -1,0 +1,168 @@
+"""Doctor's check that the cluster can pull the steps' images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+from kubernetes import config as kube_config
+
+from components import steps
+from components.shared.core.errors import UserError
+from runner.doctor.cluster import Cluster
+from runner.doctor.finding import Finding, ok
+from runner.doctor.images import check_images, check_images_from_here
+from runner.doctor.preflight import Preflight
+from tests.runner.doctor.objects import STANDALONE, node, pods_with, secret, service_account
+from tests.servers.image_registry import CHALLENGE, basic_auth, image_registry
+from tests.servers.kube_server import KubeServer
+
+CheckImage = Callable[[str], Finding]
+DATA = {"team/data/manifests/1"}  # what the registry has
+FROM_HERE = "checked from here, without the cluster's pull secrets"
+
+
+@pytest.fixture
+def check_image(cluster: KubeServer, tmp_path: Path) -> CheckImage:
+    """Return the finding about an image that all steps use."""
+
+    def check(name: str) -> Finding:
+        with kube_config.new_client_from_config(str(tmp_path / ".kube" / "config")) as api:
+            (finding,) = check_images(Cluster(api, STANDALONE, STANDALONE), Preflight({}, pods_with(name)))
+        return finding
+
+    return check
+
+
+def _check_from_here(name: str) -> Finding:
+    (finding,) = check_images_from_here(Preflight({}, pods_with(name)))
+    return finding
+
+
+def _add_pull_secret(server: KubeServer, text: str) -> None:
+    """Give the pods' service account a pull secret."""
+    server.add(secret("pull", **{".dockerconfigjson": text}))
+    account = service_account()
+    account.image_pull_secrets = [client.V1LocalObjectReference(name="pull")]
+    server.add(account)
+
+
+def test_public_image_without_a_cluster() -> None:
+    with image_registry(DATA) as host:
+        assert _check_from_here(f"{host}/team/data:1") == ok(f"image {host}/team/data:1 can be pulled; {FROM_HERE}")
+        assert _check_from_here(f"{host}/team/data:2").state == "problem"
+    assert _check_from_here(f"{host}/team/data:1").state == "unknown"
+
+
+def test_private_image_without_a_cluster_is_unknown() -> None:
+    with image_registry(DATA, login="a:b") as host:
+        found = _check_from_here(f"{host}/team/data:1")
+    text = f"image {host}/team/data:1 cannot be pulled without credentials (401); {FROM_HERE}"
+    assert (found.state, found.text) == ("unknown", text)
+    assert "imagePullSecrets of the service account" in found.remedy
+
+
+def test_image_without_a_registry_is_a_problem() -> None:
+    assert _check_from_here("data:1").state == "problem"
+
+
+@pytest.mark.parametrize("reference", [":1", f"@sha256:{64 * '0'}"], ids=["tag", "digest"])
+def test_image_in_its_registry(check_image: CheckImage, reference: str) -> None:
+    with image_registry({f"team/data/manifests/{reference[1:]}"}) as host:
+        name = f"{host}/team/data{reference}"
+        assert check_image(name) == ok(f"image {name} can be pulled")
+
+
+def test_image_missing_in_its_registry(check_image: CheckImage) -> None:
+    with image_registry(DATA) as host:
+        missing = check_image(f"{host}/team/data:2")
+    assert (missing.state, missing.text) == ("problem", f"image {host}/team/data:2 is not in its registry")
+
+
+def test_registry_out_of_reach(check_image: CheckImage) -> None:
+    with image_registry(DATA) as host:
+        pass
+    found = check_image(f"{host}/team/data:1")
+    assert (found.state, found.text.partition(" (")[0]) == ("unknown", f"registry {host} gives no usable answer here")
+
+
+def test_private_image_without_a_pull_secret(check_image: CheckImage) -> None:
+    with image_registry(DATA, login="ada:lovelace") as host:
+        name = f"{host}/team/data:1"
+        found = check_image(name)
+    assert (found.state, found.text) == ("problem", f"image {name} cannot be pulled without credentials (401)")
+
+
+@pytest.mark.parametrize(("login", "state"), [("ada:lovelace", "ok"), ("ada:byron", "problem")])
+def test_private_image_with_a_pull_secret(cluster: KubeServer, check_image: CheckImage, login: str, state: str) -> None:
+    with image_registry(DATA, login="ada:lovelace") as host:
+        _add_pull_secret(cluster, json.dumps({"auths": {host: {"auth": basic_auth(login)}}}))
+        assert check_image(f"{host}/team/data:1").state == state
+
+
+@pytest.mark.parametrize("key", ["https://HOST", "http://HOST/v2/", "HOST/team", "HOST/v1/team/data", "*.0.0.1:PORT"])
+def test_pull_secret_is_matched_as_by_kubelet(cluster: KubeServer, check_image: CheckImage, key: str) -> None:
+    with image_registry(DATA, login="ada:lovelace") as host:
+        key = key.replace("HOST", host).replace("PORT", host.partition(":")[2])
+        others = {f"{host}/other": {"auth": basic_auth("ada:byron")}, host.partition(":")[0]: {}, "*.1": {}}
+        logins = {**others, key: {"username": "ada", "password": "lovelace", "auth": ""}}
+        _add_pull_secret(cluster, json.dumps({"auths": logins}))
+        assert check_image(f"{host}/team/data:1").state == "ok"
+
+
+def test_longest_matching_path_of_a_pull_secret_wins(cluster: KubeServer, check_image: CheckImage) -> None:
+    with image_registry(DATA, login="ada:lovelace") as host:
+        team = {"auth": basic_auth("ada:lovelace")}
+        logins = {host: {"auth": basic_auth("ada:byron")}, f"https://{host}/team": team}
+        _add_pull_secret(cluster, json.dumps({"auths": logins}))
+        assert check_image(f"{host}/team/data:1").state == "ok"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"auths": {"HOST": {"identitytoken": "x"}}}', id="no-login"),
+        pytest.param('{"auths": {"HOST": {"auth": "YQ"}}}', id="bad-base64"),
+        pytest.param('{"auths": {"HOST": {"auth": "bm8gY29sb24="}}}', id="no-colon"),
+        pytest.param('{"auths": {"HOST": "x"}}', id="login-not-a-mapping"),
+        pytest.param('{"auths": ["HOST"]}', id="auths-not-a-mapping"),
+        pytest.param("[]", id="list"),
+        pytest.param("{", id="no-json"),
+    ],
+)
+def test_malformed_pull_secret_is_refused(cluster: KubeServer, check_image: CheckImage, text: str) -> None:
+    with image_registry(set()) as host:
+        _add_pull_secret(cluster, text.replace("HOST", host))
+        with pytest.raises(UserError, match="pull secret pull is malformed; create it with kubectl create secret"):
+            check_image(f"{host}/team/data:1")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "grant", "reason"),
+    [
+        pytest.param('Bearer service="r"', "", "InvalidHeader", id="no-realm"),
+        pytest.param(CHALLENGE, "no JSON", "JSONDecodeError", id="no-json"),
+        pytest.param(CHALLENGE, "[]", "InvalidJSONError", id="list"),
+        pytest.param(CHALLENGE, "{}", "InvalidJSONError", id="no-token"),
+    ],
+)
+def test_malformed_answer_of_a_registry_is_unknown(
+    check_image: CheckImage, challenge: str, grant: str, reason: str
+) -> None:
+    with image_registry(set(), challenge=challenge, grant=grant) as host:
+        found = check_image(f"{host}/team/data:1")
+    text = f"registry {host} gives no usable answer here ({reason}); the nodes may reach it"
+    assert (found.state, found.text) == ("unknown", text)
+
+
+def test_image_on_every_node(check_image: CheckImage) -> None:
+    assert check_image(steps.DATA_IMAGE) == ok(f"image {steps.DATA_IMAGE} is on every node")
+
+
+def test_image_on_some_nodes_is_a_warning(cluster: KubeServer, check_image: CheckImage) -> None:
+    bare = node("bare")
+    bare.status.images = None
+    cluster.add(bare)
+    found = check_image(steps.DATA_IMAGE)
+    assert (found.state, found.text.rpartition("; ")[2]) == ("warning", "1 of 2 nodes have it")

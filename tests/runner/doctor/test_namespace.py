@@ -1,0 +1,119 @@
+"""Doctor's checks of the namespace: its kind, Secrets and ConfigMap, service account, and Argo's retries."""
+
+from tests.runner.doctor.objects import (
+    PRIVATE,
+    PROFILE,
+    PUBLIC,
+    AssertFound,
+    Examine,
+    argo,
+    config_map,
+    in_one_key,
+    make_profile,
+    s3_config,
+    s3_secret,
+    secret,
+    service_account,
+    set_version,
+)
+from tests.servers.kfp_server import KfpServer
+from tests.servers.kube_server import KubeServer
+
+
+def test_missing_namespace(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("namespaces", "kubeflow")
+    assert_found("problem namespace namespace kubeflow does not exist")
+
+
+def test_profile_is_recognised_by_its_label(cluster: KubeServer, kfp_api: KfpServer, examine: Examine) -> None:
+    set_version(kfp_api, "2.17.0", multi_user=True)
+    make_profile(cluster)
+    code, table = examine("--namespace", PROFILE)
+    assert code == 0, table
+    assert "ada is a Profile (multi-user); runs use service account default-editor" in table
+
+
+def test_secret_with_other_keys(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(secret("torch2kubeflow-s3", accesskey=PUBLIC, secretkey=PRIVATE))
+    assert_found(
+        "problem Secrets Secret torch2kubeflow-s3 lacks AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; "
+        "it has accesskey, secretkey"
+    )
+
+
+def test_secret_with_a_trailing_newline(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(s3_secret(PRIVATE + "\n"))
+    assert_found("problem Secrets Secret torch2kubeflow-s3 has spaces or a newline around AWS_SECRET_ACCESS_KEY")
+
+
+def test_no_secret_and_no_role(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("secrets", "torch2kubeflow-s3")
+    assert_found("warning Secrets no Secret torch2kubeflow-s3, and no role on service account pipeline-runner")
+
+
+def test_role_of_the_cloud_needs_no_keys(cluster: KubeServer, examine: Examine) -> None:
+    cluster.add(service_account(annotations={"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/runner"}))
+    cluster.add(config_map("kfp-launcher", defaultPipelineRoot="s3://bucket/a"))
+    cluster.remove("secrets", "torch2kubeflow-s3")
+    code, table = examine()
+    assert code == 0, table
+    assert "ok Secrets no Secret torch2kubeflow-s3: steps use the role of service account pipeline-runner" in table
+    assert "ok launcher launcher and steps share the steps' credentials" in table
+
+
+def test_empty_secret_of_the_data_source(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(secret("mine"))
+    assert_found(
+        "problem Secrets Secret mine lacks AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; it has nothing",
+        "source_secret=mine",
+    )
+
+
+def test_s3_address_without_a_scheme(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(s3_config("minio:9000"))
+    assert_found(
+        "problem ConfigMap ConfigMap torch2kubeflow-s3 has AWS_ENDPOINT_URL_S3=minio:9000 -> begin it with http://"
+    )
+
+
+def test_missing_config_map(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("configmaps", "torch2kubeflow-s3")
+    assert_found(
+        "warning ConfigMap no AWS_ENDPOINT_URL_S3 in ConfigMap torch2kubeflow-s3: steps use Amazon S3, without a region"
+    )
+
+
+def test_missing_service_account(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("serviceaccounts", "pipeline-runner")
+    assert_found("problem service account service account pipeline-runner does not exist in kubeflow")
+
+
+def test_service_account_without_a_right(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.account_lacks.add("create workflowtaskresults")
+    assert_found(
+        "problem service account service account pipeline-runner may not create workflowtaskresults -> add to its "
+        'Role: {apiGroups: ["argoproj.io"], resources: ["workflowtaskresults"], verbs: ["create"]}'
+    )
+
+
+def test_argo_retries_only_vanished_pods(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(argo("OnError"))
+    assert_found("warning retries Argo retries a step whose pod vanished (retryPolicy OnError)")
+
+
+def test_argo_retries_only_failed_steps_by_default(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(argo())
+    assert_found("warning retries Argo retries a step that failed (retryPolicy OnFailure)")
+
+
+def test_argo_ignores_other_keys_beside_config(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.add(in_one_key(argo(), **argo("Always").data))
+    assert_found("warning retries Argo retries a step that failed (retryPolicy OnFailure)")
+
+
+def test_retry_policy_is_unknown_without_argos_config_map(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("configmaps", "workflow-controller-configmap")
+    assert_found(
+        "unknown retries Argo's retry policy is not known: "
+        "namespace kubeflow has no ConfigMap workflow-controller-configmap"
+    )

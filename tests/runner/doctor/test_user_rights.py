@@ -1,0 +1,54 @@
+"""What doctor reports if its user lacks rights, or the Kubernetes API fails."""
+
+import pytest
+
+from tests.runner.doctor.objects import Examine
+from tests.servers.kube_server import Answer, KubeServer, cut, error
+
+RULES = {
+    "get namespaces": 'resources: ["namespaces"], verbs: ["get"]} in a ClusterRole',
+    "get secrets": '{apiGroups: [""], resources: ["secrets"], verbs: ["get"]} in a Role in namespace kubeflow',
+    "get configmaps": 'resources: ["configmaps"], verbs: ["get"]}',
+    "list nodes": 'resources: ["nodes"], verbs: ["list"]} in a ClusterRole',
+    "list resourcequotas": 'resources: ["resourcequotas"], verbs: ["list"]}',
+    "list limitranges": 'resources: ["limitranges"], verbs: ["list"]}',
+    "create pods": 'resources: ["pods"], verbs: ["create"]}',
+    "list networkpolicies": '{apiGroups: ["networking.k8s.io"], resources: ["networkpolicies"], verbs: ["list"]}',
+    "get endpoints": 'resources: ["endpoints"], verbs: ["get"]} in a Role in namespace default',
+    "get serviceaccounts": 'resources: ["serviceaccounts"], verbs: ["get"]}',
+    "create localsubjectaccessreviews": '["authorization.k8s.io"], resources: ["localsubjectaccessreviews"]',
+}
+
+
+@pytest.mark.parametrize("denied", RULES)
+def test_missing_right_is_named(cluster: KubeServer, examine: Examine, denied: str) -> None:
+    cluster.denied.add(denied)
+    _, table = examine()
+    assert any(line.startswith("unknown") and RULES[denied] in line for line in table.splitlines()), table
+
+
+def test_without_any_right_there_is_no_problem(cluster: KubeServer, examine: Examine) -> None:
+    cluster.denied |= set(RULES)
+    _, table = examine("gpus=1")
+    problems = [line for line in table.splitlines() if line.startswith("problem")]
+    assert all(" names no registry " in line for line in problems), table  # this needs no right
+    assert "unknown" in table.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (error(500, "etcd is away"), "unknown nodes the Kubernetes API answered 500: etcd is away -> try again later"),
+        (error(401, "Unauthorized"), "problem nodes the Kubernetes API does not know this user (401) -> log in again"),
+        (cut, "unknown nodes the Kubernetes API cannot be reached to ask http://127.0.0.1:"),
+        (lambda handler: handler.reply(503, "no Status"), "unknown nodes the Kubernetes API answered 503: Service"),
+    ],
+    ids=["server-error", "unauthorized", "connection-cut", "not-a-status"],
+)
+def test_failed_check_does_not_stop_the_others(
+    cluster: KubeServer, examine: Examine, fault: Answer, expected: str
+) -> None:
+    cluster.faults["list nodes"] = fault
+    _, table = examine()
+    assert expected in table
+    assert "ok retries" in table
