@@ -20,6 +20,8 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
 OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
+CODE_DIGEST = "CODE_DIGEST"  # variable of a step: the digest of its code, see pipeline.py
+NAMES_OF_ALL_CODE = {"CODE_VERSION", "STEP_IMAGE"}
 _START = "_KFP_RUNTIME=true python3 -m "
 
 # How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.
@@ -51,15 +53,25 @@ def _handler(run_step: RunStep) -> Iterator[None]:
 
 @contextmanager
 def _cache(on_cached: OnCached) -> Iterator[None]:
-    """Replace KFP's cache of steps, which says only in a log which steps it has, by one that reports them."""
+    """Replace KFP's cache of steps, which says only in a log which steps it has, by one that reports them.
+
+    KFP's key holds the image, whose tag changes with any code, and the text of the port. Of our own steps only the
+    digest of the code that they reach counts.
+    """
     original = cache.LocalCache
     _assert_has(cache.get_local_cache, "LocalCache(cache_root=cache_root)")
     _assert_has(original, "component_name: str,", "def get(self, key: str)")
+    _assert_has(original.compute_key, "image: str,", "full_command: List[str],", "env_vars: Optional[Dict[str, str]]")
 
     class Cache(original):  # type: ignore[misc, valid-type]
-        def compute_key(self, component_name: str, **inputs: Any) -> str:
+        def compute_key(
+            self, component_name: str, image: str, full_command: list[str], env_vars: dict[str, str], **inputs: Any
+        ) -> str:
             self.step = component_name.removeprefix("comp-")
-            return str(super().compute_key(component_name=component_name, **inputs))
+            if CODE_DIGEST in env_vars:
+                image, full_command = "", []
+                env_vars = {name: value for name, value in env_vars.items() if name not in NAMES_OF_ALL_CODE}
+            return str(super().compute_key(component_name, image, full_command, env_vars=env_vars, **inputs))
 
         def get(self, key: str) -> dict[str, Any] | None:
             outputs: dict[str, Any] | None = super().get(key)
