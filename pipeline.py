@@ -20,6 +20,7 @@ from kfp.dsl.pipeline_channel import PipelineArtifactChannel, PipelineParameterC
 from components import steps
 from components.shared.core.code_digest import code_digest, code_version
 from components.shared.parameters import DISTRIBUTED
+from components.step_table import STEP_LABEL
 
 USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
@@ -52,7 +53,7 @@ def _place(
     kubernetes.set_timeout(task, seconds)
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "torch2kubeflow")
     name = task.component_spec.name
-    kubernetes.add_pod_label(task, "app.kubernetes.io/component", name)
+    kubernetes.add_pod_label(task, STEP_LABEL, name)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     secret, config, source = secrets

@@ -9,6 +9,7 @@ import urllib3
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
+from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
@@ -18,7 +19,6 @@ from runner.graphs import add_graph_option, steps_of
 # Argo names a pod `workflow-template-node` and a node `workflow-node`. These are KFP's templates for a step with no
 # annotation, two labels and retries, as ours are, and for one with fewer.
 TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
-COMPONENT = "app.kubernetes.io/component"  # the label with a pod's step
 NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, last, the attempt
 ATTEMPT = re.compile(r"\(\d+\)$")
 # What KFP's launcher (glog) and Argo's executor add to a step's own lines, mostly after the last one.
@@ -62,7 +62,7 @@ def read_log(connection: Connection, run: Any, step: str) -> str | None:
     A step in a loop has a pod for each pass, and only the pods show which is whose: KFP's archive has one of them.
     """
     if connection.kube:
-        log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{COMPONENT}={step}")
+        log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{STEP_LABEL}={step}")
         if log is not None:
             return log
     for pod in _candidates(run, step):

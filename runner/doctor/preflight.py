@@ -18,7 +18,7 @@ from kubernetes.client import (
     V1Toleration,
 )
 
-from runner.cluster.logs import COMPONENT
+from components.step_table import STEP_LABEL, STEPS
 from runner.graphs import DEFAULT, PREFIX
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
@@ -50,12 +50,12 @@ def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
 
 def step_of(pod: V1Pod) -> str:
     """Return the name of the step that a pod runs."""
-    return str(pod.metadata.labels[COMPONENT])
+    return str(pod.metadata.labels[STEP_LABEL])
 
 
 def trains(pod: V1Pod) -> bool:
     """Return whether a pod trains; step train-distributed stands for the pods of the job that it submits."""
-    return step_of(pod) in ("train", "trial", "train-distributed")
+    return step_of(pod) in {step.name for step in STEPS if step.trains}
 
 
 def resources_of(pod: V1Pod) -> V1ResourceRequirements:
@@ -89,7 +89,7 @@ def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[s
     return V1Pod(
         api_version="v1",
         kind="Pod",
-        metadata=V1ObjectMeta(name=f"torch2kubeflow-doctor-{labels[COMPONENT]}", labels=RUN_LABELS | labels),
+        metadata=V1ObjectMeta(name=f"torch2kubeflow-doctor-{labels[STEP_LABEL]}", labels=RUN_LABELS | labels),
         spec=V1PodSpec(
             containers=[main],
             restart_policy="Never",

@@ -11,6 +11,7 @@ import pytest
 
 import pipeline
 from components.shared.data.dataset import SPLITS
+from components.step_table import STEPS
 from runner import summary
 from runner.graphs import steps_of
 from runner.parameters import parse_parameters
@@ -61,11 +62,16 @@ def test_the_tree_names_what_is_there() -> None:
         assert (ROOT / parent / name).exists(), f"{parent}/{name}"
 
 
+def test_every_step_is_described_as_in_the_table_of_steps() -> None:
+    for step in STEPS:
+        assert re.search(rf"^  {step.module}\.py +{re.escape(step.line)}$", README, re.M), step.name
+
+
 def test_every_field_of_the_summary_is_described(tmp_path: Path) -> None:
     document = summary.collect("", tmp_path, 0.0, "done", {}, {}, {}, None)
     section = README.split("## `summary.json`")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.M)) == set(document)
-    for word in (*(step for graph in pipeline.GRAPHS.values() for step in steps_of(graph)), *SPLITS):
+    for word in (*(step.name for step in STEPS), *SPLITS):
         assert word in README
 
 

@@ -16,11 +16,11 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from components.shared.core.code_digest import code_digest, code_version
+from components.step_table import STEPS
 from runner.compile import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
-TORCH = {"train", "trial", "train-distributed", "compare", "evaluate", "export", "register"}
-TRAINING = {"sweep": "trial", "distributed": "train-distributed"}  # the step that asks for GPUs, by graph; else train
+IMAGES = {step.name: step.image for step in STEPS}
 
 
 @pytest.fixture(scope="module", params=pipeline.GRAPHS)
@@ -85,7 +85,7 @@ def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) 
 def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
     for step, container in containers.items():
         deletes_jobs = (graph, step) == ("distributed", "finish")
-        kind = "torch" if step in TORCH or deletes_jobs else "data"
+        kind = "torch" if deletes_jobs else IMAGES[step]
         assert re.search(rf"torch2kubeflow/{kind}(:[0-9a-f]{{12}}|@sha256:[0-9a-f]{{64}})$", container["image"]), step
         assert "pip install" not in " ".join(container["command"])
 
@@ -133,7 +133,7 @@ def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
 def test_only_training_asks_for_gpus_selected_nodes_and_shared_memory(
     graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    train = TRAINING.get(graph, "train")
+    (train,) = (step.name for step in STEPS if step.trains and step.graph == graph)
     asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
     assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
     assert asking == {train}

@@ -6,6 +6,8 @@ from types import ModuleType
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
+from components.step_table import names_in
+
 IMAGE = f"torch2kubeflow/data@sha256:{'1' * 64}"
 
 
@@ -24,7 +26,7 @@ def _step(name: str) -> BaseComponent:
     return dsl.container_component(container)
 
 
-LATER = [_step(name) for name in ("download", "preprocess", "train", "evaluate", "export", "register", "finish")]
+LATER = [_step(name) for name in names_in("training")[1:]]
 
 
 @dsl.pipeline(name="torch2kubeflow-training", description="A small one.")

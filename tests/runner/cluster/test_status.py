@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.shared.core.errors import UserError
+from components.step_table import names_in
 from pipeline import sweep, training
 from runner.cluster import logs, run, run_state, status
 from runner.compile import compile_pipeline
@@ -62,10 +63,13 @@ def test_one_run_is_shown_step_by_step(
 ) -> None:
     capsys.readouterr()
     assert run_verb(status, "latest" if latest else run_id) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1:3] == [["resolve", "done", "10.0"], ["download", "skipped", "0.0"]]
-    assert lines[4] == ["train", "running", "0.0"]
-    assert lines[-1] == [f"{kfp_api.url}/#/runs/details/{run_id}"]
+    title, *steps, link = capsys.readouterr().out.splitlines()
+    assert title.endswith(": running")
+    assert [line.split()[0] for line in steps] == list(names_in("training"))
+    shown = _by_step(steps)
+    assert (shown["resolve"], shown["download"]) == (["done", "10.0"], ["skipped", "0.0"])
+    assert shown["train"] == ["running", "0.0"]
+    assert link == f"{kfp_api.url}/#/runs/details/{run_id}"
 
 
 def test_a_failed_run_waits_for_nothing(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,8 +77,13 @@ def test_a_failed_run_waits_for_nothing(kfp_api: KfpServer, capsys: pytest.Captu
     run_verb(run)
     capsys.readouterr()
     assert run_verb(status, "latest") == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[4:6] == [["train", "failed", "10.0"], ["evaluate", "skipped", "0.0"]]
+    shown = _by_step(capsys.readouterr().out.splitlines()[1:-1])
+    assert (shown["train"], shown["evaluate"]) == (["failed", "10.0"], ["skipped", "0.0"])
+
+
+def _by_step(lines: list[str]) -> dict[str, list[str]]:
+    """State and seconds of each step, as `status` shows them."""
+    return {name: facts for name, *facts in (line.split() for line in lines)}
 
 
 def test_an_unknown_run(kfp_api: KfpServer) -> None:
@@ -149,6 +158,6 @@ def test_the_passes_of_a_loop_are_one_step_in_the_state_that_matters_most(passes
     ]
     run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))
     told = run_state.steps(run, sweep)
-    assert list(told)[3:6] == ["plan", "trial", "compare"]
+    assert list(told) == list(names_in("sweep"))
     assert told["trial"] == {"state": state, "seconds": 10.0 * sum(one in run_state.FINAL for one in passes)}
     assert told["compare"] == {"state": "skipped", "seconds": 0.0}

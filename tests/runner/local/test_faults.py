@@ -19,6 +19,7 @@ import pytest
 
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.storage.client import Store, open_store
+from components.step_table import names_in
 from tests.conftest import ROOT
 from tests.servers.s3_server import BUCKET, S3Server, answer, proxy
 
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.slow
 WORDS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7", "checkpoint_seconds=1")
 AT_WORK = {"train": r"\[train\] epoch", "export": r"\[export\] tracing"}  # what a step says in the midst
 MOMENTS = int(os.environ.get("FAULT_MOMENTS", "2"))  # of the sweep
-KILLED = ("train", "evaluate", "register", "resolve", "download", "preprocess", "export", "finish")  # steps, in turn
+FIRST_KILLED = ("train", "evaluate", "register")
+KILLED = (*FIRST_KILLED, *(name for name in names_in("training") if name not in FIRST_KILLED))  # steps, in turn
 RESULTS = ROOT / "bench" / "results" / "faults.jsonl"
 
 
