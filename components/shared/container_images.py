@@ -1,4 +1,4 @@
-"""The names of the images in which steps run in a cluster."""
+"""The names of the container images in which steps run in a cluster."""
 
 import json
 from functools import cache
@@ -12,9 +12,9 @@ RECORD = ROOT / "build" / "images.json"  # written by `make push`
 
 
 def image(name: str, record: Path = RECORD) -> str:
-    """The image `data` or `torch` of the present version: by digest where `record` holds its push, else by tag.
+    """Return the image `data` or `torch` of the current version: by digest if `record` holds its push, else by tag.
 
-    A tag is that version, so KFP's cache, which knows an image by its name alone, never outlives what is in the image.
+    The tag is the version: KFP's cache knows an image by its name only, and must not outlive the image's content.
     """
     version = image_version()
     if record.is_file():
@@ -26,11 +26,11 @@ def image(name: str, record: Path = RECORD) -> str:
 
 @cache
 def image_version() -> str:
-    """Twelve hexadecimal digits over what the images are made of: the code, the Dockerfile and the locks."""
+    """Return the version of the images: 12 digits of a hash over the code, the Dockerfile and the lock files."""
     recipe = sorted(path for path in (ROOT / "docker").glob("*") if path.suffix != ".in")
     return sha256_json([code_version(), *((path.name, path.read_text()) for path in recipe)])[:12]
 
 
 def is_pinned(name: str) -> bool:
-    """Whether an image is named by its digest."""
+    """Return whether an image is named by its digest."""
     return "@sha256:" in name

@@ -1,4 +1,4 @@
-"""What each parameter of the pipeline may be: the rules that the command line and the steps share."""
+"""The values that each parameter of the pipeline accepts, for the command line and the steps."""
 
 import math
 import re
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from components.shared.core.errors import UserError
-from components.shared.core.schema import one_of
+from components.shared.core.schema import is_text, one_of
 from components.shared.data.sources import schemes
 from components.shared.models import catalogue
 from components.shared.storage.endpoint import parse_uri
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped")
 POOLINGS = ("max", "avg", "rms")
-TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes knows; empty where any will do
+TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes accepts; empty if any
     "key": (),
     "operator": ("Exists", "Equal"),
     "value": (),
@@ -27,11 +27,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 SWEEP = "sweep"  # the graph that searches for the best settings
 DISTRIBUTED = "distributed"  # the graph that trains on several machines
 
-Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is accepted, and what is
 
 
 def _between(low: float, high: float) -> Rule:
-    return (lambda value: low <= value <= high), f"from {low:g} to {high:g}"
+    return (lambda value: low <= value <= high), f"a number from {low:g} to {high:g}"
 
 
 def _at_least(low: int) -> Rule:
@@ -47,22 +47,22 @@ def _matching(pattern: str, accepted: str) -> Rule:
 
 
 def _is_store(value: str) -> bool:
-    if value:
+    return value == "" or _is_s3_uri(value)
+
+
+def _is_s3_uri(value: str) -> bool:
+    try:
         parse_uri(value)
+    except UserError:
+        return False
     return True
 
 
 def _is_pretrained(value: str) -> bool:
-    place, _, fragment = value.partition("#")
-    if place.startswith("s3://"):
-        parse_uri(place)
-    known = not fragment or re.fullmatch("sha256=[0-9a-f]{64}", fragment) is not None
-    return known and (place.startswith("s3://") or "://" not in place) and (place != "" or not fragment)
-
-
-def _is_network(value: str) -> bool:
-    catalogue.check_name(value)
-    return True
+    location, _, digest = value.partition("#")
+    if digest and (not location or not re.fullmatch("sha256=[0-9a-f]{64}", digest)):
+        return False
+    return "://" not in location or _is_s3_uri(location)
 
 
 def _are_labels(value: Any) -> bool:
@@ -73,54 +73,62 @@ def _are_tolerations(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) and _is_toleration(item) for item in value)
 
 
-def _are_settings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
 def _is_toleration(item: dict[str, Any]) -> bool:
     return all(
         name in TOLERATION and (not TOLERATION[name] or value in TOLERATION[name]) for name, value in item.items()
     )
 
 
-_NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: small letters, digits, - and .")
-_FRACTION: Rule = (lambda value: 0 < value < 1), "above 0 and below 1"
+def _are_settings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+_TEXT: Rule = is_text, "a text"
+_BOOLEAN: Rule = (lambda value: isinstance(value, bool)), "true or false"
+_NAME = _matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "a Kubernetes name: lower-case letters, digits, - and .")
+_FRACTION: Rule = (lambda value: 0 < value < 1), "a number above 0 and below 1"
+_BELOW_ONE: Rule = (lambda value: 0 <= value < 1), "a number from 0 to below 1"
 
 RULES: dict[str, Rule] = {
+    "graph": _TEXT,  # pipeline.py knows the graphs
     "data": (schemes.is_accepted, schemes.accepted()),
     "image_size": _between(8, 4096),
     "val_fraction": _FRACTION,
     "test_fraction": _FRACTION,
     "max_bad_images": _at_least(0),
-    "network": (_is_network, "a network's name"),
+    "network": _TEXT,  # check() names the networks
     "activation": _choice((*ACTIVATIONS, catalogue.DEFAULT)),
     "pooling": _choice((*POOLINGS, catalogue.DEFAULT)),
-    "pretrained": (_is_pretrained, "s3://bucket/... or a path, with #sha256=... behind it if its digest is known"),
+    "bias": _BOOLEAN,
+    "pretrained": (_is_pretrained, "s3://bucket/... or a path, followed by #sha256=... if its digest is known"),
     "frozen_stages": _between(0, 1000),
     "optimizer": _choice(OPTIMIZERS),
     "schedule": _choice(SCHEDULES),
-    "learning_rate": ((lambda value: value > 0), "above 0"),
+    "learning_rate": ((lambda value: value > 0), "a number above 0"),
     "weight_decay": _between(0, 1),
     "batch_size": ((lambda value: re.fullmatch("auto|[1-9][0-9]{0,8}", str(value)) is not None), "1 or more, or auto"),
     "accumulate": _between(1, 100_000),
     "clip_norm": _between(0, 1e6),
     "epochs": _at_least(1),
-    "label_smoothing": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "label_smoothing": _BELOW_ONE,
     "rotation": _between(0, 180),
     "shift": _between(0, 4096),
-    "scale": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "scale": _BELOW_ONE,
     "shear": _between(0, 2),
+    "flip": _BOOLEAN,
     "mixup": _between(0, 100),
     "cutmix": _between(0, 100),
-    "ema_decay": ((lambda value: 0 <= value < 1), "0 or more and below 1"),
+    "ema_decay": _BELOW_ONE,
     "patience": _at_least(0),
     "precision": _choice(PRECISIONS),
+    "torch_compile": _BOOLEAN,
+    "deterministic": _BOOLEAN,
     "min_accuracy": _between(0, 1),
     "min_recall": _between(0, 1),
     "seed": _between(0, 2**31 - 1),
     "threads": _between(0, 1024),
     "store": (_is_store, "s3://bucket or s3://bucket/prefix"),
-    "model_name": _matching(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", "small letters, digits and -, up to 63"),
+    "model_name": _matching(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", "lower-case letters, digits and -, at most 63"),
     "significance": _between(0, 1),
     "checkpoint_seconds": _at_least(1),
     "handover_mib": _at_least(0),
@@ -144,27 +152,40 @@ RULES: dict[str, Rule] = {
 
 
 def check(**parameters: Any) -> None:
-    """Refuse parameters outside their range, or that exclude each other, and a network that takes no such pictures.
+    """Check the values of parameters, each by its rule, and those that depend on each other.
 
-    UserError with the parameter or the network, the value and what is accepted.
+    Raises UserError with the parameter, its value and what is accepted.
     """
     for name, value in parameters.items():
-        accepts, accepted = RULES.get(name, (lambda _: True, ""))
+        assert name in RULES, f"{name} is not a parameter of the pipeline"
+        accepts, accepted = RULES[name]
         if (isinstance(value, float) and not math.isfinite(value)) or not accepts(value):
-            raise UserError(f"{name}={value} is not accepted; give {accepted or 'a finite number'}")
-    mixup, cutmix = parameters.get("mixup"), parameters.get("cutmix")
-    if mixup and cutmix:
-        raise UserError(f"mixup={mixup} and cutmix={cutmix} exclude each other; set one of them to 0")
-    if {"network", "image_size"} <= parameters.keys():
+            raise UserError(f"{name}={value} is not accepted", f"give {accepted}")
+    _check_together(parameters)
+
+
+def _check_together(parameters: dict[str, Any]) -> None:
+    """Apply the rules that concern several parameters, as far as these are given."""
+    names = parameters.keys()
+    if {"mixup", "cutmix"} <= names:
+        _check_mixing(parameters["mixup"], parameters["cutmix"])
+    if {"network", "image_size"} <= names:
         catalogue.check(parameters["network"], parameters["image_size"])
-    if {"graph", "nodes", "store"} <= parameters.keys():
+    elif "network" in names:
+        catalogue.check_name(parameters["network"])
+    if {"graph", "nodes", "store"} <= names:
         _check_nodes(parameters["graph"], parameters["nodes"], parameters["store"])
+
+
+def _check_mixing(mixup: float, cutmix: float) -> None:
+    if mixup and cutmix:
+        raise UserError(f"mixup={mixup} and cutmix={cutmix} exclude each other", "set one of them to 0")
 
 
 def _check_nodes(graph: str, nodes: int, store: str) -> None:
     if graph != DISTRIBUTED and nodes > 1:
-        raise UserError(f"nodes={nodes} is more than graph {graph} trains on; give --graph {DISTRIBUTED}, or nodes=1")
+        message = f"nodes={nodes} is more than graph {graph} trains on"
+        raise UserError(message, f"give --graph {DISTRIBUTED}, or nodes=1")
     if graph == DISTRIBUTED and not store:
-        raise UserError(
-            "store= is empty, by which nodes get the data and hand over the model; give store=s3://bucket/prefix"
-        )
+        message = f"store= is empty, but the nodes of graph {DISTRIBUTED} exchange data and model through it"
+        raise UserError(message, "give store=s3://bucket/prefix")

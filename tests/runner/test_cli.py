@@ -50,7 +50,7 @@ def test_a_value_may_hold_equals_signs() -> None:
         ("learning_rate=fast", "give a number"),
         ("bias=perhaps", "give true or false"),
         ("epochs=0", "epochs=0 is not accepted; give 1 or more"),
-        ("learning_rate=-0.1", "learning_rate=-0.1 is not accepted; give above 0"),
+        ("learning_rate=-0.1", "learning_rate=-0.1 is not accepted; give a number above 0"),
         ("learning_rate=nan", "learning_rate=nan is not accepted"),
         ("rotation=inf", "rotation=inf is not accepted"),
         ("val_fraction=1", "above 0 and below 1"),

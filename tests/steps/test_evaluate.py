@@ -170,7 +170,7 @@ def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifact
 
 
 def test_a_threshold_out_of_range_is_refused(artifacts: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"min_accuracy=1\.5 is not accepted; give from 0 to 1"):
+    with pytest.raises(UserError, match=r"min_accuracy=1\.5 is not accepted; give a number from 0 to 1"):
         evaluated(artifacts, tmp_path, min_accuracy=1.5)
 
 

@@ -71,7 +71,7 @@ def test_numbers_get_the_type_of_their_parameter_whatever_kfp_makes_of_them(data
         ([{"network": ["lenet5"]}], 'network=["lenet5"] is of the wrong type; give a text'),
         ([{"learning_rate": float("inf")}], "learning_rate=Infinity is of the wrong type; give a number"),
         ([{"learning_rate": 10**400}], "is of the wrong type; give a number"),
-        ([{"learning_rate": -1}], "trial 1: learning_rate=-1.0 is not accepted; give above 0"),
+        ([{"learning_rate": -1}], "trial 1: learning_rate=-1.0 is not accepted; give a number above 0"),
         ([{"epochs": 0}], "epochs=0 is not accepted; give 1 or more"),
         ([{"optimizer": "adam"}], "optimizer=adam is not accepted; give one of sgd, adamw, muon"),
         ([{"network": "lenet6"}], "lenet6"),
@@ -102,7 +102,7 @@ def test_a_network_that_takes_no_images_of_that_size_is_refused(dataset: Path) -
     [
         ({"store": ""}, "stopping=asha compares trials by way of the store; give store=s3://bucket/prefix"),
         ({"gpus": "2"}, "gpus=2 and stopping=asha exclude each other"),
-        ({"reduction": 1}, "reduction=1 is not accepted; give from 2 to 100"),
+        ({"reduction": 1}, "reduction=1 is not accepted; give a number from 2 to 100"),
         ({"first_rung": 0}, "first_rung=0 is not accepted"),
         ({"stopping": "median"}, "stopping=median is not accepted; give one of none, asha"),
     ],

@@ -139,7 +139,7 @@ def test_a_name_cannot_leave_the_prefix(store: Store, name: str, tmp_path: Path)
         lambda: store.stat(name),
         lambda: store.remove(name),
     ):
-        with pytest.raises(UserError, match="is no name of an object"):
+        with pytest.raises(UserError, match="is not a valid object name"):
             call()
     assert not (tmp_path / "got").exists()
 
@@ -754,7 +754,9 @@ def test_a_certificate_of_ones_own_is_trusted_by_name(server: S3Server, uri: str
     store = open_store(uri, {**environment, "AWS_CA_BUNDLE": str(server.certificate)})
     store.put_file(written(tmp_path / "file", LARGE), "file")
     assert store.get_file("file", tmp_path / "got") == sha256(LARGE)
-    assert "is no file" in one_line(uri, {**environment, "AWS_CA_BUNDLE": str(tmp_path / "none")})
+    assert "is not a file; give the file of the trusted certificate authorities" in one_line(
+        uri, {**environment, "AWS_CA_BUNDLE": str(tmp_path / "none")}
+    )
 
 
 def test_patience_is_the_callers(faulty: Store, server: S3Server, between: Proxy, waits: list[float]) -> None:

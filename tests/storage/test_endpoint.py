@@ -21,13 +21,13 @@ def told_of(uri: str, environment: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     "uri, told",
     [
-        ("/folder", "/folder is no place in S3; give s3://bucket/prefix"),
-        ("https://bucket/a", "is no place in S3; give s3://bucket/prefix"),
+        ("/folder", "/folder is not an S3 URI; give s3://bucket/prefix"),
+        ("https://bucket/a", "is not an S3 URI; give s3://bucket/prefix"),
         ("s3://", "give s3://bucket/prefix"),
         ("s3://Bucket/a", "give s3://bucket/prefix"),
         ("s3://a/b", "give s3://bucket/prefix"),
         ("s3://10.0.0.1/b", "give s3://bucket/prefix"),
-        ("s3://bucket/../b", "without empty parts, . and .."),
+        ("s3://bucket/../b", "without empty parts, ., .. and control characters"),
     ],
 )
 def test_an_address_that_is_none_is_refused(uri: str, told: str) -> None:
@@ -37,13 +37,19 @@ def test_an_address_that_is_none_is_refused(uri: str, told: str) -> None:
 @pytest.mark.parametrize(
     "endpoint, told",
     [
-        ("minio:9000", "AWS_ENDPOINT_URL_S3=minio:9000 has no scheme; give http://minio:9000 or https://minio:9000"),
-        ("minio", "has no scheme"),
-        ("ftp://minio", "has no scheme"),
-        ("http://minio:9000/bucket", "has a path; give http://minio:9000 alone, and the bucket as s3://bucket/prefix"),
-        ("http://minio?a=b", "has a path"),
+        (
+            "minio:9000",
+            "AWS_ENDPOINT_URL_S3=minio:9000 is not an HTTP address; give http://minio:9000 or https://minio:9000",
+        ),
+        ("minio", "is not an HTTP address; give http://minio or https://minio"),
+        ("ftp://minio", "is not an HTTP address; give http://minio or https://minio"),
+        (
+            "http://minio:9000/bucket",
+            "has a path or a query; give http://minio:9000 alone, and the bucket as s3://bucket/prefix",
+        ),
+        ("http://minio?a=b", "has a path or a query"),
         ("http://minio:port", "invalid port"),
-        ("http://[minio", "is no address"),
+        ("http://[minio", "is not a valid address"),
     ],
 )
 def test_an_endpoint_that_is_none_is_refused(endpoint: str, told: str) -> None:

@@ -1,6 +1,6 @@
-"""NumPy's `.npy` files, version 1.0 of the format, little endian, whose shape and dtype are known before they are read.
+"""NumPy's `.npy` format, version 1.0, little endian, for files whose shape and dtype are known beforehand.
 
-A header is compared and never parsed: whatever else such a file may hold does not get near NumPy's reader.
+A header is compared, never parsed, so that a forged file cannot reach NumPy's own reader.
 """
 
 import math
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 def npy_header(shape: Shape, dtype: type[np.generic]) -> bytes:
-    """The header of a file that holds an array in C order."""
+    """Return the header of a file with an array in C order."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
     file = BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -25,12 +25,12 @@ def npy_header(shape: Shape, dtype: type[np.generic]) -> bytes:
 
 
 def npy_bytes(shape: Shape, dtype: type[np.generic]) -> int:
-    """The size in bytes of a file that holds an array."""
+    """Return the size in bytes of a file with an array."""
     return len(npy_header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def parse_npy(content: bytes, shape: Shape, dtype: type[np.generic]) -> NDArray[Any] | None:
-    """The array in a file's bytes, read-only; None where there is no array of that shape and dtype."""
+    """Return the array in a file's bytes, read-only; None if they are not an array of that shape and dtype."""
     header = npy_header(shape, dtype)
     if not content.startswith(header) or len(content) != npy_bytes(shape, dtype):
         return None
@@ -38,9 +38,9 @@ def parse_npy(content: bytes, shape: Shape, dtype: type[np.generic]) -> NDArray[
 
 
 def read_npy(path: Path, shape: Shape, dtype: type[np.generic]) -> NDArray[Any]:
-    """The array in a file; UserError where there is no array of that shape and dtype."""
+    """Read the array in a file. Raises UserError if it is not an array of that shape and dtype."""
     is_whole = path.is_file() and path.stat().st_size == npy_bytes(shape, dtype)
     array = parse_npy(path.read_bytes(), shape, dtype) if is_whole else None
     if array is None:
-        raise UserError(f"{path} is no NumPy array of shape {shape} and type {np.dtype(dtype)}; make it again")
+        raise UserError(f"{path} is not a NumPy array of shape {shape} and type {np.dtype(dtype)}", "create it again")
     return array

@@ -1,4 +1,4 @@
-"""What a process that computes with PyTorch takes of its machine: called before the first operation."""
+"""The settings of a process that computes with PyTorch; apply them before the first operation."""
 
 import ctypes
 
@@ -7,23 +7,23 @@ import torch
 from components.shared.core.resources import thread_count
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-MOST = 2**31 - 1
+LARGEST_INT = 2**31 - 1
 
 
 def prepare_process(threads: int) -> None:
-    """Compute with so many threads, 0 for one on each CPU that this process may use, and keep memory that is freed."""
+    """Compute with `threads` threads (0: one for each CPU that this process may use), and reuse freed memory."""
     torch.set_num_threads(thread_count(threads))
-    _keep_freed_memory()
+    _reuse_freed_memory()
 
 
-def _keep_freed_memory() -> None:
-    """Have glibc's malloc keep what is freed for what is asked for next (mallopt(3)); other C libraries do as they do.
+def _reuse_freed_memory() -> None:
+    """Make glibc's malloc hold on to freed memory (mallopt(3)); other C libraries stay as they are.
 
-    It gives each large block back at once, and a step of a training asks for the same blocks as the one before: the
-    kernel would clear their pages anew each time, which takes a third of LeNet-5's time, and half of MobileNetV2's. The
-    most that a process takes stays the same.
+    By default it returns each large block to the kernel at once, although the next training step asks for the same
+    blocks again: clearing their pages each time takes a third of LeNet-5's time, and half of MobileNetV2's. The peak
+    memory stays the same.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(M_TRIM_THRESHOLD, MOST)
+        mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
         mallopt(M_MMAP_MAX, 0)

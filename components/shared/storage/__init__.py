@@ -1,1 +1,1 @@
-"""The only code that talks to S3, and what it shares with HTTP downloads: retries and the cache of downloads."""
+"""The only code that talks to S3, and what HTTP downloads share with it: retries and the download cache."""

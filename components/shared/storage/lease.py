@@ -1,8 +1,8 @@
-"""A lease in the store: its holder renews it, and who works under it stops when it is no longer renewed.
+"""A lease in the store: its holder renews it, and processes that depend on it stop when it lapses.
 
-Each renewal is another document, which says after how many seconds without the next one the lease has lapsed. Every
-reader counts them by itself, so that no two clocks are compared. The first who finds it lapsed marks it so, unless it
-is renewed at that moment; from then on it has lapsed for all.
+Each renewal writes another document, which says after how many seconds without a renewal the lease lapses. Every
+reader counts them on its own clock, so that clocks need not agree. The first reader that finds the lease lapsed marks
+it so, unless it is renewed at that moment; from then on it has lapsed for all readers.
 """
 
 import threading
@@ -13,24 +13,24 @@ from uuid import uuid4
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.files import json_bytes, parse_json
+from components.shared.core.files import Document, json_bytes, parse_json
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 FORMAT = "torch2kubeflow/lease"
-SECONDS = 30.0  # between two looks at it, before the first has told
+SECONDS = 30.0  # between two checks, until the document has been read
 HELD, LAPSED = "held", "lapsed"
 
 
 @contextmanager
 def hold(store: Store, name: str, renewal: float, lapse: float) -> Iterator[None]:
-    """Renew the lease every `renewal` seconds until the block ends; `lapse` seconds later it has lapsed.
+    """Renew the lease every `renewal` seconds until the block ends; it lapses `lapse` seconds after the last renewal.
 
-    UserError where the store fails at the start; later on that is told, and tried again.
+    Raises UserError if the first write fails; later failures are logged, and the next renewal tries again.
     """
     ended = threading.Event()
     _renew(store, name, renewal, lapse)
-    thread = threading.Thread(target=_keep, args=(store, name, renewal, lapse, ended), daemon=True)
+    thread = threading.Thread(target=_renew_until, args=(ended, store, name, renewal, lapse), daemon=True)
     thread.start()
     try:
         yield
@@ -39,12 +39,12 @@ def hold(store: Store, name: str, renewal: float, lapse: float) -> Iterator[None
         thread.join()
 
 
-def _keep(store: Store, name: str, renewal: float, lapse: float, ended: threading.Event) -> None:
+def _renew_until(ended: threading.Event, store: Store, name: str, renewal: float, lapse: float) -> None:
     while not ended.wait(renewal):
         try:
             _renew(store, name, renewal, lapse)
         except UserError as error:
-            log.info(f"could not be renewed, and is tried again: {error}")
+            log.info(f"the lease {store.uri(name)} was not renewed; retrying in {renewal:g} s: {error}")
 
 
 def _renew(store: Store, name: str, renewal: float, lapse: float) -> None:
@@ -53,23 +53,26 @@ def _renew(store: Store, name: str, renewal: float, lapse: float) -> None:
 
 
 class Lease:
-    """A lease as one sees it who works under it."""
+    """A lease as seen by a process that depends on it."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """Make no request yet."""
+        """Start to watch the object `name`; the first request is made by `is_lapsed`."""
         self._store, self._name = store, name
         self._etag, self._since = "", time.monotonic()
         self.seconds = SECONDS  # between two renewals
 
     def is_lapsed(self) -> bool:
-        """Whether nobody holds it any more; while the store cannot be asked, nobody can have renewed it either."""
+        """Return whether nobody holds the lease any more.
+
+        While the store is out of reach it does not lapse: the holder cannot renew it either.
+        """
         try:
             content, etag = self._store.get_bytes(self._name)
             document = parse_json(content, FORMAT, self._store.uri(self._name))
         except NoSuchObject:
             return True
         except UserError as error:
-            log.info(f"could not be read, and is held on to: {error}")
+            log.info(f"the lease could not be read and is assumed to be held: {error}")
             self._since = time.monotonic()
             return False
         self.seconds = document["seconds"]
@@ -79,17 +82,21 @@ class Lease:
             self._etag, self._since = etag, time.monotonic()
         if time.monotonic() - self._since < document["lapse_seconds"]:
             return False
+        return self._mark_lapsed({**document, "state": LAPSED}, etag)
+
+    def _mark_lapsed(self, document: Document, etag: str) -> bool:
+        """Write that the lease has lapsed, unless it was renewed since; return whether it was written."""
         try:
-            self._store.put_bytes(json_bytes({**document, "state": LAPSED}), self._name, if_match=etag)
-        except Conflict:  # it was renewed just now
+            self._store.put_bytes(json_bytes(document), self._name, if_match=etag)
+        except Conflict:
             return False
         except UserError as error:
-            log.info(f"has lapsed, which could not be marked, and is looked at again: {error}")
+            log.info(f"the lease has lapsed but could not be marked; retrying in {self.seconds:g} s: {error}")
             return False
         return True
 
     def watch(self, stop: Callable[[], None]) -> None:
-        """Have a thread look after it, and call `stop` once it has lapsed."""
+        """Check the lease in a thread, and call `stop` once it has lapsed."""
         threading.Thread(target=self._watch, args=(stop,), daemon=True).start()
 
     def _watch(self, stop: Callable[[], None]) -> None:

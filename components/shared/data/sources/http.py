@@ -17,7 +17,7 @@ from components.shared.data.sources.archive import SUFFIXES, is_archive
 from components.shared.data.sources.contents import archive_path, describe_archive
 from components.shared.data.sources.http_transfer import check_address, download, request_headers
 from components.shared.data.sources.schemes import RawDescription
-from components.shared.storage.download_cache import cache_folder, cached, place
+from components.shared.storage.download_cache import cache_folder, cache_path, cached
 
 FORMAT = "torch2kubeflow/url"
 VALIDATORS = ("ETag", "Last-Modified")
@@ -105,7 +105,7 @@ def fetch_url(url: str) -> Fetched:
 
 def _recorded(record: Document) -> Fetched:
     digest = record["sha256"]
-    return Fetched(place(digest), digest, _version(record) or f"sha256:{digest}")
+    return Fetched(cache_path(digest), digest, _version(record) or f"sha256:{digest}")
 
 
 def _version(headers: Mapping[str, str]) -> str:
@@ -132,7 +132,7 @@ def _download(address: str, required: str, record: Document) -> Fetched:
             "date": time.strftime("%Y-%m-%d"),
             **{name: response.headers.get(name) for name in VALIDATORS},
         }
-        os.replace(path, place(digest))
+        os.replace(path, cache_path(digest))
         write_json(_record_path(address), document)
         return _recorded(document)
 

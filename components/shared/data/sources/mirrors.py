@@ -18,7 +18,7 @@ from components.shared.data.sources.cifar import describe_cifar
 from components.shared.data.sources.http_transfer import BLOCK, download
 from components.shared.data.sources.idx import describe_idx
 from components.shared.data.sources.schemes import RawDescription
-from components.shared.storage.download_cache import cache_folder, cached, place
+from components.shared.storage.download_cache import cache_folder, cache_path, cached
 
 CLIENT_SECONDS = 600
 
@@ -136,7 +136,7 @@ def _accept(path: Path, file: File, mirror: Mirror) -> None:
     """Cache a delivered file, decompressed if the mirror compresses it. Raises UserError if it is another file."""
     digest, size = hashlib.sha256(), 0
     opened = gzip.open(path) if mirror.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 (closed by the with)
-    with opened as content, new_file(place(file.sha256)) as copy:
+    with opened as content, new_file(cache_path(file.sha256)) as copy:
         while size <= file.size and (block := content.read(BLOCK)):
             digest.update(block)
             size += len(block)
