@@ -24,7 +24,7 @@ from mnist import defaults, prepare
 
 from components import train as step
 from components.shared.storage.client import open_store
-from components.shared.training import checkpoints
+from components.shared.training.checkpoints import CheckpointManager
 from components.shared.training.loop import Training
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
 
@@ -95,9 +95,9 @@ def _train(arguments: dict[str, Any]) -> None:
 
         return do
 
-    kept: Any = checkpoints._Checkpoints
-    kept.write = measured("copying", kept.write, time.perf_counter)
-    kept._send = measured("sending", kept._send, time.thread_time)
+    manager: Any = CheckpointManager
+    manager.save = measured("copying", manager.save, time.perf_counter)
+    manager._upload = measured("sending", manager._upload, time.thread_time)
 
     def timed(training: Training) -> Iterator[None]:
         marks[0] = time.perf_counter()

@@ -28,7 +28,7 @@ from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters import ACTIVATIONS, POOLINGS
 from components.shared.training.engine import train_model
-from components.shared.training.loop import Epoch
+from components.shared.training.history import Epoch
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
 from components.shared.training.settings import read_settings

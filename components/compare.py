@@ -3,7 +3,6 @@
 The test split is never looked at: the best of many would be the luckiest there.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from components.shared.core.step import step
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
-from components.shared.storage.client import open_store
+from components.shared.training.checkpoint_store import delete_finished
 
 READS = ("shared/evaluation/report/templates/comparison.html",)
 
@@ -49,7 +48,7 @@ def compare(
     with new_folder(model) as folder:
         shutil.copytree(best.folder, folder, dirs_exist_ok=True)
     if store:
-        _forget_checkpoints(store, [trial for trial in trained if trial is not best])
+        delete_finished(store, (trial.checkpoints for trial in trained if trial is not best))
     with new_folder(comparison) as folder:
         rows = [trial.row for trial in trials]
         write_json(folder / "comparison.json", {"format": FORMAT, "best": best.number, "trials": rows})
@@ -88,6 +87,13 @@ class _Trial:
         return float(self.history["seconds"]["train"]) if self.best else 0.0
 
     @property
+    def checkpoints(self) -> tuple[str, list[int]]:
+        """The key and the steps of its checkpoints that it has left in the store."""
+        return read_json(self.folder / "model.json", "torch2kubeflow/model")["checkpoint_key"], self.history[
+            "checkpoints"
+        ]
+
+    @property
     def row(self) -> Document:
         """What `comparison.json` tells of it."""
         return {
@@ -101,19 +107,6 @@ class _Trial:
             "val_loss": self.best.get("val_loss"),
             "seconds": self.seconds,
         }
-
-
-def _forget_checkpoints(store: str, trials: Sequence[_Trial]) -> None:
-    """A store that fails is told, for `prune` removes them too."""
-    from components.shared.training import checkpoints  # 2 seconds, of PyTorch
-
-    kept = open_store(store, os.environ)
-    try:
-        for trial in trials:
-            key = read_json(trial.folder / "model.json", "torch2kubeflow/model")["checkpoint_key"]
-            checkpoints.forget(kept, key, trial.history["checkpoints"])
-    except UserError as error:
-        log.info(f"the trials' checkpoints were not removed: {error}")
 
 
 def _write_page(path: str | Path, trials: Sequence[_Trial], best: _Trial) -> None:

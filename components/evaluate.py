@@ -3,7 +3,6 @@
 Nothing is chosen by the test split's labels but, in the step register, the champion, by a test that is counted.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +33,7 @@ from components.shared.evaluation.metrics import (
 from components.shared.evaluation.report.report import Mistake, render
 from components.shared.models import saved_model
 from components.shared.parameters import check
-from components.shared.storage.client import open_store
-from components.shared.training import checkpoints
+from components.shared.training.checkpoint_store import delete_finished
 
 MISTAKES = 50
 
@@ -75,7 +73,7 @@ def evaluate(
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
     data, trained = _open(dataset, model)
     if store:
-        _forget_checkpoints(store, trained)
+        delete_finished(store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
     prepare_process(threads)
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))
@@ -117,16 +115,6 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.
             f"{dataset}; give the dataset it was trained on"
         )
     return data, trained
-
-
-def _forget_checkpoints(store: str, model: saved_model.Model) -> None:
-    """A store that fails is told, for `prune` removes them too."""
-    try:
-        checkpoints.forget(
-            open_store(store, os.environ), model.document["checkpoint_key"], model.history["checkpoints"]
-        )
-    except UserError as error:
-        log.info(f"the training's checkpoints were not removed: {error}")
 
 
 def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> Document:

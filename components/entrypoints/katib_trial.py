@@ -18,7 +18,7 @@ from components.shared.core.errors import UserError
 from components.shared.data.dataset_store import open_kept
 from components.shared.parameters import check
 from components.shared.training.engine import train_model
-from components.shared.training.loop import Epoch
+from components.shared.training.history import Epoch
 from components.shared.training.settings import Settings, read_settings
 
 TEXTS = ("batch_size", "gpus")  # which are texts as parameters of the pipeline, and numbers as settings

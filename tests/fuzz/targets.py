@@ -39,6 +39,7 @@ from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
 from components.shared.training.checkpoints import run_resumably
+from components.shared.training.state import StateDict
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
 from tests.servers.loopback import picture, tar_bytes
@@ -367,24 +368,22 @@ class _Counter:
     """A training whose only state is a number."""
 
     def __init__(self) -> None:
-        self.number, self.done = torch.zeros(3), 0
+        self.number, self.completed_steps = torch.zeros(3), 0
 
     def steps(self) -> Iterator[None]:
         self.number += 1
-        self.done += 1
+        self.completed_steps += 1
         yield
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {"number": self.number}
+    def state_dict(self) -> StateDict:
+        return StateDict({"number": self.number}, {"done": self.completed_steps})
 
-    def figures(self) -> dict[str, Any]:
-        return {"done": self.done}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor], figures: Mapping[str, Any]) -> None:
-        if type(figures.get("done")) is not int or figures["done"] < 0:
-            raise CorruptDataError("it tells no number of steps")
-        self.number.copy_(tensors["number"])
-        self.done = figures["done"]
+    def load_state_dict(self, state: StateDict) -> None:
+        done = state.figures.get("done")
+        if type(done) is not int or done < 0:
+            raise CorruptDataError("it has no number of steps")
+        self.number.copy_(state.tensors["number"])
+        self.completed_steps = done
 
 
 def checkpoint(folder: Path) -> Target:

@@ -196,5 +196,5 @@ def test_the_checkpoints_of_the_models_training_are_removed_and_a_store_that_fai
         evaluated(tmp_path, tmp_path, store=store.uri())
         assert [entry.name for entry in store.list()] == names[2:], "step 3 is another training's"
         evaluated(tmp_path, tmp_path, store="s3://no-such-bucket")
-    told = "[evaluate] the training's checkpoints were not removed: s3://no-such-bucket"
+    told = "[evaluate] checkpoints of finished trainings were not deleted: s3://no-such-bucket"
     assert told in capsys.readouterr().out

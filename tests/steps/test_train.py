@@ -98,7 +98,7 @@ def test_progress_shows_loss_and_images_per_second(
     trained(digits, tmp_path / "model", epochs=1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("[train] epoch 1/1: 100 % (400/400 images, ") and "images/s, loss " in lines[0]
-    assert lines[-1].startswith("[train] kept epoch 1: val accuracy ")
+    assert lines[-1].startswith("[train] best epoch 1: val accuracy ")
 
 
 def test_equal_inputs_give_bit_identical_files_and_another_seed_others(digits: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_of_one_image_is_refused_where_it_would_be_normalised(small_digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"resnet18 normalises .* give batch_size=2 or more"):
+    with pytest.raises(UserError, match=r"resnet18 normalizes .* give batch_size=2 or more"):
         trained(small_digits, tmp_path / "model", network="resnet18", batch_size="1")
 
 

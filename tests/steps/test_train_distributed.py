@@ -168,7 +168,7 @@ def test_two_nodes_train_one_model_though_a_process_dies_on_the_way(
     (model,) = ends
     assert model.document["processes"] == 2 and pods.restarts == 0
     out = capfd.readouterr().out
-    assert "[train] goes on after step" in out
+    assert "[train] resumed after step" in out
     assert out.count("[train] epoch 40/40: val loss") == 1
     assert not trainer.jobs and not list(store.list("jobs"))
 
@@ -192,7 +192,7 @@ def test_a_node_that_is_taken_away_and_a_step_that_dies_cost_a_restart_and_no_se
     train(digits, tmp_path / "model", store, nodes=1, **LONG)
     assert (len(trainer.submitted), pods.restarts) == (1, 1)
     out = capfd.readouterr().out
-    assert "[train-distributed] goes on with TrainJob" in out and "[train] goes on after step" in out
+    assert "[train-distributed] goes on with TrainJob" in out and "[train] resumed after step" in out
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
 from components.shared.training import checkpoints, loop
 from components.shared.training.augmentation import warp
-from components.shared.training.checkpoints import forget, run_resumably
+from components.shared.training.checkpoint_store import delete_checkpoints, step_of
+from components.shared.training.checkpoints import run_resumably
+from components.shared.training.state import StateDict
 from tests.fuzz.shelf import Shelf
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
 from tests.trained_digits import SETTINGS, write_digits
@@ -110,7 +112,7 @@ def start_slow_child(dataset: Path, folder: Path, store: str, **settings: Any) -
 
 
 def steps_kept(store: Store) -> list[int]:
-    return [int(entry.name[-22:-12]) for entry in store.list("checkpoints")]
+    return [step_of(entry.name) for entry in store.list("checkpoints")]
 
 
 def wait_until(happened: Callable[[], object]) -> None:
@@ -199,7 +201,7 @@ def test_a_training_killed_goes_on_with_every_local_file_gone_and_ends_in_the_sa
         child.kill()
     (kept,) = steps_kept(store)
     found = trained(digits, tmp_path / "model", store.uri(), **settings)
-    assert f"goes on after step {kept:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
+    assert f"resumed after step {kept:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
     assert kept > 0 and found == trained(digits, tmp_path / "whole", **settings)
 
 
@@ -213,7 +215,7 @@ def test_two_trainings_of_the_same_key_at_once_end_in_the_same_model(
         assert trained(digits, tmp_path / "model", store.uri()) == whole
         told = child.communicate(timeout=PATIENCE)[0] + capsys.readouterr().out
     assert child.returncode == 0 and digests(tmp_path / "other") == whole
-    assert "goes on after" in told and "not kept" not in told and "not used" not in told
+    assert "resumed after" in told and "not saved" not in told and "not used" not in told
     assert steps_kept(store)[-1] == 4 * BATCHES
 
 
@@ -230,7 +232,7 @@ def test_a_store_that_fails_during_the_training_does_not_stop_it_and_is_tried_ag
     at_step(fail_for_a_while)
     found = trained(digits, tmp_path / "model", store.uri())
     told = capsys.readouterr().out
-    assert "was not kept, the training goes on: http://127.0.0.1" in told and "access is denied" in told
+    assert "was not saved, the training continues: http://127.0.0.1" in told and "access is denied" in told
     assert steps_kept(store)[-1] == 4 * BATCHES
     at_step(lambda _: None)
     assert found == trained(digits, tmp_path / "whole")
@@ -285,9 +287,9 @@ def rewritten(
 ROW = {"learning_rate": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "seconds": 1.0}
 EPOCH = {"epoch": 1, **ROW, "images_per_second": 1.0, "data_wait": 0.0, "memory_mib": 700.0, "peak_share": 0.0}
 UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
-    "truncated": (lambda c, _: c[:-100], "it is no safetensors file"),
-    "empty": (lambda *_: b"", "it is no safetensors file"),
-    "another file": (lambda *_: b"pickle" * 1000, "it is no safetensors file"),
+    "truncated": (lambda c, _: c[:-100], "it is not a safetensors file"),
+    "empty": (lambda *_: b"", "it is not a safetensors file"),
+    "another file": (lambda *_: b"pickle" * 1000, "it is not a safetensors file"),
     "flipped": (lambda c, _: c[:-9] + bytes([c[-9] ^ 1]) + c[-8:], "it differs from its checksum"),
     "state changed": (lambda c, f: rewritten(c, f, is_signed=False, step=3), "it differs from its checksum"),
     "no state": (lambda *_: save({"network.c1.bias": torch.zeros(6)}), "tensors are not those of this training"),
@@ -321,9 +323,9 @@ def test_a_checkpoint_that_is_not_one_of_this_training_is_told_and_the_next_olde
     store.put_bytes(spoil(bad, tmp_path), newer)
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
     told, goes_on = capsys.readouterr().out.splitlines()[:2]
-    assert told.startswith(f"[train] {store.uri(newer)} is not used: ")
+    assert told.startswith(f"[train] {store.uri(newer)} was not used: ")
     assert re.search(reason, told)
-    assert goes_on.startswith("[train] goes on after step 51, from ")
+    assert goes_on.startswith("[train] resumed after step 51, from ")
 
 
 def test_bytes_flipped_in_the_store_are_told_and_the_training_starts_afresh_where_nothing_older_is(
@@ -350,32 +352,29 @@ def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
 
     between.script += [hand_on, vanish]
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == kept[1]
-    assert capsys.readouterr().out.startswith(f"[train] goes on after step 51, from {store.uri(older)}\n")
+    assert capsys.readouterr().out.startswith(f"[train] resumed after step 51, from {store.uri(older)}\n")
 
 
 class Counting:
     """The smallest training: it counts to 50, and calls `act` in each step and once after the last."""
 
     def __init__(self, act: Callable[[int], object] = bool) -> None:
-        self.done, self.act = 0, act
+        self.completed_steps, self.act = 0, act
 
     def steps(self) -> Iterator[None]:
-        while self.done < 50:
-            self.done += 1
-            self.act(self.done)
+        while self.completed_steps < 50:
+            self.completed_steps += 1
+            self.act(self.completed_steps)
             yield
         self.act(51)
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"done": torch.tensor(self.done)}
+    def state_dict(self) -> StateDict:
+        return StateDict({"done": torch.tensor(self.completed_steps)}, {"done": self.completed_steps})
 
-    def figures(self) -> dict[str, Any]:
-        return {"done": self.done}
-
-    def restore(self, tensors: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
-        if int(tensors["done"]) != figures["done"]:
+    def load_state_dict(self, state: StateDict) -> None:
+        if int(state.tensors["done"]) != state.figures["done"]:
             raise CorruptDataError("the two differ")
-        self.done = figures["done"]
+        self.completed_steps = state.figures["done"]
 
 
 def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_are_removed(
@@ -424,7 +423,7 @@ def test_the_checkpoints_of_an_earlier_writer_are_removed_too_once_there_are_two
     left = run_resumably(training, store, "key", 0, tmp_path)
     last = steps_kept(store)
     assert left == last
-    assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.done == 50
+    assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.completed_steps == 50
 
 
 def test_a_thread_may_train_too(tmp_path: Path, store: Store) -> None:
@@ -455,7 +454,7 @@ def test_a_store_that_hangs_is_left_alone_at_the_end(
     stop: int | None,
     seconds: float,
 ) -> None:
-    monkeypatch.setattr(checkpoints, "PATIENCE_SECONDS", PATIENCE if stop else 0.5)
+    monkeypatch.setattr(checkpoints, "FINAL_SECONDS", PATIENCE if stop else 0.5)
     monkeypatch.setattr(checkpoints, "GRACE_SECONDS", 0.5 if stop else PATIENCE)
     shelf = Hanging()
     store: Any = shelf
@@ -464,7 +463,9 @@ def test_a_store_that_hangs_is_left_alone_at_the_end(
         with pytest.raises(SystemExit) if stop else nullcontext():
             run_resumably(training, store, "key", seconds, tmp_path)
         assert shelf.given == 1 and not list(tmp_path.iterdir())
-        told = f"[log] the checkpoint of step {training.done} was not kept: the store took more than 0.5 s\n"
+        told = (
+            f"[log] the checkpoint of step {training.completed_steps} was not saved: the store took more than 0.5 s\n"
+        )
         assert capsys.readouterr().out == told
     finally:
         shelf.is_free.set()
@@ -475,7 +476,7 @@ def test_forgotten_checkpoints_are_those_of_one_training_alone(tmp_path: Path, s
         assert run_resumably(Counting(), store, key, 1, tmp_path) == [50]
     others = "checkpoints/key/0000000007.safetensors"  # of a training that is on its way
     store.put_bytes(b"", others)
-    forget(store, "key", [50])
+    delete_checkpoints(store, "key", [50])
     assert [entry.name for entry in store.list()] == [others, "checkpoints/key2/0000000050.safetensors"]
     with pytest.raises(UserError, match="s3://no-such-bucket"):
-        forget(open_store("s3://no-such-bucket", os.environ), "key", [50])
+        delete_checkpoints(open_store("s3://no-such-bucket", os.environ), "key", [50])

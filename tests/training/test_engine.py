@@ -313,7 +313,7 @@ def test_each_process_takes_its_part_of_a_batch() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(digits: Path) -> None:
-    with pytest.raises(UserError, match="batch_size=50 cannot be shared by 3 processes evenly; give a multiple of 3"):
+    with pytest.raises(UserError, match="batch_size=50 cannot be split evenly over 3 processes; give a multiple of 3"):
         Training(settings(), open_dataset(digits), ProcessGroup(0, 3, torch.device("cpu")), 0)
 
 
@@ -364,7 +364,7 @@ def test_a_killed_process_is_started_again_and_the_training_goes_on_from_its_che
         _wait_until(lambda: list(store.list("checkpoints")))
         os.kill(_worker(tmp_path / "model", rank=1), signal.SIGKILL)
         told = child.communicate(timeout=300)[0]
-    assert child.returncode == 0 and "[train] goes on after step " in told
+    assert child.returncode == 0 and "[train] resumed after step " in told
     assert len(saved_model.load(tmp_path / "model").history["epochs"]) == 15
 
 

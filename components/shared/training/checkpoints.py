@@ -1,20 +1,18 @@
-"""Checkpoints of a training in the store, from which it goes on after a kill, with every local file gone.
+"""Checkpoints of a training in the store, from which it resumes after a kill, with every local file gone.
 
 Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors, and in its metadata a JSON document
-`state` with the other figures, and the `checksum` of both. The key is a digest of what determines the weights, so that
-a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
-end of the training and the hand-over of the model costs seconds. The model has been handed over when the next step
-begins; so step evaluate is the one that removes the checkpoints of its model's training, and leaves those of another
-training of the same key that is still on its way.
+`state` with the other figures, and the `checksum` of both. The key is a digest of all that determines the weights, so
+that a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
+end of the training and the upload of the model costs seconds. Once the model has been uploaded, `delete_finished` of
+checkpoint_store.py deletes its checkpoints, and leaves those of a training of the same key that is still running.
 """
 
 import hashlib
 import json
-import re
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,218 +28,205 @@ from components.shared.core.errors import CorruptDataError, UserError, raise_as_
 from components.shared.core.files import Document, parse_json
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
+from components.shared.training.checkpoint_store import checkpoint_name, list_checkpoints, step_of
 from components.shared.training.distributed.process_group import SINGLE, ProcessGroup
+from components.shared.training.state import StateDict
 
 FORMAT = "torch2kubeflow/checkpoint"
-FOLDER = "checkpoints"
-KEPT = 2
+KEEP_LAST = 2
 MAX_STATE_BYTES = 2**24  # of all that is not tensors: some 50,000 epochs
-PATIENCE_SECONDS = 120  # with the store, at the end
+FINAL_SECONDS = 120  # for the store to accept the last checkpoint
 GRACE_SECONDS = 20  # the same after SIGTERM; Kubernetes kills after 30
-TERMINATED = 128 + signal.SIGTERM
-
-Tensors = Mapping[str, Tensor]
+TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell reports
 
 
 class Resumable(Protocol):
-    """A training whose state can be taken between two steps."""
+    """A training that can be saved and restored between two steps."""
 
     @property
-    def done(self) -> int:
-        """The steps taken so far."""
+    def completed_steps(self) -> int:
+        """Return the number of steps taken so far."""
 
     def steps(self) -> Iterator[None]:
-        """Take all steps that are left, and yield after each."""
+        """Take all steps that are left; yield after each."""
 
-    def tensors(self) -> Tensors:
-        """All tensors that steps change; names, shapes and dtypes are the same at every step."""
+    def state_dict(self) -> StateDict:
+        """Return all that steps change; names, shapes and dtypes of the tensors are the same at every step."""
 
-    def figures(self) -> Document:
-        """All else that steps change, as JSON takes it."""
-
-    def restore(self, tensors: Tensors, figures: Document) -> None:
-        """Restore the state. Raises CorruptDataError, with nothing changed, if it is not one of this training."""
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore a state. Raises CorruptDataError, with nothing changed, if it is not one of this training."""
 
 
 def run_resumably(
     training: Resumable, store: Store, key: str, seconds: float, scratch: Path, group: ProcessGroup = SINGLE
 ) -> list[int]:
-    """Take the steps that are left after the newest usable checkpoint, and send another every `seconds` and at the end.
+    """Resume from the newest usable checkpoint, take all steps that are left, and save every `seconds` and at the end.
 
-    Returns the steps of the checkpoints that stay in the store, for `forget`. They are sent beside the training, which
-    a store that fails or hangs does not stop; files on their way lie in the folder `scratch`. After SIGTERM one more is
-    sent, and the process ends by SystemExit. Of several processes the first reads and writes. UserError where the store
-    cannot be read at the start.
+    Returns the steps of the checkpoints that stay in the store. They are uploaded in the background, by way of the
+    folder `scratch`; a store that fails or hangs does not stop the training. After SIGTERM one more checkpoint is
+    saved, and the process ends by SystemExit. Of several processes the first reads and writes. Raises UserError if the
+    store cannot be read at the start.
     """
-    checkpoints = _Checkpoints(store, key, scratch)
+    manager = CheckpointManager(store, key, scratch)
     if group.is_first:
-        checkpoints.resume(training)
+        manager.resume(training)
     if group.size > 1:
-        training.restore(*group.broadcast_object(lambda: (_copied(training.tensors()), training.figures())))
+        training.load_state_dict(group.broadcast_object(lambda: _on_cpu(training.state_dict())))
     due = time.monotonic() + seconds
-    with _sigterm_told() as terminated:
+    with _catch_sigterm() as terminated:
         for _ in training.steps():
             if terminated.is_set():
                 break
-            if group.is_first and time.monotonic() >= due and not checkpoints.is_busy:
-                checkpoints.write(training)
+            if group.is_first and time.monotonic() >= due and not manager.is_uploading:
+                manager.save(training)
                 due = time.monotonic() + seconds
     if group.is_first:
-        checkpoints.finish(training, GRACE_SECONDS if terminated.is_set() else PATIENCE_SECONDS)
+        manager.finish(training, GRACE_SECONDS if terminated.is_set() else FINAL_SECONDS)
     if terminated.is_set():
         raise SystemExit(TERMINATED)
-    return checkpoints.steps()
+    return manager.stored_steps()
 
 
-def forget(store: Store, key: str, steps: Iterable[int]) -> None:
-    """Remove the checkpoints of a key that were taken after so many steps; UserError where the store fails."""
-    store.remove(*(_name(key, step) for step in steps))
-
-
-class _Checkpoints:
-    """Those of one key, read at the start and written by a thread."""
+class CheckpointManager:
+    """Restores a training from the checkpoints of its key, and uploads new ones by a thread."""
 
     def __init__(self, store: Store, key: str, scratch: Path) -> None:
-        self._store, self._key, self._scratch = store, key, scratch
-        self._folder = f"{FOLDER}/{key}"
-        self._sent = scratch / "sent.safetensors"
-        self._names: list[str] = []  # of those to be removed when there are newer ones
-        self._newest = ""  # that was restored or has been sent
+        self._store, self._key = store, key
+        self._outgoing, self._incoming = scratch / "outgoing.safetensors", scratch / "incoming.safetensors"
+        self._names: list[str] = []  # of the checkpoints in the store, oldest first
+        self._current = ""  # the name of the last checkpoint that was restored or uploaded
         self._thread = threading.Thread()
 
-    def steps(self) -> list[int]:
-        """After how many steps each was taken that this writer leaves in the store."""
-        return [int(Path(name).stem) for name in self._names]
+    def stored_steps(self) -> list[int]:
+        """Return the steps of the checkpoints that stay in the store."""
+        return [step_of(name) for name in self._names]
 
     @property
-    def is_busy(self) -> bool:
-        """Whether one is on its way."""
+    def is_uploading(self) -> bool:
+        """Return whether a checkpoint is being uploaded."""
         return self._thread.is_alive()
 
     def resume(self, training: Resumable) -> None:
-        """Restore the newest usable one and log those that are not. Raises UserError if the store fails."""
-        pattern = re.compile(rf"{self._folder}/\d{{10}}\.safetensors")
-        entries = [entry for entry in self._store.list(self._folder) if pattern.fullmatch(entry.name)]
+        """Restore the newest usable checkpoint and log those that are not. Raises UserError if the store fails."""
+        entries = list_checkpoints(self._store, self._key)
         self._names = [entry.name for entry in entries]
         for entry in reversed(entries):
+            uri = self._store.uri(entry.name)
             try:
-                training.restore(*self._read(entry, training.tensors()))
-                self._newest = entry.name
+                training.load_state_dict(self._read(entry, training.state_dict().tensors))
             except NoSuchObject:
-                continue  # another writer of this key has removed it meanwhile
+                continue  # another training of this key has deleted it meanwhile
             except CorruptDataError as error:
-                log.info(f"{self._store.uri(entry.name)} is not used: {error}")
+                log.info(f"{uri} was not used: {error}")
             else:
-                log.info(f"goes on after step {training.done:,}, from {self._store.uri(entry.name)}")
+                self._current = entry.name
+                log.info(f"resumed after step {training.completed_steps:,}, from {uri}")
                 return
 
-    def write(self, training: Resumable) -> None:
-        """Copy the state and send it by a thread, while none is on its way."""
-        tensors = _copied(training.tensors())
-        state = json.dumps({"format": FORMAT, "key": self._key, **training.figures()}, allow_nan=False)
-        arguments = (self._name(training.done), tensors, state)
-        self._thread = threading.Thread(target=self._send, args=arguments, daemon=True)
+    def save(self, training: Resumable) -> None:
+        """Copy the state and upload it by a thread; no other upload may be running."""
+        tensors, figures = _on_cpu(training.state_dict())
+        document = json.dumps({"format": FORMAT, "key": self._key, **figures}, allow_nan=False)
+        arguments = (self._name(training), tensors, document)
+        self._thread = threading.Thread(target=self._upload, args=arguments, daemon=True)
         self._thread.start()
 
     def finish(self, training: Resumable, seconds: float) -> None:
-        """Send the state, if it is not there yet; what takes more than so many seconds is told and left alone."""
+        """Upload the last state unless it is in the store; abandon an upload that takes longer than `seconds`."""
         end = time.monotonic() + seconds
         self._wait(end)
-        if not self.is_busy and self._newest != self._name(training.done):
-            self.write(training)
+        if not self.is_uploading and self._current != self._name(training):
+            self.save(training)
             self._wait(end)
-        if self.is_busy:
-            log.info(f"the checkpoint of step {training.done:,} was not kept: the store took more than {seconds} s")
-            self._sent.unlink(missing_ok=True)
+        if self.is_uploading:
+            step = training.completed_steps
+            log.info(f"the checkpoint of step {step:,} was not saved: the store took more than {seconds} s")
+            self._outgoing.unlink(missing_ok=True)
 
     def _wait(self, end: float) -> None:
-        if self.is_busy:
+        if self.is_uploading:
             self._thread.join(max(0, end - time.monotonic()))
 
-    def _name(self, done: int) -> str:
-        return _name(self._key, done)
+    def _name(self, training: Resumable) -> str:
+        return checkpoint_name(self._key, training.completed_steps)
 
-    def _send(self, name: str, tensors: dict[str, Tensor], state: str) -> None:
-        """Send a checkpoint, and remove all but the newest of this writer and of those it found at the start."""
+    def _upload(self, name: str, tensors: dict[str, Tensor], document: str) -> None:
+        """Upload a checkpoint, and delete all but the newest of this process and of those it found at the start."""
         try:
-            save_file(tensors, self._sent, {"state": state, "checksum": _checksum(tensors, state)})
-            self._store.put_file(self._sent, name)
-            self._newest = name
+            save_file(tensors, self._outgoing, {"state": document, "checksum": _checksum(tensors, document)})
+            self._store.put_file(self._outgoing, name)
+            self._current = name
             self._names = [other for other in self._names if other != name] + [name]
-            self._store.remove(*self._names[:-KEPT])
-            del self._names[:-KEPT]
+            self._store.remove(*self._names[:-KEEP_LAST])
+            del self._names[:-KEEP_LAST]
         except (UserError, OSError, SafetensorError) as error:
-            log.info(f"the checkpoint of step {name[-22:-12]} was not kept, the training goes on: {error}")
+            log.info(f"the checkpoint of step {step_of(name):,} was not saved, the training continues: {error}")
         finally:
-            self._sent.unlink(missing_ok=True)
+            self._outgoing.unlink(missing_ok=True)
 
-    def _read(self, entry: Entry, expected: Tensors) -> tuple[dict[str, Tensor], Document]:
-        """Tensors and figures of a checkpoint; CorruptDataError where it is not one of this training."""
+    def _read(self, entry: Entry, expected: Mapping[str, Tensor]) -> StateDict:
+        """Return the state in a checkpoint. Raises CorruptDataError if it is not one of this training."""
         limit = sum(tensor.nbytes for tensor in expected.values()) + MAX_STATE_BYTES
         if entry.size > limit:
             raise CorruptDataError(f"it has {entry.size:,} bytes, and {limit:,} are allowed")
-        path = self._scratch / "found.safetensors"
-        self._store.get_file(entry.name, path)
+        self._store.get_file(entry.name, self._incoming)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(self._incoming, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise CorruptDataError(f"it is no safetensors file ({error})") from None
+            raise CorruptDataError(f"it is not a safetensors file ({error})") from None
         finally:
-            path.unlink()
+            self._incoming.unlink()
         if _kinds(tensors) != _kinds(expected):
             raise CorruptDataError("its tensors are not those of this training")
-        state = metadata.get("state", "")
-        if metadata.get("checksum") != _checksum(tensors, state):
+        document = metadata.get("state", "")
+        if metadata.get("checksum") != _checksum(tensors, document):
             raise CorruptDataError("it differs from its checksum")
-        return tensors, self._figures(state)
+        return StateDict(tensors, self._figures(document))
 
-    def _figures(self, state: str) -> Document:
-        """What the training told, and format and key beside it."""
+    def _figures(self, document: str) -> Document:
         with raise_as_corrupt():
-            document = parse_json(state.encode(), FORMAT, "its state")
-        if document.get("key") != self._key:
-            raise CorruptDataError(f"it was written under the key {document.get('key')!r}")
-        return document
+            figures = parse_json(document.encode(), FORMAT, "its state")
+        if figures.get("key") != self._key:
+            raise CorruptDataError(f"it was written under the key {figures.get('key')!r}")
+        return figures
 
 
-def _name(key: str, done: int) -> str:
-    return f"{FOLDER}/{key}/{done:010}.safetensors"
-
-
-def _copied(tensors: Tensors) -> dict[str, Tensor]:
-    return {
+def _on_cpu(state: StateDict) -> StateDict:
+    """Return a copy of the state that later steps do not change."""
+    tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        for name, tensor in state.tensors.items()
     }
+    return StateDict(tensors, state.figures)
 
 
-def _kinds(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _checksum(tensors: Tensors, state: str) -> str:
-    """The SHA-256 of the state's text and the tensors' bytes, ordered by name."""
-    digest = hashlib.sha256(state.encode())
+def _checksum(tensors: Mapping[str, Tensor], document: str) -> str:
+    """Return the SHA-256 of the document's text and the tensors' bytes, ordered by name."""
+    digest = hashlib.sha256(document.encode())
     for name in sorted(tensors):
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 @contextmanager
-def _sigterm_told() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets instead of ending the process; outside the main thread nothing sets it."""
+def _catch_sigterm() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM sets instead of ending the process; outside the main thread nothing sets it."""
     terminated = threading.Event()
 
-    def tell(_signal: int, _frame: FrameType | None) -> None:
+    def set_event(_signal: int, _frame: FrameType | None) -> None:
         terminated.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield terminated
         return
-    former = signal.signal(signal.SIGTERM, tell)
+    previous = signal.signal(signal.SIGTERM, set_event)
     try:
         yield terminated
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, previous)

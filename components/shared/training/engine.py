@@ -20,7 +20,8 @@ from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
 from components.shared.training.checkpoints import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
-from components.shared.training.loop import Epoch, Stop, Training
+from components.shared.training.history import Epoch, Stop
+from components.shared.training.loop import Training
 from components.shared.training.settings import Settings, read_settings
 
 __all__ = ["Epoch", "Settings", "Stop", "read_settings", "train_model"]

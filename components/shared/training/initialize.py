@@ -1,4 +1,4 @@
-"""What a training starts from: a network, with random or trained weights, and the way in which it computes."""
+"""What a training starts from: a network with random or pretrained weights, and the precision it computes in."""
 
 import os
 import shutil
@@ -17,14 +17,19 @@ from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.models.pretrained import freeze_stages, load_pretrained
 from components.shared.storage.client import Store, open_store
+from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.settings import Settings
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"
-COMPILERS = {"cpu": ("CXX", "g++"), "cuda": ("CC", "gcc")}  # of PyTorch's code: the variable with its name, and that
+COMPILERS = {
+    "cpu": ("CXX", "g++"),
+    "cuda": ("CC", "gcc"),
+}  # that torch.compile calls: the variable that names it, and its default
 
 
 def architecture(settings: Settings, data: Dataset) -> Document:
-    """What components/shared/models builds the network from, as it stands in the model's document."""
+    """Return the description from which `factory.build` builds the network, as the model's document holds it."""
     return {
         "name": settings.network,
         "num_classes": len(data.classes),
@@ -36,32 +41,33 @@ def architecture(settings: Settings, data: Dataset) -> Document:
 
 
 def is_bfloat16(settings: Settings, device: torch.device) -> bool:
-    """Whether the network computes in bfloat16; its weights are float32 all the same."""
+    """Return whether the network computes in bfloat16; its weights are float32 in any case."""
     return {"auto": device.type == "cuda", "bfloat16": True, "float32": False}[settings.precision]
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    """A block in which the network computes in the precision of the settings."""
+    """Return a context in which the network computes in the precision of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16(settings, device))
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network as torch.compile makes it; UserError where the compiler that it calls is not there."""
+    """Return the compiled network. Raises UserError if the C++ or C compiler that torch.compile calls is missing."""
     variable, name = COMPILERS[device.type]
     name = os.environ.get(variable, name)
     if not shutil.which(name):
         raise UserError(
-            f"torch_compile=True needs {name}, which is not here; give torch_compile=False, or make the image with "
-            'make images COMPILERS="gcc g++"'
+            f"torch_compile=True needs {name}, which is not installed",
+            'give torch_compile=False, or build the image by make images COMPILERS="gcc g++"',
         )
     forward: Callable[[Tensor], Tensor] = torch.compile(network)
     return forward
 
 
-def start_network(settings: Settings, data: Dataset) -> tuple[nn.Module, str]:
-    """Build the network, with `pretrained` weights and frozen stages where asked for; it, and the weights' SHA-256.
+def start_network(settings: Settings, data: Dataset, group: ProcessGroup) -> tuple[nn.Module, str]:
+    """Build the network on its device, with `pretrained` weights and frozen stages; return it and the weights' SHA-256.
 
-    UserError where the weights are not there, not those of the digest, or of another network.
+    Raises UserError if the weights are missing, do not match the digest or belong to another network, or if the network
+    normalizes over the images of a batch and a batch has one image.
     """
     network, sha256 = factory.build(architecture(settings, data)), ""
     if settings.pretrained:
@@ -69,33 +75,41 @@ def start_network(settings: Settings, data: Dataset) -> tuple[nn.Module, str]:
             path, expected = _fetch(settings.pretrained, Path(scratch))
             fresh = load_pretrained(network, path, expected)
             sha256 = sha256_file(path / WEIGHTS if path.is_dir() else path)
-        log.info(f"starts from {settings.pretrained}" + (f"; anew: {', '.join(fresh)}" if fresh else ""))
+        log.info(f"started from {settings.pretrained}" + (f"; random: {', '.join(fresh)}" if fresh else ""))
     for stage in freeze_stages(network, settings.frozen_stages):
         stage.eval()
-    return network, sha256
+    if settings.batch_size == group.size and any(isinstance(module, BATCH_NORMS) for module in network.modules()):
+        raise UserError(
+            f"{settings.network} normalizes over the images of a batch, and batch_size={settings.batch_size} "
+            "gives each process one image",
+            f"give batch_size={2 * group.size} or more",
+        )
+    # Convolutions are faster in this memory format, on CPUs and on GPUs.
+    return network.to(device=group.device, memory_format=torch.channels_last), sha256  # type: ignore[call-overload]
 
 
 def _fetch(uri: str, scratch: Path) -> tuple[Path, str]:
-    """The local file or folder that an address names, and the digest behind its #."""
+    """Return the local file or folder that an address names, fetched if need be, and the digest after its #."""
     parts = urlsplit(uri)
     sha256 = dict(parse_qsl(parts.fragment)).get("sha256", "")
     if parts.scheme != "s3":
         return Path(parts.path), sha256
-    place = f"s3://{parts.netloc}{parts.path}"
-    if not place.endswith(".safetensors"):
-        store = open_store(place, os.environ)
+    address = f"s3://{parts.netloc}{parts.path}"
+    if not address.endswith(".safetensors"):
+        store = open_store(address, os.environ)
         for name in (DOCUMENT, WEIGHTS):
             _get(store, name, scratch / name)
         return scratch, sha256
-    folder, _, name = place.rpartition("/")
+    folder, _, name = address.rpartition("/")
     _get(open_store(folder, os.environ), name, scratch / WEIGHTS)
     return scratch / WEIGHTS, sha256
 
 
 def _get(store: Store, name: str, path: Path) -> None:
-    if not store.exists(name) and name == DOCUMENT:
+    """Fetch a file; the document may be missing."""
+    if name == DOCUMENT and not store.exists(name):
         return
     try:
         store.get_file(name, path)
     except UserError as error:
-        raise UserError(f"pretrained weights cannot be fetched: {error}") from None
+        raise type(error)(f"pretrained weights cannot be fetched: {error.message}", error.remedy) from None

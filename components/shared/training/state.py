@@ -1,0 +1,157 @@
+"""The state of a training: all that its steps change, and so all that a checkpoint must hold."""
+
+import copy
+import math
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from components.shared.core.errors import CorruptDataError
+from components.shared.core.files import Document
+from components.shared.training.history import Epoch, History, read_epochs
+from components.shared.training.optimizers import Optimizer
+from components.shared.training.settings import Settings
+
+
+class StateDict(NamedTuple):
+    """A state as a checkpoint stores it: tensors by name, and all else as a JSON object."""
+
+    tensors: dict[str, Tensor]
+    figures: Document
+
+
+class TrainingState:
+    """The networks, the optimizer, the random generators, the history, and the position within the current epoch.
+
+    The averaged network follows the trained one by an exponential moving average (EMA); it is the one that is validated
+    and saved.
+    """
+
+    def __init__(
+        self, network: nn.Module, settings: Settings, *, seed: int, steps_per_epoch: int, started: float
+    ) -> None:
+        """Start at the first step, with the network on its device; `started` is a time of time.monotonic()."""
+        self.network, self.device = network, next(network.parameters()).device
+        self.max_epochs, self.steps_per_epoch = settings.epochs, steps_per_epoch
+        self.averaged = copy.deepcopy(network).eval()
+        self.best = copy.deepcopy(self.averaged)  # as averaged at the end of the best epoch
+        pairs = list(zip(_tensors(self.averaged), _tensors(network), strict=True))
+        self.averaged_pairs = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.copied_buffers = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters of batch norms
+        self.optimizer = Optimizer(settings.optimizer, network, settings.learning_rate, settings.weight_decay)
+        self.generator = torch.Generator().manual_seed(seed)  # draws the order of the images and the augmentation
+        self.epoch_generator = torch.Generator()  # `generator` as it was when the epoch began
+        self.history = History()
+        self.step = 0  # steps taken in the current epoch, as are the three sums below
+        self.total_loss = self.data_wait_seconds = self.step_seconds = 0.0
+        self.started = self.epoch_started = started  # as if the training had never been interrupted
+
+    @property
+    def completed_steps(self) -> int:
+        """Return the number of steps taken so far."""
+        return len(self.history.epochs) * self.steps_per_epoch + self.step
+
+    def begin_epoch(self) -> None:
+        """Reset the clocks of the epoch, and remember how its order of the images is drawn."""
+        self.epoch_started, self.data_wait_seconds, self.step_seconds = time.monotonic(), 0.0, 0.0
+        self.epoch_generator.set_state(self.generator.get_state())
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Append an epoch to the history, and remember its weights if it is the best."""
+        self.history.epochs.append(epoch)
+        self.step, self.total_loss = 0, 0.0
+        if self.history.best is epoch:
+            self.best.load_state_dict(self.averaged.state_dict())
+
+    @torch.no_grad()
+    def update_average(self, ema_decay: float) -> None:
+        """Move the averaged network towards the trained one.
+
+        The decay is smaller in the first steps, so that the random weights are soon forgotten, as in TensorFlow's
+        ExponentialMovingAverage.
+        """
+        decay = min(ema_decay, (1 + self.completed_steps) / (10 + self.completed_steps))
+        averages, raws = zip(*self.averaged_pairs, strict=True)
+        torch._foreach_lerp_(averages, raws, 1 - decay)
+        for average, raw in self.copied_buffers:
+            average.copy_(raw)
+
+    def state_dict(self) -> StateDict:
+        """Return the state; names, shapes and dtypes of the tensors are the same at every step."""
+        generators = {name: generator.get_state() for name, generator in self._generators().items()}
+        now = time.monotonic()
+        figures = {
+            "epochs": self.history.rows(),
+            "stopped": self.history.stopped,
+            "step": self.step,
+            "total_loss": self.total_loss,
+            "waited": self.data_wait_seconds,
+            "stepped": self.step_seconds,
+            "seconds": now - self.started,
+            "epoch_seconds": now - self.epoch_started,
+        }
+        return StateDict({**self._weights(), **generators}, figures)
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore a state. Raises CorruptDataError, with nothing changed, if it is not one of this training.
+
+        The tensors keep their memory format: with another one, the next steps would round differently.
+        """
+        tensors, figures = state
+        epochs = _read_figures(figures, self.max_epochs, self.steps_per_epoch)
+        generators = self._generators()
+        try:
+            for name, generator in generators.items():
+                torch.Generator(generator.device).set_state(tensors[name])
+        except RuntimeError as error:
+            raise CorruptDataError(f"it holds no state of a random generator ({error})") from None
+        for name, generator in generators.items():
+            generator.set_state(tensors[name])
+        for name, tensor in self._weights().items():
+            tensor.copy_(tensors[name])
+        self.history = History(epochs, figures["stopped"])
+        self.step, self.total_loss = figures["step"], figures["total_loss"]
+        self.data_wait_seconds, self.step_seconds = figures["waited"], figures["stepped"]
+        self.started = time.monotonic() - figures["seconds"]
+        self.epoch_started = time.monotonic() - figures["epoch_seconds"]
+
+    def _weights(self) -> dict[str, Tensor]:
+        networks = {"network": self.network, "averaged": self.averaged, "best": self.best}
+        weights = {f"{of}.{name}": t for of, module in networks.items() for name, t in module.state_dict().items()}
+        states = enumerate(self.optimizer.states)
+        return weights | {f"optimizer.{index}.{name}": t for index, state in states for name, t in state.items()}
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        generators = {"own": self.generator, "epoch": self.epoch_generator, "torch": torch.default_generator}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
+        return {f"generator.{name}": generator for name, generator in generators.items()}
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Return the weights, and statistics such as those of batch normalization."""
+    return [*network.parameters(), *network.buffers()]
+
+
+def _read_figures(figures: Document, max_epochs: int, steps_per_epoch: int) -> list[Epoch]:
+    """Return the epochs of a checkpoint. Raises CorruptDataError if its figures are not those of this training."""
+    match figures:
+        case {
+            "epochs": list(rows),
+            "stopped": str(),
+            "step": int(step),
+            "total_loss": float(total_loss),
+            "waited": float(waited),
+            "stepped": float(stepped),
+            "seconds": float(seconds),
+            "epoch_seconds": float(epoch_seconds),
+        } if (
+            0 <= step < steps_per_epoch
+            and len(rows) + (step > 0) <= max_epochs
+            and all(map(math.isfinite, (total_loss, waited, stepped, seconds, epoch_seconds)))
+            and (epochs := read_epochs(rows)) is not None
+        ):
+            return epochs
+    raise CorruptDataError("its state is not one of this training")
