@@ -10,7 +10,7 @@ python pipeline.py compile                       # write build/*.yaml for the Ku
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
@@ -25,71 +25,36 @@ from components.step_table import STEP_LABEL
 USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-S3_PLACE = ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_CA_BUNDLE")
-S3_FILES = "/etc/torch2kubeflow"  # where the ConfigMap is mounted too, for an authority of one's own in its key ca.crt
+S3_SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_CA_BUNDLE")
+S3_FILES = "/etc/torch2kubeflow"  # where the ConfigMap is mounted too, for a private authority in its key ca.crt
 
 Text: TypeAlias = str | PipelineParameterChannel
 Parameters: TypeAlias = dict[str, Any]
 Train: TypeAlias = Callable[[PipelineArtifactChannel, Parameters], PipelineArtifactChannel]  # prepared data -> model
 
 
-def _place(
-    task: PipelineTask,
-    *,
-    cpu: tuple[Text, Text],
-    memory: tuple[Text, Text],
-    seconds: int,
-    secrets: tuple[Text, Text, Text],
-) -> None:
-    """Say how a step runs in a cluster: requests and limits, seconds allowed, retries, labels, user, and S3 access.
+class Resources(NamedTuple):
+    """What a step's pod gets: CPUs and memory, as request and limit, and the seconds after which it is ended."""
 
-    A retry is a second net only: many installations never retry a step that failed, so steps try again themselves.
-    """
-    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
-    task.set_memory_request(memory[0]).set_memory_limit(memory[1])
-    # KFP does not hand the parameters of resources into a group by itself.
-    task.register_pipeline_channels([c for c in (*cpu, *memory) if isinstance(c, PipelineParameterChannel)])
-    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
-    kubernetes.set_timeout(task, seconds)
-    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "torch2kubeflow")
-    name = task.component_spec.name
-    kubernetes.add_pod_label(task, STEP_LABEL, name)
-    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    secret, config, source = secrets
-    kubernetes.use_secret_as_env(task, secret, {name: name for name in S3_KEYS}, optional=True)
-    kubernetes.use_config_map_as_env(task, config, {name: name for name in S3_PLACE}, optional=True)
-    kubernetes.use_config_map_as_volume(task, config, mount_path=S3_FILES, optional=True)
-    # What cannot be an input, since a step is cached by its inputs.
-    kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
-    task.set_env_variable("STEP_IMAGE", task.container_spec.image)
-    # A step refuses to run other code than that from which the pipeline was compiled.
-    task.set_env_variable("CODE_VERSION", code_version())
-    task.set_env_variable("CODE_DIGEST", code_digest(f"components.{name.replace('-', '_')}"))
-    kubernetes.use_secret_as_env(task, source, {name: f"SOURCE_{name}" for name in S3_KEYS + S3_PLACE}, optional=True)
+    cpu: tuple[Text, Text]
+    memory: tuple[Text, Text]
+    seconds: int
 
 
-def _on_gpu(task: PipelineTask, gpus: Text, resource: Text, node_selector: object, tolerations: object) -> None:
-    """Ask for GPUs and the nodes that have them, and for shared memory that holds more than the 64 MiB of a pod."""
-    task.set_accelerator_type(resource).set_accelerator_limit(gpus)
-    task.register_pipeline_channels([gpus, resource])
-    kubernetes.add_node_selector_json(task, node_selector)
-    kubernetes.add_toleration_json(task, tolerations)
-    kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit="1Gi")
+RESOURCES = {  # of the steps that do not train; those that do have parameters for it
+    "resolve": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
+    "download": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
+    "preprocess": Resources(("1", "4"), ("2Gi", "4Gi"), 6 * HOUR),
+    "plan": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
+    "compare": Resources(("250m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
+    "evaluate": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
+    "export": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
+    "register": Resources(("500m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
+    "finish": Resources(("100m", "1"), ("256Mi", "1Gi"), HOUR),
+}
 
 
-def _secrets(parameters: Parameters) -> tuple[Text, Text, Text]:
-    return parameters["s3_secret"], parameters["s3_config"], parameters["source_secret"]
-
-
-def _place_training(task: PipelineTask, parameters: Parameters) -> None:
-    """Say how a step that trains runs in a cluster."""
-    cpu, memory = parameters["train_cpu"], parameters["train_memory"]
-    _place(task, cpu=(cpu, cpu), memory=(memory, memory), seconds=72 * HOUR, secrets=_secrets(parameters))
-    _on_gpu(task, *(parameters[name] for name in ("gpus", "gpu_resource", "node_selector", "tolerations")))
-
-
-def common(
+def shared_parameters(
     data: str = "mnist",
     image_size: int = 32,
     val_fraction: float = 0.1,
@@ -199,13 +164,13 @@ def common(
     """
 
 
-def searched(
+def sweep_parameters(
     settings: list[dict[str, Any]] = [{"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.04}],  # noqa: B006
     stopping: str = "none",
     reduction: int = 3,
     first_rung: int = 1,
 ) -> None:
-    """The parameters of `sweep` beside the common ones.
+    """The parameters of `sweep` besides the shared ones.
 
     Args:
         settings: One object for each trial, with the parameters of the training that differ in it.
@@ -215,80 +180,122 @@ def searched(
     """
 
 
-def _taken(step: BaseComponent, parameters: Parameters) -> Parameters:
-    """Those of the parameters that a step takes."""
-    return {name: parameters[name] for name in step.component_spec.inputs if name in parameters}
-
-
 def _train(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
-    """One training: prepared data -> model."""
-    trained = steps.train(dataset=data, **_taken(steps.train, parameters))
-    _place_training(trained, parameters)
-    return trained.outputs["model"]
+    """Train once: prepared data -> model."""
+    return _add(steps.train, parameters, dataset=data).outputs["model"]
 
 
 def _search(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
-    """A training for each setting: prepared data -> the best model."""
-    secrets = _secrets(parameters)
-    planned = steps.plan(dataset=data, **_taken(steps.plan, parameters))
-    _place(planned, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
+    """Train once for each setting: prepared data -> the best model."""
+    planned = _add(steps.plan, parameters, dataset=data)
     with dsl.ParallelFor(planned.output, name="trials") as one:
-        tried = steps.trial(dataset=data, planned=one, **_taken(steps.trial, parameters))
-        _place_training(tried, parameters)
-    compared = steps.compare(models=dsl.Collected(tried.outputs["model"]), **_taken(steps.compare, parameters))
-    _place(compared, cpu=("250m", "2"), memory=("1Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+        tried = _add(steps.trial, parameters, dataset=data, planned=one)
+    compared = _add(steps.compare, parameters, models=dsl.Collected(tried.outputs["model"]))
     return compared.outputs["model"]
 
 
 def _submit(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
-    """One training by a job of many nodes, to which the resources of a step that trains are handed on."""
-    trained = steps.train_distributed(dataset=data, **_taken(steps.train_distributed, parameters))
-    _place_training(trained, parameters)
+    """Train once by a job on many nodes, to whose pods the step passes its resources on: prepared data -> model."""
+    trained = _add(steps.train_distributed, parameters, dataset=data)
     kubernetes.use_field_path_as_env(trained, "SERVICE_ACCOUNT", "spec.serviceAccountName")  # for the job's pods too
     return trained.outputs["model"]
 
 
 def _flow(graph: str, parameters: Parameters, train: Train) -> None:
-    """The graph of a pipeline whose model comes from `train`."""
-    secrets = _secrets(parameters)
-    ended = steps.finish(
+    """Connect the steps of the graph whose model comes from `train`."""
+    ended = _add(
+        steps.finish,
+        parameters,
         graph=graph,
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         run_name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
-        **_taken(steps.finish, parameters),
     )
-    if graph == DISTRIBUTED:  # only this image has what deletes a TrainJob
-        ended.set_container_image(steps.TORCH_IMAGE)
-    _place(ended, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=HOUR, secrets=secrets)
     ended.set_caching_options(False)
+    if graph == DISTRIBUTED:  # only this image has what deletes a TrainJob
+        ended.set_container_image(steps.TORCH_IMAGE).set_env_variable("STEP_IMAGE", steps.TORCH_IMAGE)
     with dsl.ExitHandler(ended, name="training"):
-        resolved = steps.resolve(graph=graph, **_taken(steps.resolve, parameters))
-        _place(resolved, cpu=("100m", "1"), memory=("256Mi", "1Gi"), seconds=10 * MINUTE, secrets=secrets)
+        resolved = _add(steps.resolve, parameters, graph=graph)
         resolved.set_caching_options(False)
-        raw = steps.download(version=resolved.output, **_taken(steps.download, parameters))
-        _place(raw, cpu=("250m", "2"), memory=("512Mi", "2Gi"), seconds=6 * HOUR, secrets=secrets)
+        raw = _add(steps.download, parameters, version=resolved.output)
         if graph == DISTRIBUTED:  # other nodes read the data from the store, whatever its size
             parameters = {**parameters, "handover_mib": 0}
-        prepared = steps.preprocess(raw=raw.outputs["raw"], **_taken(steps.preprocess, parameters))
-        _place(prepared, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=6 * HOUR, secrets=secrets)
+        prepared = _add(steps.preprocess, parameters, raw=raw.outputs["raw"])
         data = prepared.outputs["dataset"]
         model = train(data, parameters)
-        evaluated = steps.evaluate(dataset=data, model=model, **_taken(steps.evaluate, parameters))
-        _place(evaluated, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
-        evaluation = evaluated.outputs["evaluation"]
+        evaluated = _add(steps.evaluate, parameters, dataset=data, model=model)
+        tested = {"dataset": data, "model": model, "evaluation": evaluated.outputs["evaluation"]}
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
-            exported = steps.export(
-                dataset=data, model=model, evaluation=evaluation, **_taken(steps.export, parameters)
-            )
-            _place(exported, cpu=("1", "4"), memory=("2Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
-            registered = steps.register(
-                dataset=data,
-                model=model,
-                evaluation=evaluation,
-                package=exported.outputs["package"],
-                **_taken(steps.register, parameters),
-            )
-            _place(registered, cpu=("500m", "2"), memory=("1Gi", "4Gi"), seconds=2 * HOUR, secrets=secrets)
+            exported = _add(steps.export, parameters, **tested)
+            _add(steps.register, parameters, **tested, package=exported.outputs["package"])
+
+
+def _add(step: BaseComponent, parameters: Parameters, **inputs: Any) -> PipelineTask:
+    """Add a step to the graph, with its `inputs` and the parameters that it accepts, and configure its pod."""
+    task = step(**inputs, **_accepted_by(step, parameters))
+    configure_pod(task, parameters)
+    return task
+
+
+def _accepted_by(step: BaseComponent, parameters: Parameters) -> Parameters:
+    """Return those of the parameters that are inputs of a step."""
+    return {name: parameters[name] for name in step.component_spec.inputs if name in parameters}
+
+
+def configure_pod(task: PipelineTask, parameters: Parameters) -> None:
+    """Configure how a step runs in a cluster: resources, retries, labels, user, S3 access and, if it trains, GPUs.
+
+    Many installations never retry a step that failed, so steps retry by themselves; these retries come on top.
+    """
+    name = task.component_spec.name
+    _set_resources(task, RESOURCES.get(name) or _training_resources(parameters))
+    task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "torch2kubeflow")
+    kubernetes.add_pod_label(task, STEP_LABEL, name)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")
+    # Variables, since a step is cached by its inputs.
+    kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
+    task.set_env_variable("STEP_IMAGE", task.container_spec.image)
+    # A step refuses to run other code than that from which the pipeline was compiled.
+    task.set_env_variable("CODE_VERSION", code_version())
+    task.set_env_variable("CODE_DIGEST", code_digest(f"components.{name.replace('-', '_')}"))
+    _give_s3_access(task, parameters)
+    if name not in RESOURCES:
+        _set_gpus(task, parameters)
+
+
+def _set_resources(task: PipelineTask, resources: Resources) -> None:
+    cpu, memory, seconds = resources
+    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
+    task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    # KFP does not pass the parameters of resources into a group by itself.
+    task.register_pipeline_channels([c for c in (*cpu, *memory) if isinstance(c, PipelineParameterChannel)])
+    kubernetes.set_timeout(task, seconds)
+
+
+def _training_resources(parameters: Parameters) -> Resources:
+    cpu, memory = parameters["train_cpu"], parameters["train_memory"]
+    return Resources((cpu, cpu), (memory, memory), 72 * HOUR)
+
+
+def _set_gpus(task: PipelineTask, parameters: Parameters) -> None:
+    """Ask for GPUs and the nodes that have them, and for shared memory of more than the 64 MiB of a pod."""
+    gpus, resource = parameters["gpus"], parameters["gpu_resource"]
+    task.set_accelerator_type(resource).set_accelerator_limit(gpus)
+    task.register_pipeline_channels([gpus, resource])
+    kubernetes.add_node_selector_json(task, parameters["node_selector"])
+    kubernetes.add_toleration_json(task, parameters["tolerations"])
+    kubernetes.empty_dir_mount(task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit="1Gi")
+
+
+def _give_s3_access(task: PipelineTask, parameters: Parameters) -> None:
+    """Set the variables for the store and, prefixed by SOURCE_, for the data, from the Secrets and the ConfigMap."""
+    secret, config, source = (parameters[name] for name in ("s3_secret", "s3_config", "source_secret"))
+    kubernetes.use_secret_as_env(task, secret, {name: name for name in S3_KEYS}, optional=True)
+    kubernetes.use_config_map_as_env(task, config, {name: name for name in S3_SETTINGS}, optional=True)
+    kubernetes.use_config_map_as_volume(task, config, mount_path=S3_FILES, optional=True)
+    names = S3_KEYS + S3_SETTINGS
+    kubernetes.use_secret_as_env(task, source, {name: f"SOURCE_{name}" for name in names}, optional=True)
 
 
 def _pipeline(
@@ -297,9 +304,10 @@ def _pipeline(
     train: Train,
     *declared: Callable[..., None],
 ) -> BaseComponent:
-    """The pipeline torch2kubeflow-`name`, with the parameters that the functions `declared` have, and their docstrings.
+    """Return the pipeline torch2kubeflow-`name`, with the parameters of the functions `declared`, described as there.
 
-    KFP reads signature and docstring of the function that makes the graph, and calls it with all parameters in order.
+    The graphs share most parameters. KFP reads them from the signature and docstring of the function that makes the
+    graph, so both are composed here; it then calls that function with all parameters in order.
     """
     parameters = [one for part in declared for one in inspect.signature(part).parameters.values()]
 
@@ -313,10 +321,14 @@ def _pipeline(
     return pipeline
 
 
-training = _pipeline("training", "From images to an evaluated, exported classifier.", _train, common)
-sweep = _pipeline("sweep", "The best of several trainings, evaluated and exported.", _search, common, searched)
-distributed = _pipeline("distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit, common)
-GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed}  # by what `--graph` calls them
+training = _pipeline("training", "From images to an evaluated, exported classifier.", _train, shared_parameters)
+sweep = _pipeline(
+    "sweep", "The best of several trainings, evaluated and exported.", _search, shared_parameters, sweep_parameters
+)
+distributed = _pipeline(
+    "distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit, shared_parameters
+)
+GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed}  # by their names for `--graph`
 
 
 if __name__ == "__main__":

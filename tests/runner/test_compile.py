@@ -76,7 +76,7 @@ def test_it_is_byte_identical_each_time(tmp_path: Path) -> None:
 def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
     assert set(parameters) == set(pipeline.GRAPHS[graph].component_spec.inputs)
-    assert set(parameters) >= set(inspect.signature(pipeline.common).parameters)
+    assert set(parameters) >= set(inspect.signature(pipeline.shared_parameters).parameters)
     for name, parameter in parameters.items():
         assert parameter.HasField("default_value"), name
         assert len(parameter.description) > 10, name
