@@ -1,6 +1,6 @@
 """Step compare: the trials of a sweep -> the best model, by the validation split alone, and a report about all.
 
-The test split is never looked at: the best of many would be the luckiest there.
+The test split stays unseen: chosen by it, the best of many would owe part of its figures to luck.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from components.shared.core import log
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, error_from_json
 from components.shared.core.files import Document, new_file, new_folder, read_json, write_json
 from components.shared.core.step import step
 from components.shared.evaluation.report import plots
@@ -36,14 +36,13 @@ def compare(
     """Copy the best of the folders `models` to folder `model`; write folder `comparison` and the page `sweep`.
 
     The best has the highest validation accuracy or, among equals, the lowest validation loss. The checkpoints of the
-    others are removed from `store`: they are of no use any more. UserError where no trial has made a model.
+    others are removed from `store`, because nothing needs them any more. Raises UserError if no trial made a model.
     """
     check(store=store)
     trials = [_Trial.read(number, Path(folder)) for number, folder in enumerate(models, 1)]
     trained = [trial for trial in trials if trial.best]
     if not trained:
-        told = "; ".join(f"trial {trial.number}: {trial.error}" for trial in trials)
-        raise UserError(f"none of the {len(trials)} trials has made a model: {told}")
+        raise _no_model(trials)
     best = max(trained, key=lambda trial: (trial.best["val_accuracy"], -trial.best["val_loss"]))
     with new_folder(model) as folder:
         shutil.copytree(best.folder, folder, dirs_exist_ok=True)
@@ -58,32 +57,33 @@ def compare(
 
 @dataclass(frozen=True)
 class _Trial:
-    """What became of one setting; `best` is its best epoch, empty where it has made no model."""
+    """The outcome of one setting; `best` is its best epoch, empty if there is no model."""
 
     number: int
     folder: Path
     settings: Document
-    error: str | None
+    error: UserError | None
     history: Document
     best: Document
 
     @classmethod
     def read(cls, number: int, folder: Path) -> "_Trial":
-        told = read_json(folder / "trial.json", "torch2kubeflow/trial")
-        if told["error"]:
-            return cls(number, folder, told["settings"], told["error"], {"epochs": [], "stopped": ""}, {})
+        document = read_json(folder / "trial.json", "torch2kubeflow/trial")
+        if document["error"]:
+            error = error_from_json(document["error"])
+            return cls(number, folder, document["settings"], error, {"epochs": [], "stopped": ""}, {})
         history = read_json(folder / "history.json", "torch2kubeflow/history")
         best = history["epochs"][history["best_epoch"] - 1]
-        return cls(number, folder, told["settings"], None, history, best)
+        return cls(number, folder, document["settings"], None, history, best)
 
     @property
     def state(self) -> str:
-        """How it ended, in one word."""
+        """Return how it ended, in one word."""
         return "failed" if self.error else "stopped" if self.history["stopped"] else "done"
 
     @property
     def seconds(self) -> float:
-        """Of the training."""
+        """Return the duration of the training."""
         return float(self.history["seconds"]["train"]) if self.best else 0.0
 
     @property
@@ -95,12 +95,12 @@ class _Trial:
 
     @property
     def row(self) -> Document:
-        """What `comparison.json` tells of it."""
+        """Return its entry in `comparison.json`."""
         return {
             "number": self.number,
             "settings": self.settings,
             "state": self.state,
-            "reason": self.error or self.history["stopped"],
+            "reason": str(self.error) if self.error else self.history["stopped"],
             "epochs": len(self.history["epochs"]),
             "best_epoch": self.best.get("epoch"),
             "val_accuracy": self.best.get("val_accuracy"),
@@ -109,13 +109,18 @@ class _Trial:
         }
 
 
+def _no_model(trials: Sequence[_Trial]) -> UserError:
+    reasons = "; ".join(f"trial {trial.number}: {trial.error}" for trial in trials)
+    return UserError(f"none of the {len(trials)} trials made a model: {reasons}", "give other settings")
+
+
 def _write_page(path: str | Path, trials: Sequence[_Trial], best: _Trial) -> None:
     curves = {str(trial.number): (trial.state, trial.history["epochs"]) for trial in trials if trial.best}
     html = page("comparison.html").render(
         trials=sorted(trials, key=lambda trial: -trial.best.get("val_accuracy", -1)),
         best=best,
         names=sorted({name for trial in trials for name in trial.settings}),
-        curves=Markup(plots.trials(curves, str(best.number))),  # of numbers, and texts that come from here
+        curves=Markup(plots.trials(curves, str(best.number))),  # made of numbers and our own texts
     )
     with new_file(path) as file:
         file.write(html.encode())

@@ -42,9 +42,8 @@ def finish(
         }
         write_json(folder / "record.json", document)
     if graph == DISTRIBUTED:
-        from components.shared.training.distributed.trainjob import (
-            delete_jobs,  # for which image `data` has no packages
-        )
+        # Image `data`, in which other graphs run this step, lacks its packages.
+        from components.shared.training.distributed.trainjob.backend import delete_jobs
 
         for name in delete_jobs(run_id):
             log.info(f"deleted TrainJob {name}")

@@ -1,4 +1,4 @@
-"""Step plan: the settings of a sweep -> its trials, checked one by one before a GPU is asked for."""
+"""Step plan: the settings of a sweep -> its trials, each checked before any pod requests a GPU."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,19 +31,21 @@ def plan(
     store: str,
     **parameters: Any,
 ) -> list[str]:
-    """The trials as JSON texts: settings, all parameters that may differ, and the rungs where ASHA may stop it.
+    """Return the trials as JSON texts: the settings, all parameters that may differ, and the rungs if ASHA may stop it.
 
-    A number in such a text keeps its type on its way through KFP. UserError where a parameter is out of its range, a
-    setting cannot be used, or trials are to be stopped that have no store or several GPUs each.
+    A number in such a text keeps its type on its way through KFP. Raises UserError if a parameter is out of range, a
+    setting is invalid, or ASHA has no store or would have to stop a trial of several processes.
     """
     check(settings=settings, stopping=stopping, reduction=reduction, first_rung=first_rung, gpus=gpus, store=store)
     trials = merge(settings, parameters, image_size=image_size)
     rungs = None
     if stopping == "asha":
         if not store:
-            raise UserError("stopping=asha compares trials by way of the store; give store=s3://bucket/prefix")
+            raise UserError("stopping=asha compares trials through the store", "give store=s3://bucket/prefix")
         if int(gpus) > 1:
-            raise UserError(f"gpus={gpus} and stopping=asha exclude each other: only one process can ask; give gpus=1")
+            raise UserError(
+                f"gpus={gpus} and stopping=asha exclude each other: only a single process can stop", "give gpus=1"
+            )
         halving = {"first_rung": first_rung, "reduction": reduction}
         facts = {**halving, "seed": seed, "code_version": code_digest(TRIAL)}
         rungs = {"sweep": sweep_id(open_dataset(dataset).digest, trials, **facts), **halving}
@@ -52,6 +54,6 @@ def plan(
         typed = {name: trial[name] for name in setting}
         log.info(f"trial {number} of {len(trials)}: {json.dumps(typed)}")
         own = rungs and {**rungs, "trial": str(number)}
-        # Kubeflow hands over the members of an object in any order, and its cache knows a trial by this text.
+        # Kubeflow passes the members of an object in any order, and its cache identifies a trial by this text.
         planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}, sort_keys=True))
     return planned

@@ -1,6 +1,7 @@
 """Step trial: a prepared dataset and one setting of a sweep -> a model folder as step train makes it, and `trial.json`.
 
-A training that cannot end well, as where the loss is no longer finite, is a result too: `trial.json` tells it, alone.
+A training that fails because of its setting, for example with a loss that is not finite, is a result too: then the
+folder holds `trial.json` alone, with the error.
 """
 
 import json
@@ -19,7 +20,7 @@ from components.shared.storage.client import open_store
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.engine import train_model
-from components.shared.training.search.asha import Halving
+from components.shared.training.search.asha import SuccessiveHalving
 from components.shared.training.settings import read_settings
 
 FORMAT = "torch2kubeflow/trial"
@@ -39,7 +40,7 @@ def trial(
 ) -> None:
     """Train as `planned` by step plan, and write the weights of the best epoch and `trial.json` to folder `model`.
 
-    Where the plan has rungs, the training stops at one where others have left it behind. UserError where the dataset
+    If the plan has rungs, the training stops at one where it has fallen behind others. Raises UserError if the dataset
     is damaged, there are fewer GPUs than `gpus`, or the store cannot be used.
     """
     one = json.loads(planned)
@@ -50,9 +51,9 @@ def trial(
         check_gpus(settings.gpus)
     stop = None
     if one["rungs"]:
-        stop = Halving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
+        stop = SuccessiveHalving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
     log.info(f"settings: {json.dumps(one['settings'])}")
-    error = None
+    failure = None
     with new_folder(model) as folder:
         try:
             if settings.gpus > 1:
@@ -61,9 +62,10 @@ def trial(
                 train_model(settings, data, **run, folder=folder, stop=stop)
         except (CorruptDataError, TransientError):
             raise
-        except UserError as mistake:
-            error = str(mistake)
+        except UserError as error:
+            failure = error
             log.info(f"ended without a model: {error}")
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": error})
+        reported = failure and failure.to_json()
+        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": reported})

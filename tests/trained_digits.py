@@ -9,9 +9,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.data.dataset import DatasetWriter, open_dataset, write_document
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
+from components.shared.storage.client import Store
 from components.train import train
 
 SETTINGS: dict[str, Any] = {
@@ -126,3 +127,13 @@ def trained(dataset: Path, folder: Path, **settings: Any) -> saved_model.Model:
     """Run the step train with SETTINGS, some of them changed, and return the model."""
     train(dataset=dataset, model=folder, **{**SETTINGS, **settings})
     return saved_model.load(folder)
+
+
+def write_stored_digits(folder: Path, store: Store) -> Path:
+    """Write the digits as `write_digits` does, with the shards in the store instead of the folder."""
+    data = open_dataset(write_digits(folder, enlarge=4))
+    for entry in data.files():
+        store.put_file(folder / entry["path"], f"datasets/shards/{entry['sha256']}.npy", entry["sha256"])
+        (folder / entry["path"]).unlink()
+    write_document(folder, {**data.document, "shards": store.uri("datasets/shards")})
+    return folder

@@ -1,1 +1,1 @@
-"""Programs that a cluster starts by `python -m` and that are no steps of a pipeline."""
+"""Programs that are not steps of a pipeline and are started by `python -m`."""

@@ -1,9 +1,9 @@
-"""A trial of a Katib experiment: one training on a prepared data set of the store, told as Katib's collector reads it.
+"""A trial of a Katib experiment: one training on a prepared dataset in the store, with a log that Katib reads.
 
 python -m components.entrypoints.katib_trial dataset=s3://bucket/prefix/datasets/<recipe> learning_rate=0.02 ...
 
-All parameters of a training are given; manifests/katib/experiment.yaml does it. After each epoch a line tells
-`validation_accuracy=0.9831`. The model is not kept: train it with the best parameters, by the pipeline.
+All parameters of a training are required; manifests/katib/experiment.yaml gives them. After each epoch it prints a line
+such as `validation_accuracy=0.9831`. The model is not stored: to get one, run the pipeline with the best parameters.
 """
 
 import sys
@@ -21,17 +21,17 @@ from components.shared.training.engine import train_model
 from components.shared.training.history import Epoch
 from components.shared.training.settings import Settings, read_settings
 
-TEXTS = ("batch_size", "gpus")  # which are texts as parameters of the pipeline, and numbers as settings
+TEXTS = ("batch_size", "gpus")  # parameters of the pipeline that are texts, although numbers as settings
 RUN: dict[str, type] = {"dataset": str, "seed": int, "threads": int}
 
 
 def run(words: Sequence[str]) -> None:
-    """Train with the parameters that the words `name=value` give; UserError where one is wrong, missing or unknown."""
+    """Train with the parameters in `words`, `name=value` each. Raises UserError if one is wrong, missing or unknown."""
     kinds = {field.name: str if field.name in TEXTS else field.type for field in fields(Settings)} | RUN
     given = dict(word.partition("=")[::2] for word in words)
     if given.keys() != kinds.keys():
         missing, unknown = sorted(kinds.keys() - given.keys()), sorted(given.keys() - kinds.keys())
-        raise UserError(f"parameters missing: {missing}, unknown: {unknown}; give each of {', '.join(kinds)} once")
+        raise UserError(f"parameters missing: {missing}, unknown: {unknown}", f"give each of {', '.join(kinds)} once")
     parameters = {name: _value(name, given[name], kind) for name, kind in kinds.items()}
     dataset, seed, threads = (parameters.pop(name) for name in RUN)
     check(seed=seed, threads=threads)
@@ -40,11 +40,11 @@ def run(words: Sequence[str]) -> None:
         data, folder = open_kept(dataset, Path(scratch)), Path(scratch) / "model"
         folder.mkdir()
         how: dict[str, Any] = {"seed": seed, "threads": threads, "store": "", "checkpoint_seconds": 1}
-        train_model(settings, data, **how, folder=folder, stop=_tell)
+        train_model(settings, data, **how, folder=folder, stop=_print_accuracy)
 
 
-def _tell(epochs: Sequence[Epoch]) -> None:
-    """Fixed digits, for Katib's filter takes no exponent."""
+def _print_accuracy(epochs: Sequence[Epoch]) -> None:
+    """Print the last accuracy with fixed digits: Katib's filter accepts no exponent."""
     print(f"validation_accuracy={epochs[-1].val_accuracy:.6f}", flush=True)
 
 
@@ -52,7 +52,7 @@ def _value(name: str, text: str, kind: Any) -> Any:
     try:
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        raise UserError(f"{name}={text} is of the wrong type; give a value of type {kind.__name__}") from None
+        raise UserError(f"{name}={text} has the wrong type", f"give a value of type {kind.__name__}") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""One process of a training on other machines, which torchrun starts on each of them, and starts again when it dies.
+"""One process of a training on many machines, started and restarted by torchrun on each node of a TrainJob.
 
 torchrun ... -m components.entrypoints.trainjob_worker s3://bucket/prefix/jobs/<name>
 
-It ends well, and so is not started again, once the model or a mistake has been handed over, and where the step that
-waits for it is gone.
+It exits with 0, so that nothing restarts it, once the model or an error is in the store, or if the step that waits for
+it is gone.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from components.shared.core import log
 from components.shared.core.errors import TransientError, UserError
-from components.shared.data.dataset import Dataset, check_document
 from components.shared.storage.client import open_store
 from components.shared.storage.lease import Lease
 from components.shared.training.distributed.handoff import FOLDER, Job
+from components.shared.training.distributed.task import report_errors
 
 
 def main(uri: str) -> None:
@@ -24,43 +24,25 @@ def main(uri: str) -> None:
     store, _, name = uri.rpartition(f"/{FOLDER}/")
     job = Job(open_store(store, os.environ), name)
     lease = Lease(open_store(store, os.environ), job.lease)
-    if job.result() or lease.is_lapsed():
+    if job.result() is not None or lease.is_lapsed():
         log.info(f"nothing is left to do for {uri}")
         return
     lease.watch(_stop)
-    try:
-        _train(job, store)
-    except TransientError:
-        raise
-    except UserError as error:
-        job.fail(str(error))
 
+    def report(error: UserError) -> None:
+        if isinstance(error, TransientError):
+            raise error
+        job.fail(error)
 
-def _train(job: Job, store: str) -> None:
-    from components.shared.training.engine import train_model
-    from components.shared.training.settings import read_settings  # PyTorch, for which no restart should wait
-
-    task = job.read()
-    check_document(task["dataset"], job.uri)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        folder.mkdir()
-        train_model(
-            read_settings(task["parameters"]),
-            Dataset(Path(scratch), task["dataset"]),
-            seed=task["seed"],
-            threads=task["threads"],
-            store=store,
-            checkpoint_seconds=task["checkpoint_seconds"],
-            folder=folder,
-        )
+    with report_errors(report), tempfile.TemporaryDirectory() as folder:
+        job.read().train(Path(folder))
         if os.environ.get("RANK", "0") == "0":
-            job.succeed(folder)
+            job.succeed(Path(folder))
 
 
 def _stop() -> None:
     """End this process at once: it may be waiting for another one that has ended."""
-    log.info("stops, for the step that waits for it is gone; checkpoints are kept")
+    log.info("stopped: the step that waited for it is gone; checkpoints are kept")
     os._exit(0)
 
 

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from kubernetes.client import CustomObjectsApi
 
 from components.shared.parameters import DISTRIBUTED
-from components.shared.training.distributed.trainjob import GROUP, MANIFESTS, PLURAL, RUNTIME, RUNTIMES, VERSION
+from components.shared.training.distributed.trainjob.manifest import (
+    GROUP,
+    PLURAL,
+    RUNTIME,
+    RUNTIME_MANIFESTS,
+    RUNTIMES,
+    VERSION,
+)
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem
 from runner.doctor.namespace import may
@@ -38,7 +45,7 @@ def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     if RUNTIME not in [found["metadata"]["name"] for found in runtimes["items"]]:
         yield problem(
             f"no TrainingRuntime {RUNTIME} in namespace {cluster.namespace}",
-            f"kubectl apply -n {cluster.namespace} -k {MANIFESTS}",
+            f"kubectl apply -n {cluster.namespace} -k {RUNTIME_MANIFESTS}",
         )
     else:
         yield ok(f"Kubeflow Trainer and TrainingRuntime {RUNTIME} are installed")

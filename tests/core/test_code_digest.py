@@ -62,7 +62,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
         (REPORT.with_name("page.html"), {"evaluate", "compare", "register"}),
         (AUGMENTATION, TRAIN),
         (LOOP, TRAIN),
-        (SHARED / "training/distributed/worker.py", {"train", "trial", "plan"}),
+        (Path("components/entrypoints/local_worker.py"), {"train", "trial", "plan"}),
         (Path("components/entrypoints/trainjob_worker.py"), {"train-distributed"}),
         (SHARED / "data/splits.py", {"preprocess"}),
         (SHARED / "data/sources/http.py", {"resolve", "download"}),

@@ -21,7 +21,7 @@ from minio import Minio
 
 import pipeline
 from components.shared import parameters
-from components.shared.training.distributed import trainjob
+from components.shared.training.distributed.trainjob import manifest
 from runner.doctor.trainer import RIGHTS
 from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
 
@@ -300,15 +300,15 @@ def _trainer() -> dict[str, Object]:
 def test_the_runtime_is_one_of_trainers_and_its_pods_are_restricted() -> None:
     runtime = _trainer()["TrainingRuntime"]
     assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
-    assert runtime["metadata"]["name"] == trainjob.RUNTIME
+    assert runtime["metadata"]["name"] == manifest.RUNTIME
     (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
-    assert job["name"] == trainjob.NODE
+    assert job["name"] == manifest.NODE
     template = job["template"]["spec"]["template"]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node", **template["metadata"]}}
     assert kubernetes_validate.validate(pod | {"spec": template["spec"]}, LAST_THREE[0], strict=True)
     assert not _breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
     (container,) = template["spec"]["containers"]
-    assert container["name"] == trainjob.NODE and container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["name"] == manifest.NODE and container["securityContext"]["readOnlyRootFilesystem"]
     assert template["spec"]["securityContext"]["runAsUser"] == pipeline.USER
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
 

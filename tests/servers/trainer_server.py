@@ -1,7 +1,8 @@
-"""Kubeflow Trainer on the loopback interface: its part of the Kubernetes API, and processes in place of pods.
+"""Kubeflow Trainer on the loopback interface: its part of the Kubernetes API, and processes instead of pods.
 
-What is sent is held to the models of the SDK, which are made from Trainer's CRDs. A job's pods begin together; where
-one fails, all begin anew, as often as the runtime in manifests/trainer allows: so does JobSet with a failurePolicy.
+Requests are checked against the SDK's models, which are generated from Trainer's CRDs. The pods of a job start
+together; if one fails, all are restarted, as often as the runtime in manifests/trainer allows: so does JobSet with a
+failurePolicy. Defaults and states are those that recorded/trainjob.json shows of Trainer 2.3.
 """
 
 import json
@@ -35,6 +36,9 @@ PATH = re.compile(
 POD_SECONDS = 0.05
 
 
+TIME = "2026-01-01T00:00:00Z"
+
+
 @dataclass
 class Pods:
     """The processes of a job, node by node."""
@@ -46,6 +50,11 @@ class Pods:
     restarts: int = 0
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     is_deleted: bool = False
+
+    @property
+    def conditions(self) -> list[dict[str, str]]:
+        """The conditions of the job: none before its end."""
+        return list(self.job.get("status", {}).get("conditions", []))
 
     def start(self) -> None:
         """Start each node's process."""
@@ -67,17 +76,18 @@ class Pods:
                     start_new_session=True,
                 )
             self.processes.append(process)
+        self.set_status(active=1, ready=1)
 
     def log(self, rank: int) -> Path:
-        """The log of a node's present pod."""
+        """The log of a node's current pod."""
         return self.folder / f"{self.pod(rank)}.log"
 
     def pod(self, rank: int) -> str:
-        """The name of a node's present pod."""
+        """The name of a node's current pod."""
         return f"{self.job['metadata']['name']}-node-0-{rank}-{self.restarts}"
 
     def kill(self) -> None:
-        """End all processes of all nodes, torchrun first, lest it start others."""
+        """End all processes of all nodes, torchrun first so that it starts no others."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -85,31 +95,32 @@ class Pods:
             kill(worker)
         self.processes.clear()
 
-    def look_after(self) -> None:
-        """Begin all anew where one has failed, until the end."""
+    def restart_failed(self) -> None:
+        """Restart all pods whenever one has failed, until the job ends."""
         while not self.is_deleted:
             codes = [process.poll() for process in self.processes]
             if any(codes):
                 if self.restarts == self.max_restarts:
-                    return self.end("Failed")
+                    return self.set_status("Failed", failed=1)
                 self.kill()
                 self.restarts += 1
                 self.start()
             elif all(code == 0 for code in codes):
-                return self.end("Complete")
+                return self.set_status("Complete", succeeded=1)
             threading.Event().wait(POD_SECONDS)
 
-    def end(self, how: str) -> None:
-        """Tell how the job ended."""
-        condition = {"type": how, "status": "True", "reason": "Jobs", "message": "", "lastTransitionTime": TIME}
-        self.job["status"] = {"conditions": [condition]}
-
-
-TIME = "2026-01-01T00:00:00Z"
+    def set_status(self, condition: str = "", **counts: int) -> None:
+        """Set how many of the job's one replicated job are in a state, and with `condition` how the job ended."""
+        states = dict.fromkeys(("active", "failed", "ready", "succeeded", "suspended"), 0)
+        status: dict[str, Any] = {"jobsStatus": [{"name": "node", **states, **counts}]}
+        if condition:
+            ended = {"type": condition, "status": "True", "reason": "Jobs", "message": "", "lastTransitionTime": TIME}
+            status["conditions"] = [ended]
+        self.job["status"] = status
 
 
 class TrainerServer(ThreadingHTTPServer):
-    """The server; what is in it may be read and set by a test."""
+    """The server; tests read and set its attributes."""
 
     daemon_threads = True
 
@@ -120,19 +131,20 @@ class TrainerServer(ThreadingHTTPServer):
         documents = yaml.safe_load_all((ROOT / "manifests/trainer/runtime.yaml").read_text())
         self.runtimes = {found["metadata"]["name"]: found for found in documents}
         self.has_trainer = True
-        self.is_old = False  # Trainer 2.1, which knows no patches of a runtime
-        self.denied: set[str] = set()  # "create trainjobs" and the like
-        self.unscheduled = ""  # why no pod finds a node
+        self.is_old = False  # Trainer 2.1, without patches of a runtime
+        self.denied: set[str] = set()  # for example "create trainjobs"
+        self.quota = ""  # why admission refuses a job
+        self.unscheduled = ""  # why no pod is scheduled
         self.jobs: dict[str, Pods] = {}
         self.submitted: list[dict[str, Any]] = []
         self.breaches: list[str] = []
 
     def to_json(self, model: Any) -> Any:
-        """As the API's models are sent."""
+        """Return a model of the API as JSON."""
         return client.ApiClient(client.Configuration()).sanitize_for_serialization(model)
 
     def write_kubeconfig(self, path: Path) -> None:
-        """The file that a user of this server has."""
+        """Write the file by which a client finds this server."""
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "apiVersion": "v1",
@@ -147,7 +159,7 @@ class TrainerServer(ThreadingHTTPServer):
         path.write_text(yaml.safe_dump(document))
 
     def answer(self, verb: str, plural: str, name: str, query: dict[str, str], body: Any) -> Any:
-        """The answer as JSON; Refusal where there is none."""
+        """Return the answer as JSON. Raises Refusal if the API would refuse."""
         if f"{verb} {plural}" in self.denied:
             raise Refusal(403, f'{plural}.trainer.kubeflow.org is forbidden: User "ada" cannot {verb} resource')
         if plural == "trainingruntimes" and self.has_trainer and name in self.runtimes:
@@ -166,16 +178,14 @@ class TrainerServer(ThreadingHTTPServer):
         if verb == "list":
             selector = query.get("fieldSelector") or query.get("labelSelector") or ""
             key, _, value = selector.partition("=")
-            found = [p.job for p in self.jobs.values() if value in (p.job["metadata"]["labels"].get(key), None)]
+            found = [p.job for p in list(self.jobs.values()) if value in (p.job["metadata"]["labels"].get(key), None)]
             if key == "metadata.name":
-                found = [pods.job for own, pods in self.jobs.items() if own == value]
+                found = [pods.job for own, pods in list(self.jobs.items()) if own == value]
             return {"kind": "TrainJobList", "apiVersion": "v1", "metadata": {}, "items": found}
         if name not in self.jobs:
             raise Refusal(404, f'trainjobs.trainer.kubeflow.org "{name}" not found')
         if verb == "delete":
-            pods = self.jobs.pop(name)
-            pods.is_deleted = True
-            pods.kill()
+            self._delete(name, is_foreground=query.get("propagationPolicy") == "Foreground")
             return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
         return self.jobs[name].job
 
@@ -186,6 +196,8 @@ class TrainerServer(ThreadingHTTPServer):
             raise Refusal(400, 'strict decoding error: unknown field "spec.runtimePatches"')
         model = models.TrainerV1alpha1TrainJob.from_dict(body)
         assert _bare(model.to_dict()) == _bare(body), "fields that the API does not know"
+        if self.quota:
+            raise Refusal(403, f"trainjobs.trainer.kubeflow.org is forbidden: {self.quota}")
         name = body["metadata"]["name"]
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) and len(name) <= 63
         (patch,) = body["spec"]["runtimePatches"]
@@ -194,19 +206,34 @@ class TrainerServer(ThreadingHTTPServer):
         assert "env" not in container, "Trainer refuses variables of the container node in a patch"
         if name in self.jobs:
             raise Refusal(409, f'trainjobs.trainer.kubeflow.org "{name}" already exists')
-        body["metadata"] |= {"namespace": NAMESPACE, "creationTimestamp": TIME, "uid": "1"}
+        _default(body)
         limit = self.runtimes["torch2kubeflow"]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"]
         pods = self.jobs[name] = Pods(body, self.environment, self.folder, limit)
         self.submitted.append(body)
+        pods.set_status(active=1)
         if not self.unscheduled:
             pods.start()
-            threading.Thread(target=pods.look_after, daemon=True).start()
+            threading.Thread(target=pods.restart_failed, daemon=True).start()
         return body
+
+    def _delete(self, name: str, is_foreground: bool) -> None:
+        """Delete a job; in the foreground it is still listed, without a status, until its pods are gone."""
+        pods = self.jobs[name]
+        pods.is_deleted = True
+        pods.kill()
+        if not is_foreground:
+            del self.jobs[name]
+            return
+        times = {"deletionTimestamp": TIME, "deletionGracePeriodSeconds": 0}
+        pods.job["metadata"] |= {**times, "finalizers": ["foregroundDeletion"], "generation": 2}
+        pods.job.pop("status", None)
+        threading.Timer(POD_SECONDS, self.jobs.pop, (name, None)).start()
 
     def _pods(self, found: Pods | None) -> Iterator[dict[str, Any]]:
         for rank in range(found.job["spec"]["trainer"]["numNodes"] if found else 0):
             assert found
             labels = {
+                "jobset.sigs.k8s.io/jobset-name": found.job["metadata"]["name"],
                 "jobset.sigs.k8s.io/replicatedjob-name": "node",
                 "batch.kubernetes.io/job-completion-index": str(rank),
             }
@@ -219,21 +246,31 @@ class TrainerServer(ThreadingHTTPServer):
             }
 
     def end(self) -> None:
-        """Leave no process behind."""
-        for pods in self.jobs.values():
+        """End all processes."""
+        for pods in list(self.jobs.values()):
             pods.is_deleted = True
             pods.kill()
 
 
+def _default(job: dict[str, Any]) -> None:
+    """Add the fields that the API and Trainer's webhook add to a new job."""
+    job["metadata"] |= {"namespace": NAMESPACE, "creationTimestamp": TIME, "generation": 1, "resourceVersion": "1"}
+    job["metadata"]["uid"] = "1"
+    job["spec"] |= {"managedBy": "trainer.kubeflow.org/trainjob-controller", "suspend": False}
+    job["spec"]["runtimeRef"]["apiGroup"] = "trainer.kubeflow.org"
+    for patch in job["spec"]["runtimePatches"]:
+        patch["time"] = TIME
+
+
 def _bare(value: Any) -> Any:
-    """Without what is empty."""
+    """Return a value without its empty fields."""
     if isinstance(value, dict):
         return {name: _bare(item) for name, item in value.items() if item not in (None, {}, [])}
     return [_bare(item) for item in value] if isinstance(value, list) else value
 
 
 class Handler(_Handler):
-    """As the Kubernetes API answers."""
+    """Answers as the Kubernetes API does."""
 
     server: TrainerServer  # type: ignore[assignment]
 
@@ -243,30 +280,30 @@ class Handler(_Handler):
         found = PATH.fullmatch(parts.path)
         assert found, parts.path
         if found["sub"]:
-            return self._log(found["name"])
+            self._log(found["name"])
+            return
         verbs = {"GET": "get" if found["name"] else "list", "POST": "create", "DELETE": "delete"}
         query, sent = dict(parse_qsl(parts.query)), json.loads(body) if body else None
         try:
-            return self.reply(
-                200, self.server.answer(verbs[self.command], found["plural"], found["name"] or "", query, sent)
-            )
+            answer = self.server.answer(verbs[self.command], found["plural"], found["name"] or "", query, sent)
+            self.reply(200, answer)
         except Refusal as refusal:
-            return self.refuse(refusal)
+            self.refuse(refusal)
         except AssertionError as breach:
             self.server.breaches.append(str(breach))
-            return self.refuse(Refusal(400, str(breach)))
+            self.refuse(Refusal(400, str(breach)))
 
     do_POST = do_DELETE = do_GET
 
     def _log(self, pod: str) -> None:
-        """A pod's log until its end."""
+        """Send a pod's log until its end."""
         self.send_response(200)
         self.send_header("Connection", "close")
         self.end_headers()
-        pods = next(p for p in self.server.jobs.values() if pod.startswith(p.job["metadata"]["name"]))
+        pods = next(p for p in list(self.server.jobs.values()) if pod.startswith(p.job["metadata"]["name"]))
         with open(pods.folder / f"{pod}.log", "rb") as file:
             while True:
-                is_over = pods.is_deleted or "status" in pods.job or pods.pod(0) != pod
+                is_over = pods.is_deleted or pods.conditions or pods.pod(0) != pod
                 self.wfile.write(file.read())
                 self.wfile.flush()
                 if is_over:
@@ -277,7 +314,7 @@ class Handler(_Handler):
 
 @contextmanager
 def trainer_server(folder: Path, environment: Mapping[str, str]) -> Iterator[TrainerServer]:
-    """A running server, gone with its processes at the end of the block."""
+    """Yield a running server; at the end of the context it is stopped with its processes."""
     with serving(TrainerServer(folder, environment)) as server:
         try:
             yield server
@@ -287,7 +324,7 @@ def trainer_server(folder: Path, environment: Mapping[str, str]) -> Iterator[Tra
 
 
 def workers(uri: str) -> list[int]:
-    """The processes that work on the job at that address, without those of torchrun."""
+    """Return the processes that work on the job at `uri`, without those of torchrun."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -300,6 +337,6 @@ def workers(uri: str) -> list[int]:
 
 
 def kill(process: int) -> None:
-    """End a process as a lack of memory does; one that has ended is no mistake."""
+    """End a process as a lack of memory does, if it still runs."""
     with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The step compare: the best trial by the validation split, and the page about all"""
+"""The step compare: pytest tests/steps/test_compare.py"""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ REASON = "12.00% validation accuracy up to epoch 1 is not among the best 1/3 of 
 
 
 def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", **settings: Any) -> Path:
-    """The folder of a trial with epochs of these accuracies and losses on the val split."""
+    """Write the folder of a trial with epochs of these accuracies and losses on the val split."""
     folder.mkdir(parents=True)
     rows = [
         {"epoch": n, "val_accuracy": a, "val_loss": loss, "train_loss": 1.0} for n, (a, loss) in enumerate(epochs, 1)
     ]
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    told = {"epochs": rows, "best_epoch": best["epoch"], "stopped": stopped, "seconds": {"train": 2.0}}
-    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [7], **told})
+    history = {"epochs": rows, "best_epoch": best["epoch"], "stopped": stopped, "seconds": {"train": 2.0}}
+    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [7], **history})
     write_json(folder / "model.json", {"format": "torch2kubeflow/model", "checkpoint_key": folder.name})
     (folder / "model.safetensors").write_bytes(folder.name.encode())
     write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": None})
@@ -34,16 +34,19 @@ def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", *
 
 def write_failed(folder: Path, error: str, **settings: Any) -> Path:
     folder.mkdir(parents=True)
-    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": error})
+    write_json(
+        folder / "trial.json",
+        {"format": "torch2kubeflow/trial", "settings": settings, "error": UserError(error).to_json()},
+    )
     return folder
 
 
 def compared(tmp_path: Path, *models: Path, store: str = "") -> tuple[dict[str, Any], str, bytes]:
-    """What `comparison.json` tells, the page, and the weights that are handed on."""
-    places = {name: tmp_path / "out" / name for name in ("model", "comparison", "sweep")}
-    compare(models=models, store=store, **places)
-    document = json.loads((places["comparison"] / "comparison.json").read_text())
-    return document, places["sweep"].read_text(), (places["model"] / "model.safetensors").read_bytes()
+    """Return `comparison.json`, the page, and the weights of the best model."""
+    outputs = {name: tmp_path / "out" / name for name in ("model", "comparison", "sweep")}
+    compare(models=models, store=store, **outputs)
+    document = json.loads((outputs["comparison"] / "comparison.json").read_text())
+    return document, outputs["sweep"].read_text(), (outputs["model"] / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def compared(tmp_path: Path, *models: Path, store: str = "") -> tuple[dict[str, 
         ([(0.9, 0.4), (0.2, 0.1)], 1),
     ],
 )
-def test_the_best_has_the_highest_validation_accuracy_or_the_lower_loss(
+def test_the_best_has_the_highest_accuracy_or_the_lower_loss(
     tmp_path: Path, second: list[tuple[float, float]], best: int
 ) -> None:
     first = write_trial(tmp_path / "1", (0.9, 0.3), (0.8, 0.2))
@@ -65,14 +68,14 @@ def test_the_best_has_the_highest_validation_accuracy_or_the_lower_loss(
     assert f"Trial {best} is the best" in Page(page).text
 
 
-def test_the_model_handed_on_is_whole(tmp_path: Path) -> None:
+def test_the_best_model_is_copied_whole(tmp_path: Path) -> None:
     trial = write_trial(tmp_path / "1", (0.9, 0.3))
     compared(tmp_path, trial)
     for path in trial.iterdir():
         assert (tmp_path / "out" / "model" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_trials_that_were_stopped_or_failed_are_told_and_the_best_of_the_rest_is_taken(tmp_path: Path) -> None:
+def test_stopped_and_failed_trials_are_reported(tmp_path: Path) -> None:
     document, html, _ = compared(
         tmp_path,
         write_failed(tmp_path / "1", "the loss became nan", learning_rate=1e30),
@@ -81,8 +84,8 @@ def test_trials_that_were_stopped_or_failed_are_told_and_the_best_of_the_rest_is
         write_trial(tmp_path / "4", (0.85, 0.5), (0.85, 0.4)),
     )
     assert document["best"] == 3
-    told = [(row["number"], row["state"], row["reason"], row["epochs"]) for row in document["trials"]]
-    assert told == [
+    rows = [(row["number"], row["state"], row["reason"], row["epochs"]) for row in document["trials"]]
+    assert rows == [
         (1, "failed", "the loss became nan", 0),
         (2, "stopped", REASON, 1),
         (3, "done", "", 2),
@@ -98,10 +101,11 @@ def test_trials_that_were_stopped_or_failed_are_told_and_the_best_of_the_rest_is
     assert page.text.index("3, the best") < page.text.index("85.00%") < page.text.index("12.00%"), "the best on top"
 
 
-def test_names_and_values_from_outside_are_text(tmp_path: Path) -> None:
+def test_names_and_values_from_users_are_escaped(tmp_path: Path) -> None:
+    names: dict[str, Any] = {HOSTILE: 1}
     document, html, _ = compared(
         tmp_path,
-        write_trial(tmp_path / "1", (0.9, 0.3), pretrained=HOSTILE, **{HOSTILE: 1}),
+        write_trial(tmp_path / "1", (0.9, 0.3), pretrained=HOSTILE, **names),
         write_trial(tmp_path / "2", (0.8, 0.3), stopped=HOSTILE),
         write_failed(tmp_path / "3", HOSTILE),
     )
@@ -109,10 +113,11 @@ def test_names_and_values_from_outside_are_text(tmp_path: Path) -> None:
     assert assert_self_contained(html).text.count(HOSTILE) >= 5
 
 
-def test_without_any_model_there_is_nothing_to_hand_on(tmp_path: Path) -> None:
+def test_trials_without_any_model_are_an_error(tmp_path: Path) -> None:
     failed = [write_failed(tmp_path / n, f"mistake {n}") for n in ("1", "2")]
     with pytest.raises(
-        UserError, match="none of the 2 trials has made a model: trial 1: mistake 1; trial 2: mistake 2"
+        UserError,
+        match="none of the 2 trials made a model: trial 1: mistake 1; trial 2: mistake 2; give other settings",
     ):
         compared(tmp_path, *failed)
     assert not (tmp_path / "out").exists()
@@ -124,7 +129,7 @@ def test_equal_trials_give_equal_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_checkpoints_of_the_others_are_removed_and_those_of_the_best_are_left_to_evaluate(
+def test_checkpoints_of_all_but_the_best_are_removed(
     tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in server.environment.items():

@@ -1,4 +1,4 @@
-"""The step plan: settings -> trials, or what is wrong with them."""
+"""The step plan: pytest tests/steps/test_plan.py"""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from runner.parameters import parse_parameters
 from tests.trained_digits import write_dataset
 
 DEFAULTS = parse_parameters(pipeline.sweep, [])
-TAKEN = {name: DEFAULTS[name] for name in steps.plan.component_spec.inputs if name in DEFAULTS}
+DEFAULT_INPUTS = {name: DEFAULTS[name] for name in steps.plan.component_spec.inputs if name in DEFAULTS}
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(dataset: Path, **given: Any) -> list[Any]:
-    return [json.loads(text) for text in plan(dataset=dataset, **{**TAKEN, **given})]
+    return [json.loads(text) for text in plan(dataset=dataset, **{**DEFAULT_INPUTS, **given})]
 
 
-def test_a_trial_has_all_parameters_of_the_training_and_its_settings_override_them(dataset: Path) -> None:
+def test_a_trial_has_all_parameters_overridden_by_its_settings(dataset: Path) -> None:
     first, second = planned(dataset, epochs=7, settings=[{"learning_rate": 0.5}, {"network": "resnet18", "epochs": 2}])
     assert first["parameters"] == {**second["parameters"], "learning_rate": 0.5, "network": "lenet5", "epochs": 7}
     assert second["parameters"]["learning_rate"] == DEFAULTS["learning_rate"]
@@ -35,15 +35,15 @@ def test_a_trial_has_all_parameters_of_the_training_and_its_settings_override_th
     assert not {"seed", "threads", "gpus", "data"} & first["parameters"].keys()
 
 
-def test_a_trial_is_the_same_text_in_whatever_order_its_settings_come(dataset: Path) -> None:
+def test_the_order_of_settings_does_not_change_the_text(dataset: Path) -> None:
     texts = [
-        plan(dataset=dataset, **{**TAKEN, "settings": [dict(pairs)]})
+        plan(dataset=dataset, **{**DEFAULT_INPUTS, "settings": [dict(pairs)]})
         for pairs in ([("pooling", "avg"), ("epochs", 2)], [("epochs", 2), ("pooling", "avg")])
     ]
     assert texts[0] == texts[1]
 
 
-def test_numbers_get_the_type_of_their_parameter_whatever_kfp_makes_of_them(dataset: Path) -> None:
+def test_numbers_get_the_type_of_their_parameter(dataset: Path) -> None:
     setting = {"epochs": 5.0, "batch_size": 64.0, "learning_rate": 1, "bias": False}
     (trial,) = planned(dataset, settings=[setting])
     found = {name: trial["parameters"][name] for name in setting}
@@ -52,25 +52,31 @@ def test_numbers_get_the_type_of_their_parameter_whatever_kfp_makes_of_them(data
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ([], "settings=[] has no trial"),
-        ([{"learning_rte": 0.1}], "trial 1: 'learning_rte' is no parameter (did you mean learning_rate"),
-        ([{}, {"learnig_rat": 0.1}], "trial 2: 'learnig_rat' is no parameter (did you mean learning_rate"),
-        ([{"zzz": 1}], "'zzz' is no parameter; give one of: network, activation"),
-        ([{"seed": 1}], "seed must be the same for all trials; give it beside settings, as seed=..."),
+        (
+            [{"learning_rte": 0.1}],
+            "trial 1: 'learning_rte' is not a parameter of a training (did you mean learning_rate",
+        ),
+        (
+            [{}, {"learnig_rat": 0.1}],
+            "trial 2: 'learnig_rat' is not a parameter of a training (did you mean learning_rate",
+        ),
+        ([{"zzz": 1}], "'zzz' is not a parameter of a training; give one of: network, activation"),
+        ([{"seed": 1}], "seed must be the same for all trials; give it outside of settings, as seed=..."),
         ([{"data": "mnist"}], "data must be the same for all trials"),
         ([{"image_size": 64}], "image_size must be the same for all trials"),
         ([{"settings": []}], "settings must be the same for all trials"),
-        ([{"epochs": 2.5}], "epochs=2.5 is of the wrong type; give a whole number"),
-        ([{"epochs": True}], "epochs=true is of the wrong type; give a whole number"),
-        ([{"epochs": "3"}], 'epochs="3" is of the wrong type; give a whole number'),
-        ([{"epochs": None}], "epochs=null is of the wrong type"),
-        ([{"learning_rate": "fast"}], 'learning_rate="fast" is of the wrong type; give a number'),
-        ([{"bias": 1}], "bias=1 is of the wrong type; give true or false"),
-        ([{"network": ["lenet5"]}], 'network=["lenet5"] is of the wrong type; give a text'),
-        ([{"learning_rate": float("inf")}], "learning_rate=Infinity is of the wrong type; give a number"),
-        ([{"learning_rate": 10**400}], "is of the wrong type; give a number"),
+        ([{"epochs": 2.5}], "epochs=2.5 has the wrong type; give a whole number"),
+        ([{"epochs": True}], "epochs=true has the wrong type; give a whole number"),
+        ([{"epochs": "3"}], 'epochs="3" has the wrong type; give a whole number'),
+        ([{"epochs": None}], "epochs=null has the wrong type"),
+        ([{"learning_rate": "fast"}], 'learning_rate="fast" has the wrong type; give a number'),
+        ([{"bias": 1}], "bias=1 has the wrong type; give true or false"),
+        ([{"network": ["lenet5"]}], 'network=["lenet5"] has the wrong type; give a text'),
+        ([{"learning_rate": float("inf")}], "learning_rate=Infinity has the wrong type; give a number"),
+        ([{"learning_rate": 10**400}], "has the wrong type; give a number"),
         ([{"learning_rate": -1}], "trial 1: learning_rate=-1.0 is not accepted; give a number above 0"),
         ([{"epochs": 0}], "epochs=0 is not accepted; give 1 or more"),
         ([{"optimizer": "adam"}], "optimizer=adam is not accepted; give one of sgd, adamw, muon"),
@@ -81,41 +87,39 @@ def test_numbers_get_the_type_of_their_parameter_whatever_kfp_makes_of_them(data
         ([[1]], "settings=[[1]] is not accepted; give a list of objects"),
     ],
 )
-def test_a_wrong_setting_is_refused_in_one_line(dataset: Path, settings: Any, said: str) -> None:
+def test_an_invalid_setting_is_refused_in_one_line(dataset: Path, settings: Any, message: str) -> None:
     with pytest.raises(UserError) as error:
         planned(dataset, settings=settings)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith("settings")
-    if "[[" not in said:  # of another type than a list of objects, the words are refused by theirs
+    if "[[" not in message:  # the command line refuses another type than a list of objects itself
         with pytest.raises(UserError) as error:
             parse_parameters(pipeline.sweep, [f"settings={json.dumps(settings)}"])
-        assert said in str(error.value), "on the command line too"
+        assert message in str(error.value), "on the command line too"
 
 
-def test_a_network_that_takes_no_images_of_that_size_is_refused(dataset: Path) -> None:
+def test_a_network_for_larger_images_is_refused(dataset: Path) -> None:
     with pytest.raises(UserError, match="trial 2: inception_v4 takes pictures of 23 x 23 pixels or more, not 16 x 16"):
         planned(dataset, image_size=16, settings=[{"network": "resnet18"}, {"network": "inception_v4"}])
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
-        ({"store": ""}, "stopping=asha compares trials by way of the store; give store=s3://bucket/prefix"),
+        ({"store": ""}, "stopping=asha compares trials through the store; give store=s3://bucket/prefix"),
         ({"gpus": "2"}, "gpus=2 and stopping=asha exclude each other"),
         ({"reduction": 1}, "reduction=1 is not accepted; give a number from 2 to 100"),
         ({"first_rung": 0}, "first_rung=0 is not accepted"),
         ({"stopping": "median"}, "stopping=median is not accepted; give one of none, asha"),
     ],
 )
-def test_stopping_asks_for_a_store_and_one_process_and_sensible_rungs(
-    dataset: Path, given: dict[str, Any], said: str
-) -> None:
+def test_stopping_needs_a_store_one_process_and_valid_rungs(dataset: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         planned(dataset, **{"stopping": "asha", "store": "s3://b/team", **given})
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_equal_sweeps_share_their_rungs_and_others_do_not(dataset: Path) -> None:
+def test_only_equal_sweeps_share_their_rungs(dataset: Path) -> None:
     def rungs(**given: Any) -> list[Any]:
         settings = [{"epochs": 3}, {"epochs": 9}]
         return [

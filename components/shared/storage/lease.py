@@ -29,7 +29,7 @@ def hold(store: Store, name: str, renewal: float, lapse: float) -> Iterator[None
     Raises UserError if the first write fails; later failures are logged, and the next renewal tries again.
     """
     ended = threading.Event()
-    _renew(store, name, renewal, lapse)
+    renew(store, name, renewal, lapse)
     thread = threading.Thread(target=_renew_until, args=(ended, store, name, renewal, lapse), daemon=True)
     thread.start()
     try:
@@ -42,12 +42,13 @@ def hold(store: Store, name: str, renewal: float, lapse: float) -> Iterator[None
 def _renew_until(ended: threading.Event, store: Store, name: str, renewal: float, lapse: float) -> None:
     while not ended.wait(renewal):
         try:
-            _renew(store, name, renewal, lapse)
+            renew(store, name, renewal, lapse)
         except UserError as error:
             log.info(f"the lease {store.uri(name)} was not renewed; retrying in {renewal:g} s: {error}")
 
 
-def _renew(store: Store, name: str, renewal: float, lapse: float) -> None:
+def renew(store: Store, name: str, renewal: float, lapse: float) -> None:
+    """Renew the lease once."""
     document = {"format": FORMAT, "state": HELD, "renewal": uuid4().hex, "seconds": renewal, "lapse_seconds": lapse}
     store.put_bytes(json_bytes(document), name)
 

@@ -51,7 +51,7 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path
     failed = run_pipeline(*WORDS, 'settings=[{"learning_rte": 0.1}]')
     assert failed.returncode == 2
     assert failed.stderr.startswith(
-        "error: settings, trial 1: 'learning_rte' is no parameter (did you mean learning_rate"
+        "error: settings, trial 1: 'learning_rte' is not a parameter of a training (did you mean learning_rate"
     )
     assert failed.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -1,18 +1,16 @@
-"""A training by several processes of this machine, which torchrun starts, and starts again when one dies."""
+"""A training by several processes of this machine, started by torchrun and restarted when one dies."""
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.training.distributed.process_group import check_gpus
-from components.shared.training.distributed.worker import MISTAKE, TASK
+from components.shared.training.distributed.task import RESULT, TASK, Task, read_result
 from components.shared.training.settings import Settings
 
-READS = ("components.shared.training.distributed.worker",)
+READS = ("components.entrypoints.local_worker",)
 (WORKER,) = READS
 
 RESTARTS = 3
@@ -29,20 +27,14 @@ def launch(
     checkpoint_seconds: int,
     folder: Path,
 ) -> None:
-    """As train_model, by so many processes; one that dies is started again, and goes on from the newest checkpoint.
+    """Train as train_model does, by several processes; after one died, all continue from the newest checkpoint.
 
-    UserError as there, and where the processes have died more often than they are started again.
+    Raises UserError as train_model does, and TransientError if processes die too often.
     """
     check_gpus(settings.gpus)
-    task = {
-        "settings": asdict(settings),
-        "dataset": str(Path(dataset).resolve()),
-        "seed": seed,
-        "threads": threads,
-        "store": store,
-        "checkpoint_seconds": checkpoint_seconds,
-    }
-    (folder / TASK).write_text(json.dumps(task))
+    path = str(Path(dataset).resolve())
+    task = Task(path, settings.parameters(), seed, threads, store, checkpoint_seconds)
+    (folder / TASK).write_bytes(task.to_json())
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *torchrun, "-m", WORKER, str(folder)]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # until each process sets its own
@@ -50,10 +42,11 @@ def launch(
         if subprocess.run(command, env=environment, check=False).returncode == 0:
             (folder / TASK).unlink()
             return
-        if (folder / MISTAKE).is_file():
-            told = json.loads((folder / MISTAKE).read_text())
-            raise (TransientError if told["is_outage"] else UserError)(told["message"])
+        if (folder / RESULT).is_file():
+            result = read_result((folder / RESULT).read_bytes(), str(folder / RESULT))
+            assert isinstance(result, UserError)  # a model lies in the folder itself
+            raise result
     raise TransientError(
-        f"one of the {processes} processes of the training died {RESTARTS + 1} times, see above; "
-        "what checkpoints hold is kept, run it again"
+        f"one of the {processes} processes of the training died {RESTARTS + 1} times, see above",
+        "run it again to continue from the newest checkpoint" if store else "run it again",
     )

@@ -1,4 +1,4 @@
-"""The Katib experiment, held to what Katib's admission asks for and to the pipeline, and one of its trials run.
+"""The Katib experiment, and its trials: pytest tests/entrypoints/test_katib_trial.py
 
 The rules are those of kubeflow/katib, pkg/webhook/v1beta1/experiment/validator; its CRD has no schema.
 """
@@ -52,7 +52,7 @@ def _only(thing: dict[str, Any], kind: str) -> None:
     assert thing.keys() <= set(FIELDS[kind].split()), kind
 
 
-def test_it_is_an_experiment_that_katib_would_admit() -> None:
+def test_katib_would_admit_the_experiment() -> None:
     assert (EXPERIMENT["apiVersion"], EXPERIMENT["kind"]) == ("kubeflow.org/v1beta1", "Experiment")
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", EXPERIMENT["metadata"]["name"])
     _only(SPEC, "spec")
@@ -74,7 +74,7 @@ def test_it_is_an_experiment_that_katib_would_admit() -> None:
             assert parameter["parameterType"] in ("categorical", "discrete") and space.keys() == {"list"}
 
 
-def test_its_template_names_what_is_searched_and_uses_each() -> None:
+def test_the_template_uses_each_searched_parameter() -> None:
     _only(TEMPLATE, "trialTemplate")
     for parameter in TEMPLATE["trialParameters"]:
         _only(parameter, "trialParameter")
@@ -86,14 +86,16 @@ def test_its_template_names_what_is_searched_and_uses_each() -> None:
     assert TEMPLATE["trialSpec"]["kind"] == "Job", "whose conditions Katib knows"
 
 
-def test_its_job_is_valid_and_keeps_to_the_restricted_pod_security() -> None:
+def test_the_job_is_valid_under_restricted_pod_security() -> None:
     job = {**TEMPLATE["trialSpec"], "metadata": {"name": "trial"}}
     assert kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
     assert not _breaches(job["spec"]["template"]["spec"])
-    assert "metadata" not in job["spec"]["template"], "a label of ours would shut it off from Katib's database"
+    assert "metadata" not in job["spec"]["template"], (
+        "with our label, a NetworkPolicy would cut it off from Katib's database"
+    )
 
 
-def test_its_arguments_are_the_defaults_of_the_pipeline_but_for_what_is_searched() -> None:
+def test_the_arguments_are_the_defaults_of_the_pipeline() -> None:
     defaults = parse_parameters(pipeline.training, [])
     trained = set(steps.train.component_spec.inputs) - {"dataset", "store", "checkpoint_seconds"}
     assert ARGUMENTS.keys() == trained | {"dataset"}
@@ -107,21 +109,27 @@ def test_its_arguments_are_the_defaults_of_the_pipeline_but_for_what_is_searched
             check(**{name: kind(bound)})
 
 
-def test_its_arguments_stay_whole_in_the_shell_line_that_katib_makes_of_them() -> None:
+def test_the_arguments_survive_the_shell_of_katib() -> None:
     for word in [*CONTAINER["command"], *CONTAINER["args"]]:
         plain = re.sub(r"\$\{trialParameters\.\w+\}", "", word)
         assert re.fullmatch(r"[\w./:=-]+", plain), word
 
 
 @pytest.fixture(scope="module")
-def kept(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of the digits, prepared, in a store."""
+def prepared(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of the prepared digits in a store."""
     folder, store = tmp_path_factory.mktemp("digits"), f"s3://{BUCKET}/katib"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         download(data="digits", version=resolve(data="digits", store=""), raw=str(folder / "raw"))
-        settings = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
+        settings: dict[str, Any] = {
+            "image_size": 32,
+            "val_fraction": 0.1,
+            "test_fraction": 0.2,
+            "max_bad_images": 0,
+            "seed": 0,
+        }
         preprocess(raw=str(folder / "raw"), dataset=str(folder / "data"), store=store, handover_mib=1024, **settings)
     names = [entry.name for entry in open_store(store, server.environment).list("datasets")]
     (recipe,) = {name.split("/")[1] for name in names} - {"shards"}
@@ -129,7 +137,7 @@ def kept(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _run(server: S3Server, cache: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    """Run the container's command as Katib's shell would, with what is searched and `changed` filled in."""
+    """Run the container's command as Katib's shell would, with the searched parameters and `changed` filled in."""
     given = {parameter["name"]: SEARCHED[parameter["reference"]] for parameter in TEMPLATE["trialParameters"]}
     text = " ".join(f"{name}={value}" for name, value in {**ARGUMENTS, **changed}.items())
     words = Template(text.replace("${trialParameters.", "${")).substitute(given).split()
@@ -139,42 +147,40 @@ def _run(server: S3Server, cache: Path, **changed: str) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
-def test_a_trial_tells_the_accuracy_of_each_epoch_as_the_collector_reads_it(
-    server: S3Server, kept: str, tmp_path: Path
-) -> None:
-    done = _run(server, tmp_path, dataset=kept, epochs="2", batch_size="64", threads="1")
+def test_the_collector_reads_the_accuracy_of_each_epoch(server: S3Server, prepared: str, tmp_path: Path) -> None:
+    done = _run(server, tmp_path, dataset=prepared, epochs="2", batch_size="64", threads="1")
     assert (done.returncode, done.stderr) == (0, "")
     metric = SPEC["objective"]["objectiveMetricName"]
     lines = [line for line in done.stdout.splitlines() if metric in line]
-    told = [float(value) for line in lines for name, value, *_ in FILTER.findall(line) if name == metric]
+    found = [float(value) for line in lines for name, value, *_ in FILTER.findall(line) if name == metric]
     shown = re.findall(r"val accuracy ([\d.]+)% \(", done.stdout)
-    assert [f"{100 * value:.2f}" for value in told] == shown and len(told) == 2
+    assert [f"{100 * value:.2f}" for value in found] == shown and len(found) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"epochs": "few"}, "epochs=few is of the wrong type"),
-        ({"bias": "yes"}, "bias=yes is of the wrong type"),
+        ({"epochs": "few"}, "epochs=few has the wrong type"),
+        ({"bias": "yes"}, "bias=yes has the wrong type"),
         ({"learning_rate": "-1"}, "learning_rate=-1.0 is not accepted; give above 0"),
         ({"colour": "red"}, "unknown: ['colour']"),
         ({"dataset": "s3://bucket/digits"}, "is no prepared dataset; give s3://bucket/prefix/datasets/<recipe>"),
         ({}, "has no dataset.json"),
     ],
 )
-def test_a_mistake_is_refused(
-    server: S3Server, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], said: str
+def test_an_invalid_parameter_is_refused(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str], message: str
 ) -> None:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     given = {"dataset": f"s3://{BUCKET}/katib/datasets/{'0' * 64}", **SEARCHED, **changed}
     with pytest.raises(UserError) as error:
         katib_trial.run([f"{name}={value}" for name, value in {**ARGUMENTS, **given}.items()])
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_mistake_is_one_line_and_the_trial_fails() -> None:
+def test_an_error_is_one_line_and_the_trial_fails() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "components.entrypoints.katib_trial"], cwd=ROOT, capture_output=True, text=True
     )

@@ -1,0 +1,72 @@
+"""Where TrainJobs run: in the cluster that this pod is in, or else as processes of this machine.
+
+Both backends use the SDK `kubeflow`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
+from typing import Protocol
+
+from components.shared.training.distributed.trainjob.manifest import JobSpec, TaskConfig
+
+POLL_SECONDS = 1.0  # between two requests, while a backend waits for an end or for log lines
+
+
+class JobState(Enum):
+    """The state of a job; the last two are also the types of a TrainJob's conditions."""
+
+    ABSENT = "Absent"
+    ACTIVE = "Active"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+class TrainJobBackend(Protocol):
+    """Submits, follows and deletes jobs."""
+
+    def state(self, name: str) -> JobState:
+        """Return the state of a job."""
+
+    def submit(self, name: str, spec: JobSpec) -> None:
+        """Create a job, unless another process has just created one of that name."""
+
+    def delete(self, name: str) -> None:
+        """Delete a job with its processes, if it exists, and wait until it is gone."""
+
+    def pending_reason(self, name: str) -> str:
+        """Return what keeps an active job from starting; empty if nothing does."""
+
+    def show_logs(self, name: str) -> AbstractContextManager[None]:
+        """Print what the first node prints, until the context ends."""
+
+
+@contextmanager
+def open_backend(config: TaskConfig, poll_seconds: float = POLL_SECONDS) -> Iterator[TrainJobBackend]:
+    """Yield the backend of this pod's namespace, whose jobs' pods get what `config` says; else that of this machine."""
+    if _is_in_cluster():
+        from components.shared.training.distributed.trainjob.kubernetes_backend import KubernetesBackend
+
+        yield KubernetesBackend(config, poll_seconds)
+        return
+    from components.shared.training.distributed.trainjob.local_backend import LocalBackend
+
+    local = LocalBackend(poll_seconds)
+    try:
+        yield local
+    finally:
+        local.close()
+
+
+def delete_jobs(run_id: str) -> list[str]:
+    """Delete the jobs that a run has submitted, and return their names: none without a cluster or Trainer in it."""
+    if not _is_in_cluster():
+        return []
+    from components.shared.training.distributed.trainjob.kubernetes_backend import KubernetesBackend
+
+    return KubernetesBackend().delete_all(run_id)
+
+
+def _is_in_cluster() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ

@@ -1,0 +1,67 @@
+"""Leases in the store: pytest tests/storage/test_lease.py"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.storage import lease
+from components.shared.storage.client import Store, open_store
+from components.shared.storage.lease import Lease
+from tests.servers.s3_server import BUCKET, S3Server
+
+NAME = "jobs/a/lease.json"
+
+
+@pytest.fixture
+def store(server: S3Server, tmp_path: Path) -> Store:
+    return open_store(f"s3://{BUCKET}/{tmp_path.name}", server.environment)
+
+
+def test_a_lease_lapses_for_all_when_it_is_not_renewed(store: Store) -> None:
+    with lease.hold(store, NAME, renewal=0.05, lapse=0.4):
+        early = Lease(store, NAME)
+        assert not early.is_lapsed()
+        time.sleep(0.6)
+        assert not early.is_lapsed()
+    time.sleep(0.5)
+    assert early.is_lapsed() and Lease(store, NAME).is_lapsed()
+    assert Lease(store, "jobs/none/lease.json").is_lapsed()
+    with lease.hold(store, NAME, renewal=1, lapse=2):
+        assert not early.is_lapsed()
+
+
+def test_a_renewal_wins_over_a_reader_that_finds_it_lapsed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease.renew(store, NAME, 1, 0)
+    late, read = Lease(store, NAME), store.get_bytes
+
+    def renewed_after(name: str) -> tuple[bytes, str]:
+        found = read(name)
+        lease.renew(store, name, 1, 0)
+        return found
+
+    monkeypatch.setattr(store, "get_bytes", renewed_after)
+    assert not late.is_lapsed()
+
+
+def test_a_lapse_that_could_not_be_marked_is_retried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease.renew(store, NAME, 1, 0)
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("the store refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put_bytes", fail)
+        assert not Lease(store, NAME).is_lapsed()
+    assert Lease(store, NAME).is_lapsed()
+
+
+def test_a_watch_stops_its_process_when_the_lease_lapses(store: Store) -> None:
+    lease.renew(store, NAME, 0.05, 0)
+    stopped = []
+    Lease(store, NAME).watch(lambda: stopped.append(True))
+    deadline = time.monotonic() + 10
+    while not stopped and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert stopped

@@ -1,0 +1,66 @@
+"""The documents by which processes exchange trainings: pytest tests/training/distributed/test_task.py"""
+
+import errno
+import json
+import os
+from typing import Any
+
+import pytest
+
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
+from components.shared.training.distributed.task import Task, read_result, report_errors, result_json
+
+TASK = Task({"digest": "1"}, {"epochs": 2}, seed=0, threads=1, store="s3://bucket", checkpoint_seconds=30)
+
+
+def test_a_task_survives_its_document() -> None:
+    assert Task.from_json(TASK.to_json(), "job.json") == TASK
+
+
+@pytest.mark.parametrize(
+    "change", [{"dataset": 1}, {"parameters": []}, {"seed": -1}, {"store": None}, {"checkpoint_seconds": 0}]
+)
+def test_a_task_with_a_wrong_field_is_one_line(change: dict[str, Any]) -> None:
+    (field,) = change
+    content = json.dumps({**json.loads(TASK.to_json()), **change}).encode()
+    with pytest.raises(UserError, match=f"^job.json has no valid field '{field}'; run the pipeline again$"):
+        Task.from_json(content, "job.json")
+
+
+@pytest.mark.parametrize("kind", [UserError, TransientError, CorruptDataError])
+def test_an_error_keeps_its_type_message_and_remedy(kind: type[UserError]) -> None:
+    result = read_result(result_json(kind("a; b", "c")), "result.json")
+    assert type(result) is kind and (result.message, result.remedy) == ("a; b", "c")
+
+
+def test_the_files_of_a_model_survive_their_document() -> None:
+    assert read_result(result_json({"model.json": "0" * 64}), "result.json") == {"model.json": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"mistake": "from an older image"},
+        {"files": ["model.json"]},
+        {"files": {"model.json": 1}},
+        {"error": "KeyError", "message": "a", "remedy": ""},
+        {"error": "UserError", "message": "a"},
+    ],
+)
+def test_a_result_that_is_neither_is_one_line(fields: dict[str, Any]) -> None:
+    content = json.dumps({"format": "torch2kubeflow/job-result", **fields}).encode()
+    with pytest.raises(CorruptDataError, match=r"^result.json holds neither the model's files nor an error; run "):
+        read_result(content, "result.json")
+    with pytest.raises(CorruptDataError, match=r"^result\.json"):
+        read_result(b"\xff", "result.json")
+
+
+def test_a_full_disk_is_reported_and_a_bug_is_raised() -> None:
+    reported: list[UserError] = []
+    with report_errors(reported.append):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch")
+    assert [str(error) for error in reported] == ["No space left on device: /scratch; free some space there"]
+    with pytest.raises(KeyError), report_errors(reported.append):
+        raise KeyError
+    assert len(reported) == 1
