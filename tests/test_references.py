@@ -27,7 +27,8 @@ from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner
 from tests.runner.verbs import run_verb
-from tests.servers.kfp_server import KfpServer, to_json
+from tests.servers.kfp_messages import to_json
+from tests.servers.kfp_server import KfpServer
 from tests.servers.s3_server import BUCKET, S3Server
 
 FOLDER = Path(__file__).parent / "fixtures" / "cd652ef"

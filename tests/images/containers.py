@@ -67,7 +67,7 @@ def registry(folder: Path) -> Iterator[str]:
     configuration = folder / "registry.yml"
     storage = f"storage: {{filesystem: {{rootdirectory: {folder / 'images'}}}}}"
     configuration.write_text(f"version: 0.1\nlog: {{level: error}}\n{storage}\nhttp: {{addr: '127.0.0.1:{port}'}}\n")
-    command = ["docker-registry", "serve", configuration]
+    command = ["docker-registry", "serve", str(configuration)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             assert _wait(lambda: requests.get(f"http://127.0.0.1:{port}/v2/", timeout=5).ok, server)

@@ -96,7 +96,7 @@ def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> Non
 
 
 def test_hadolint_finds_nothing() -> None:
-    command = [Path(sys.executable).parent / "hadolint", "--no-color", ROOT / "docker" / "Dockerfile"]
+    command = [str(Path(sys.executable).parent / "hadolint"), "--no-color", str(ROOT / "docker" / "Dockerfile")]
     linted = subprocess.run(command, capture_output=True, text=True)
     assert (linted.returncode, linted.stdout) == (0, "")
 
@@ -242,9 +242,7 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["data", "torch"])
-def test_an_image_holds_the_code_alone_and_its_user_cannot_change_it(
-    built: Built, client: docker.DockerClient, name: str
-) -> None:
+def test_an_image_holds_only_the_code_which_is_read_only(built: Built, client: docker.DockerClient, name: str) -> None:
     shown = client.containers.run(f"torch2kubeflow/{name}:v1", ["python", "-c", INSIDE], remove=True)
     assert json.loads(shown) == {
         "user": [65532, 65532],
@@ -267,8 +265,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(package: Path, pictures: Path, root: Path, *step: str) -> subprocess.CompletedProcess[str]:
     """Run a pipeline with its artifacts below `root`, killing the first container of a step if one is given."""
     root.mkdir()
-    command = [sys.executable, ROOT / "tests" / "run_in_docker.py", package, root, pictures, json.dumps(PARAMETERS)]
-    done = subprocess.run([*command, *step], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    arguments = [*map(str, (package, root, pictures)), json.dumps(PARAMETERS), *step]
+    command = [sys.executable, str(Path(__file__).with_name("run_in_docker.py")), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert not list(root.rglob("*.partial")), done.stdout
     return done
 
@@ -280,7 +279,8 @@ def _ended(root: Path) -> set[str]:
 
 def _record(root: Path) -> dict[str, Any]:
     (record,) = root.glob("*/finish/record/record.json")
-    return json.loads(record.read_text())
+    document: dict[str, Any] = json.loads(record.read_text())
+    return document
 
 
 def _model(root: Path) -> list[str]:
@@ -312,9 +312,7 @@ def test_the_whole_pipeline_runs_locked_down(built: Built, ran: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_that_is_killed_starts_again_and_ends_with_the_same_model(
-    built: Built, pictures: Path, ran: Path, tmp_path: Path
-) -> None:
+def test_a_killed_training_resumes_to_the_same_model(built: Built, pictures: Path, ran: Path, tmp_path: Path) -> None:
     done = _run(built.package, pictures, tmp_path / "root", "train")
     assert done.returncode == 0, done.stdout
     assert "killed beside ['model.partial']" in done.stdout
@@ -322,7 +320,7 @@ def test_training_that_is_killed_starts_again_and_ends_with_the_same_model(
 
 
 @pytest.mark.slow
-def test_pushed_images_are_pinned_by_the_registrys_digests_and_pulled_by_them(
+def test_pushed_images_are_pinned_and_pulled_by_digest(
     client: docker.DockerClient, place: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """With a lock without PyTorch, whose gigabytes take minutes to push: train, unable to import it, ends the run."""
@@ -343,7 +341,7 @@ def test_pushed_images_are_pinned_by_the_registrys_digests_and_pulled_by_them(
 
 
 @pytest.mark.slow
-def test_the_build_of_pytorch_that_is_asked_for_is_what_uv_is_told(client: docker.DockerClient, tmp_path: Path) -> None:
+def test_the_build_of_pytorch_is_passed_to_uv(client: docker.DockerClient, tmp_path: Path) -> None:
     refused = _make(_checkout(tmp_path / "checkout"), "images", "TORCH_LOCK=kfp.txt", "UV_TORCH_BACKEND=abacus")
     assert refused.returncode == 2
     assert "abacus" in refused.stderr and "--torch-backend" in refused.stderr

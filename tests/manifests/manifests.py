@@ -21,7 +21,7 @@ needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kube
 @cache
 def render(overlay: str) -> tuple[Object, ...]:
     """The objects of an overlay, those without a namespace in the one that `kubectl apply -n` would name."""
-    command = ["kubectl", "kustomize", MANIFESTS / "overlays" / overlay]
+    command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == "", done.stderr
     objects = tuple(yaml.safe_load_all(done.stdout))

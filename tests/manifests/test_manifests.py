@@ -128,14 +128,14 @@ def test_what_the_pipeline_names_is_there(overlay: str) -> None:
     (config,) = find(overlay, "ConfigMap", RUNS_LIVE_IN[overlay]).values()
     assert config["metadata"]["name"] == DEFAULTS["s3_config"]
     needed = {"AWS_ENDPOINT_URL_S3", "AWS_REGION"} - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
-    assert config["data"].keys() == needed <= set(pipeline.S3_PLACE)
+    assert config["data"].keys() == needed <= set(pipeline.S3_SETTINGS)
 
 
 @pytest.mark.slow
 @needs_kubectl
 @pytest.mark.skipif(not CHECKOV.exists(), reason="checkov has an environment of its own, which `make test` makes")
 @pytest.mark.parametrize("overlay", ["local", "minio"])
-def test_checkov_finds_no_breach_of_the_restricted_profile_and_sees_one(overlay: str, tmp_path: Path) -> None:
+def test_checkov_finds_only_the_breach_that_is_put_in(overlay: str, tmp_path: Path) -> None:
     objects = list(render(overlay))
     assert _checkov(objects, tmp_path) == 0
     server = copy.deepcopy(next(thing for thing in objects if thing["kind"] in ("StatefulSet", "Deployment")))
@@ -148,7 +148,7 @@ def _checkov(objects: list[Object], folder: Path) -> int:
     (folder / "rendered.yaml").write_text(yaml.safe_dump_all(objects))
     checks = ",".join(f"CKV_K8S_{number}" for number in (16, 17, 18, 19, 20, 23, 26, 27, 31, 37))
     options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--check", checks]
-    command = [CHECKOV, "-f", folder / "rendered.yaml", *options]
+    command = [str(CHECKOV), "-f", str(folder / "rendered.yaml"), *options]
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
     return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
 
@@ -164,7 +164,7 @@ def test_no_secret_has_a_value(overlay: str) -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", ["local", "minio"])
-def test_a_server_takes_its_keys_from_the_secret_beside_it_and_runs_find_it(overlay: str) -> None:
+def test_server_and_runs_take_their_keys_from_one_secret(overlay: str) -> None:
     (pod,) = dict(_pod_specs(render(overlay))).values()
     references = [variable["valueFrom"]["secretKeyRef"] for variable in pod["containers"][0]["env"]]
     assert {reference["name"] for reference in references} <= find(overlay, "Secret", "torch2kubeflow-s3").keys()
@@ -212,7 +212,8 @@ def test_the_profile_keeps_what_its_controller_made() -> None:
 
 def _patched(path: Path, stored: Object, tmp_path: Path) -> Object:
     (tmp_path / "stored.yaml").write_text(yaml.safe_dump({"apiVersion": "v1", **stored}))
-    command = ["kubectl", "patch", "--local", "-f", tmp_path / "stored.yaml", "--patch-file", path, "-o", "yaml"]
+    files = ["-f", str(tmp_path / "stored.yaml"), "--patch-file", str(path)]
+    command = ["kubectl", "patch", "--local", *files, "-o", "yaml"]
     patched: Object = yaml.safe_load(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return patched
 
@@ -253,7 +254,7 @@ def test_the_gpu_parameters_are_accepted_by_the_pipeline() -> None:
         parameters.check(**example)
 
 
-def test_the_readme_names_every_overlay_and_no_path_that_is_missing() -> None:
+def test_the_readme_names_every_overlay_and_existing_paths() -> None:
     text = (MANIFESTS / "README.md").read_text()
     paths = re.findall(r"manifests/[\w./-]*\w", text)
     assert {f"manifests/overlays/{overlay}" for overlay in OVERLAYS} <= set(paths)
@@ -279,7 +280,8 @@ def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path)
         path = container["readinessProbe"]["httpGet"]["path"]
         wait = urllib3.Retry(total=60, backoff_factor=0.1, backoff_max=0.5, status_forcelist=[503])
         assert urllib3.request("GET", f"http://127.0.0.1:{port}{path}", retries=wait).status == 200
-        store = Minio(f"127.0.0.1:{port}", *keys.values(), secure=False)
+        access_key, secret_key = keys.values()
+        store = Minio(f"127.0.0.1:{port}", access_key, secret_key, secure=False)
         until = time.monotonic() + 30
         while not store.bucket_exists("torch2kubeflow"):
             assert time.monotonic() < until, (tmp_path / "log").read_text()
@@ -291,13 +293,13 @@ def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path)
 
 def _trainer() -> dict[str, Object]:
     """The objects in manifests/trainer by kind."""
-    command = ["kubectl", "kustomize", MANIFESTS / "trainer"]
+    command = ["kubectl", "kustomize", str(MANIFESTS / "trainer")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
 
 
 @needs_kubectl
-def test_the_runtime_is_one_of_trainers_and_its_pods_are_restricted() -> None:
+def test_the_runtime_is_valid_and_its_pods_are_restricted() -> None:
     runtime = _trainer()["TrainingRuntime"]
     assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
     assert runtime["metadata"]["name"] == manifest.RUNTIME
@@ -314,7 +316,7 @@ def test_the_runtime_is_one_of_trainers_and_its_pods_are_restricted() -> None:
 
 
 @needs_kubectl
-def test_a_lost_node_begins_all_anew_and_counts_as_a_failure_only_if_it_was_not_taken_away() -> None:
+def test_only_a_node_that_was_not_preempted_counts_as_failed() -> None:
     template = _trainer()["TrainingRuntime"]["spec"]["template"]["spec"]
     (job,), policy = template["replicatedJobs"], template["failurePolicy"]
     spec = job["template"]["spec"]

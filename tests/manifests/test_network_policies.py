@@ -83,7 +83,7 @@ def test_pods_of_a_run_reach_all_that_they_need(overlay: str, kind: str) -> None
 @pytest.mark.parametrize(
     ("overlay", "kind"), [*((overlay, "steps") for overlay in RUNS_LIVE_IN), ("multi-user", "driver")]
 )
-def test_pods_of_a_run_reach_nothing_else_and_nobody_reaches_them(overlay: str, kind: str) -> None:
+def test_pods_of_a_run_are_isolated(overlay: str, kind: str) -> None:
     policies = _policies(overlay)
     for pod in _pods_of_a_run(overlay, kind):
         for name, flow in REFUSED.items():
@@ -99,7 +99,7 @@ def test_standalone_leaves_the_other_pods_of_kfp_alone() -> None:
 
 
 @needs_kubectl
-def test_a_profile_is_shut_but_for_runs_and_the_pod_that_shows_artifacts() -> None:
+def test_a_profile_is_closed_except_for_runs_and_artifacts() -> None:
     notebook = _pod("team-a", {"app": "notebook"})
     assert not _allowed("multi-user", notebook, DNS, 53, "UDP")
     assert not _allowed("multi-user", _pod("team-b", {}), notebook, 8888)

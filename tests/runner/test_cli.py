@@ -20,7 +20,7 @@ from tests.servers.kfp_server import KfpServer
 ROOT = Path(__file__).parents[2]
 
 
-def test_words_set_parameters_and_the_rest_keep_their_defaults() -> None:
+def test_words_set_parameters_and_others_have_defaults() -> None:
     parameters = parse_parameters(pipeline.training, ["data=digits", "epochs=5", "learning_rate=1", "bias=False"])
     assert (parameters["data"], parameters["epochs"], parameters["bias"]) == ("digits", 5, False)
     assert parameters["learning_rate"] == 1.0
@@ -35,7 +35,7 @@ def test_objects_and_lists_are_given_as_json() -> None:
     assert parameters["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
 
 
-def test_a_value_may_hold_equals_signs() -> None:
+def test_a_value_may_contain_equals_signs() -> None:
     parameters = parse_parameters(pipeline.training, ["data=https://example.org/a.zip?x=1#sha256=00"])
     assert parameters["data"] == "https://example.org/a.zip?x=1#sha256=00"
 
@@ -81,7 +81,7 @@ def test_a_value_may_hold_equals_signs() -> None:
         ("data=", "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_accepted(word: str, said: str) -> None:
+def test_an_invalid_parameter_is_refused_with_what_is_accepted(word: str, said: str) -> None:
     with pytest.raises(UserError) as error:
         parse_parameters(pipeline.training, [word])
     assert said in str(error.value)
@@ -93,9 +93,7 @@ def test_a_parameter_given_twice_is_refused() -> None:
         parse_parameters(pipeline.training, ["epochs=1", "epochs=2"])
 
 
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(pipeline.GRAPHS, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
     captured = capsys.readouterr()
@@ -151,7 +149,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_what_is_compiled_goes_into_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_compile_is_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "there.yaml"
     folder.mkdir()
     told = f"error: --output {folder} is a folder; name a file, such as {folder / 'pipeline.yaml'}\n"
@@ -191,7 +189,7 @@ def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest
         ["status", "latest", "more"],
     ],
 )
-def test_unknown_options_and_words_too_many_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_options_and_extra_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "error: unrecognized arguments: " in _refused(capsys, *words)
 
 
@@ -207,7 +205,7 @@ def test_help_shows_examples() -> None:
     assert "python pipeline.py local" in shown.stdout
 
 
-def test_each_graph_is_compiled_to_a_file_of_its_own(
+def test_each_graph_is_compiled_to_its_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("runner.compile.BUILD", tmp_path)
@@ -230,12 +228,12 @@ def test_each_graph_is_compiled_to_a_file_of_its_own(
 
 
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
-def test_a_graph_that_is_none_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = _refused(capsys, verb, "--graph", "sweeep")
     assert told == "error: --graph sweeep does not exist; give training or sweep or distributed\n"
 
 
-def test_a_graph_is_uploaded_and_scheduled_as_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
+def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
     words = ["schedule", "add", "weekly", "0 2 * * 0", "--graph", "sweep", "stopping=asha", "epochs=9"]
     with pytest.raises(SystemExit) as stop:
         main(pipeline.GRAPHS, words)

@@ -64,7 +64,7 @@ def _tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict
 
 
 @pytest.mark.slow
-def test_it_is_byte_identical_each_time(tmp_path: Path) -> None:
+def test_compiling_is_byte_identical(tmp_path: Path) -> None:
     texts = set()
     for seed in ("0", "1"):
         command = [sys.executable, "pipeline.py", "compile", "--output", str(tmp_path / f"{seed}.yaml")]
@@ -90,7 +90,7 @@ def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict
         assert "pip install" not in " ".join(container["command"])
 
 
-def test_every_input_of_a_task_is_an_input_of_the_group_around_it(documents: list[dict[str, Any]]) -> None:
+def test_inputs_of_a_task_are_inputs_of_its_group(documents: list[dict[str, Any]]) -> None:
     seen = 0
     for name, task, around in _tasks(documents[0]):
         known = set(around.get("inputDefinitions", {}).get("parameters", {}))
@@ -102,7 +102,7 @@ def test_every_input_of_a_task_is_an_input_of_the_group_around_it(documents: lis
     assert seen > 50
 
 
-def test_resources_and_secrets_name_inputs_of_the_group_around_their_task(
+def test_resources_and_secrets_are_inputs_of_the_group(
     documents: list[dict[str, Any]], pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
     for name, task, around in _tasks(documents[0]):
@@ -113,9 +113,7 @@ def test_resources_and_secrets_name_inputs_of_the_group_around_their_task(
             assert named and named <= set(around["inputDefinitions"]["parameters"]), name
 
 
-def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
-    pods: dict[str, Any], containers: dict[str, Any]
-) -> None:
+def test_every_pod_has_limits_labels_and_an_unprivileged_user(pods: dict[str, Any], containers: dict[str, Any]) -> None:
     assert set(pods) == set(containers)
     for step in pods:
         resources = containers[step]["resources"]
@@ -130,7 +128,7 @@ def test_every_pod_has_requests_limits_time_labels_and_a_user_that_is_not_root(
         assert pod["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
 
 
-def test_only_training_asks_for_gpus_selected_nodes_and_shared_memory(
+def test_only_training_asks_for_gpus_and_their_nodes(
     graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
     (train,) = (step.name for step in STEPS if step.trains and step.graph == graph)
@@ -145,13 +143,13 @@ def test_only_training_asks_for_gpus_selected_nodes_and_shared_memory(
     assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
 
 
-def test_parameters_of_resources_are_text_for_else_the_driver_reads_nothing(spec: Any) -> None:
+def test_parameters_of_resources_are_text(spec: Any) -> None:
     parameters = spec.root.input_definitions.parameters
     for name in ("gpus", "gpu_resource", "train_cpu", "train_memory", "s3_secret", "s3_config", "source_secret"):
         assert parameters[name].parameter_type == pipeline_spec_pb2.ParameterType.STRING, name
 
 
-def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, Any]) -> None:
+def test_s3_keys_are_optional_references_only(pods: dict[str, Any]) -> None:
     for step in pods:
         own, source = pods[step]["secretAsEnv"]
         (config,) = pods[step]["configMapAsEnv"]
@@ -167,9 +165,7 @@ def test_s3_is_reached_by_reference_only_and_without_keys_too(pods: dict[str, An
         assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
 
 
-def test_every_step_learns_its_run_and_its_image_without_an_input(
-    pods: dict[str, Any], containers: dict[str, Any]
-) -> None:
+def test_run_and_image_are_variables_of_every_step(pods: dict[str, Any], containers: dict[str, Any]) -> None:
     for step in pods:
         run, *more = pods[step]["fieldPathAsEnv"]
         assert run == {"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
@@ -181,7 +177,7 @@ def test_every_step_learns_its_run_and_its_image_without_an_input(
         }
 
 
-def test_all_is_cached_but_the_first_and_the_last_step(
+def test_all_steps_but_the_first_and_last_are_cached(
     documents: list[dict[str, Any]], containers: dict[str, Any]
 ) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
@@ -191,7 +187,7 @@ def test_all_is_cached_but_the_first_and_the_last_step(
     assert version == {"producerTask": "resolve", "outputParameterKey": "Output"}
 
 
-def test_no_cached_step_knows_which_run_it_belongs_to(documents: list[dict[str, Any]]) -> None:
+def test_no_cached_step_has_the_run_as_an_input(documents: list[dict[str, Any]]) -> None:
     for name, task, _ in _tasks(documents[0]):
         if name != "finish":
             assert "pipeline_job" not in str(task.get("inputs")), name
@@ -215,7 +211,7 @@ def test_export_waits_for_the_verdict(documents: list[dict[str, Any]]) -> None:
     assert "evaluate-Output'] == true" in gate["triggerPolicy"]["condition"]
 
 
-def test_a_sweep_has_a_trial_of_each_setting_that_is_planned() -> None:
+def test_a_sweep_has_a_trial_for_each_planned_setting() -> None:
     spec = json_format.MessageToDict(pipeline.sweep.pipeline_spec)
     tasks = {name: task for name, task, _ in _tasks(spec)}
     loop = tasks["for-loop-2"]
@@ -232,7 +228,7 @@ def test_a_sweep_has_a_trial_of_each_setting_that_is_planned() -> None:
         assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model goes on"
 
 
-def test_a_job_of_many_nodes_gets_what_the_step_that_submits_it_does_not() -> None:
+def test_a_step_passes_its_resources_to_the_job_that_it_submits() -> None:
     spec = json_format.MessageToDict(pipeline.distributed.pipeline_spec)
     handed_on = spec["components"]["comp-train-distributed"]["taskConfigPassthroughs"]
     assert {one["field"]: one.get("applyToTask", False) for one in handed_on} == {

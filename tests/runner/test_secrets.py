@@ -97,7 +97,7 @@ def test_a_run_leaves_its_secret_nowhere(server: S3Server, tmp_path: Path) -> No
     ],
     ids=["wrong-key", "token", "in-the-address"],
 )
-def test_a_failing_run_tells_no_secret(
+def test_a_failing_run_shows_no_secret(
     server: S3Server, tmp_path: Path, environment: dict[str, str], words: list[str], told: str
 ) -> None:
     variables = {**server.environment, **environment}
@@ -107,7 +107,7 @@ def test_a_failing_run_tells_no_secret(
         assert not holders(secret, tmp_path)
 
 
-def test_the_embedded_servers_key_stands_in_its_file_alone(tmp_path: Path) -> None:
+def test_the_embedded_servers_key_is_only_in_its_file(tmp_path: Path) -> None:
     code, printed = run_and_watch(tmp_path, "data=s3://no-such-bucket/x")
     assert code == 2 and "no-such-bucket" in printed.decode()
     keys = tmp_path / "runs" / "s3" / "keys.json"

@@ -14,7 +14,7 @@ class _Tty(io.StringIO):
         return True
 
 
-def test_progress_is_plain_lines_where_stdout_is_no_terminal() -> None:
+def test_progress_is_plain_lines_without_a_terminal() -> None:
     stream = io.StringIO()
     terminal = Terminal(stream)
     terminal.show("[train] epoch 1/2: 50 % (5/10 images, 3 images/s, loss 0.1)\n")
@@ -47,7 +47,7 @@ def test_progress_counts_and_shows_figures(capsys: pytest.CaptureFixture[str]) -
     assert lines[0].endswith("images/s, loss 0.1235)")
 
 
-def test_the_table_tells_why_a_model_is_not_accepted(tmp_path: Path) -> None:
+def test_the_table_shows_why_a_model_is_not_accepted(tmp_path: Path) -> None:
     stream = io.StringIO()
     document = {
         "steps": {"evaluate": {"state": "done", "seconds": 1.23}, "export": {"state": "skipped", "seconds": 0.0}},

@@ -5,59 +5,27 @@ of `kfp_server_api` build what it sends and check what it receives, field by fie
 `script` answers requests out of turn, `plan` says what the runs do, and `page_limit` makes pages short.
 """
 
-import json
 import re
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 from zlib import crc32
 
 import kfp_server_api as api
-import yaml
 
+from tests.servers.kfp_http import Answer, Handler
+from tests.servers.kfp_messages import Refusal, Request, check_parameters, matches, parse, uploaded
 from tests.servers.loopback import serving
 
-PREFIX = "/apis/v2beta1"
-CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # of gRPC, by HTTP status
-KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
-KINDS |= {"LIST": list, "STRUCT": dict}
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
-
-
-class Refusal(Exception):
-    """What the server answers instead: an HTTP status and a message."""
-
-    def __init__(self, status: int, message: str, *, upload: bool = False) -> None:
-        super().__init__(message)
-        self.status, self.message, self.upload = status, message, upload
-
-
-@dataclass
-class Request:
-    """One request, as it arrived."""
-
-    method: str
-    path: str  # without the prefix of the API
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
 
 
 @dataclass
@@ -79,7 +47,7 @@ class KfpServer(ThreadingHTTPServer):
     daemon_threads = True  # a client's idle connection does not keep the server alive
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.multi_user = False
         self.namespaces = {"kubeflow"}  # those that the user may use, where there are many users
@@ -106,7 +74,7 @@ class KfpServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
-    def script(self, route: str, *answers: "Answer") -> None:
+    def script(self, route: str, *answers: Answer) -> None:
         """Answer the next requests whose `METHOD /path` matches the regular expression `route`, one each."""
         self._faults += [(route, answer) for answer in answers]
 
@@ -136,7 +104,7 @@ class KfpServer(ThreadingHTTPServer):
                 return serve(self, request, *(unquote(part) for part in found.groups()))
         raise Refusal(404, "Not Found")
 
-    def next_fault(self, request: Request) -> "Answer | None":
+    def next_fault(self, request: Request) -> Answer | None:
         for index, (route, answer) in enumerate(self._faults):
             if re.fullmatch(route, str(request)):
                 del self._faults[index]
@@ -184,7 +152,7 @@ class KfpServer(ThreadingHTTPServer):
         return {}
 
     def create_pipeline(self, request: Request) -> Any:
-        pipeline = _parse(request.json, "V2beta1Pipeline")
+        pipeline = parse(request.json, "V2beta1Pipeline")
         pipeline.display_name = pipeline.name = pipeline.display_name or pipeline.name
         pipeline.namespace = self._namespace(pipeline.namespace)
         if self._pipeline_named(pipeline.name, pipeline.namespace):
@@ -192,7 +160,7 @@ class KfpServer(ThreadingHTTPServer):
         return self._add_pipeline(pipeline)
 
     def upload(self, request: Request) -> Any:
-        name, spec = request.query.get("name") or "pipeline.yaml", _uploaded(request)
+        name, spec = request.query.get("name") or "pipeline.yaml", uploaded(request)
         namespace = self._namespace(request.query.get("namespace"), upload=True)
         if self._pipeline_named(name, namespace):
             raise Refusal(409, "Failed to create a pipeline and a pipeline version", upload=True)
@@ -206,7 +174,7 @@ class KfpServer(ThreadingHTTPServer):
 
     def upload_version(self, request: Request) -> Any:
         pipeline_id, name = request.query.get("pipelineid", ""), request.query.get("name") or "pipeline.yaml"
-        spec = _uploaded(request)
+        spec = uploaded(request)
         if pipeline_id not in self.pipelines or self._version_named(pipeline_id, name):
             status = 409 if pipeline_id in self.pipelines else 400
             raise Refusal(status, "Failed to create a pipeline version", upload=True)
@@ -261,7 +229,7 @@ class KfpServer(ThreadingHTTPServer):
         return api.V2beta1ListExperimentsResponse(experiments=page, next_page_token=following, total_size=total)
 
     def create_experiment(self, request: Request) -> Any:
-        experiment = _parse(request.json, "V2beta1Experiment")
+        experiment = parse(request.json, "V2beta1Experiment")
         experiment.namespace = self._namespace(experiment.namespace)
         same = [e for e in self.experiments.values() if e.namespace == experiment.namespace]
         if any(e.display_name == experiment.display_name for e in same):
@@ -290,7 +258,7 @@ class KfpServer(ThreadingHTTPServer):
         return api.V2beta1ListRunsResponse(runs=page, next_page_token=following, total_size=total)
 
     def create_run(self, request: Request) -> Any:
-        run = _parse(request.json, "V2beta1Run")
+        run = parse(request.json, "V2beta1Run")
         if not run.display_name:
             raise Refusal(400, "Run name cannot be empty")
         self._check(run)
@@ -368,7 +336,7 @@ class KfpServer(ThreadingHTTPServer):
         if item.experiment_id is not None:
             _found(self.experiments, item.experiment_id, "Experiment")
         parameters = (item.runtime_config and item.runtime_config.parameters) or {}
-        _check_parameters(self._spec_of(item), parameters)
+        check_parameters(self._spec_of(item), parameters)
 
     def _spec_of(self, item: Any) -> Any:
         reference = item.pipeline_version_reference
@@ -399,7 +367,7 @@ class KfpServer(ThreadingHTTPServer):
         return api.V2beta1ListRecurringRunsResponse(recurring_runs=page, next_page_token=following, total_size=total)
 
     def create_recurring_run(self, request: Request) -> Any:
-        item = _parse(request.json, "V2beta1RecurringRun")
+        item = parse(request.json, "V2beta1RecurringRun")
         if not item.display_name:
             raise Refusal(400, "Recurring run's name cannot be empty")
         if not 1 <= int(item.max_concurrency or 0) <= 10:
@@ -439,7 +407,7 @@ class KfpServer(ThreadingHTTPServer):
 
     def _page(self, items: list[Any], request: Request) -> tuple[list[Any] | None, str | None, int]:
         """One page of the items that the filter leaves, in the order asked for; the next page's token; how many."""
-        kept = [item for item in items if _matches(item, request.query.get("filter"))]
+        kept = [item for item in items if matches(item, request.query.get("filter"))]
         key, _, order = (request.query.get("sort_by") or "created_at").partition(" ")
         kept.sort(key=lambda item: getattr(item, key), reverse=order == "desc")
         start = int(request.query.get("page_token") or 0)
@@ -448,161 +416,12 @@ class KfpServer(ThreadingHTTPServer):
         return kept[start : start + size] or None, following, len(kept)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: KfpServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer takes 40 ms
-
-    def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        request = Request(
-            method=self.command,
-            path=parts.path.removeprefix(PREFIX),
-            query=dict(parse_qsl(parts.query)),
-            headers={name.lower(): value for name, value in self.headers.items()},
-            body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
-        )
-        with self.server.lock:
-            self.server.requests.append(request)
-            fault = self.server.next_fault(request)
-        if fault:
-            return fault(self, request)
-        return self.serve(request)
-
-    do_POST = do_DELETE = do_GET
-
-    def serve(self, request: Request) -> None:
-        """Answer as a healthy server does."""
-        with self.server.lock:
-            try:
-                answer = self.server.answer(request)
-                body = answer.encode() if isinstance(answer, str) else json.dumps(to_json(answer)).encode()
-            except Refusal as refusal:
-                return refuse(self, refusal)
-            except AssertionError as breach:
-                self.server.breaches.append(f"{request}: {breach}")
-                return refuse(self, Refusal(400, str(breach)))
-        return self.reply(200, body, "text/plain" if isinstance(answer, str) else "application/json")
-
-    def reply(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-Answer = Callable[[_Handler, Request], None]
-
-
-def error(status: int, message: str = "scripted", **headers: str) -> Answer:
-    """Refuse as the API does."""
-    return lambda handler, _request: refuse(handler, Refusal(status, message), **headers)
-
-
-def page(status: int, text: str = "<html>Sign in</html>", kind: str = "text/html", **headers: str) -> Answer:
-    """Answer with a text, as a web server, a login page or a proxy does."""
-    return lambda handler, _request: handler.reply(status, text.encode(), kind, **headers)
-
-
-def cut(handler: _Handler, _request: Request) -> None:
-    """Hang up without an answer."""
-    handler.close_connection = True
-
-
-def cut_body(handler: _Handler, _request: Request) -> None:
-    """Hang up in the middle of an answer."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"run')
-    handler.close_connection = True
-
-
-def slow(seconds: float) -> Answer:
-    """Answer rightly, but late."""
-
-    def answer(handler: _Handler, request: Request) -> None:
-        time.sleep(seconds)
-        handler.serve(request)
-
-    return answer
-
-
-def lost(handler: _Handler, request: Request) -> None:
-    """Do what is asked, and hang up before saying so."""
-    with handler.server.lock:
-        handler.server.answer(request)
-    handler.close_connection = True
-
-
-def refuse(handler: _Handler, refusal: Refusal, **headers: str) -> None:
-    """The body of an error: the gateway's, or that of the handlers beside it (uploads and logs)."""
-    if refusal.upload:
-        document: dict[str, Any] = {"error_message": refusal.message, "error_details": refusal.message}
-    else:
-        document = {"code": CODES.get(refusal.status, 2), "message": refusal.message, "details": []}
-    handler.reply(refusal.status, json.dumps(document).encode(), **headers)
-
-
 @contextmanager
 def kfp_server() -> Iterator[KfpServer]:
     """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
     with serving(KfpServer()) as server:
         yield server
         assert not server.breaches
-
-
-def to_json(value: Any) -> Any:
-    """The JSON of a model, as protobuf writes it: no empty fields, 64-bit integers as text, times in UTC with a Z."""
-    if isinstance(value, dict):
-        return {name: to_json(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [to_json(item) for item in value]
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    if not hasattr(value, "attribute_map"):
-        return value
-    pairs = {name: getattr(value, name) for name in value.openapi_types}
-    return {value.attribute_map[name]: to_json(item) for name, item in pairs.items() if item is not None}
-
-
-def _parse(document: Any, model: str) -> Any:
-    """The model that a request carries; AssertionError where the client sends what the API does not know."""
-    _validate(document, model, model)
-    return api.ApiClient().deserialize(type("Response", (), {"data": json.dumps(document)}), model)
-
-
-def _validate(value: Any, kind: str, place: str) -> None:
-    if kind.startswith("dict("):
-        assert isinstance(value, dict), f"{place} is no object: {value!r}"
-    elif kind.startswith("list["):
-        assert isinstance(value, list), f"{place} is no list: {value!r}"
-        for item in value:
-            _validate(item, kind[5:-1], place)
-    elif kind in ("str", "datetime"):  # 64-bit integers are text to the API, which takes numbers too
-        assert isinstance(value, str | int) and not isinstance(value, bool), f"{place} is no {kind}: {value!r}"
-    elif kind in ("int", "bool"):
-        assert type(value).__name__ == kind, f"{place} is no {kind}: {value!r}"
-    elif kind != "object":
-        _validate_model(value, getattr(api, kind), place)
-
-
-def _validate_model(value: Any, model: Any, place: str) -> None:
-    if allowed := getattr(model, "allowable_values", None):
-        assert value in allowed, f"{place} is {value!r}, not one of {allowed}"
-        return
-    names = {key: name for name, key in model.attribute_map.items()}
-    assert isinstance(value, dict) and value.keys() <= names.keys(), f"{place} has unknown fields: {value!r}"
-    for key, item in value.items():
-        if item is not None:
-            _validate(item, model.openapi_types[names[key]], f"{place}.{key}")
 
 
 def node_id(name: str) -> str:
@@ -627,49 +446,6 @@ def _found(items: dict[str, Any], key: str, kind: str) -> Any:
     if key not in items:
         raise Refusal(404, f"ResourceNotFoundError: {kind} {key} not found.")
     return items[key]
-
-
-def _uploaded(request: Request) -> Any:
-    """The pipeline in a multipart upload: one document, or its two halves under their names."""
-    message = message_from_bytes(b"Content-Type: " + request.headers["content-type"].encode() + b"\n\n" + request.body)
-    parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
-    if "uploadfile" not in parts:
-        raise Refusal(400, "Failed to read pipeline from file", upload=True)
-    text = parts["uploadfile"].get_payload(decode=True)
-    try:
-        documents = list(yaml.safe_load_all(text))
-        assert documents[0]["pipelineInfo"]["name"] and documents[0]["root"]
-    except (yaml.YAMLError, TypeError, KeyError, IndexError, AssertionError):
-        raise Refusal(400, "Failed to create a pipeline: unknown template format", upload=True) from None
-    if len(documents) == 1:
-        return documents[0]
-    return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
-
-
-def _check_parameters(spec: Any, parameters: dict[str, Any]) -> None:
-    known = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
-    if extra := sorted(parameters.keys() - known.keys()):
-        raise Refusal(400, f"parameter(s) provided are not required by pipeline: {', '.join(extra)}")
-    for name, definition in known.items():
-        if name not in parameters:
-            if "defaultValue" not in definition and not definition.get("isOptional"):
-                raise Refusal(400, f"input parameter {name} is required and was not provided")
-            continue
-        kinds, value = KINDS[definition["parameterType"]], parameters[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
-            raise Refusal(400, f"input parameter {name} requires type {definition['parameterType']}")
-
-
-def _matches(item: Any, text: str | None) -> bool:
-    """Whether an item passes a filter; only what is equal or contained can be asked for here."""
-    for predicate in json.loads(text)["predicates"] if text else []:
-        value = getattr(item, "display_name" if predicate["key"] == "name" else predicate["key"])
-        wanted = predicate.get("stringValue", predicate.get("string_value"))
-        operation = predicate["operation"]
-        assert operation in (1, "EQUALS", 9, "IS_SUBSTRING"), f"the test server knows no operation {operation}"
-        if not (value == wanted if operation in (1, "EQUALS") else wanted in value):
-            return False
-    return True
 
 
 ROUTES: list[tuple[str, str, Callable[..., Any]]] = [

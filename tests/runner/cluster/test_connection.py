@@ -17,7 +17,8 @@ from runner.cluster import rest
 from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
-from tests.servers.kfp_server import Answer, KfpServer, cut, cut_body, error, page, slow
+from tests.servers.kfp_http import Answer, cut, cut_body, error, page, slow
+from tests.servers.kfp_server import KfpServer
 from tests.servers.port_forward import kube_server
 
 TOKEN = "secret-token"
@@ -70,13 +71,13 @@ def test_all_pages_of_a_list_are_read(kfp_api: KfpServer) -> None:
     assert not list(connection.paginate("runs", connection.client.list_runs))
 
 
-def test_the_home_of_the_user_is_left_alone(kfp_api: KfpServer, tmp_path: Path) -> None:
+def test_nothing_is_written_to_the_users_home(kfp_api: KfpServer, tmp_path: Path) -> None:
     kfp_api.multi_user = True
     reach("--namespace", "team")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_token_is_read_anew_for_every_request(kfp_api: KfpServer, tmp_path: Path) -> None:
+def test_the_token_is_read_again_for_every_request(kfp_api: KfpServer, tmp_path: Path) -> None:
     kfp_api.token = TOKEN
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     connection = reach("--token-file", str(tmp_path / "token"))
@@ -95,7 +96,7 @@ def test_token_and_cookie_come_from_the_environment(
 
 
 @pytest.mark.parametrize("value", [f"{TOKEN}\r\nX-More: 1", f"{TOKEN}\x00", f"{TOKEN}…", f"{TOKEN}é", " \n"])
-def test_a_token_that_no_header_takes_is_refused_unseen(
+def test_a_token_that_no_header_takes_is_not_shown(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     (tmp_path / "secret").write_text(value)
@@ -160,14 +161,14 @@ def test_nobody_listens(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("fault", [error(429, Retry_After="0"), error(500), error(503), page(502), cut, cut_body])
-def test_what_only_reads_is_asked_again(kfp_api: KfpServer, fault: Answer) -> None:
+def test_reads_are_retried(kfp_api: KfpServer, fault: Answer) -> None:
     kfp_api.script("GET /healthz", fault)
     assert not reach().multi_user
     assert len(kfp_api.asked("GET /healthz")) == 2
 
 
 @pytest.mark.parametrize("fault", [error(429), error(500), cut])
-def test_what_writes_is_asked_once(kfp_api: KfpServer, fault: Answer) -> None:
+def test_writes_are_not_retried(kfp_api: KfpServer, fault: Answer) -> None:
     connection = reach()
     kfp_api.script("POST /runs/7:terminate", fault)
     with pytest.raises(ApiError) as refused:
@@ -180,14 +181,14 @@ def test_what_writes_is_asked_once(kfp_api: KfpServer, fault: Answer) -> None:
     ("fault", "line"),
     [(error(503, "overloaded"), "answers 503.*overloaded; see the log"), (cut, "cuts the connection")],
 )
-def test_patience_ends(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, fault: Answer, line: str) -> None:
+def test_retries_end_in_an_error(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, fault: Answer, line: str) -> None:
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(backoff_factor=0, backoff_jitter=0))
     kfp_api.script("GET /healthz", *[fault] * 5)
     with pytest.raises(ApiError, match=line):
         reach()
 
 
-def test_a_slow_answer_is_waited_for_and_a_lost_one_is_not(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_answer_times_out(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     kfp_api.script("GET /healthz", slow(0.1))
     reach()
     monkeypatch.setattr(rest, "SECONDS", (1, 0.1))
@@ -196,9 +197,7 @@ def test_a_slow_answer_is_waited_for_and_a_lost_one_is_not(kfp_api: KfpServer, m
     assert "does not answer in time" in told()
 
 
-def test_http_where_tls_is_spoken_and_the_reverse(
-    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_http_and_tls_are_confused(kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
     with _tls_server(tmp_path) as port:
         assert told("--host", f"http://127.0.0.1:{port}").endswith("speaks TLS; write https://")
@@ -212,7 +211,7 @@ def test_http_where_tls_is_spoken_and_the_reverse(
 
 # The Kubernetes client leaves it to the garbage collector to close a websocket that the server has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_without_a_host_the_way_leads_through_the_kubernetes_api(
+def test_without_a_host_kfp_is_reached_by_port_forward(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
@@ -231,7 +230,7 @@ def test_without_a_host_the_way_leads_through_the_kubernetes_api(
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "nonsense", "contexts: 3", "current-context: x\ncontexts: []"])
-def test_a_kubeconfig_that_is_of_no_use(
+def test_an_unusable_kubeconfig(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
 ) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")

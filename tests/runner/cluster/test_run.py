@@ -16,7 +16,9 @@ from components.step_table import names_in
 from runner import summary
 from runner.cluster import rest, run, upload
 from tests.runner.verbs import changed_pipeline, run_verb
-from tests.servers.kfp_server import OMITTED, KfpServer, Request, Stage, cut, error, lost, node_id, pod_name
+from tests.servers.kfp_http import cut, error, lost
+from tests.servers.kfp_messages import Request
+from tests.servers.kfp_server import OMITTED, KfpServer, Stage, node_id, pod_name
 
 ORDER = names_in("training")
 # What follows a step's own lines in a pod's log.
@@ -64,9 +66,7 @@ def told(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if not line.startswith("warning: torch2kubeflow/")]
 
 
-def test_a_run_is_started_from_the_present_code_with_every_parameter(
-    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_has_the_present_code_and_every_parameter(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(run, "epochs=5", 'node_selector={"disk": "ssd"}', "--pipeline-root", "s3://bucket/runs") == 0
     (version,), (started,) = kfp_api.versions.values(), kfp_api.runs.values()
     assert started.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
@@ -80,7 +80,7 @@ def test_a_run_is_started_from_the_present_code_with_every_parameter(
     ]
 
 
-def test_a_run_that_is_waited_for_ends_with_the_summary_of_a_local_run(
+def test_waiting_writes_the_summary_of_a_local_run(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_api.plan = [
@@ -135,7 +135,7 @@ def test_without_the_log_the_accuracy_is_unknown(
     assert "test accuracy  see the report" in capsys.readouterr().out
 
 
-def test_a_failed_run_tells_step_error_and_log(
+def test_a_failed_run_shows_step_error_and_log(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED", finish="SUCCEEDED"))]
@@ -151,7 +151,7 @@ def test_a_failed_run_tells_step_error_and_log(
     assert lines[4].startswith(kfp_api.url)
 
 
-def test_a_mistake_of_the_user_is_one_line_and_is_not_retried(
+def test_a_user_error_is_one_line_and_is_not_retried(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_api.plan = [Stage("FAILED", tasks(resolve="FAILED"))]
@@ -163,7 +163,7 @@ def test_a_mistake_of_the_user_is_one_line_and_is_not_retried(
     assert not kfp_api.asked("POST .*:retry")
 
 
-def test_an_outage_is_retried(kfp_api: KfpServer, tmp_path: Path) -> None:
+def test_a_transient_error_is_retried(kfp_api: KfpServer, tmp_path: Path) -> None:
     kfp_api.plan = [Stage("FAILED", tasks(download="FAILED"))]
     kfp_api.logs[pod_name("executor#download")] = reported(TransientError("the server answered 503", "try again later"))
     kfp_api.plan_of_retry = [Stage("SUCCEEDED", tasks())]
@@ -181,7 +181,7 @@ def test_a_driver_that_fails_is_its_steps_failure(
     assert "error: download failed: its log cannot be read from here" in capsys.readouterr().err
 
 
-def test_steps_that_a_failed_run_did_not_get_to_are_skipped(kfp_api: KfpServer, tmp_path: Path) -> None:
+def test_steps_that_did_not_start_are_skipped(kfp_api: KfpServer, tmp_path: Path) -> None:
     omitted = {"evaluate-driver": OMITTED, "evaluate": OMITTED, "export-driver": OMITTED}
     kfp_api.plan = [Stage("FAILED", tasks(resolve="SUCCEEDED", train="FAILED") | omitted)]
     _, document = wait(tmp_path)
@@ -223,7 +223,7 @@ def test_retries_end(kfp_api: KfpServer, tmp_path: Path) -> None:
     assert len(kfp_api.asked("POST .*:retry")) == 2
 
 
-def test_a_server_that_is_gone_for_a_while_is_waited_for(kfp_api: KfpServer, tmp_path: Path) -> None:
+def test_waiting_continues_while_the_server_is_down(kfp_api: KfpServer, tmp_path: Path) -> None:
     kfp_api.plan = [Stage("RUNNING"), Stage("SUCCEEDED", ALL_DONE)]
     kfp_api.script("GET /runs/.*", *[cut] * 6)
     assert wait(tmp_path)[0] == 0
@@ -252,7 +252,7 @@ def test_ctrl_c_asks_whether_to_terminate(
     assert there.state == state
 
 
-def test_ctrl_c_leaves_the_run_alone_where_nobody_can_be_asked(
+def test_ctrl_c_without_a_terminal_does_not_terminate(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kfp_api.plan = [Stage("RUNNING")]
@@ -264,7 +264,7 @@ def test_ctrl_c_leaves_the_run_alone_where_nobody_can_be_asked(
 
 
 @pytest.mark.parametrize("route", ["GET .*/log", "POST .*:retry"])
-def test_ctrl_c_asks_also_while_a_failure_is_looked_at(
+def test_ctrl_c_asks_also_while_a_failure_is_read(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     kfp_api.plan = kfp_api.plan_of_retry = [Stage("FAILED", tasks(train="FAILED"))]
@@ -286,13 +286,13 @@ def test_ctrl_c_asks_also_in_the_pause_after_a_retry(
         if len(pauses) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.time, "sleep", pause)
+    monkeypatch.setattr("runner.cluster.run.time.sleep", pause)
     monkeypatch.setattr(sys, "stdin", _Keyboard("y\n"))
     code, document = wait(tmp_path, "--retries", "1")
     assert (code, document["state"]) == (1, "canceled")
 
 
-def test_a_run_whose_creation_was_not_confirmed_is_not_made_twice(kfp_api: KfpServer) -> None:
+def test_an_unconfirmed_run_is_not_created_twice(kfp_api: KfpServer) -> None:
     kfp_api.script("POST /runs", lost)
     assert run_verb(run) == 0
     assert len(kfp_api.runs) == 1
@@ -308,7 +308,7 @@ def test_an_uploaded_version_is_run_with_its_own_parameters(kfp_api: KfpServer) 
         run_verb(run, "--version", version.display_name, "epochs=4")
 
 
-def test_mistakes_start_and_upload_nothing(kfp_api: KfpServer) -> None:
+def test_user_errors_start_and_upload_nothing(kfp_api: KfpServer) -> None:
     with pytest.raises(UserError, match=r"epochs=many is of the wrong type"):
         run_verb(run, "epochs=many")
     with pytest.raises(UserError, match="is not uploaded"):
@@ -319,7 +319,7 @@ def test_mistakes_start_and_upload_nothing(kfp_api: KfpServer) -> None:
         run_verb(run, "--version", "v1")
 
 
-def test_what_the_server_refuses_is_told(kfp_api: KfpServer) -> None:
+def test_a_refusal_of_the_server_is_reported(kfp_api: KfpServer) -> None:
     kfp_api.script("POST /runs", error(400, "parameter(s) provided are not required by pipeline: x"))
     with pytest.raises(UserError, match=r"refuses POST /apis/v2beta1/runs \(400\): parameter"):
         run_verb(run)

@@ -14,7 +14,8 @@ from pipeline import sweep, training
 from runner.cluster import logs, run, run_state, status
 from runner.compile import compile_pipeline
 from tests.runner.verbs import run_verb
-from tests.servers.kfp_server import OMITTED, KfpServer, Stage, error, pod_name
+from tests.servers.kfp_http import error
+from tests.servers.kfp_server import OMITTED, KfpServer, Stage, pod_name
 from tests.servers.port_forward import Pod, kube_server
 
 TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
@@ -100,7 +101,7 @@ def test_logs_come_from_kfp(kfp_api: KfpServer, run_id: str, capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines()[0] == "[train] there"
 
 
-def test_logs_come_from_the_pods_where_the_cluster_may_be_asked(
+def test_logs_come_from_the_pods_if_they_can_be_read(
     kfp_api: KfpServer,
     run_id: str,
     tmp_path: Path,
@@ -125,13 +126,13 @@ def test_logs_come_from_the_pods_where_the_cluster_may_be_asked(
         assert capsys.readouterr().out.splitlines()[0] == "from KFP"
 
 
-def test_a_log_that_may_not_be_read(kfp_api: KfpServer, run_id: str) -> None:
+def test_a_log_that_cannot_be_read(kfp_api: KfpServer, run_id: str) -> None:
     kfp_api.script("GET .*/log", *[error(403)] * 4)
     with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read; give --context"):
         run_verb(logs, run_id, "train")
 
 
-def test_steps_run_in_pods_whose_template_we_know(tmp_path: Path) -> None:
+def test_the_templates_of_the_steps_pods_are_known(tmp_path: Path) -> None:
     """KFP names a template after the numbers of annotations and labels, and after whether the step is retried."""
     path = compile_pipeline(training, tmp_path / "pipeline.yaml")
     _, platform = yaml.safe_load_all(path.read_text())
@@ -150,7 +151,7 @@ def test_steps_run_in_pods_whose_template_we_know(tmp_path: Path) -> None:
         (["RUNNING", "PENDING"], "running"),
     ],
 )
-def test_the_passes_of_a_loop_are_one_step_in_the_state_that_matters_most(passes: list[str], state: str) -> None:
+def test_a_loop_has_the_most_important_state_of_its_passes(passes: list[str], state: str) -> None:
     now = datetime.now(UTC)
     tasks = [
         SimpleNamespace(display_name="trial", state=one, start_time=now, end_time=now + timedelta(seconds=10))

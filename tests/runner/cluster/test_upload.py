@@ -7,12 +7,11 @@ import pytest
 
 from runner.cluster import upload
 from tests.runner.verbs import changed_pipeline, run_verb
-from tests.servers.kfp_server import KfpServer, error, lost, page
+from tests.servers.kfp_http import Answer, error, lost, page
+from tests.servers.kfp_server import KfpServer
 
 
-def test_the_first_upload_makes_the_pipeline_and_a_version_named_after_commit_and_content(
-    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_upload_creates_pipeline_and_version(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(upload) == 0
     (pipeline,), (version,) = kfp_api.pipelines.values(), kfp_api.versions.values()
     assert pipeline.display_name == "torch2kubeflow-training"
@@ -40,7 +39,7 @@ def test_other_content_is_a_new_version(kfp_api: KfpServer) -> None:
 
 @pytest.mark.parametrize("route", ["POST /pipelines", "POST /pipelines/upload_version"])
 @pytest.mark.parametrize("fault", [lost, error(409)], ids=["answer lost", "name taken"])
-def test_who_is_second_takes_what_is_there(kfp_api: KfpServer, route: str, fault: object) -> None:
+def test_the_second_of_two_uploads_takes_the_first(kfp_api: KfpServer, route: str, fault: Answer) -> None:
     """Two uploads at once, and an upload whose answer is lost, end with one version."""
     if fault is not lost:
         run_verb(upload)
@@ -52,7 +51,7 @@ def test_who_is_second_takes_what_is_there(kfp_api: KfpServer, route: str, fault
     assert len(kfp_api.pipelines) == len(kfp_api.versions) == 1
 
 
-def test_a_namespace_has_its_own_pipeline_where_there_are_many_users(kfp_api: KfpServer) -> None:
+def test_each_namespace_has_its_own_pipeline(kfp_api: KfpServer) -> None:
     kfp_api.multi_user, kfp_api.namespaces = True, {"team-a", "team-b"}
     shared = kfp_server_api.V2beta1Pipeline(
         pipeline_id="7", display_name="torch2kubeflow-training", created_at=kfp_api.now()

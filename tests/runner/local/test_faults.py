@@ -114,12 +114,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Ref
     return Reference(run, digest, seconds, steps)
 
 
-def test_a_version_comes_out_bit_identical_when_it_is_trained_again(reference: Reference) -> None:
+def test_retraining_a_version_is_bit_identical(reference: Reference) -> None:
     assert "its weights are bit-identical" in reference.run.verb("verify", "digits/1", "--retrain")
 
 
 @pytest.mark.parametrize("number", range(MOMENTS))
-def test_killed_at_a_random_moment_it_ends_in_the_same_model(
+def test_a_killed_run_resumes_to_the_same_model(
     tmp_path: Path, server: S3Server, reference: Reference, number: int
 ) -> None:
     chance = random.Random(number)
@@ -147,9 +147,7 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_model(
     _note({"killed": what, "after_seconds": after, "in": reached, "files_lost": are_files_lost, "again_seconds": again})
 
 
-def test_more_than_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
-    tmp_path: Path, server: S3Server, reference: Reference
-) -> None:
+def test_a_bad_network_loses_and_duplicates_nothing(tmp_path: Path, server: S3Server, reference: Reference) -> None:
     with proxy(server.address) as bad_network:
         bad_network.rate = 0.3  # a run sends some forty requests
         run = Run(tmp_path, "bad-network", server, bad_network.url)
@@ -160,7 +158,7 @@ def test_more_than_one_request_in_ten_fails_and_nothing_is_lost_or_doubled(
 
 
 @pytest.mark.parametrize("step", ["train", "export"] if "FAULT_MOMENTS" in os.environ else ["train"])
-def test_keys_revoked_in_mid_run_are_one_error_and_the_rerun_picks_up(
+def test_a_run_resumes_after_its_keys_were_revoked(
     tmp_path: Path, server: S3Server, reference: Reference, step: str
 ) -> None:
     with proxy(server.address) as network:
@@ -176,9 +174,7 @@ def test_keys_revoked_in_mid_run_are_one_error_and_the_rerun_picks_up(
     run.check_store()
 
 
-def test_a_bucket_deleted_in_mid_run_is_one_error_and_the_rerun_picks_up(
-    tmp_path: Path, server: S3Server, reference: Reference
-) -> None:
+def test_a_run_resumes_after_its_bucket_was_deleted(tmp_path: Path, server: S3Server, reference: Reference) -> None:
     server.client.make_bucket("gone")
     run = Run(tmp_path, "", server, bucket="gone")
     child = run.start()

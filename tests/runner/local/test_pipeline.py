@@ -94,7 +94,7 @@ def test_the_same_run_twice_gives_a_bit_identical_model(tmp_path: Path, run_pipe
     assert digests[0] == digests[1]
 
 
-def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_steps_of_an_earlier_run_are_cached(tmp_path: Path, run_pipeline: Runner) -> None:
     pets = tmp_path / "pets"
     for name in ("cat", "dog"):
         (pets / name).mkdir(parents=True)
@@ -125,7 +125,7 @@ def test_what_an_earlier_run_has_done_is_not_done_again(tmp_path: Path, run_pipe
     assert states("min_accuracy=1") == "dccddssd"
 
 
-def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_a_model_below_the_threshold_is_not_exported(tmp_path: Path, run_pipeline: Runner) -> None:
     done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1")
     assert done.returncode == 0
     folder, summary = _latest(tmp_path)
@@ -139,7 +139,7 @@ def test_a_model_below_the_threshold_is_not_exported_and_the_run_succeeds(tmp_pa
     assert "not accepted, not exported" in done.stdout
 
 
-def test_another_network_goes_the_same_way(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_another_network_runs_the_same_way(tmp_path: Path, run_pipeline: Runner) -> None:
     words = ("data=digits", "image_size=8", "network=squeezenet1_1", "optimizer=adamw", "learning_rate=0.0005")
     done = run_pipeline(*words, "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
     assert (done.returncode, done.stderr) == (0, "")
@@ -167,7 +167,7 @@ def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
         (("data=digits", "batch_size=100000", "store="), "batch_size=100000"),
     ],
 )
-def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
+def test_an_error_that_a_step_reports_is_one_line(
     tmp_path: Path, run_pipeline: Runner, words: tuple[str, ...], said: str
 ) -> None:
     failed = run_pipeline(*words)
@@ -187,7 +187,7 @@ def test_a_mistake_that_a_step_finds_is_one_line_and_exit_code_2(
     assert (tmp_path / "runs" / "s3").exists() == bool(store)
 
 
-def test_a_path_may_hold_spaces_quotes_and_the_word_python3(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_a_path_may_contain_spaces_quotes_and_python3(tmp_path: Path, run_pipeline: Runner) -> None:
     failed = run_pipeline(f"data=file://{tmp_path}/my python3 pictures'\"")
     assert failed.returncode == 2
     assert f"{tmp_path}/my python3 pictures'\"" in failed.stderr
@@ -205,7 +205,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, run_pipeline: 
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_no_process_and_nothing_half_written(tmp_path: Path, signal_number: int) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, signal_number: int) -> None:
     with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
         child = _wait_for(tmp_path, "train")
         run.send_signal(signal_number)
@@ -285,7 +285,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_nothing_half_written(small_disk: Path, run_pipeline: Runner) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, run_pipeline: Runner) -> None:
     failed = run_pipeline("--runs", str(small_disk / "runs"))
     assert failed.returncode == 2
     assert "No space left on device" in failed.stderr

@@ -59,7 +59,7 @@ def _listening(pid: int) -> set[str]:
 
 
 @slow
-def test_data_outlive_a_restart_and_a_kill_of_the_server(tmp_path: Path) -> None:
+def test_data_survive_restarts_and_kills_of_the_server(tmp_path: Path) -> None:
     contents, keys = {}, set()
     for number in range(4):
         with s3_server.shared(tmp_path) as wait:
@@ -79,7 +79,7 @@ def test_data_outlive_a_restart_and_a_kill_of_the_server(tmp_path: Path) -> None
 
 
 @slow
-def test_no_door_of_the_server_opens_without_keys(tmp_path: Path) -> None:
+def test_no_port_of_the_server_answers_without_keys(tmp_path: Path) -> None:
     with s3_server._serving(tmp_path) as server:
         store = open_store(s3_server.STORE, server.variables)
         store.put_bytes(b"mine", "secret")
@@ -103,7 +103,7 @@ def test_no_door_of_the_server_opens_without_keys(tmp_path: Path) -> None:
 
 @slow
 @linux
-def test_the_verb_serves_others_and_tells_no_secret(tmp_path: Path) -> None:
+def test_the_verb_serves_others_and_shows_no_secret(tmp_path: Path) -> None:
     folder = tmp_path / "s3"
     with _verb(tmp_path) as (verb, said):
         weed = _weed(tmp_path)
@@ -145,7 +145,7 @@ def test_the_server_dies_with_its_runner(tmp_path: Path) -> None:
 
 @slow
 @linux
-def test_a_server_that_a_killed_runner_has_left_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_left_by_a_killed_runner_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_server, "STOP_SECONDS", 0.5)
     with _verb(tmp_path) as (verb, _):
         weed = _weed(tmp_path)
@@ -159,7 +159,7 @@ def test_a_server_that_a_killed_runner_has_left_is_ended(tmp_path: Path, monkeyp
 
 
 @slow
-def test_a_server_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_server, "FLAGS", ["-no-such-flag"])
     with pytest.raises(UserError, match="does not start"), s3_server.shared(tmp_path) as wait:
         wait()
@@ -167,7 +167,7 @@ def test_a_server_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytes
     assert "no-such-flag" in (tmp_path / "s3" / "log").read_text()
 
 
-def test_the_users_variables_are_those_of_the_data() -> None:
+def test_the_users_variables_are_for_the_data() -> None:
     embedded = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "ours", "AWS_REGION": "here"}
     user = {
         "PATH": "/bin",
@@ -190,7 +190,7 @@ def test_the_users_variables_are_those_of_the_data() -> None:
     assert s3_server.step_variables(embedded, {**user, **told}) == {"PATH": "/bin", **embedded, **told}
 
 
-def test_without_variables_the_data_lie_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_variables_the_data_are_read_anonymously(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("AWS_", "SOURCE_", "S3_"))]:
         monkeypatch.delenv(name)
     for name, value in s3_server.step_variables({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, {}).items():
@@ -198,7 +198,7 @@ def test_without_variables_the_data_lie_in_the_open(monkeypatch: pytest.MonkeyPa
     assert open_source_store("s3://bucket/pictures")._client._base_url.host == "s3.amazonaws.com"
 
 
-def test_a_store_of_ones_own_needs_no_server(tmp_path: Path) -> None:
+def test_a_store_given_by_uri_needs_no_server(tmp_path: Path) -> None:
     with s3_server.store_of("s3://bucket/prefix", tmp_path) as store:
         assert store.uri("name") == "s3://bucket/prefix/name"
     assert not list(tmp_path.iterdir())

@@ -11,9 +11,7 @@ WORDS = ("--graph", "sweep", "data=digits", "epochs=2", "batch_size=64", "min_ac
 
 
 @pytest.mark.slow
-def test_the_best_setting_is_evaluated_and_who_is_left_behind_or_diverges_is_told(
-    tmp_path: Path, run_pipeline: Runner
-) -> None:
+def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) -> None:
     settings = [
         {"learning_rate": 0.03},
         {"learning_rate": 1e30, "optimizer": "sgd"},
@@ -47,7 +45,7 @@ def test_the_best_setting_is_evaluated_and_who_is_left_behind_or_diverges_is_tol
     assert not list(folder.rglob("*.partial"))
 
 
-def test_a_setting_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_an_invalid_setting_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:
     failed = run_pipeline(*WORDS, 'settings=[{"learning_rte": 0.1}]')
     assert failed.returncode == 2
     assert failed.stderr.startswith(

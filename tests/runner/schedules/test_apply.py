@@ -12,7 +12,8 @@ from components.shared.core.errors import UserError
 from runner.schedules import apply, deploy_file, schedule
 from tests.runner import verbs
 from tests.runner.verbs import run_verb
-from tests.servers.kfp_server import KfpServer, error
+from tests.servers.kfp_http import error
+from tests.servers.kfp_server import KfpServer
 
 ROOT = Path(__file__).parents[3]
 NIGHTLY = {"when": "0 2 * * *"}

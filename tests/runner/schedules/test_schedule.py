@@ -14,7 +14,8 @@ from runner.cluster import upload
 from runner.schedules import audit, recurring, schedule
 from runner.schedules.cron import parse
 from tests.runner.verbs import IMAGE, changed_pipeline, run_verb
-from tests.servers.kfp_server import KfpServer, error
+from tests.servers.kfp_http import error
+from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import kube_server
 
 NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)

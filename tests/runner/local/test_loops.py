@@ -77,7 +77,7 @@ def made(tmp_path: Path, summary: dict[str, Any]) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def test_the_passes_of_a_loop_run_one_after_the_other_and_are_one_row(tmp_path: Path) -> None:
+def test_the_passes_of_a_loop_run_in_turn(tmp_path: Path) -> None:
     code, summary = run(tmp_path, "a", "b", "c")
     assert (code, states(summary)) == (0, ["done", "done", "done"])
     passes = made(tmp_path, summary)
@@ -87,7 +87,7 @@ def test_the_passes_of_a_loop_run_one_after_the_other_and_are_one_row(tmp_path: 
     assert summary["artifacts"].keys() == {"model"} and "compare" in summary["artifacts"]["model"]
 
 
-def test_only_what_is_new_in_a_loop_is_done_again(tmp_path: Path) -> None:
+def test_only_new_passes_of_a_loop_run(tmp_path: Path) -> None:
     _, first = run(tmp_path, "a", "b")
     processes = [line[3] for line in made(tmp_path, first)]
     code, second = run(tmp_path, "a", "b", "c")

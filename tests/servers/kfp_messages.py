@@ -1,0 +1,128 @@
+"""Requests to Kubeflow Pipelines' API and their answers, checked and written by the models of `kfp_server_api`."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import message_from_bytes
+from typing import Any
+
+import kfp_server_api as api
+import yaml
+
+KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
+KINDS |= {"LIST": list, "STRUCT": dict}
+
+
+class Refusal(Exception):
+    """What the server answers instead: an HTTP status and a message."""
+
+    def __init__(self, status: int, message: str, *, upload: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.message, self.upload = status, message, upload
+
+
+@dataclass
+class Request:
+    """One request, as it arrived."""
+
+    method: str
+    path: str  # without the prefix of the API
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def to_json(value: Any) -> Any:
+    """The JSON of a model, as protobuf writes it: no empty fields, 64-bit integers as text, times in UTC with a Z."""
+    if isinstance(value, dict):
+        return {name: to_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if not hasattr(value, "attribute_map"):
+        return value
+    pairs = {name: getattr(value, name) for name in value.openapi_types}
+    return {value.attribute_map[name]: to_json(item) for name, item in pairs.items() if item is not None}
+
+
+def parse(document: Any, model: str) -> Any:
+    """The model that a request carries; AssertionError where the client sends what the API does not know."""
+    _validate(document, model, model)
+    return api.ApiClient().deserialize(type("Response", (), {"data": json.dumps(document)}), model)
+
+
+def _validate(value: Any, kind: str, place: str) -> None:
+    if kind.startswith("dict("):
+        assert isinstance(value, dict), f"{place} is no object: {value!r}"
+    elif kind.startswith("list["):
+        assert isinstance(value, list), f"{place} is no list: {value!r}"
+        for item in value:
+            _validate(item, kind[5:-1], place)
+    elif kind in ("str", "datetime"):  # 64-bit integers are text to the API, which takes numbers too
+        assert isinstance(value, str | int) and not isinstance(value, bool), f"{place} is no {kind}: {value!r}"
+    elif kind in ("int", "bool"):
+        assert type(value).__name__ == kind, f"{place} is no {kind}: {value!r}"
+    elif kind != "object":
+        _validate_model(value, getattr(api, kind), place)
+
+
+def _validate_model(value: Any, model: Any, place: str) -> None:
+    if allowed := getattr(model, "allowable_values", None):
+        assert value in allowed, f"{place} is {value!r}, not one of {allowed}"
+        return
+    names = {key: name for name, key in model.attribute_map.items()}
+    assert isinstance(value, dict) and value.keys() <= names.keys(), f"{place} has unknown fields: {value!r}"
+    for key, item in value.items():
+        if item is not None:
+            _validate(item, model.openapi_types[names[key]], f"{place}.{key}")
+
+
+def uploaded(request: Request) -> Any:
+    """The pipeline in a multipart upload: one document, or its two halves under their names."""
+    message = message_from_bytes(b"Content-Type: " + request.headers["content-type"].encode() + b"\n\n" + request.body)
+    parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
+    if "uploadfile" not in parts:
+        raise Refusal(400, "Failed to read pipeline from file", upload=True)
+    text = parts["uploadfile"].get_payload(decode=True)
+    try:
+        documents = list(yaml.safe_load_all(text))
+        assert documents[0]["pipelineInfo"]["name"] and documents[0]["root"]
+    except (yaml.YAMLError, TypeError, KeyError, IndexError, AssertionError):
+        raise Refusal(400, "Failed to create a pipeline: unknown template format", upload=True) from None
+    if len(documents) == 1:
+        return documents[0]
+    return {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+
+
+def check_parameters(spec: Any, parameters: dict[str, Any]) -> None:
+    known = spec.get("pipeline_spec", spec)["root"].get("inputDefinitions", {}).get("parameters", {})
+    if extra := sorted(parameters.keys() - known.keys()):
+        raise Refusal(400, f"parameter(s) provided are not required by pipeline: {', '.join(extra)}")
+    for name, definition in known.items():
+        if name not in parameters:
+            if "defaultValue" not in definition and not definition.get("isOptional"):
+                raise Refusal(400, f"input parameter {name} is required and was not provided")
+            continue
+        kinds, value = KINDS[definition["parameterType"]], parameters[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            raise Refusal(400, f"input parameter {name} requires type {definition['parameterType']}")
+
+
+def matches(item: Any, text: str | None) -> bool:
+    """Whether an item passes a filter; only what is equal or contained can be asked for here."""
+    for predicate in json.loads(text)["predicates"] if text else []:
+        value = getattr(item, "display_name" if predicate["key"] == "name" else predicate["key"])
+        wanted = predicate.get("stringValue", predicate.get("string_value"))
+        operation = predicate["operation"]
+        assert operation in (1, "EQUALS", 9, "IS_SUBSTRING"), f"the test server knows no operation {operation}"
+        if not (value == wanted if operation in (1, "EQUALS") else wanted in value):
+            return False
+    return True
