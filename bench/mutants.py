@@ -129,7 +129,10 @@ def _tests_by_line(checkout: Path) -> dict[tuple[str, int], list[str]]:
     subprocess.run([sys.executable, "-m", "pytest", *options, *TESTS], cwd=checkout, check=False)
     found = defaultdict(set)
     with sqlite3.connect(checkout / ".coverage") as database:
-        files = {number: str(Path(path).relative_to(checkout)) for number, path in database.execute("select id, path from file")}
+        files = {
+            number: str(Path(path).relative_to(checkout))
+            for number, path in database.execute("select id, path from file")
+        }
         contexts = dict(database.execute("select id, context from context"))
         for file, context, bits in database.execute("select file_id, context_id, numbits from line_bits"):
             test = contexts[context].partition("|")[0]

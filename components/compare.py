@@ -17,7 +17,7 @@ from components.shared.core.step import step
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
-from components.shared.training.checkpoint_store import delete_finished
+from components.shared.training.checkpoint_store import delete_superseded
 
 READS = ("shared/evaluation/report/templates/comparison.html",)
 
@@ -35,8 +35,8 @@ def compare(
 ) -> None:
     """Copy the best of the folders `models` to folder `model`; write folder `comparison` and the page `sweep`.
 
-    The best has the highest validation accuracy or, among equals, the lowest validation loss. The checkpoints of the
-    others are removed from `store`, because nothing needs them any more. Raises UserError if no trial made a model.
+    The best has the highest validation accuracy or, among equals, the lowest validation loss. Of the checkpoints of
+    each trial only the last one stays in `store`. Raises UserError if no trial made a model.
     """
     check(store=store)
     trials = [_Trial.read(number, Path(folder)) for number, folder in enumerate(models, 1)]
@@ -47,7 +47,7 @@ def compare(
     with new_folder(model) as folder:
         shutil.copytree(best.folder, folder, dirs_exist_ok=True)
     if store:
-        delete_finished(store, (trial.checkpoints for trial in trained if trial is not best))
+        delete_superseded(store, (trial.checkpoints for trial in trained))
     with new_folder(comparison) as folder:
         rows = [trial.row for trial in trials]
         write_json(folder / "comparison.json", {"format": FORMAT, "best": best.number, "trials": rows})

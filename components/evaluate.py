@@ -33,7 +33,7 @@ from components.shared.evaluation.metrics import (
 from components.shared.evaluation.report.report import Mistake, render
 from components.shared.models import saved_model
 from components.shared.parameters import check
-from components.shared.training.checkpoint_store import delete_finished
+from components.shared.training.checkpoint_store import delete_superseded
 
 MISTAKES = 50
 
@@ -65,15 +65,15 @@ def evaluate(
     """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
 
     The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
-    is also written to the JSON files `metrics` and `classification`. First of all the checkpoints of the model's
-    training are removed from `store`: the model has been handed over. UserError where a parameter is out of range or
-    the model was trained on another dataset.
+    is also written to the JSON files `metrics` and `classification`. Of the checkpoints of
+    the model's training only the last one stays in `store`. Raises UserError if a parameter is out of range or the
+    model was trained on another dataset.
     """
     started = time.monotonic()
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
     data, trained = _open(dataset, model)
     if store:
-        delete_finished(store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
+        delete_superseded(store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
     prepare_process(threads)
     with new_folder(evaluation) as folder:
         shards = list(data.shards("test"))

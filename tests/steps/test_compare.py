@@ -25,7 +25,7 @@ def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", *
     ]
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     history = {"epochs": rows, "best_epoch": best["epoch"], "stopped": stopped, "seconds": {"train": 2.0}}
-    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [7], **history})
+    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [6, 7], **history})
     write_json(folder / "model.json", {"format": "torch2kubeflow/model", "checkpoint_key": folder.name})
     (folder / "model.safetensors").write_bytes(folder.name.encode())
     write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": None})
@@ -129,16 +129,16 @@ def test_equal_trials_give_equal_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_checkpoints_of_all_but_the_best_are_removed(
+def test_only_the_last_checkpoint_of_a_trial_stays(
     tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     uri = f"s3://{BUCKET}/compare"
     store = open_store(uri, server.environment)
-    for name in ("1/0000000007", "1/0000000008", "2/0000000007"):
+    for name in ("1/0000000006", "1/0000000007", "1/0000000008", "2/0000000007"):
         store.put_bytes(b"x", f"checkpoints/{name}.safetensors")
     trials = [write_trial(tmp_path / "1", (0.8, 0.3)), write_trial(tmp_path / "2", (0.9, 0.3))]
     compared(tmp_path, *trials, store=uri)
     left = [entry.name for entry in store.list("checkpoints")]
-    assert left == ["checkpoints/1/0000000008.safetensors", "checkpoints/2/0000000007.safetensors"]
+    assert left == [f"checkpoints/{name}.safetensors" for name in ("1/0000000007", "1/0000000008", "2/0000000007")]

@@ -34,14 +34,15 @@ def delete_checkpoints(store: Store, key: str, steps: Iterable[int]) -> None:
     store.remove(*(checkpoint_name(key, step) for step in steps))
 
 
-def delete_finished(uri: str, trainings: Iterable[tuple[str, Iterable[int]]]) -> None:
-    """Delete the checkpoints of finished trainings, each given by its key and steps; only log a failure.
+def delete_superseded(uri: str, trainings: Iterable[tuple[str, Iterable[int]]]) -> None:
+    """Delete all but the last checkpoint of finished trainings, each given by its key and steps; only log a failure.
 
-    What a failure leaves in the store is deleted when the store is pruned.
+    The last one holds the finished training: a step that must run again, as after a change of other code in a cluster,
+    finds it instead of training. Pruning the store deletes it, and what a failure leaves.
     """
     try:
         store = open_store(uri, os.environ)
         for key, steps in trainings:
-            delete_checkpoints(store, key, steps)
+            delete_checkpoints(store, key, sorted(steps)[:-1])
     except UserError as error:
-        log.info(f"checkpoints of finished trainings were not deleted: {error}")
+        log.info(f"superseded checkpoints were not deleted: {error}")

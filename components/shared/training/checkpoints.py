@@ -3,8 +3,8 @@
 Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors, and in its metadata a JSON document
 `state` with the other figures, and the `checksum` of both. The key is a digest of all that determines the weights, so
 that a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
-end of the training and the upload of the model costs seconds. Once the model has been uploaded, `delete_finished` of
-checkpoint_store.py deletes its checkpoints, and leaves those of a training of the same key that is still running.
+end of the training and the upload of the model costs seconds, and so does a step that must run again after a change of
+other code. Once the model has been evaluated, `delete_superseded` of checkpoint_store.py deletes the ones before it.
 """
 
 import hashlib
