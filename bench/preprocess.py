@@ -20,7 +20,7 @@ from measure import ROOT, median, peak_memory_of, write_result
 
 RUNS = 5
 BLOCK = 10_000
-BYTES_PER_IMAGE = 3_700  # source, its copy in the raw artifact, spool and shards
+BYTES_PER_IMAGE = 3_700  # source, its copy in the raw artifact, buffer and shards
 
 DOWNLOAD = """
 import sys

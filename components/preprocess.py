@@ -1,8 +1,8 @@
-"""Raw files to a prepared dataset: decoded, of one size, split, without copies across splits.
+"""Step preprocess: raw files -> a prepared dataset: images decoded, of one size, split, without copies across splits.
 
-Memory does not grow with the number of images. They are decoded once, to a spool beside the dataset; splits and copies
-are settled on a short row of each image; then the spool is dealt to the dataset's shards. With a store, a dataset that
-an earlier run prepared from the same data, by the same settings and code, is taken from there.
+Memory does not grow with the number of images. They are decoded once, into a buffer next to the dataset; splits are
+assigned, and copies found, by a short row for each image; then the buffer is written to the dataset's shards. With a
+store, a dataset that an earlier run prepared from the same data, by the same settings and code, is reused.
 """
 
 import os
@@ -20,16 +20,16 @@ from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder, sha256_file
 from components.shared.core.step import step
-from components.shared.data.contact_sheet import SampleSheet
-from components.shared.data.dataset import SPLITS, DatasetWriter
-from components.shared.data.decode import BadPicture, Images, decoder, fit_arrays
-from components.shared.data.decode_buffer import Spool
+from components.shared.data.contact_sheet import ContactSheet
+from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
+from components.shared.data.decode import BadPicture, decoder, fit_arrays
+from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
 
-CHUNK_BYTES = 16 * 2**20  # of prepared pixels, which are held several times over
-BLOCK_ROWS = 65_536  # fixed, because the split's random numbers are drawn block by block
+CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
+BLOCK_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block
 
 _DROPPED = len(SPLITS)
 
@@ -49,9 +49,9 @@ def preprocess(
 ) -> None:
     """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.
 
-    One of more than `handover_mib` MiB leaves its shards in the store, where there is one. UserError where a parameter
-    is out of range, there are fewer than two classes, a split has no image of a class, or more than `max_bad_images`
-    pictures are bad.
+    With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it. Raises
+    UserError if a parameter is out of range, there are fewer than two classes, a split has no image of a class, or more
+    than `max_bad_images` pictures are bad.
     """
     started = time.monotonic()
     settings = {
@@ -64,51 +64,56 @@ def preprocess(
     parameters.check(**settings, store=store, handover_mib=handover_mib)
     source = open_raw(raw)
     if len(source.classes) < 2:
-        raise UserError(f"{source.name} has too few classes ({source.classes}): a classifier needs two or more")
+        raise UserError(
+            f"{source.name} has too few classes ({source.classes})", "give a data set of two or more classes"
+        )
     recipe = {"raw_digest": source.digest, "parameters": settings, "code_version": code_digest(__name__)}
     with new_folder(dataset) as folder:
         if not store:
             _prepare(source, folder, recipe, started)
             return
-        from components.shared.data.dataset_store import PreparedDataset  # 0.1 s, most of it the S3 client
+        from components.shared.data.dataset_store import StoredDataset  # 0.1 s, most of it the S3 client
 
-        kept = PreparedDataset(store, recipe, handover_mib)
-        if not kept.fetch(folder):
+        stored = StoredDataset(store, recipe, handover_mib)
+        if not stored.fetch(folder):
             _prepare(source, folder, recipe, started)
-            kept.keep(folder)
-        kept.hand_over(folder, **_origin(source, started))
+            stored.upload(folder)
+        stored.finalize(folder, **_origin(source, started))
 
 
 def _prepare(source: Raw, folder: Path, recipe: Document, started: float) -> None:
-    """Fill the folder with the dataset that the recipe gives."""
+    """Prepare the dataset of the recipe in the folder."""
     settings, num_classes = recipe["parameters"], len(source.classes)
     scratch = folder / "scratch"
     scratch.mkdir()
-    spool, bad_images = _decode(source, scratch, settings["image_size"], settings["max_bad_images"])
-    counts = spool.counts(num_classes)
+    buffer, bad_images = _decode(source, scratch, settings["image_size"], settings["max_bad_images"])
+    counts = buffer.counts(num_classes)
     shares = {VAL: settings["val_fraction"], TEST: settings["test_fraction"]}
-    duplicates = _settle(spool, scratch, Splitter(counts, shares, settings["seed"]), num_classes)
-    _refuse_empty_classes(source.classes, counts.sum(axis=0), duplicates.counts)
-    writer = _deal(spool, scratch, folder, source.classes, duplicates.counts)
+    duplicates = _assign_splits(buffer, scratch, Splitter(counts, shares, settings["seed"]), num_classes)
+    _check_classes(source.classes, counts.sum(axis=0), duplicates.counts)
+    writer = _write_shards(buffer, scratch, folder, source.classes, duplicates.counts)
     shutil.rmtree(scratch)
-    writer.finish(
-        **recipe,
-        duplicates=duplicates.document(),
-        bad_images=bad_images,
-        samples_sha256=sha256_file(folder / "samples.png"),
+    origin: Origin = {
+        "raw_digest": recipe["raw_digest"],
+        "parameters": settings,
+        "code_version": recipe["code_version"],
+        "duplicates": duplicates.document(),
+        "bad_images": bad_images,
+        "samples_sha256": sha256_file(folder / "samples.png"),
         **_origin(source, started),
-    )
+    }
+    writer.finish(**origin)
 
 
-def _origin(source: Raw, started: float) -> Document:
-    """What a dataset's document tells of the run that hands it on, besides its content."""
+def _origin(source: Raw, started: float) -> Origin:
+    """Return the fields of a dataset's document that describe this run."""
     seconds = {**source.document["seconds"], "preprocess": round(time.monotonic() - started, 3)}
     return {"name": source.name, "source": source.source, "seconds": seconds}
 
 
-def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[Spool, list[Document]]:
-    """Every image to the spool, in the source's order, and the list of the bad ones."""
-    spool = Spool(scratch, image_size)
+def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[DecodeBuffer, list[Document]]:
+    """Decode every image into a buffer, in the source's order; return it and the list of bad images."""
+    buffer = DecodeBuffer(scratch, image_size)
     bad_images: list[Document] = []
     progress = log.Progress("decoding", sum(source.counts.values()), "images")
     with decoder(image_size) as decode_all:
@@ -122,12 +127,12 @@ def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) ->
                 bad_images += _bad(chunk.names, results, max_bad_images - len(bad_images))
                 labels = labels[[not isinstance(result, BadPicture) for result in results]]
                 images = _stack([result for result in results if not isinstance(result, BadPicture)], image_size)
-            spool.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
+            buffer.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
             progress.advance(len(chunk.labels))
     if bad_images:
         first = bad_images[0]
-        log.info(f"pictures skipped: {len(bad_images)}, the first {first['name']} ({first['reason']})")
-    return spool, bad_images
+        log.info(f"skipped {len(bad_images)} pictures, the first is {first['name']} ({first['reason']})")
+    return buffer, bad_images
 
 
 def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: int) -> list[Document]:
@@ -135,14 +140,14 @@ def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: 
     if len(found) > allowed:
         name, reason = found[allowed]
         raise UserError(
-            f"picture {name} cannot be used: {reason}; mend or remove it, "
-            "or set max_bad_images to the number of pictures that may be skipped"
+            f"picture {name} cannot be used: {reason}",
+            "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
         )
     return [{"name": name, "reason": str(reason)} for name, reason in found]
 
 
 def _stack(images: Sequence[Images], size: int) -> Images:
-    """One array (N x C x size x size) of images of 1 or 3 channels each."""
+    """Return images of 1 or 3 channels as one array (N x C x size x size)."""
     channels = max((len(image) for image in images), default=1)
     stacked = np.empty((len(images), channels, size, size), np.uint8)
     for row, image in zip(stacked, images, strict=True):
@@ -150,11 +155,11 @@ def _stack(images: Sequence[Images], size: int) -> Images:
     return stacked
 
 
-def _settle(spool: Spool, scratch: Path, splitter: Splitter, num_classes: int) -> Duplicates:
-    """Write the split of each image to the file `splits`: a byte each, _DROPPED for a copy to leave out."""
-    duplicates = Duplicates(scratch, spool.count, num_classes)
+def _assign_splits(buffer: DecodeBuffer, scratch: Path, splitter: Splitter, num_classes: int) -> Duplicates:
+    """Write the split of each image to the file `splits`: one byte each, _DROPPED for a copy to leave out."""
+    duplicates = Duplicates(scratch, buffer.count, num_classes)
     with open(scratch / "splits", "wb") as file:
-        for rows in spool.rows(BLOCK_ROWS):
+        for rows in buffer.rows(BLOCK_ROWS):
             splits = splitter.assign(rows["label"], rows["split"])
             duplicates.add(rows, splits)
             file.write(splits.tobytes())
@@ -163,34 +168,35 @@ def _settle(spool: Spool, scratch: Path, splitter: Splitter, num_classes: int) -
             for number in numbers.tolist():
                 os.pwrite(file.fileno(), bytes([_DROPPED]), number)
     dropped = dict(zip(SPLITS, duplicates.dropped.tolist(), strict=True))
-    log.info(f"copies across splits dropped: {dropped['train']:,} from train, {dropped['val']:,} from val")
+    log.info(f"dropped copies across splits: {dropped['train']:,} from train, {dropped['val']:,} from val")
     return duplicates
 
 
-def _refuse_empty_classes(classes: Sequence[str], found: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-    """UserError naming the first class that has no image in some split; `found` (class), `counts` (split x class)."""
+def _check_classes(classes: Sequence[str], found: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    """Raise UserError for the first class without images in a split; `found` (class), `counts` (split x class)."""
     for split, row in zip(SPLITS, counts, strict=True):
         for name, count, total in zip(classes, row.tolist(), found.tolist(), strict=True):
             if count == 0:
                 raise UserError(
                     f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
-                    "are dropped); add pictures of it, or remove the class"
+                    "are dropped)",
+                    "add pictures of it, or remove the class",
                 )
 
 
-def _deal(
-    spool: Spool, scratch: Path, folder: Path, classes: Sequence[str], counts: NDArray[np.int64]
+def _write_shards(
+    buffer: DecodeBuffer, scratch: Path, folder: Path, classes: Sequence[str], counts: NDArray[np.int64]
 ) -> DatasetWriter:
-    """Write the images to the shards of their splits, and the sample sheet of the training split."""
-    size = spool.size
-    image_shape = (spool.channels, size, size)
+    """Write the images to the shards of their splits, and the contact sheet of the training split."""
+    size = buffer.size
+    image_shape = (buffer.channels, size, size)
     totals = dict(zip(SPLITS, counts.sum(axis=1).tolist(), strict=True))
     writer = DatasetWriter(folder, classes=classes, image_shape=image_shape, counts=totals)
-    sheet = SampleSheet(classes)
-    progress = log.Progress("writing", spool.count, "images")
+    sheet = ContactSheet(classes)
+    progress = log.Progress("writing", buffer.count, "images")
     block_rows = max(1, CHUNK_BYTES // (3 * size**2))
     with open(scratch / "splits", "rb") as file:
-        for images, rows in spool.blocks(block_rows):
+        for images, rows in buffer.blocks(block_rows):
             splits = np.fromfile(file, np.uint8, len(rows))
             for number, split in enumerate(SPLITS):
                 chosen = splits == number

@@ -47,9 +47,9 @@ def _stored_dataset(dataset: str | Path, store: str) -> Document:
     """Return the document of the dataset. Raises UserError if other machines cannot read its shards."""
     if not store:
         raise UserError("store= is empty, but nodes exchange the data and the model through it", "give store=s3://...")
-    document = open_dataset(dataset).document
-    if "shards" not in document:
+    data = open_dataset(dataset)
+    if not data.is_remote:
         raise UserError(
             f"{dataset} holds the data itself, which other nodes cannot read", "prepare it by handover_mib=0"
         )
-    return document
+    return data.document

@@ -19,7 +19,7 @@ from safetensors import safe_open
 import pipeline
 from components.shared.core.files import read_json, sha256_file
 from components.shared.data.dataset import SPLITS
-from components.shared.data.dataset_store import SHARDS, open_kept, read_recipe
+from components.shared.data.dataset_store import SHARDS, open_stored_dataset, read_recipe
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints import run_resumably
@@ -105,7 +105,7 @@ def test_the_prepared_data_of_a_version_open_intact(reached: Store, tmp_path: Pa
     expected = RegisteredModel(reached, "digits").version(number)["provenance"]["dataset_digest"]
     recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
     (recipe,) = [name for name in recipes if read_recipe(reached, name)[0] == expected]
-    data = open_kept(reached.uri(f"datasets/{recipe}"), tmp_path)
+    data = open_stored_dataset(reached.uri(f"datasets/{recipe}"), tmp_path)
     assert data.digest == expected
     assert {split: sum(len(labels) for _, labels in data.shards(split)) for split in SPLITS} == data.counts
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.data.dataset_store import open_kept
+from components.shared.data.dataset_store import open_stored_dataset
 from components.shared.parameters import check
 from components.shared.training.engine import train_model
 from components.shared.training.history import Epoch
@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> None:
     check(seed=seed, threads=threads)
     settings = read_settings(parameters)
     with tempfile.TemporaryDirectory() as scratch:
-        data, folder = open_kept(dataset, Path(scratch)), Path(scratch) / "model"
+        data, folder = open_stored_dataset(dataset, Path(scratch)), Path(scratch) / "model"
         folder.mkdir()
         how: dict[str, Any] = {"seed": seed, "threads": threads, "store": "", "checkpoint_seconds": 1}
         train_model(settings, data, **how, folder=folder, stop=_print_accuracy)

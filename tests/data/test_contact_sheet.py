@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image
 
-from components.shared.data.contact_sheet import SampleSheet
+from components.shared.data.contact_sheet import ContactSheet
 
 
 def sheet(path, classes, images, labels):
-    samples = SampleSheet(classes)
+    samples = ContactSheet(classes)
     for start in range(0, len(labels), 5):
         samples.add(images[start : start + 5], labels[start : start + 5])
     samples.save(path)

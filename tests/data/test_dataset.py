@@ -83,6 +83,15 @@ def test_shards_are_plain_npy_files_of_the_size_asked_for(tmp_path):
     assert open_dataset(tmp_path / "dataset").counts == {"train": 10, "val": 1, "test": 1}
 
 
+@settings(max_examples=40, deadline=None)
+@given(numbers=st.lists(st.integers(0, 8)))
+def test_images_are_taken_by_their_numbers(small, numbers):
+    folder, splits = small
+    found = open_dataset(folder).take("train", numbers)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, splits["train"][0][np.array(numbers, int)])
+
+
 def test_digest_is_of_the_content(tmp_path):
     splits = content(3, (5, 5, 5))
     digest = write(tmp_path / "a", splits)["digest"]
@@ -274,7 +283,7 @@ def test_shard_of_another_kind_is_told(small, tmp_path, array):
     content = path.read_bytes()
     shard_of(document)["labels"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     forge(folder, document)
-    with pytest.raises(UserError, match="no NumPy array of shape"):
+    with pytest.raises(UserError, match="not a NumPy array of shape"):
         open_dataset(folder).load("train")
 
 

@@ -135,7 +135,7 @@ def test_a_set_handed_on_whole_is_the_files_that_a_run_without_a_store_gives(
         assert names(found.folder) == names(plain.folder)
         for path in plain.folder.glob("*.npy"):
             assert path.read_bytes() == (found.folder / path.name).read_bytes()
-        assert "shards" not in found.document
+        assert not found.is_remote
 
 
 def test_a_larger_set_is_handed_on_as_its_document(raw: Path, uri: str, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_another_setting_or_another_code_is_prepared_by_itself(
 ) -> None:
     first = prepare(raw, tmp_path / "a", uri, 1024)
     assert prepare(raw, tmp_path / "b", uri, 1024, seed=1).digest != first.digest
-    monkeypatch.setattr("components.preprocess.code_version", lambda: "other")
+    monkeypatch.setattr("components.preprocess.code_digest", lambda _: "other")
     assert prepare(raw, tmp_path / "c", uri, 1024).digest == first.digest
     assert len(documents(store)) == 3
 
@@ -229,7 +229,7 @@ def test_what_is_damaged_in_the_store_is_told_and_prepared_and_written_anew(
         store.remove(name)
     capsys.readouterr()
     assert_same(prepare(raw, tmp_path / "second", uri, handover_mib), plain)
-    told = [line for line in capsys.readouterr().out.splitlines() if "damaged and prepared anew: " in line]
+    told = [line for line in capsys.readouterr().out.splitlines() if "corrupt and is prepared again: " in line]
     assert len(told) == 1
     forget_cache(tmp_path)
     assert_same(prepare(undecoded, tmp_path / "third", uri, handover_mib), plain)

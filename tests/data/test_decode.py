@@ -155,7 +155,7 @@ def test_empty_file_is_bad():
 
 @pytest.mark.parametrize("data", [b"<html>not found</html>", b"\x00" * 100, encode(GRAY, "PPM")])
 def test_other_formats_are_bad(data):
-    with pytest.raises(BadPicture, match="none of PNG, JPEG"):
+    with pytest.raises(BadPicture, match="no supported format"):
         decode(data, 16)
 
 
@@ -175,7 +175,7 @@ def test_tiff_with_an_empty_second_page_is_bad():
 
 
 def test_32_bit_numbers_are_bad():
-    with pytest.raises(BadPicture, match="no fixed range"):
+    with pytest.raises(BadPicture, match="without a fixed range"):
         decode(encode(np.zeros((4, 4), np.float32), "TIFF"), 16)
 
 

@@ -1,8 +1,8 @@
-"""Images come back from the spool as they went in, grayscale ones at a third of the room."""
+"""Images come back from the buffer as they went in, grayscale ones at a third of the room."""
 
 import numpy as np
 
-from components.shared.data.decode_buffer import Spool
+from components.shared.data.decode_buffer import DecodeBuffer
 
 RNG = np.random.default_rng(0)
 
@@ -12,14 +12,14 @@ def images(count, channels):
 
 
 def filled(folder, *parts):
-    spool = Spool(folder, 4)
+    buffer = DecodeBuffer(folder, 4)
     for split, part in enumerate(parts):
-        spool.append(part, np.arange(len(part)), split)
-    return spool
+        buffer.append(part, np.arange(len(part)), split)
+    return buffer
 
 
-def read(spool, size):
-    blocks = list(spool.blocks(size))
+def read(buffer, size):
+    blocks = list(buffer.blocks(size))
     return np.concatenate([pixels for pixels, _ in blocks]), np.concatenate([rows for _, rows in blocks])
 
 
@@ -32,9 +32,9 @@ def test_grayscale_stays_of_one_channel(tmp_path):
 
 def test_colour_whose_channels_are_equal_is_grayscale(tmp_path):
     gray = images(5, 1)
-    spool = filled(tmp_path, gray.repeat(3, axis=1))
-    assert spool.channels == 1
-    np.testing.assert_array_equal(read(spool, 5)[0], gray)
+    buffer = filled(tmp_path, gray.repeat(3, axis=1))
+    assert buffer.channels == 1
+    np.testing.assert_array_equal(read(buffer, 5)[0], gray)
 
 
 def test_grayscale_among_colours_is_spread_over_three_channels(tmp_path):

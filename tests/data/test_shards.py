@@ -15,7 +15,7 @@ import pytest
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document
 from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset, write_document
-from components.shared.data.shards import ABANDONED_SECONDS, BOUND, StoredShards
+from components.shared.data.shards import ABANDONED_SECONDS, CACHE_VARIABLE, StoredShards
 from components.shared.storage.client import open_store
 from tests.conftest import ROOT
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, proxy
@@ -87,13 +87,19 @@ def test_a_document_alone_gives_what_the_whole_gives_and_each_shard_is_fetched_o
         assert_same(alone, whole)
     assert len(between.asked) == len({entry["sha256"] for entry in entries(whole)})
     assert [path.name for path in alone.iterdir()] == ["dataset.json"]
+    assert open_dataset(alone).is_remote and not open_dataset(whole).is_remote
+
+
+def test_taking_images_fetches_only_their_shards(alone: Path, between: Proxy) -> None:
+    np.testing.assert_array_equal(open_dataset(alone).take("train", [250, 205]), IMAGES[[250, 205]])
+    assert len(between.asked) == 1
 
 
 @pytest.mark.parametrize("mebibytes", [0, 1, 3])
 def test_the_cache_stays_within_its_bound_and_the_data_may_be_larger(
     alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
 ) -> None:
-    monkeypatch.setenv(BOUND, str(mebibytes))
+    monkeypatch.setenv(CACHE_VARIABLE, str(mebibytes))
     data, most = open_dataset(alone), 0
     for split in SPLITS:
         for _ in data.shards(split):
@@ -103,7 +109,7 @@ def test_the_cache_stays_within_its_bound_and_the_data_may_be_larger(
 
 
 def test_what_was_used_longest_ago_goes_first(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(BOUND, "1")  # two shards of images, and many of labels
+    monkeypatch.setenv(CACHE_VARIABLE, "1")  # two shards of images, and many of labels
     shards = StoredShards(f"s3://{BUCKET}/shards")
     first, second, third = [entry for entry in entries(alone) if entry["bytes"] > 2**18][:3]
     for age, entry in enumerate((second, first)):
@@ -117,7 +123,7 @@ def test_what_was_used_longest_ago_goes_first(alone: Path, cache: Path, monkeypa
 def test_a_mapped_shard_stays_readable_when_it_is_removed(
     alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(BOUND, "0")
+    monkeypatch.setenv(CACHE_VARIABLE, "0")
     shards = [images for images, _ in open_dataset(alone).shards("train")]
     assert len(list(cache.iterdir())) == 1
     np.testing.assert_array_equal(np.concatenate(shards), IMAGES)
@@ -145,7 +151,7 @@ for _ in range(4):
 def test_processes_share_a_cache_that_is_too_small_for_any_of_them(
     alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(BOUND, "1")
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
     command = [sys.executable, "-c", READER, str(alone)]
     readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     expected = [sum(int(a.sum()) for a in open_dataset(whole).load(split)) for split in SPLITS]
@@ -184,7 +190,8 @@ def test_a_damaged_shard_in_the_store_is_told_and_not_used(
         overwrite(server, entry, content[:-1] + (bytes([content[-1] ^ 1]) if damage == "flipped" else b""))
     try:
         with pytest.raises(
-            CorruptDataError, match=rf"{entry['sha256']}\.npy cannot be used .*run again with another handover_mib"
+            CorruptDataError,
+            match=rf"{entry['sha256']}\.npy cannot be used .*prepare the dataset again, by running it with another handover_mib",
         ):
             open_dataset(alone).load("train")
         assert list(cache.iterdir()) == []
@@ -210,11 +217,11 @@ def test_an_object_that_is_no_such_array_is_refused(alone: Path, server: S3Serve
     document = open_dataset(alone).document
     document["splits"]["val"]["shards"][0]["labels"] = entry
     write_document(alone, document)
-    with pytest.raises(CorruptDataError, match="no NumPy array of shape"):
+    with pytest.raises(CorruptDataError, match="not a NumPy array of shape"):
         open_dataset(alone).load("val")
 
 
 def test_a_bound_that_is_no_number_is_told(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(BOUND, "4 GiB")
-    with pytest.raises(UserError, match=f"{BOUND}=4 GiB is no size; give a whole number of MiB"):
+    monkeypatch.setenv(CACHE_VARIABLE, "4 GiB")
+    with pytest.raises(UserError, match=f"{CACHE_VARIABLE}=4 GiB is not a size; give a whole number of MiB"):
         open_dataset(alone).load("val")

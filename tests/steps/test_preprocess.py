@@ -186,7 +186,7 @@ def test_copies_across_splits_are_dropped_and_told(tmp_path, capsys):
         "copies_dropped": {"train": 2 * 3, "val": 2 * 2, "test": 0},
         "copies_kept_within_split": {"train": 0, "val": 0, "test": 2},
     }
-    assert "copies across splits dropped: 6 from train, 4 from val" in capsys.readouterr().out
+    assert "dropped copies across splits: 6 from train, 4 from val" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_bad_pictures_are_skipped_and_listed_where_allowed(damaged, tmp_path):
     assert [entry["reason"][:12] for entry in dataset.document["bad_images"]] == [
         "the file is ",
         "it is broken",
-        "it is none o",
+        "it is in no s",
     ]
 
 
@@ -336,7 +336,7 @@ def small_disk(folder, size):
         subprocess.run(["umount", folder], check=True)
 
 
-# Too small for the spool, for the spool's end, and for spool and shards together (1,797 images of 1 KiB).
+# Too small for the buffer, for the buffer's end, and for buffer and shards together (1,797 images of 1 KiB).
 @pytest.mark.parametrize("size", [2**16, 1_700 * 2**10, 3 * 2**20])
 def test_full_disk_is_told_and_leaves_nothing(digits, tmp_path, size):
     with small_disk(tmp_path / "disk", size) as disk:

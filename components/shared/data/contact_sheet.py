@@ -1,15 +1,15 @@
-"""The sample sheet: a few images of each class on one picture, to see at a glance what a dataset holds."""
+"""The contact sheet: a few images of each class on one picture, to check a dataset at a glance."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from components.shared.core.files import new_file
-from components.shared.data.decode import Images, fit_arrays
+from components.shared.data.dataset import Images, Labels
+from components.shared.data.decode import fit_arrays
 
 CLASSES = 20
 COLUMNS = 10
@@ -17,18 +17,18 @@ COLUMNS = 10
 _CELL = 64  # pixels
 _GAP = 4
 _FONT = 14
-_NAME = 170  # longest name, in pixels
+_NAME = 170  # pixels, of the longest name
 
 
-class SampleSheet:
-    """Collects the first ten images of each of the first twenty classes, a row each."""
+class ContactSheet:
+    """Collects the first ten images of each of the first twenty classes, one class a row."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = list(classes[:CLASSES])
         self._cells: list[list[Images]] = [[] for _ in self._classes]
 
-    def add(self, images: Images, labels: NDArray[np.int64]) -> None:
-        """Offer images (uint8, N x C x H x W) and labels (N); those still wanted are kept, scaled to a cell."""
+    def add(self, images: Images, labels: Labels) -> None:
+        """Add the images (uint8, N x C x H x W, labels N) that are still needed, scaled to a cell."""
         for label, cells in enumerate(self._cells):
             if missing := COLUMNS - len(cells):
                 chosen = np.flatnonzero(labels == label)[:missing]
@@ -54,6 +54,6 @@ class SampleSheet:
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a name as fits in its column."""
+    """Return the part of a name that fits in its column."""
     ends = (n for n in range(len(name), 0, -1) if font.getlength(name[:n]) <= _NAME)
     return name[: next(ends, 0)]

@@ -1,20 +1,20 @@
 """The prepared dataset on disk: writer and reader side by side.
 
 A folder of NumPy shards `<split>-<number>.images.npy` (uint8, N x C x H x W) and `<split>-<number>.labels.npy`
-(int64, N), and `dataset.json`, written last, which names classes, image shape, the training split's mean and standard
+(int64, N), and `dataset.json`, written last, which holds classes, image shape, the training split's mean and standard
 deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's
-content and of the whole, and the checksum of the document itself. A document with the field `shards`, an s3:// address,
-may stand alone: its shards lie there, as `<sha256>.npy`.
+content and of the whole, and the checksum of the document itself. The field `shards`, an s3:// address, makes a dataset
+remote: its document is alone in the folder, and its shards are objects `<sha256>.npy` at that address.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,43 @@ from numpy.typing import NDArray
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import Document, read_json, sha256_json, sha256_without, write_json
 from components.shared.core.npy import npy_bytes, npy_header
-from components.shared.core.schema import check_fields, is_count, is_file, is_list, is_sha256, is_size, is_text
+from components.shared.core.schema import (
+    check_fields,
+    has,
+    is_count,
+    is_file,
+    is_list,
+    is_map,
+    is_sha256,
+    is_size,
+    is_text,
+)
 from components.shared.data.shards import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
 FORMAT = "torch2kubeflow/dataset"
-FILE = r"(train|val|test)-\d{5,9}\.(images|labels)\.npy"  # the name of a shard's file
+FILE_NAME = r"(train|val|test)-\d{5,9}\.(images|labels)\.npy"  # of shards
 SPLITS = ("train", "val", "test")
 SHARD_BYTES = 128 * 2**20
+AGAIN = "prepare the dataset again"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+
+
+class Origin(TypedDict, total=False):
+    """The fields of `dataset.json` that describe where a dataset comes from; its digest does not depend on them."""
+
+    raw_digest: str
+    parameters: Document  # of the preparation
+    code_version: str
+    duplicates: Document
+    bad_images: list[Document]
+    samples_sha256: str
+    name: str
+    source: str
+    seconds: Mapping[str, float]  # that each step took
+    shards: str  # of a remote dataset
 
 
 class DatasetWriter:
@@ -63,8 +89,8 @@ class DatasetWriter:
         if split == "train":
             self.moments.add(images)
 
-    def finish(self, **facts: Any) -> Document:
-        """Write and return `dataset.json`; `facts` are further fields of it."""
+    def finish(self, **origin: Unpack[Origin]) -> Document:
+        """Write and return `dataset.json`."""
         for writer in self.splits.values():
             assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
         mean, std = self.moments.mean_and_std()
@@ -85,12 +111,12 @@ class DatasetWriter:
                 }
                 for name, writer in self.splits.items()
             },
-            **facts,
+            **origin,
         }
         return write_document(self.folder, document)
 
     def _digest(self, split: "_SplitWriter") -> str:
-        """Over the content of a split alone: however it is cut into shards, and whatever the other splits hold."""
+        """Return the digest of a split's content, which depends on neither its shards nor the other splits."""
         return sha256_json(
             {
                 "classes": self.classes,
@@ -117,10 +143,10 @@ class _SplitWriter:
         while len(labels):
             start = self.written % self.shard_rows
             rows = min(self.shard_rows, self.count - self.written + start)
-            taken = min(rows - start, len(labels))
-            assert taken > 0, f"more than the {self.count} images announced for {self.name}"
-            self._write(rows, images[:taken], labels[:taken])
-            images, labels = images[taken:], labels[taken:]
+            fitting = min(rows - start, len(labels))
+            assert fitting > 0, f"more than the {self.count} images announced for {self.name}"
+            self._write(rows, images[:fitting], labels[:fitting])
+            images, labels = images[fitting:], labels[fitting:]
 
     def _write(self, rows: int, images: Images, labels: Labels) -> None:
         if self.current is None:
@@ -141,7 +167,7 @@ class _SplitWriter:
 
 
 class _ArrayFile:
-    """A file written in pieces and hashed on the way; not mapped, so that a full disk is an OSError."""
+    """A file that is hashed while it is written, and not mapped, so that a full disk is an OSError."""
 
     def __init__(self, path: Path, header: bytes) -> None:
         self.path = path
@@ -161,7 +187,7 @@ class _ArrayFile:
 
 
 class _Moments:
-    """Mean and standard deviation per channel from integer sums: exact, whatever the order of the images."""
+    """Mean and standard deviation per channel from integer sums: exact, in any order of the images."""
 
     def __init__(self, channels: int) -> None:
         self.count, self.sums, self.squares = 0, [0] * channels, [0] * channels
@@ -177,7 +203,7 @@ class _Moments:
         n = max(1, self.count)
         mean = [total / (255 * n) for total in self.sums]
         variance = [(n * q - s * s) / (255 * n) ** 2 for s, q in zip(self.sums, self.squares, strict=True)]
-        return mean, [math.sqrt(v) or 1.0 for v in variance]  # a blank channel stays as it is
+        return mean, [math.sqrt(v) or 1.0 for v in variance]  # 1 leaves a constant channel unscaled
 
 
 @dataclass(frozen=True)
@@ -189,31 +215,36 @@ class Dataset:
 
     @property
     def classes(self) -> list[str]:
-        """The class names, in the order of the labels."""
+        """Return the class names, in the order of the labels."""
         return list(self.document["classes"])
 
     @property
     def digest(self) -> str:
-        """The digest of the whole content."""
+        """Return the digest of the whole content."""
         return str(self.document["digest"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Return (C, H, W)."""
         channels, height, width = self.document["image_shape"]
         return channels, height, width
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of images of each split."""
+        """Return the number of images of each split."""
         return {name: self.document["splits"][name]["count"] for name in SPLITS}
+
+    @property
+    def is_remote(self) -> bool:
+        """Return whether the shards are in a store and not in the folder."""
+        return "shards" in self.document
 
     @cached_property
     def _stored(self) -> StoredShards:
         return StoredShards(self.document["shards"])
 
     def files(self) -> Iterator[Document]:
-        """Yield the entry of each shard's file: `path` in the folder, `sha256`, and size in `bytes`."""
+        """Yield the description of each shard's file: `path` in the folder, `sha256`, and size in `bytes`."""
         for split in SPLITS:
             for shard in self.document["splits"][split]["shards"]:
                 yield from (shard["images"], shard["labels"])
@@ -221,30 +252,39 @@ class Dataset:
     def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
         """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
 
-        CorruptDataError where a shard is missing or not the one that the document describes.
+        Raises CorruptDataError if a shard is missing or differs from its description in the document.
         """
         for shard in self.document["splits"][split]["shards"]:
-            images = self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
-            labels = self._array(shard["labels"], (shard["count"],), np.int64)
+            images, labels = self._images(shard), self._array(shard["labels"], (shard["count"],), np.int64)
             if labels.min() < 0 or labels.max() >= len(self.classes):
-                raise CorruptDataError(
-                    f"{self.folder} holds labels that name no class of dataset.json; prepare it again"
-                )
+                raise CorruptDataError(f"{self.folder} holds labels that name no class of dataset.json", AGAIN)
             yield images, labels
+
+    def take(self, split: str, numbers: Sequence[int]) -> Images:
+        """Return some images of a split by their numbers (uint8, N x C x H x W); only their shards are opened."""
+        wanted = np.asarray(numbers, np.int64)
+        images = np.empty((len(wanted), *self.image_shape), np.uint8)
+        start = 0
+        for shard in self.document["splits"][split]["shards"]:
+            inside = np.flatnonzero((start <= wanted) & (wanted < start + shard["count"]))
+            if len(inside):
+                images[inside] = self._images(shard)[wanted[inside] - start]
+            start += shard["count"]
+        return images
 
     def load(self, split: str) -> tuple[Images, Labels]:
         """Read a whole split into memory: images (uint8, N x C x H x W) and labels (int64, N).
 
-        UserError where it does not fit.
+        Raises UserError if it does not fit.
         """
         count = self.counts[split]
         try:
             images, labels = np.empty((count, *self.image_shape), np.uint8), np.empty(count, np.int64)
-        except (MemoryError, ValueError):  # the latter beyond all addresses
+        except (MemoryError, ValueError):  # the latter beyond the address space
             gib = count * math.prod(self.image_shape) / 2**30
             raise UserError(
-                f"the {split} split of {self.folder} takes {gib:,.1f} GiB, more memory than there is; "
-                "give more memory, or prepare smaller images"
+                f"the {split} split of {self.folder} takes {gib:,.1f} GiB, more memory than there is",
+                "give more memory, or prepare smaller images",
             ) from None
         start = 0
         for shard_images, shard_labels in self.shards(split):
@@ -253,62 +293,57 @@ class Dataset:
             start = stop
         return images, labels
 
+    def _images(self, shard: Document) -> Images:
+        return self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
+
     def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         header = npy_header(shape, dtype)
         with self._open(entry) as file:
             if file.read(len(header)) != header or entry["bytes"] != npy_bytes(shape, dtype):
-                raise CorruptDataError(f"{file.name} is no NumPy array of shape {shape}; prepare it again")
+                raise CorruptDataError(f"{file.name} is not a NumPy array of shape {shape}", AGAIN)
             return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
 
     def _open(self, entry: Document) -> FileIO:
-        if "shards" in self.document:
+        if self.is_remote:
             return self._stored.open(entry["sha256"], entry["bytes"])
         path = self.folder / entry["path"]
         file = open_shard(path, entry["sha256"], entry["bytes"])
         if not file:
-            raise CorruptDataError(f"{path} is missing or differs from its digest in dataset.json; prepare it again")
+            raise CorruptDataError(f"{path} is missing or differs from its digest in dataset.json", AGAIN)
         return file
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open the dataset in folder `path`; UserError where its document is missing, changed or of another format."""
+    """Open the dataset in folder `path`. Raises UserError if its document is missing, changed or of another format."""
     file = Path(path) / "dataset.json"
     document = read_json(file, FORMAT)
     check_document(document, str(file))
     return Dataset(Path(path), document)
 
 
-def check_document(document: Document, place: str) -> None:
-    """Hold the document that was found at `place` to the format; UserError naming the first field that breaks it."""
-    rules = {**_FIELDS, "shards": _lies_in_a_store} if "shards" in document else _FIELDS
-    check_fields(document, rules, place, "prepare the dataset again")
+def check_document(document: Document, name: str) -> None:
+    """Check the document in the file `name` against the format. Raises UserError for the first field that breaks it."""
+    rules = {**_FIELDS, "shards": _is_address} if "shards" in document else _FIELDS
+    check_fields(document, rules, name, AGAIN)
 
 
 def write_document(folder: Path, document: Document) -> Document:
-    """Write `dataset.json` and return what it holds: the document with a checksum of its own."""
+    """Write `dataset.json` and return its content: the document with its checksum."""
     content = {**document, "checksum": sha256_without(document, "checksum")}
     write_json(folder / "dataset.json", content)
     return content
 
 
-def _is_shard(shard: object) -> bool:
-    match shard:
-        case {"count": count, "images": images, "labels": labels}:
-            return is_size(count) and is_file(images, FILE) and is_file(labels, FILE)
-    return False
-
-
-def _is_split(split: object, classes: int) -> bool:
-    match split:
-        case {"digest": digest, "count": count, "class_counts": class_counts, "shards": shards}:
-            return (
-                is_sha256(digest)
-                and is_list(class_counts, is_count, classes)
-                and is_list(shards, _is_shard)
-                and is_count(count)
-                and count == sum(class_counts) == sum(shard["count"] for shard in shards)
-            )
-    return False
+def _is_split(split: Any, classes: int) -> bool:
+    fields = {
+        "digest": is_sha256,
+        "count": is_count,
+        "class_counts": lambda counts: is_list(counts, is_count, classes),
+        "shards": lambda shards: is_list(shards, _is_shard),
+    }
+    if not has(**fields)(split):
+        return False
+    return bool(split["count"] == sum(split["class_counts"]) == sum(shard["count"] for shard in split["shards"]))
 
 
 def _are_figures(value: object, channels: int) -> bool:
@@ -319,14 +354,16 @@ def _is_untouched(document: Document) -> bool:
     return bool(document["checksum"] == sha256_without(document, "checksum"))
 
 
-def _lies_in_a_store(document: Document) -> bool:
+def _is_address(document: Document) -> bool:
     try:
         return is_text(document["shards"]) and bool(parse_uri(document["shards"])[0])
     except UserError:
         return False
 
 
-# In this order: each rule may rest on those above it.
+_is_shard_file = partial(is_file, pattern=FILE_NAME)
+_is_shard = has(count=is_size, images=_is_shard_file, labels=_is_shard_file)
+# In this order: each rule may rely on those above it.
 _FIELDS: dict[str, Callable[[Document], bool]] = {
     "checksum": _is_untouched,
     "digest": lambda d: is_sha256(d["digest"]),
@@ -335,9 +372,8 @@ _FIELDS: dict[str, Callable[[Document], bool]] = {
     "mean": lambda d: _are_figures(d["mean"], d["image_shape"][0]),
     "std": lambda d: _are_figures(d["std"], d["image_shape"][0]) and min(d["std"]) > 0,
     "splits": lambda d: (
-        isinstance(d["splits"], dict)
+        is_map(d["splits"], lambda split: _is_split(split, len(d["classes"])))
         and set(d["splits"]) == set(SPLITS)
-        and all(_is_split(split, len(d["classes"])) for split in d["splits"].values())
         and d["digest"] == sha256_json({name: split["digest"] for name, split in d["splits"].items()})
     ),
 }

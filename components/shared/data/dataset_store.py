@@ -1,6 +1,6 @@
-"""Prepared datasets in the store, so that what one run has decoded is decoded by no other.
+"""Prepared datasets in the store, so that no run decodes what another one has decoded.
 
-datasets/<recipe>/dataset.json    a dataset's document, written last; the recipe is a digest of what determines it
+datasets/<recipe>/dataset.json    a dataset's document, written last; the recipe is a digest of all that determines it
 datasets/<recipe>/samples.png
 datasets/shards/<sha256>.npy      the shards of all datasets
 """
@@ -8,12 +8,22 @@ datasets/shards/<sha256>.npy      the shards of all datasets
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Unpack
 
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import Document, parse_json, sha256_json
 from components.shared.core.schema import is_sha256
-from components.shared.data.dataset import FORMAT, SPLITS, Dataset, check_document, open_dataset, write_document
+from components.shared.data.dataset import (
+    AGAIN,
+    FORMAT,
+    SPLITS,
+    Dataset,
+    Origin,
+    check_document,
+    open_dataset,
+    write_document,
+)
 from components.shared.storage.client import MAX_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
@@ -21,76 +31,76 @@ SHARDS = "datasets/shards"
 DOCUMENT, SAMPLES = "dataset.json", "samples.png"
 
 
-class PreparedDataset:
-    """The dataset in a store that a recipe gives: the fields of its document that determine all its content."""
+class StoredDataset:
+    """The dataset of a recipe, which are the fields of its document that determine its content, in a store."""
 
     def __init__(self, store: str, recipe: Document, handover_mib: int) -> None:
-        """Make no request yet; a dataset of more than `handover_mib` MiB leaves its shards in the store."""
+        """Raises UserError if the address is wrong; a dataset of more than `handover_mib` MiB becomes remote."""
         self._store = open_store(store, os.environ)
         self._recipe = recipe
-        self._place = f"datasets/{sha256_json(recipe)}"
-        self._handover_bytes = handover_mib * 2**20
-        self._is_damaged = False
+        self._folder = f"datasets/{sha256_json(recipe)}"
+        self._max_local_bytes = handover_mib * 2**20
+        self._is_corrupt = False
 
     def fetch(self, folder: Path) -> bool:
-        """Bring the dataset into an empty folder; False where it is not in the store, or damaged, which is told.
+        """Copy the dataset to an empty folder; return False if it is not in the store, or corrupt.
 
-        Its document is written anew, unchanged, so that its age is the time since it was last used.
+        The stored document is written again, unchanged, so that its age is the time since its last use.
         """
-        place = self._store.uri(self._place)
+        uri = self._store.uri(self._folder)
         try:
             document = _read_document(self._store, self._name(DOCUMENT))
             if not document:
                 return False
             self._fetch(folder, document)
         except (CorruptDataError, NoSuchObject) as error:
-            log.info(f"the dataset in {place} is damaged and prepared anew: {error}")
-            self._is_damaged = True
+            log.info(f"the dataset in {uri} is corrupt and is prepared again: {error}")
+            self._is_corrupt = True
             for path in folder.iterdir():
                 path.unlink()
             return False
         self._store.put_bytes((folder / DOCUMENT).read_bytes(), self._name(DOCUMENT))
-        log.info(f"nothing to decode: the dataset in {place} was prepared before")
+        log.info(f"nothing to decode: reusing the dataset in {uri}")
         return True
 
-    def keep(self, folder: Path) -> None:
-        """Send the dataset in a folder to the store, the document last; shards that are there already are not sent.
+    def upload(self, folder: Path) -> None:
+        """Store the dataset in a folder, the document last and without the shards that are already there.
 
-        Of those only the size is looked at: one that is damaged is found by the first who reads it, in `fetch` or by
+        Only the size of those is compared: reading a corrupt one fails, in `fetch` or in
         components/shared/data/shards.py.
         """
         data = open_dataset(folder)
         for entry in data.files():
             name = _shard_name(entry)
-            found = None if self._is_damaged else self._store.stat(name)
+            found = None if self._is_corrupt else self._store.stat(name)
             if not found or found.size != entry["bytes"]:
                 self._store.put_file(folder / entry["path"], name, entry["sha256"])
         self._store.put_file(folder / SAMPLES, self._name(SAMPLES), data.document["samples_sha256"])
-        with suppress(Conflict):  # with another preparation, of the same content
+        with suppress(Conflict):  # another run has stored the same content
             content = (folder / DOCUMENT).read_bytes()
-            self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_damaged)
-        log.info(f"kept as {self._store.uri(self._place)}")
+            self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_corrupt)
+        log.info(f"stored as {self._store.uri(self._folder)}")
 
-    def hand_over(self, folder: Path, **facts: object) -> None:
-        """Leave in the folder what the next steps need, its document with the fields `facts`."""
+    def finalize(self, folder: Path, **origin: Unpack[Origin]) -> None:
+        """Update the fields of the document in a folder; a large dataset becomes remote and loses its shards there."""
         data = open_dataset(folder)
         if self._is_large(data):
-            facts["shards"] = self._store.uri(SHARDS)
+            origin["shards"] = self._store.uri(SHARDS)
             for entry in data.files():
                 (folder / entry["path"]).unlink(missing_ok=True)
-        write_document(folder, {**data.document, **facts})
+        write_document(folder, {**data.document, **origin})
 
     def _name(self, file: str) -> str:
-        return f"{self._place}/{file}"
+        return f"{self._folder}/{file}"
 
     def _is_large(self, data: Dataset) -> bool:
         size = sum(int(entry["bytes"]) for entry in data.files())
-        return size > self._handover_bytes
+        return size > self._max_local_bytes
 
     def _fetch(self, folder: Path, document: Document) -> None:
-        """Read and check every byte, also of shards that stay in the store; CorruptDataError or NoSuchObject."""
+        """Read and check every byte, also of shards that stay in the store. Raises CorruptDataError or NoSuchObject."""
         if any(document.get(name) != value for name, value in self._recipe.items()):
-            raise CorruptDataError(f"{DOCUMENT} is of another recipe")
+            raise CorruptDataError(f"{DOCUMENT} was prepared with different settings")
         data = Dataset(folder, document)
         if self._is_large(data):
             data = Dataset(folder, {**document, "shards": self._store.uri(SHARDS)})
@@ -105,26 +115,30 @@ class PreparedDataset:
 
 
 def read_recipe(store: Store, recipe: str) -> tuple[str, set[str]]:
-    """The digest of the dataset that a recipe gave, and its shards' names in the store; UserError where it is none."""
+    """Return a stored dataset's digest, and the names of its shards in the store. Raises UserError if there is none."""
     document = _read_document(store, f"datasets/{recipe}/{DOCUMENT}")
     if not document:
-        raise NoSuchObject(f"{store.uri(f'datasets/{recipe}')} has no {DOCUMENT}; it was not prepared to the end")
+        raise NoSuchObject(
+            f"{store.uri(f'datasets/{recipe}')} has no {DOCUMENT}: its preparation did not finish", AGAIN
+        )
     data = Dataset(Path(recipe), document)
     return data.digest, {_shard_name(entry) for entry in data.files()}
 
 
-def open_kept(uri: str, folder: Path) -> Dataset:
-    """The dataset at s3://.../datasets/<recipe>: its document comes to the folder, its shards are read from the store.
+def open_stored_dataset(uri: str, folder: Path) -> Dataset:
+    """Open the dataset at s3://.../datasets/<recipe> as a remote one, whose document is copied to the folder.
 
-    UserError where there is none.
+    Raises UserError if there is none.
     """
-    place, _, recipe = uri.rpartition("/datasets/")
-    if not place or "/" in recipe:
-        raise UserError(f"dataset={uri} is no prepared dataset; give s3://bucket/prefix/datasets/<recipe>")
-    store = open_store(place, os.environ)
+    prefix, _, recipe = uri.rpartition("/datasets/")
+    if not prefix or "/" in recipe:
+        raise UserError(f"dataset={uri} is not a prepared dataset", "give s3://bucket/prefix/datasets/<recipe>")
+    store = open_store(prefix, os.environ)
     document = _read_document(store, f"datasets/{recipe}/{DOCUMENT}")
     if not document:
-        raise NoSuchObject(f"{uri} has no {DOCUMENT}; step preprocess of a run with a store makes it, and says where")
+        raise NoSuchObject(
+            f"{uri} has no {DOCUMENT}", "give the address that a run with a store logs when it prepares data"
+        )
     write_document(folder, {**document, "shards": store.uri(SHARDS)})
     return open_dataset(folder)
 
@@ -139,11 +153,11 @@ def _read_document(store: Store, name: str) -> Document | None:
     if not found:
         return None
     if found.size > MAX_BYTES:
-        raise CorruptDataError(f"{uri} has {found.size:,} bytes, and {MAX_BYTES:,} are allowed")
+        raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {MAX_BYTES:,}", AGAIN)
     content, _ = store.get_bytes(name)
     with raise_as_corrupt():
         document = parse_json(content, FORMAT, uri)
         check_document(document, uri)
     if "shards" in document or not is_sha256(document.get("samples_sha256")):
-        raise CorruptDataError(f"{uri} is of a dataset that lies elsewhere")
+        raise CorruptDataError(f"{uri} refers to shards stored elsewhere", AGAIN)
     return document

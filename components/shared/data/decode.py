@@ -1,8 +1,8 @@
-"""Pictures to arrays: decoding of picture files, and bringing images to one square size.
+"""Pictures to arrays: picture files are decoded, and images are fitted into a square of one size.
 
-Aspect ratio is kept. What is larger than the square is scaled down with antialiasing; what is smaller is enlarged by
-whole factors only (28 -> 32 is a border of 2, as in LeNet-5; 8 -> 32 a factor of 4), so that no pixel is invented. The
-image is centred, and the rest is zeros.
+The aspect ratio is preserved. Larger images are scaled down with antialiasing; smaller ones are enlarged by whole
+factors only (28 -> 32 is a border of 2, as in LeNet-5; 8 -> 32 a factor of 4), so that no pixel is interpolated. The
+image is centred, and the border is zeros.
 """
 
 import io
@@ -14,19 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from components.shared.core.resources import cpu_count
+from components.shared.data.dataset import Images
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; four times that many bytes are held while it is decoded
+MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; decoding needs four bytes of memory for each
 
-Images = NDArray[np.uint8]
-
-_RUN = 8  # pictures that one thread decodes at a time: small ones would drown in the hand-over
+_RUN = 8  # pictures that one thread decodes at a time: for small ones, handing them over takes longer
 _ORIENTATION = 0x0112  # of EXIF
-# What Pillow raises on files that are not what they claim to be.
+# Raised by Pillow for damaged files.
 _DECODING_ERRORS = (
     Image.DecompressionBombError,
     OSError,
@@ -43,26 +41,26 @@ _DECODING_ERRORS = (
 
 
 class BadPicture(ValueError):
-    """A picture that cannot be used; the text is the reason."""
+    """A picture that cannot be used; the message is the reason."""
 
 
 def decode(data: bytes, size: int) -> Images:
     """Decode a picture to uint8 (C, size, size): C is 1 for grayscale and 3 for colour.
 
-    Transparent pictures are laid on white, as a page shows them; EXIF's orientation is applied; 16-bit grayscale is
-    scaled to 8 bits. BadPicture where the file is empty, broken, of another format, animated or too large.
+    Transparent pictures get a white background, as in a browser; EXIF's orientation is applied; 16-bit grayscale is
+    scaled to 8 bits. Raises BadPicture if the file is empty, broken, of another format, animated or too large.
     """
     if not data:
         raise BadPicture("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _refuse(image)
-            image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at a half, a quarter or an eighth
+            _check_header(image)
+            image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
             if image.getexif().get(_ORIENTATION, 1) != 1:
-                return _fit(_plain(ImageOps.exif_transpose(image)), size)
-            return _fit(_plain(image), size)
+                return _fit(_to_8_bits(ImageOps.exif_transpose(image)), size)
+            return _fit(_to_8_bits(image), size)
     except UnidentifiedImageError:
-        raise BadPicture(f"it is none of {', '.join(FORMATS)}") from None
+        raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
     except BadPicture:
         raise
     except _DECODING_ERRORS as error:
@@ -71,7 +69,7 @@ def decode(data: bytes, size: int) -> Images:
 
 @contextmanager
 def decoder(size: int) -> Iterator[Callable[[Sequence[bytes]], list[Images | BadPicture]]]:
-    """Yield a function that decodes pictures on all CPUs, order kept; a bad one comes back as its BadPicture."""
+    """Yield a function that decodes pictures on all CPUs, in order, and returns BadPicture for one that is bad."""
 
     def decode_all(pictures: Sequence[bytes]) -> list[Images | BadPicture]:
         runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
@@ -80,7 +78,7 @@ def decoder(size: int) -> Iterator[Callable[[Sequence[bytes]], list[Images | Bad
     def decode_run(pictures: Sequence[bytes]) -> list[Images | BadPicture]:
         return [_attempt(data, size) for data in pictures]
 
-    # Filters are the process's, not a thread's: they are set here, around all threads.
+    # Warning filters belong to the process, not to a thread: they are set here, around all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -88,7 +86,7 @@ def decoder(size: int) -> Iterator[Callable[[Sequence[bytes]], list[Images | Bad
 
 
 def fit_arrays(images: Images, size: int) -> Images:
-    """Bring images (uint8, N x C x H x W, C 1 or 3) to N x C x size x size."""
+    """Fit images (uint8, N x C x H x W, C 1 or 3) into N x C x size x size."""
     count, channels, height, width = images.shape
     if max(height, width) > size:
         pixels = images[:, 0] if channels == 1 else images.transpose(0, 2, 3, 1)
@@ -108,20 +106,20 @@ def _attempt(data: bytes, size: int) -> Images | BadPicture:
         return bad
 
 
-def _refuse(image: Image.Image) -> None:
-    """What the header tells, before a pixel is decoded."""
+def _check_header(image: Image.Image) -> None:
+    """Raise BadPicture, before any pixel is decoded, if the picture is too large or not a single one."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise BadPicture(f"its {width:,} x {height:,} pixels are more than the {MAX_PIXELS:,} allowed")
-    # A phone's JPEG (MPO) carries further views behind the picture; the first is the picture.
+        raise BadPicture(f"its {width:,} x {height:,} pixels are more than the allowed {MAX_PIXELS:,}")
+    # A phone's JPEG (MPO) may hold further views after the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadPicture("it is animated or has several pages")
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Any mode to L or RGB, 8 bits a channel."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Convert any mode to L or RGB, 8 bits a channel."""
     if image.mode in ("I", "F"):
-        raise BadPicture("its pixels are 32-bit numbers of no fixed range")
+        raise BadPicture("its pixels are 32-bit numbers without a fixed range")
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.uint32)  # Pillow's own conversion clips at 255
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,6 +1,6 @@
-"""Decoded images on their way to the dataset: written once, in order, and read back as often as needed.
+"""A buffer of decoded images on disk: they are written once, in order, and read as often as needed.
 
-Two files: the pixels of each image (one channel where it is grayscale, else three), and a row on each image.
+Two files: the pixels of each image (one channel if it is grayscale, else three), and a row of facts on each image.
 """
 
 import hashlib
@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.data.dataset import SPLITS
-from components.shared.data.decode import Images
+from components.shared.data.dataset import SPLITS, Images, Labels
 
 Rows = NDArray[np.void]
 ROW = np.dtype([("digest", "<u8", (2,)), ("label", "<i4"), ("split", "u1"), ("channels", "u1")])
 
-_COUNTED = 65_536  # rows at a time
+_COUNT_ROWS = 65_536  # counted at a time
 
 
-class Spool:
-    """Images (uint8, C x size x size, C 1 or 3) and a ROW on each, in files of `folder`."""
+class DecodeBuffer:
+    """Images (uint8, C x size x size, C 1 or 3) and a ROW for each, in files in `folder`."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.size = size
@@ -31,10 +30,10 @@ class Spool:
         for path in (self._pixels, self._rows):
             path.write_bytes(b"")
 
-    def append(self, images: Images, labels: NDArray[np.int64], split: int) -> None:
-        """Add images (uint8, N x C x size x size), their labels (N) and the number of the split they come from.
+    def append(self, images: Images, labels: Labels, split: int) -> None:
+        """Add images (uint8, N x C x size x size), their labels (N) and the number of the source's split.
 
-        A colour image whose channels are all equal counts as grayscale. Its digest is the BLAKE2b of its pixels.
+        A colour image whose channels are all equal counts as grayscale. An image's digest is the BLAKE2b of its pixels.
         """
         rows = np.zeros(len(labels), ROW)
         rows["label"], rows["split"], rows["channels"] = labels, split, _channels(images)
@@ -57,20 +56,20 @@ class Spool:
                 yield _read(file, ROW, min(size, self.count - start))
 
     def counts(self, num_classes: int) -> NDArray[np.int64]:
-        """The number of images (split x class)."""
+        """Return the number of images (split x class)."""
         counts = np.zeros((len(SPLITS), num_classes), np.int64)
-        for rows in self.rows(_COUNTED):
+        for rows in self.rows(_COUNT_ROWS):
             np.add.at(counts, (rows["split"], rows["label"]), 1)
         return counts
 
     def blocks(self, size: int) -> Iterator[tuple[Images, Rows]]:
-        """Yield images (uint8, N x C x size x size, C the largest of all images) and rows, `size` at a time."""
+        """Yield images (uint8, N x C x size x size, C the maximum of all images) and rows, `size` at a time."""
         with open(self._pixels, "rb") as file:
             for rows in self.rows(size):
                 own = rows["channels"].astype(np.int64)
                 planes = _read(file, np.dtype(np.uint8), int(own.sum()) * self.size**2)
                 first = np.cumsum(own) - own
-                # A grayscale image among coloured ones gives its only plane three times.
+                # A grayscale image among colour images repeats its only plane three times.
                 which = first[:, None] + np.arange(self.channels) * (own > 1)[:, None]
                 yield planes.reshape(-1, self.size, self.size)[which], rows
 

@@ -1,6 +1,6 @@
 """Exact copies of an image, found by digest in bounded memory.
 
-Rows are dealt to bucket files by digest, so that all copies of an image meet in one bucket, which fits in memory.
+Rows are distributed to bucket files by digest, so that all copies of an image are in one bucket, which fits in memory.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ _ENTRY = np.dtype([("digest", "<u8", (2,)), ("number", "<i8"), ("label", "<i4"),
 
 
 class Duplicates:
-    """Finds the copies that leak between splits: an image stays in the last of train, val and test that holds it.
+    """Finds the copies that leak between splits: an image stays in the last of train, val and test that has it.
 
-    After `resolve`, `counts` (split x class) are the images that stay. Copies within one split stay too.
+    After `resolve`, `counts` (split x class) are the images that stay. Copies within one split stay, too.
     """
 
     def __init__(self, folder: Path, num_images: int, num_classes: int) -> None:
         self.counts = np.zeros((len(SPLITS), num_classes), np.int64)
         self.dropped = np.zeros(len(SPLITS), np.int64)
-        self._kept = np.zeros(len(SPLITS), np.int64)  # copies beside the first
+        self._within_split = np.zeros(len(SPLITS), np.int64)  # further copies that stay
         self._repeated = self._conflicting = 0
         self._added = 0
         self._buckets = [folder / f"bucket-{n:05}" for n in range(1 + num_images // BUCKET_ROWS)]
@@ -35,7 +35,7 @@ class Duplicates:
             path.write_bytes(b"")
 
     def add(self, rows: Rows, splits: NDArray[np.uint8]) -> None:
-        """Note the next images: their rows (N) and the splits (N) that they are to go to."""
+        """Add the next images: their rows (N) and the splits (N) that they are assigned to."""
         entries = np.zeros(len(rows), _ENTRY)
         entries["digest"], entries["label"], entries["split"] = rows["digest"], rows["label"], splits
         entries["number"] = np.arange(self._added, self._added + len(rows))
@@ -56,12 +56,12 @@ class Duplicates:
                 yield self._resolve(entries)
 
     def document(self) -> Document:
-        """The figures as they stand in `dataset.json`."""
+        """Return the figures for `dataset.json`."""
         return {
             "repeated_images": self._repeated,
             "of_these_with_conflicting_labels": self._conflicting,
             "copies_dropped": dict(zip(SPLITS, self.dropped.tolist(), strict=True)),
-            "copies_kept_within_split": dict(zip(SPLITS, self._kept.tolist(), strict=True)),
+            "copies_kept_within_split": dict(zip(SPLITS, self._within_split.tolist(), strict=True)),
         }
 
     def _resolve(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
@@ -74,7 +74,9 @@ class Duplicates:
         self._repeated += int((sizes > 1).sum())
         self._conflicting += int((np.minimum.reduceat(label, starts) != np.maximum.reduceat(label, starts)).sum())
         self.dropped += np.bincount(split[~stays], minlength=len(SPLITS))
-        self._kept += np.bincount(split[stays], minlength=len(SPLITS)) - np.bincount(last, minlength=len(SPLITS))
+        self._within_split += np.bincount(split[stays], minlength=len(SPLITS)) - np.bincount(
+            last, minlength=len(SPLITS)
+        )
         np.add.at(self.counts, (split[stays], label[stays]), 1)
         numbers: NDArray[np.int64] = entries["number"][~stays]
         return numbers

@@ -1,8 +1,8 @@
-"""The files of a dataset's shards, opened only where they hold what their digest says: in a folder, or in the store.
+"""The files of a dataset's shards, in a folder or in a store, opened only if they match their digest.
 
-Those of the store come by way of a cache, which processes may share: the folder `shards` beside the downloads of
-components/shared/storage/download_cache.py. What was used longest ago is removed, so that no more than
-TORCH2KUBEFLOW_SHARD_CACHE_MIB are kept, or one shard if that is larger; a file that is open or mapped stays readable.
+Shards in a store are read through a cache, which processes may share: the folder `shards` next to the downloads of
+components/shared/storage/download_cache.py. The least recently used are removed, so that the cache holds no more than
+TORCH2KUBEFLOW_SHARD_CACHE_MIB, or one shard if that is larger; a file that is open or mapped stays readable.
 """
 
 import hashlib
@@ -16,13 +16,14 @@ from uuid import uuid4
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.storage.download_cache import cache_folder
 
-BOUND = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
-BOUND_MIB = 4096
-ABANDONED_SECONDS = 3600  # since the last byte of a file that is being fetched
+CACHE_VARIABLE = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
+CACHE_MIB = 4096
+ABANDONED_SECONDS = 3600  # after its last byte, an incomplete download counts as abandoned
+REMEDY = "prepare the dataset again, by running it with another handover_mib"  # else the damaged one is reused
 
 
 def open_shard(path: Path, sha256: str, size: int) -> FileIO | None:
-    """Open a file for reading; None where it is not there, or differs in SHA-256 or size in bytes."""
+    """Open a file for reading; return None if it is missing or differs in SHA-256 or size in bytes."""
     try:
         if not path.is_file():
             return None
@@ -37,24 +38,24 @@ def open_shard(path: Path, sha256: str, size: int) -> FileIO | None:
 
 
 class StoredShards:
-    """The shards at s3://bucket/prefix, each an object `<sha256>.npy`, by way of the cache."""
+    """The shards at s3://bucket/prefix, each an object `<sha256>.npy`, read through the cache."""
 
     def __init__(self, uri: str) -> None:
-        """Make no request yet; UserError where the address, the environment's variables or the cache cannot be used."""
-        from components.shared.storage.client import open_store  # 0.1 s that a dataset on the disk need not wait for
+        """Raises UserError if the address, a variable of the environment or the cache cannot be used."""
+        from components.shared.storage.client import open_store  # takes 0.1 s, which a dataset on disk does not need
 
         self._store = open_store(uri, os.environ)
-        self._bound = _bound_bytes()
+        self._cache_bytes = _cache_bytes()
         self._folder = cache_folder() / "shards"
         self._folder.mkdir(exist_ok=True)
 
     def open(self, sha256: str, size: int) -> FileIO:
-        """Open the shard of that SHA-256 and size in bytes; CorruptDataError where the store does not hold it."""
+        """Open the shard of that SHA-256 and size in bytes. Raises CorruptDataError if it is missing or damaged."""
         file = open_shard(self._folder / sha256, sha256, size)
         if file:
-            os.utime(file.fileno())  # its last use
+            os.utime(file.fileno())  # marks it as just used
             return file
-        self._make_room(size)
+        self._free_space(size)
         return self._fetch(sha256, size)
 
     def _fetch(self, sha256: str, size: int) -> FileIO:
@@ -65,21 +66,20 @@ class StoredShards:
         try:
             self._store.get_file(name, fetched, sha256)
         except (NoSuchObject, CorruptDataError) as error:
-            raise self._damage(name, str(error)) from None
+            raise self._corrupt(name, str(error)) from None
         file = FileIO(fetched)
         os.replace(fetched, self._folder / sha256)
         found = os.fstat(file.fileno()).st_size
         if found != size:
             file.close()
-            raise self._damage(name, f"it has {found:,} bytes, not {size:,}")
+            raise self._corrupt(name, f"it has {found:,} bytes, not {size:,}")
         return file
 
-    def _damage(self, name: str, reason: str) -> CorruptDataError:
-        remedy = "run again with another handover_mib: then preprocess is done again, and mends it"
-        return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason}); {remedy}")
+    def _corrupt(self, name: str, reason: str) -> CorruptDataError:
+        return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason})", REMEDY)
 
-    def _make_room(self, size: int) -> None:
-        """Remove what was used longest ago until `size` more bytes are allowed, and what a killed process left."""
+    def _free_space(self, size: int) -> None:
+        """Remove the least recently used files until `size` more bytes fit, and those that a killed process left."""
         files = []
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
@@ -88,13 +88,13 @@ class StoredShards:
         held = size + sum(file_size for _, file_size, _ in files)
         for used, file_size, path in sorted(files):
             is_whole = not path.suffix
-            if held > self._bound if is_whole else used < time.time() - ABANDONED_SECONDS:
+            if held > self._cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
                 held -= file_size
 
 
-def _bound_bytes() -> int:
-    value = os.environ.get(BOUND) or str(BOUND_MIB)
+def _cache_bytes() -> int:
+    value = os.environ.get(CACHE_VARIABLE) or str(CACHE_MIB)
     if not (value.isascii() and value.isdecimal()):
-        raise UserError(f"{BOUND}={value} is no size; give a whole number of MiB")
+        raise UserError(f"{CACHE_VARIABLE}={value} is not a size", "give a whole number of MiB")
     return int(value) * 2**20

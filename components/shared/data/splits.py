@@ -1,8 +1,8 @@
-"""Which split each image goes to: the source's own splits, and stratified samples where the source has none.
+"""The split of each image: the source's own splits, and stratified samples if the source has none.
 
-Sampling streams: an image is seen once, in order, and memory does not grow with their number. Out of each block the
-number of held-out images of a class is hypergeometric in what is needed and what is still to come, so that the whole is
-a uniform sample of exactly the wanted size (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S, by blocks).
+Sampling is streamed: each image is seen once, in order, in constant memory. The number of images of a class that a
+block holds out is hypergeometric in the numbers still needed and still to come, so that the whole is a uniform sample
+of exactly the requested size (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S, by blocks).
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ Counts = NDArray[np.int64]
 class Splitter:
     """Holds out a stratified test and validation split, each unless the source has one.
 
-    `counts` (split x class) are the source's, `fractions` those to hold out of the training images of each class:
-    rounded to the nearest, but at least one image, and never the last one.
+    `counts` (split x class) are the source's; `fractions` of the training images of each class are held out, rounded to
+    the nearest number, but at least one image and never the last one.
     """
 
     def __init__(self, counts: Counts, fractions: Mapping[int, float], seed: int) -> None:
@@ -35,7 +35,7 @@ class Splitter:
                 pool -= self._needed[split]
 
     def assign(self, labels: NDArray[np.int32], splits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The splits (N) of the next images, given their labels (N) and the splits (N) they come from."""
+        """Return the splits (N) of the next images, given their labels (N) and their splits in the source (N)."""
         assigned = splits.copy()
         pool = np.flatnonzero(splits == TRAIN)
         present = np.bincount(labels[pool], minlength=len(self._left))

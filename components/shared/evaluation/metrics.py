@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.data.dataset import Labels
+
 Probabilities = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 BINS = 15
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
