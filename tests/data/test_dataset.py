@@ -75,7 +75,7 @@ def test_any_shard_size_round_trips_with_one_digest(tmp_path_factory, counts, sh
     shutil.rmtree(folder)
 
 
-def test_shards_are_plain_npy_files_of_the_size_asked_for(tmp_path):
+def test_shards_are_npy_files_of_the_given_size(tmp_path):
     splits = content(2, (10, 1, 1))
     write(tmp_path / "dataset", splits, shard_bytes=4 * 60)
     sizes = [len(np.load(tmp_path / "dataset" / f"train-{n:05}.images.npy", allow_pickle=False)) for n in range(3)]
@@ -92,7 +92,7 @@ def test_images_are_taken_by_their_numbers(small, numbers):
     np.testing.assert_array_equal(found, splits["train"][0][np.array(numbers, int)])
 
 
-def test_digest_is_of_the_content(tmp_path):
+def test_digest_covers_only_the_content(tmp_path):
     splits = content(3, (5, 5, 5))
     digest = write(tmp_path / "a", splits)["digest"]
     assert write(tmp_path / "b", splits, seconds={"preprocess": 1.5})["digest"] == digest
@@ -100,7 +100,7 @@ def test_digest_is_of_the_content(tmp_path):
     assert write(tmp_path / "c", splits)["digest"] != digest
 
 
-def test_digest_of_a_split_is_of_that_split_alone(tmp_path):
+def test_digest_of_a_split_covers_only_that_split(tmp_path):
     splits = content(3, (5, 5, 5))
     before = write(tmp_path / "a", splits)["splits"]
     splits["train"][0][0] ^= 1
@@ -111,7 +111,7 @@ def test_digest_of_a_split_is_of_that_split_alone(tmp_path):
 
 
 @pytest.mark.parametrize("digest", [None, "", "a" * 64, "../../x"])
-def test_digest_of_a_split_that_is_none_or_anothers_is_told(small, tmp_path, digest):
+def test_wrong_digest_of_a_split_is_reported(small, tmp_path, digest):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     document["splits"]["test"]["digest"] = digest
@@ -120,7 +120,7 @@ def test_digest_of_a_split_that_is_none_or_anothers_is_told(small, tmp_path, dig
         open_dataset(folder)
 
 
-def test_mean_and_std_are_numpys_of_the_training_split(tmp_path):
+def test_mean_and_std_match_numpys(tmp_path):
     splits = content(4, (200, 9, 9))
     document = write(tmp_path / "dataset", splits)
     scaled = splits["train"][0] / 255
@@ -141,7 +141,7 @@ def test_class_counts_are_listed(tmp_path):
         assert document["splits"][split]["class_counts"] == np.bincount(labels, minlength=3).tolist()
 
 
-def test_more_or_fewer_images_than_announced_is_a_bug(tmp_path):
+def test_wrong_number_of_images_is_a_bug(tmp_path):
     images, labels = np.zeros((3, *SHAPE), np.uint8), np.zeros(3, np.int64)
     writer = DatasetWriter(tmp_path, classes=CLASSES, image_shape=SHAPE, counts={"train": 2, "val": 1, "test": 0})
     with pytest.raises(AssertionError, match="more than the 2"):
@@ -152,7 +152,7 @@ def test_more_or_fewer_images_than_announced_is_a_bug(tmp_path):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_damage_is_told_or_harmless(small, data):
+def test_any_damage_is_reported_or_harmless(small, data):
     folder, splits = small
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     original = path.read_bytes()
@@ -168,7 +168,7 @@ def test_any_damage_is_told_or_harmless(small, data):
         path.write_bytes(original)
 
 
-def test_dataset_on_the_disk_is_read_without_the_s3_client(small):
+def test_local_dataset_is_read_without_the_s3_client(small):
     code = "import sys; from components.shared.data.dataset import open_dataset as o; o(sys.argv[1]).load('val')"
     code += "; print('minio' in sys.modules)"
     command = [sys.executable, "-c", code, str(small[0])]
@@ -176,21 +176,21 @@ def test_dataset_on_the_disk_is_read_without_the_s3_client(small):
 
 
 @pytest.mark.parametrize("address", [None, "", 7, "s3://", "s3://bucket/../x", "file:///etc", ["s3://bucket"]])
-def test_address_of_shards_that_is_none_is_told(small, tmp_path, address):
+def test_invalid_address_of_shards_is_reported(small, tmp_path, address):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "shards": address})
     with pytest.raises(UserError, match="'shards'"):
         open_dataset(folder)
 
 
-def test_missing_shard_is_told(small, tmp_path):
+def test_missing_shard_is_reported(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     (folder / "test-00000.labels.npy").unlink()
     with pytest.raises(UserError, match=r"test-00000\.labels\.npy is missing"):
         open_dataset(folder).load("test")
 
 
-def test_missing_document_is_told(tmp_path):
+def test_missing_document_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
         open_dataset(tmp_path)
 
@@ -225,7 +225,7 @@ HOSTILE_VALUES = [
 
 @pytest.mark.parametrize("value", HOSTILE_VALUES, ids=repr)
 @pytest.mark.parametrize("field", ["classes", "image_shape", "mean", "std", "splits", "format"])
-def test_field_of_a_wrong_type_is_told(small, tmp_path, field, value):
+def test_field_of_a_wrong_type_is_reported(small, tmp_path, field, value):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     for forged in ({**document, field: value}, {key: v for key, v in document.items() if key != field}):
@@ -236,7 +236,7 @@ def test_field_of_a_wrong_type_is_told(small, tmp_path, field, value):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_forged_value_is_told_or_harmless(small, data):
+def test_any_forged_value_is_reported_or_harmless(small, data):
     folder, _ = small
     original = (folder / "dataset.json").read_bytes()
     document = json.loads(original)
@@ -260,7 +260,7 @@ def test_any_forged_value_is_told_or_harmless(small, data):
 @pytest.mark.parametrize(
     "path", ["../train-00000.images.npy", "/etc/passwd", "sub/train-00000.images.npy", ".", "a\0b"]
 )
-def test_path_out_of_the_folder_is_told(small, tmp_path, path):
+def test_path_out_of_the_folder_is_reported(small, tmp_path, path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     shutil.copy(folder / "train-00000.images.npy", tmp_path)
@@ -275,7 +275,7 @@ FOREIGN_ARRAYS = [OBJECTS, np.zeros(5, ">i8"), np.zeros(5), np.zeros((5, 1), "<i
 
 
 @pytest.mark.parametrize("array", FOREIGN_ARRAYS, ids=["pickled", "big-endian", "float", "shape", "length"])
-def test_shard_of_another_kind_is_told(small, tmp_path, array):
+def test_shard_of_another_type_is_reported(small, tmp_path, array):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     path = folder / "train-00000.labels.npy"
     np.save(path, array, allow_pickle=True)
@@ -287,7 +287,7 @@ def test_shard_of_another_kind_is_told(small, tmp_path, array):
         open_dataset(folder).load("train")
 
 
-def test_labels_beyond_the_classes_are_told(tmp_path):
+def test_labels_beyond_the_classes_are_reported(tmp_path):
     splits = content(7, (5, 2, 2))
     write(tmp_path / "dataset", splits)
     document = json.loads((tmp_path / "dataset" / "dataset.json").read_bytes())
@@ -298,14 +298,14 @@ def test_labels_beyond_the_classes_are_told(tmp_path):
         open_dataset(tmp_path / "dataset").load("train")
 
 
-def test_std_of_zero_is_told(small, tmp_path):
+def test_std_of_zero_is_reported(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "std": [0.5, 0.0, 0.5]})
     with pytest.raises(UserError, match="std"):
         open_dataset(folder)
 
 
-def test_counts_that_do_not_add_up_are_told(small, tmp_path):
+def test_counts_that_do_not_add_up_are_reported(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     document["splits"]["val"]["class_counts"][0] += 1
@@ -314,7 +314,7 @@ def test_counts_that_do_not_add_up_are_told(small, tmp_path):
         open_dataset(folder)
 
 
-def test_document_with_nan_is_told(small, tmp_path):
+def test_document_with_nan_is_reported(small, tmp_path):
     folder = shutil.copytree(small[0], tmp_path / "copy")
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace('"name": "small"', '"name": NaN'))

@@ -106,7 +106,7 @@ def forget_cache(tmp_path: Path) -> None:
 
 
 @SIZES
-def test_a_second_preparation_decodes_nothing_and_sends_the_document_alone_as_a_sign_of_its_use(
+def test_a_second_preparation_uploads_only_the_document(
     raw: Path,
     undecoded: Path,
     plain: Dataset,
@@ -127,7 +127,7 @@ def test_a_second_preparation_decodes_nothing_and_sends_the_document_alone_as_a_
     assert store.get_bytes(document) == kept
 
 
-def test_a_set_handed_on_whole_is_the_files_that_a_run_without_a_store_gives(
+def test_a_small_dataset_has_the_files_of_a_run_without_store(
     raw: Path, plain: Dataset, uri: str, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
@@ -138,14 +138,14 @@ def test_a_set_handed_on_whole_is_the_files_that_a_run_without_a_store_gives(
         assert not found.is_remote
 
 
-def test_a_larger_set_is_handed_on_as_its_document(raw: Path, uri: str, tmp_path: Path) -> None:
+def test_a_large_dataset_becomes_remote(raw: Path, uri: str, tmp_path: Path) -> None:
     for name in ("first", "second"):
         found = prepare(raw, tmp_path / name, uri, 1)  # of 1.8 MB
         assert names(found.folder) == {"dataset.json", "samples.png"}
         assert found.document["shards"] == f"{uri}/datasets/shards"
 
 
-def test_another_setting_or_another_code_is_prepared_by_itself(
+def test_other_settings_or_code_are_prepared_separately(
     raw: Path, uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare(raw, tmp_path / "a", uri, 1024)
@@ -155,7 +155,7 @@ def test_another_setting_or_another_code_is_prepared_by_itself(
     assert len(documents(store)) == 3
 
 
-def test_the_document_tells_of_the_run_that_hands_it_on(raw: Path, uri: str, tmp_path: Path) -> None:
+def test_the_document_describes_the_current_run(raw: Path, uri: str, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "first", uri, 1024)
     same = shutil.copytree(raw, tmp_path / "same")
     document = json.loads((same / "raw.json").read_bytes())
@@ -206,7 +206,7 @@ def _with_one_class(document: Document) -> Document:
     ("damage", "handover_mib"),
     [*((damage, 1024) for damage in DAMAGES), *((damage, 0) for damage in DAMAGES if damage.startswith("shard"))],
 )
-def test_what_is_damaged_in_the_store_is_told_and_prepared_and_written_anew(
+def test_corrupt_data_in_the_store_is_prepared_again(
     raw: Path,
     undecoded: Path,
     plain: Dataset,
@@ -235,7 +235,7 @@ def test_what_is_damaged_in_the_store_is_told_and_prepared_and_written_anew(
     assert_same(prepare(undecoded, tmp_path / "third", uri, handover_mib), plain)
 
 
-def test_a_document_of_more_bytes_than_any_has_is_not_read(
+def test_an_oversized_document_is_not_read(
     raw: Path, plain: Dataset, uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(raw, tmp_path / "first", uri, 1024)
@@ -244,7 +244,7 @@ def test_a_document_of_more_bytes_than_any_has_is_not_read(
 
 
 @SIZES
-def test_two_preparations_at_once_give_the_same(
+def test_concurrent_preparations_agree(
     raw: Path, plain: Dataset, uri: str, store: Store, tmp_path: Path, handover_mib: int
 ) -> None:
     with ThreadPoolExecutor(2) as pool:
@@ -254,7 +254,7 @@ def test_two_preparations_at_once_give_the_same(
     assert len(documents(store)) == 1
 
 
-def test_a_bad_network_changes_nothing(
+def test_an_unreliable_network_changes_nothing(
     raw: Path, plain: Dataset, uri: str, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry.time, "sleep", lambda _: None)
@@ -264,7 +264,7 @@ def test_a_bad_network_changes_nothing(
 
 
 @pytest.mark.parametrize("answered", [0, 1], ids=["from-the-start", "after-the-decoding"])
-def test_a_store_out_of_reach_is_one_clear_error_and_the_next_run_begins_anew(
+def test_an_unreachable_store_is_reported_and_leaves_nothing(
     raw: Path,
     plain: Dataset,
     uri: str,
@@ -282,7 +282,7 @@ def test_a_store_out_of_reach_is_one_clear_error_and_the_next_run_begins_anew(
     assert_same(prepare(raw, tmp_path / "out" / "dataset", uri, 0), plain)
 
 
-def test_the_other_steps_do_with_a_document_what_they_do_with_the_whole(raw: Path, uri: str, tmp_path: Path) -> None:
+def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "whole", uri, 1024)
     prepare(raw, tmp_path / "dataset", uri, 0)
     for dataset, model in (("whole", "expected"), ("dataset", "model")):
@@ -317,7 +317,7 @@ def test_the_other_steps_do_with_a_document_what_they_do_with_the_whole(raw: Pat
     assert read_json(tmp_path / "registration" / "registration.json", "torch2kubeflow/registration")["is_champion"]
 
 
-def test_a_recipe_tells_its_dataset_and_its_shards(raw: Path, uri: str, store: Store, tmp_path: Path) -> None:
+def test_read_recipe_returns_digest_and_shards(raw: Path, uri: str, store: Store, tmp_path: Path) -> None:
     data = prepare(raw, tmp_path / "dataset", uri, 0)
     (document,) = documents(store)
     recipe = document.split("/")[1]

@@ -33,11 +33,11 @@ def png_header(width, height):
 
 
 @pytest.mark.parametrize("options", [{}, {"file_format": "BMP"}, {"file_format": "TIFF"}])
-def test_lossless_colour_keeps_every_pixel(options):
+def test_lossless_colour_preserves_every_pixel(options):
     np.testing.assert_array_equal(decode(encode(COLOUR, **options), 16), COLOUR.transpose(2, 0, 1))
 
 
-def test_lossless_webp_keeps_every_pixel():
+def test_lossless_webp_preserves_every_pixel():
     np.testing.assert_array_equal(decode(encode(COLOUR, "WEBP", lossless=True), 16), COLOUR.transpose(2, 0, 1))
 
 
@@ -51,7 +51,7 @@ def test_bilevel_becomes_black_and_white():
     )
 
 
-def test_jpeg_is_near_the_original():
+def test_jpeg_is_close_to_the_original():
     smooth = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
     decoded = decode(encode(smooth, "JPEG", quality=95), 64)
     assert np.abs(decoded[0].astype(int) - smooth).max() <= 4
@@ -64,7 +64,7 @@ def test_palette_is_looked_up(file_format):
     np.testing.assert_array_equal(decode(encode(picture, file_format), 16), expected)
 
 
-def test_cmyk_is_turned_into_rgb():
+def test_cmyk_becomes_rgb():
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     decoded = decode(encode(red, "JPEG", quality=100), 16)
     assert (decoded[0] > 240).all()
@@ -72,7 +72,7 @@ def test_cmyk_is_turned_into_rgb():
 
 
 @pytest.mark.parametrize(("mode", "clear", "ink"), [("RGBA", (0, 0, 0, 0), (9, 8, 7, 255)), ("LA", (0, 0), (9, 255))])
-def test_transparency_is_laid_on_white(mode, clear, ink):
+def test_transparency_becomes_white(mode, clear, ink):
     picture = Image.new(mode, (16, 16), clear)
     picture.putpixel((3, 5), ink)
     decoded = decode(encode(picture), 16)
@@ -80,7 +80,7 @@ def test_transparency_is_laid_on_white(mode, clear, ink):
     assert decoded[0, 5, 3] == 9
 
 
-def test_transparent_palette_colour_is_laid_on_white():
+def test_transparent_palette_colour_becomes_white():
     picture = Image.new("P", (16, 16), 0)
     picture.putpalette([0, 0, 0, 50, 60, 70])
     picture.putpixel((2, 1), 1)
@@ -120,22 +120,22 @@ def test_scaling_down_is_antialiased():
     assert np.abs(decode(encode(stripes), 32)[0].astype(int) - 127).max() <= 2
 
 
-def test_thread_of_a_picture_keeps_a_pixel():
+def test_very_thin_picture_has_at_least_a_pixel():
     assert decode(encode(np.full((1, 4000), 255, np.uint8)), 32)[0].any()
 
 
-def test_28_pixels_become_32_by_a_border_of_two():
+def test_28_pixels_get_a_border_of_two():
     digits = RNG.integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
     np.testing.assert_array_equal(fit_arrays(digits, 32), np.pad(digits, ((0, 0), (0, 0), (2, 2), (2, 2))))
 
 
-def test_8_pixels_become_32_by_a_factor_of_four():
+def test_8_pixels_are_enlarged_by_four():
     digits = RNG.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
     np.testing.assert_array_equal(fit_arrays(digits, 32), np.kron(digits, np.ones((4, 4), np.uint8)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_arrays_and_pictures_are_scaled_down_alike(channels):
+def test_arrays_and_pictures_are_scaled_alike(channels):
     images = RNG.integers(0, 256, (3, channels, 30, 40), dtype=np.uint8)
     pictures = [encode(image[0] if channels == 1 else image.transpose(1, 2, 0)) for image in images]
     np.testing.assert_array_equal(fit_arrays(images, 16), np.stack([decode(data, 16) for data in pictures]))
@@ -180,14 +180,14 @@ def test_32_bit_numbers_are_bad():
 
 
 @pytest.mark.parametrize(("width", "height"), [(8193, 8192), (12_000, 12_000), (60_000, 60_000)])
-def test_bomb_is_refused_by_its_header(width, height):
+def test_decompression_bomb_is_refused_by_its_header(width, height):
     with decoder(16) as decode_all:
         (bad,) = decode_all([png_header(width, height)])
     assert isinstance(bad, BadPicture)
     assert "pixels" in str(bad)
 
 
-def test_order_is_kept_and_bad_pictures_stand_in_their_place():
+def test_results_are_in_order_with_bad_pictures_in_place():
     pictures = [encode(np.full((4, 4), n, np.uint8)) for n in range(50)]
     pictures[7] = b""
     with decoder(4) as decode_all:

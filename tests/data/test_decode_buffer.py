@@ -23,28 +23,28 @@ def read(buffer, size):
     return np.concatenate([pixels for pixels, _ in blocks]), np.concatenate([rows for _, rows in blocks])
 
 
-def test_grayscale_stays_of_one_channel(tmp_path):
+def test_grayscale_has_one_channel(tmp_path):
     gray = images(7, 1)
     pixels, rows = read(filled(tmp_path, gray), 3)
     np.testing.assert_array_equal(pixels, gray)
     assert rows["label"].tolist() == list(range(7))
 
 
-def test_colour_whose_channels_are_equal_is_grayscale(tmp_path):
+def test_colour_with_equal_channels_is_grayscale(tmp_path):
     gray = images(5, 1)
     buffer = filled(tmp_path, gray.repeat(3, axis=1))
     assert buffer.channels == 1
     np.testing.assert_array_equal(read(buffer, 5)[0], gray)
 
 
-def test_grayscale_among_colours_is_spread_over_three_channels(tmp_path):
+def test_grayscale_among_colour_images_gets_three_channels(tmp_path):
     gray, colour = images(3, 1), images(4, 3)
     mixed = np.concatenate([gray.repeat(3, axis=1), colour])[[0, 3, 1, 4, 5, 2, 6]]
     np.testing.assert_array_equal(read(filled(tmp_path, gray, mixed), 2)[0], [*gray.repeat(3, axis=1), *mixed])
     assert (tmp_path / "pixels").stat().st_size == (3 + 3 + 4 * 3) * 16
 
 
-def test_same_pixels_have_the_same_digest_whatever_their_channels(tmp_path):
+def test_digest_does_not_depend_on_equal_channels(tmp_path):
     gray = images(1, 1)
     _, rows = read(filled(tmp_path, gray, gray.repeat(3, axis=1), images(1, 1)), 9)
     assert rows["digest"][0].tolist() == rows["digest"][1].tolist() != rows["digest"][2].tolist()

@@ -21,7 +21,7 @@ def resolve(folder, images):
     return sorted(np.concatenate([[], *found.resolve()]).astype(int).tolist()), found
 
 
-def test_test_goes_before_val_and_val_before_train(tmp_path):
+def test_copies_stay_in_the_last_split(tmp_path):
     images = [(1, 0, TRAIN), (1, 0, VAL), (1, 0, TEST), (2, 0, TRAIN), (2, 0, VAL), (3, 0, TRAIN)]
     dropped, found = resolve(tmp_path, images)
     assert dropped == [0, 1, 3]
@@ -35,13 +35,13 @@ def test_copies_within_a_split_stay_and_are_counted(tmp_path):
     assert found.document()["copies_kept_within_split"] == {"train": 2, "val": 0, "test": 1}
 
 
-def test_copies_with_another_label_are_counted(tmp_path):
+def test_copies_with_different_labels_are_counted(tmp_path):
     _, found = resolve(tmp_path, [(1, 0, TRAIN), (1, 2, TEST), (2, 1, TRAIN), (2, 1, TRAIN), (3, 0, TRAIN)])
     assert found.document()["repeated_images"] == 2
     assert found.document()["of_these_with_conflicting_labels"] == 1
 
 
-def test_digests_are_compared_whole(tmp_path):
+def test_whole_digests_are_compared(tmp_path):
     rows = np.zeros(4, ROW)
     rows["digest"] = [(5, 1), (5, 2), (8, 3), (9, 3)]
     found = Duplicates(tmp_path, 4, 1)
@@ -54,7 +54,7 @@ IMAGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2), st.integers(0
 
 @settings(max_examples=60, deadline=None)
 @given(images=IMAGES, bucket_rows=st.integers(1, 100))
-def test_any_number_of_buckets_finds_what_a_plain_search_finds(tmp_path_factory, images, bucket_rows):
+def test_any_number_of_buckets_finds_all_copies(tmp_path_factory, images, bucket_rows):
     before, duplicates.BUCKET_ROWS = duplicates.BUCKET_ROWS, bucket_rows
     try:
         dropped, found = resolve(tmp_path_factory.mktemp("buckets"), images)

@@ -68,12 +68,12 @@ def test_idx_pairs_come_in_chunks(tmp_path: Path, size: int) -> None:
     assert {chunk.labels.dtype for chunk in found} == {np.dtype(np.int64)}
 
 
-def test_images_and_labels_of_another_count_are_refused(tmp_path: Path) -> None:
+def test_different_numbers_of_images_and_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="i holds 5 images and l 4 labels"):
         chunks(idx(tmp_path, labels=LABELS[:4]))
 
 
-def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
+def test_a_label_without_a_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="s has the label 7 at train/4, but only 2 classes"):
         chunks(idx(tmp_path, labels=np.array([0, 1, 0, 1, 7], np.uint8)))
 
@@ -96,7 +96,7 @@ def test_a_truncated_batch_is_refused(tmp_path: Path) -> None:
         chunks(cifar(tmp_path, {"test_batch.bin": RECORDS.tobytes()[:-73]}))
 
 
-def test_pictures_come_as_they_were_found(tmp_path: Path) -> None:
+def test_pictures_come_undecoded(tmp_path: Path) -> None:
     names = [
         "test/c0/1.png",
         "test/c1/2.png",
@@ -122,7 +122,7 @@ def test_a_chunk_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
-def test_a_damaged_file_is_found_by_its_digest(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_detected_by_its_digest(tmp_path: Path, damage: str) -> None:
     raw = idx(tmp_path)
     content = bytearray((tmp_path / "i").read_bytes())
     content[-1] ^= 1
@@ -140,7 +140,7 @@ def test_the_document_describes_the_files(tmp_path: Path) -> None:
     assert [file["bytes"] for file in raw.document["files"]] == [16 + 80, 8 + 5]
 
 
-def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
+def test_the_digest_covers_the_content(tmp_path: Path) -> None:
     digests = []
     for name, labels in (("a", LABELS), ("b", LABELS), ("c", LABELS[::-1])):
         (tmp_path / name).mkdir()

@@ -80,9 +80,7 @@ def assert_same(folder: Path, whole: Path) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
-def test_a_document_alone_gives_what_the_whole_gives_and_each_shard_is_fetched_once(
-    alone: Path, whole: Path, between: Proxy
-) -> None:
+def test_a_remote_dataset_downloads_each_shard_once(alone: Path, whole: Path, between: Proxy) -> None:
     for _ in range(2):
         assert_same(alone, whole)
     assert len(between.asked) == len({entry["sha256"] for entry in entries(whole)})
@@ -96,7 +94,7 @@ def test_taking_images_fetches_only_their_shards(alone: Path, between: Proxy) ->
 
 
 @pytest.mark.parametrize("mebibytes", [0, 1, 3])
-def test_the_cache_stays_within_its_bound_and_the_data_may_be_larger(
+def test_the_cache_stays_within_its_limit(
     alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(mebibytes))
@@ -108,7 +106,7 @@ def test_the_cache_stays_within_its_bound_and_the_data_may_be_larger(
     assert_same(alone, whole)
 
 
-def test_what_was_used_longest_ago_goes_first(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_shard_is_removed(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "1")  # two shards of images, and many of labels
     shards = StoredShards(f"s3://{BUCKET}/shards")
     first, second, third = [entry for entry in entries(alone) if entry["bytes"] > 2**18][:3]
@@ -120,16 +118,16 @@ def test_what_was_used_longest_ago_goes_first(alone: Path, cache: Path, monkeypa
     assert {path.name for path in cache.iterdir()} == {second["sha256"], third["sha256"]}
 
 
-def test_a_mapped_shard_stays_readable_when_it_is_removed(
-    alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mapped_shard_stays_readable_after_removal(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "0")
     shards = [images for images, _ in open_dataset(alone).shards("train")]
     assert len(list(cache.iterdir())) == 1
     np.testing.assert_array_equal(np.concatenate(shards), IMAGES)
 
 
-def test_a_shard_damaged_in_the_cache_is_fetched_again(alone: Path, whole: Path, cache: Path, between: Proxy) -> None:
+def test_a_shard_damaged_in_the_cache_is_downloaded_again(
+    alone: Path, whole: Path, cache: Path, between: Proxy
+) -> None:
     assert_same(alone, whole)
     fetched = len(between.asked)
     flipped, cut = [cache / entry["sha256"] for entry in entries(alone)[:2]]
@@ -148,7 +146,7 @@ for _ in range(4):
 """
 
 
-def test_processes_share_a_cache_that_is_too_small_for_any_of_them(
+def test_processes_share_a_cache_that_is_too_small(
     alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "1")
@@ -162,7 +160,7 @@ def test_processes_share_a_cache_that_is_too_small_for_any_of_them(
     assert held(cache) <= 2**20 + len(readers) * (SHARD_BYTES + 128)  # each may have fetched one at the same time
 
 
-def test_what_a_killed_process_left_is_removed_after_a_while(alone: Path, cache: Path) -> None:
+def test_abandoned_downloads_are_removed(alone: Path, cache: Path) -> None:
     cache.mkdir(parents=True)
     left, fresh = cache / f"{'a' * 64}.b2", cache / f"{'c' * 64}.d4.77.partial"
     for path in (left, fresh):
@@ -179,7 +177,7 @@ def overwrite(server: S3Server, entry: Document, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_shard_in_the_store_is_told_and_not_used(
+def test_a_corrupt_shard_in_the_store_is_reported_and_not_cached(
     alone: Path, whole: Path, cache: Path, server: S3Server, damage: str
 ) -> None:
     entry = entries(alone)[0]
@@ -191,7 +189,7 @@ def test_a_damaged_shard_in_the_store_is_told_and_not_used(
     try:
         with pytest.raises(
             CorruptDataError,
-            match=rf"{entry['sha256']}\.npy cannot be used .*prepare the dataset again, by running it with another handover_mib",
+            match=rf"{entry['sha256']}\.npy cannot be used .*prepare the dataset again, .* another handover_mib",
         ):
             open_dataset(alone).load("train")
         assert list(cache.iterdir()) == []
@@ -200,7 +198,7 @@ def test_a_damaged_shard_in_the_store_is_told_and_not_used(
 
 
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_document_that_tells_another_size_is_refused(alone: Path, change: int) -> None:
+def test_a_document_with_a_wrong_size_is_refused(alone: Path, change: int) -> None:
     document = open_dataset(alone).document
     document["splits"]["val"]["shards"][0]["labels"]["bytes"] += change
     write_document(alone, document)
@@ -208,7 +206,7 @@ def test_a_document_that_tells_another_size_is_refused(alone: Path, change: int)
         open_dataset(alone).load("val")
 
 
-def test_an_object_that_is_no_such_array_is_refused(alone: Path, server: S3Server) -> None:
+def test_an_object_of_another_type_is_refused(alone: Path, server: S3Server) -> None:
     hostile = BytesIO()
     np.save(hostile, np.array([{"a": 1}], object), allow_pickle=True)
     content = hostile.getvalue()
@@ -221,7 +219,7 @@ def test_an_object_that_is_no_such_array_is_refused(alone: Path, server: S3Serve
         open_dataset(alone).load("val")
 
 
-def test_a_bound_that_is_no_number_is_told(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_cache_size_is_reported(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "4 GiB")
     with pytest.raises(UserError, match=f"{CACHE_VARIABLE}=4 GiB is not a size; give a whole number of MiB"):
         open_dataset(alone).load("val")

@@ -30,7 +30,7 @@ def source(*shares, seed=0):
     block=st.integers(1, 400),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_every_class_gives_its_share_exactly(shares, fractions, block, seed):
+def test_every_class_gives_its_exact_share(shares, fractions, block, seed):
     labels, splits = source(*shares)
     assigned = assign(labels, splits, seed=seed, fractions=fractions, block=block)
     for label, share in enumerate(shares):
@@ -45,13 +45,13 @@ def test_last_image_of_a_class_stays_in_training():
     assert assign(labels, splits)[labels == 1].tolist() == [TRAIN]
 
 
-def test_splits_of_the_source_are_left_alone():
+def test_splits_of_the_source_are_unchanged():
     labels, splits = source(100, 100)
     splits[:40], splits[40:60] = TEST, VAL
     np.testing.assert_array_equal(assign(labels, splits), splits)
 
 
-def test_missing_validation_split_is_taken_from_training_alone():
+def test_validation_split_comes_from_training_only():
     labels, splits = source(100, 100)
     splits[150:] = TEST
     assigned = assign(labels, splits)
@@ -59,7 +59,7 @@ def test_missing_validation_split_is_taken_from_training_alone():
     assert (assigned == VAL).sum() == pytest.approx(15, abs=1)
 
 
-def test_seed_alone_decides():
+def test_only_the_seed_decides():
     labels, splits = source(200, 200)
     np.testing.assert_array_equal(assign(labels, splits, seed=3), assign(labels, splits, seed=3))
     assert (assign(labels, splits, seed=3) != assign(labels, splits, seed=4)).any()

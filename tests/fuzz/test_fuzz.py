@@ -45,7 +45,7 @@ def test_a_mutated_input_is_read_or_refused(name: str, tmp_path: Path, monkeypat
     assert refused or name == "address"  # which tells its refusals itself
 
 
-def test_a_file_outside_the_folder_is_noticed(tmp_path: Path) -> None:
+def test_a_file_outside_the_folder_is_detected(tmp_path: Path) -> None:
     outside = tmp_path.parent / "x"
     for use in (outside.write_bytes, lambda _: outside.mkdir(), lambda _: os.rename(tmp_path, outside)):
         with pytest.raises(Escape), confined(tmp_path):
@@ -55,19 +55,19 @@ def test_a_file_outside_the_folder_is_noticed(tmp_path: Path) -> None:
     assert not outside.exists()
 
 
-def test_a_gib_of_memory_is_noticed(tmp_path: Path) -> None:
+def test_a_gib_of_memory_is_detected(tmp_path: Path) -> None:
     with pytest.raises(MemoryError), confined(tmp_path):
         bytearray(2**30 + 2**28)
 
 
-def test_a_hang_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fuzz.confinement.SECONDS", 0.01)
     with pytest.raises(Hang), confined(tmp_path):
         while True:
             pass
 
 
-def test_xz_that_wants_4_gib_of_memory_is_refused(tmp_path: Path) -> None:
+def test_xz_that_needs_4_gib_of_memory_is_refused(tmp_path: Path) -> None:
     content = bytearray(tar_bytes(FILES, "w:xz"))
     end = 12 + 4 * (content[12] + 1) - 4  # of the first block's header, before its CRC
     content[content.index(b"\x21\x01", 12) + 2] = 40  # the size of the dictionary
@@ -77,7 +77,7 @@ def test_xz_that_wants_4_gib_of_memory_is_refused(tmp_path: Path) -> None:
         list(members(tmp_path / "x.tar.xz"))
 
 
-def test_zip_packed_by_lzma_is_refused(tmp_path: Path) -> None:
+def test_zip_compressed_by_lzma_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a/1.png", b"x")
     with pytest.raises(UserError, match=r"'a/1.png' compressed by LZMA; compress it by deflate"):

@@ -111,32 +111,32 @@ def changed_since(data: str, version: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("raw*"))
 
 
-def test_a_folder_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_changed_during_the_run_is_refused(tmp_path: Path) -> None:
     pets = folder_of(tmp_path / "pets", PICTURES)
     version = resolve(store="", data=str(pets))
     (pets / "cat" / "more.png").write_bytes(picture(9))
     changed_since(str(pets), version, tmp_path)
 
 
-def test_a_url_that_changed_since_the_run_began_is_refused(tmp_path: Path, server: Loopback) -> None:
+def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, server: Loopback) -> None:
     server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
     version = resolve(store="", data=f"{server.url}/pets.tar.gz")
     server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
     changed_since(f"{server.url}/pets.tar.gz", version, tmp_path)
 
 
-def test_a_file_uri_names_the_same_folder(tmp_path: Path) -> None:
+def test_a_file_uri_and_a_path_are_the_same(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "my pets#1", PICTURES)
     assert get(folder.as_uri(), tmp_path).digest == get(folder, tmp_path, "again").digest
 
 
-def test_a_relative_path_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path / "pets", PICTURES)
     monkeypatch.chdir(tmp_path)
     assert samples(get("pets", tmp_path)) == samples(get("./pets", tmp_path, "again")) == of_pictures()
 
 
-def test_the_same_pictures_are_packed_into_the_same_bytes(tmp_path: Path) -> None:
+def test_packing_is_reproducible(tmp_path: Path) -> None:
     first = get(folder_of(tmp_path / "a", PICTURES), tmp_path, "first")
     shuffled = dict(reversed(PICTURES.items()))
     os.utime(next(folder_of(tmp_path / "b", shuffled).rglob("*.png")), (0, 0))
@@ -153,14 +153,14 @@ def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".zip", zip_of), (".tar.gz", tar_of), (".TGZ", tar_of)])
-def test_an_archive_is_kept_as_it_is(tmp_path: Path, suffix: str, pack: object) -> None:
+def test_an_archive_is_copied_unchanged(tmp_path: Path, suffix: str, pack: object) -> None:
     archive = pack(tmp_path / f"pets{suffix}", {f"pets/{name}": content for name, content in PICTURES.items()})  # type: ignore[operator]
     raw = get(archive, tmp_path)
     assert samples(raw) == of_pictures()
     assert [file["sha256"] for file in raw.document["files"]] == [sha256_file(archive)]
 
 
-def test_splits_are_told_by_their_folders(tmp_path: Path) -> None:
+def test_splits_are_recognised_by_their_folders(tmp_path: Path) -> None:
     raw = get(folder_of(tmp_path / "pets", SPLITS), tmp_path)
     assert raw.counts == {"test": 4, "train": 4}
     assert samples(raw) == [*of_pictures("test"), *of_pictures("train")]
@@ -168,7 +168,7 @@ def test_splits_are_told_by_their_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_idx_files_are_taken_from_a_folder_or_archive(tmp_path: Path, suffix: str, packed: bool) -> None:
+def test_idx_files_are_copied_from_a_folder_or_archive(tmp_path: Path, suffix: str, packed: bool) -> None:
     source = idx_of(tmp_path / "idx", "train", "t10k", suffix=suffix)
     if packed:
         source = tar_of(tmp_path / "idx.tar.gz", {f"x/{path.name}": path.read_bytes() for path in source.iterdir()})
@@ -194,11 +194,11 @@ def test_idx_files_are_taken_from_a_folder_or_archive(tmp_path: Path, suffix: st
         ("  ", "data=   is not accepted|data= is not accepted"),
     ],
 )
-def test_what_names_no_source_is_refused(tmp_path: Path, name: str, message: str) -> None:
+def test_an_invalid_source_is_refused(tmp_path: Path, name: str, message: str) -> None:
     refused(name, tmp_path, message)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     refused(tmp_path / "a.txt", tmp_path, "is neither a folder nor an archive")
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
         ({**SPLITS, "extra/cat/1.png": b""}, "has extra alongside train"),
     ],
 )
-def test_a_folder_that_is_no_classification_set_is_refused(
+def test_a_folder_without_a_classification_set_is_refused(
     tmp_path: Path, files: dict[str, bytes], message: str
 ) -> None:
     refused(folder_of(tmp_path / "pets", files), tmp_path, message)
@@ -252,7 +252,7 @@ def test_images_without_labels_are_refused(tmp_path: Path) -> None:
     refused(folder, tmp_path, "has train-images-idx3-ubyte without train-labels-idx1-ubyte")
 
 
-def test_of_a_file_and_its_gzipped_twin_one_is_taken(tmp_path: Path) -> None:
+def test_a_file_and_its_gzipped_twin_count_once(tmp_path: Path) -> None:
     folder = idx_of(tmp_path / "idx", "train")
     for path in list(folder.iterdir()):
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -283,7 +283,7 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
     refused(folder, tmp_path, "train-images-idx3-ubyte")
 
 
-def test_an_archive_is_fetched_and_its_digest_kept(
+def test_the_digest_of_a_downloaded_archive_is_recorded(
     tmp_path: Path, server: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files["/pets.tar.gz?v=1"] = archive = tar_bytes(PICTURES)
@@ -298,7 +298,7 @@ def test_an_archive_with_another_digest_is_refused(tmp_path: Path, server: Loopb
     refused(f"{server.url}/pets.tar.gz#sha256={'0' * 64}", tmp_path, f"not {'0' * 64}")
 
 
-def test_a_name_of_the_catalogue_is_fetched_from_a_mirror(
+def test_a_data_set_of_the_catalogue_comes_from_a_mirror(
     tmp_path: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {path.name: path.read_bytes() for path in idx_of(tmp_path / "idx", "train", "t10k").iterdir()}
@@ -319,6 +319,6 @@ def test_an_older_download_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "raw" / "old").exists()
 
 
-def test_a_failed_download_takes_the_older_one_away(tmp_path: Path) -> None:
+def test_a_failed_download_removes_the_older_one(tmp_path: Path) -> None:
     get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
     refused(folder_of(tmp_path / "cats", {"cat/1.png": picture(0)}), tmp_path, "one class")

@@ -38,7 +38,7 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def test_known_data_sets_have_fixed_versions_and_need_no_network(cache: Path) -> None:
+def test_known_data_sets_have_fixed_versions(cache: Path) -> None:
     names = ("mnist", "fashion-mnist", "kmnist", "cifar10", "digits")
     versions = {name: resolve(store="", data=name) for name in names}
     assert len(set(versions.values())) == len(names)
@@ -88,7 +88,7 @@ def test_a_changed_archive_has_another_version(tmp_path: Path) -> None:
     assert resolve(store="", data=str(archive)) != first
 
 
-def test_a_url_is_at_the_etag_of_its_server(server: Loopback, cache: Path) -> None:
+def test_the_version_of_a_url_is_its_etag(server: Loopback, cache: Path) -> None:
     first = resolve(store="", data=f"{server.url}/pets.tar.gz")
     assert first == resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
     assert not list(cache.rglob(sha256(ARCHIVE))), "the file itself is not fetched"
@@ -96,23 +96,23 @@ def test_a_url_is_at_the_etag_of_its_server(server: Loopback, cache: Path) -> No
     assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
 
 
-def test_a_server_without_an_etag_is_asked_for_the_date_of_change(server: Loopback) -> None:
+def test_without_an_etag_the_version_is_last_modified(server: Loopback) -> None:
     server.script = [answer(200, ARCHIVE, Last_Modified="Tue, 01 Sep 2026 00:00:00 GMT")]
     assert resolve(store="", data=f"{server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
 
 
-def test_a_file_about_which_the_server_tells_nothing_is_read_for_its_digest(server: Loopback) -> None:
+def test_without_validators_the_version_is_the_digest(server: Loopback) -> None:
     server.script = [answer(200, ARCHIVE)] * 2
     assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
 
 
-def test_a_demanded_digest_is_the_version_and_needs_no_network() -> None:
+def test_a_required_digest_is_the_version() -> None:
     with loopback() as gone:
         pass
     assert resolve(store="", data=f"{gone.url}/pets.tar.gz#sha256={'a' * 64}") == f"sha256:{'a' * 64}"
 
 
-def test_a_server_out_of_reach_leaves_the_version_of_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_version_is_used_if_the_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     with loopback() as server:
         server.files["/pets.tar.gz"] = ARCHIVE
@@ -123,14 +123,14 @@ def test_a_server_out_of_reach_leaves_the_version_of_the_last_time(monkeypatch: 
         resolve(store="", data=url.replace("pets", "others"))
 
 
-def test_a_failure_that_may_pass_is_tried_again(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_failure_is_retried(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     server.script = [answer(503), answer(429)]
     assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
 
 
 @pytest.mark.slow  # needs the real server
-def test_a_store_that_is_not_there_for_us_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inaccessible_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(tmp_path) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -156,7 +156,7 @@ def test_a_store_that_is_not_there_for_us_is_refused(tmp_path: Path, monkeypatch
         ("data", "https://example.org/picture.png"),
     ],
 )
-def test_every_parameter_of_the_run_is_checked_before_anything_is_downloaded(word: str, said: object) -> None:
+def test_every_parameter_of_the_run_is_checked(word: str, said: object) -> None:
     parameters = parse_parameters(pipeline.training, ["data=digits"])
     assert resolve(**parameters)
     with pytest.raises(UserError, match=f"{word}="):
@@ -171,7 +171,7 @@ def test_every_parameter_of_the_run_is_checked_before_anything_is_downloaded(wor
         ({"network": "inception_v4", "image_size": 16}, r"23 x 23 pixels or more, not 16 x 16; .*image_size=23"),
     ],
 )
-def test_a_network_that_is_not_there_or_takes_larger_pictures_is_refused(words: dict[str, object], said: str) -> None:
+def test_an_unsuitable_network_is_refused(words: dict[str, object], said: str) -> None:
     parameters = parse_parameters(pipeline.training, ["data=digits"])
     assert resolve(**{**parameters, "network": "timm:efficientnet_b0", "image_size": 16})
     with pytest.raises(UserError, match=said):

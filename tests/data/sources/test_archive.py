@@ -54,7 +54,7 @@ def tar_of(path: Path, name: str, kind: bytes) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_members_come_in_the_order_of_the_archive(tmp_path: Path, suffix: str) -> None:
+def test_members_come_in_archive_order(tmp_path: Path, suffix: str) -> None:
     path = pack(tmp_path / f"x{suffix}", FILES)
     assert is_archive(path)
     assert list(unpacked(path).items()) == list(FILES.items())
@@ -76,7 +76,7 @@ def test_a_linked_file_in_a_folder_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
-def test_a_link_to_no_file_in_a_folder_is_refused(tmp_path: Path, target: str) -> None:
+def test_a_broken_link_in_a_folder_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "pets").mkdir()
     (tmp_path / "pets" / ".hidden").symlink_to(tmp_path / "nowhere")
@@ -85,7 +85,7 @@ def test_a_link_to_no_file_in_a_folder_is_refused(tmp_path: Path, target: str) -
         names(tmp_path / "pets")
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "dog").mkdir()
     found = members(tmp_path)
@@ -108,7 +108,7 @@ def test_a_name_that_leads_outside_is_refused(tmp_path: Path, suffix: str, name:
         names(pack(tmp_path / f"x{suffix}", {**FILES, name: b""}))
 
 
-def test_a_name_with_two_dots_inside_is_fine(tmp_path: Path) -> None:
+def test_a_name_that_contains_two_dots_is_accepted(tmp_path: Path) -> None:
     assert names(pack(tmp_path / "x.zip", {"a/..1.png..png": b"", "a/1..png": b""})) == ["a/1..png"]
 
 
@@ -122,7 +122,7 @@ def test_a_name_with_two_dots_inside_is_fine(tmp_path: Path) -> None:
         (tarfile.FIFOTYPE, "device"),
     ],
 )
-def test_a_tar_member_that_is_no_plain_file_is_refused(tmp_path: Path, kind: bytes, word: str) -> None:
+def test_a_tar_member_that_is_not_a_plain_file_is_refused(tmp_path: Path, kind: bytes, word: str) -> None:
     with pytest.raises(UserError, match=f"holds the {word} 'a/x.png'"):
         names(tar_of(tmp_path / "x.tar", "a/x.png", kind))
 
@@ -154,7 +154,7 @@ def test_an_archive_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         names(path)
 
 
-def test_a_small_archive_may_be_packed_well(tmp_path: Path) -> None:
+def test_a_small_archive_may_have_a_high_ratio(tmp_path: Path) -> None:
     assert names(pack(tmp_path / "x.zip", {"a/x.png": bytes(3 << 20)})) == ["a/x.png"]
 
 
@@ -172,7 +172,7 @@ def test_a_member_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pyte
         names(pack(tmp_path / f"x{suffix}", FILES))
 
 
-def test_too_much_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_bytes_in_total_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 302)
     with pytest.raises(UserError, match=r"holds more than 302 bytes \(at 'a/2\.png'\); split it"):
         names(pack(tmp_path / "x.zip", FILES))
@@ -204,7 +204,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, suffix: str, keep: float
         unpacked(path)
 
 
-def test_a_tar_that_ends_between_members_is_refused(tmp_path: Path) -> None:
+def test_a_tar_without_an_end_is_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "x.tar", FILES)
     path.write_bytes(path.read_bytes()[:2048])
     with pytest.raises(UserError, match="truncated, or a damaged header"):
@@ -221,14 +221,14 @@ def test_a_damaged_tar_header_is_not_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_is_no_archive_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"x{suffix}").write_text("<html>not found</html>" * 100)
     with pytest.raises(UserError, match="cannot be read as an archive"):
         names(tmp_path / f"x{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-def test_a_damaged_member_is_told_when_it_is_read(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_member_is_reported_when_it_is_read(tmp_path: Path, suffix: str) -> None:
     noise = os.urandom(5000)
     path = pack(tmp_path / f"x{suffix}", {"a/1.png": noise})
     content = bytearray(path.read_bytes())
@@ -238,21 +238,21 @@ def test_a_damaged_member_is_told_when_it_is_read(tmp_path: Path, suffix: str) -
         unpacked(path)
 
 
-def test_the_checksum_is_read_behind_the_end_of_the_tar(tmp_path: Path) -> None:
+def test_the_checksum_after_the_end_of_the_tar_is_checked(tmp_path: Path) -> None:
     packed = gzip.compress(tar_bytes(FILES, "w") + bytes(3 * archive.BLOCK))
     (tmp_path / "x.tar.gz").write_bytes(packed[:-8] + bytes(4) + packed[-4:])
     with pytest.raises(UserError, match="CRC check failed"):
         unpacked(tmp_path / "x.tar.gz")
 
 
-def test_a_zip_whose_names_are_damaged_is_refused(tmp_path: Path) -> None:
+def test_a_zip_with_damaged_names_is_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "x.zip", {"é.png": b"x"})
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xc3x"))
     with pytest.raises(UserError, match="cannot be read as an archive"):
         names(path)
 
 
-def test_a_zip_whose_members_begin_before_the_file_is_refused(tmp_path: Path) -> None:
+def test_a_zip_with_members_before_its_start_is_refused(tmp_path: Path) -> None:
     content = bytearray(pack(tmp_path / "x.zip", FILES).read_bytes())
     offset_of_directory = content.index(b"PK\5\6") + 16
     content[offset_of_directory] += 2
@@ -261,13 +261,13 @@ def test_a_zip_whose_members_begin_before_the_file_is_refused(tmp_path: Path) ->
         unpacked(tmp_path / "x.zip")
 
 
-def test_a_zip_member_without_a_name_is_left_out(tmp_path: Path) -> None:
+def test_a_zip_member_without_a_name_is_ignored(tmp_path: Path) -> None:
     path = pack(tmp_path / "x.zip", {**FILES, "nameless": b""})
     path.write_bytes(path.read_bytes().replace(b"nameless", bytes(8)))
     assert names(path) == list(FILES)
 
 
-def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     os.makedirs(os.fsencode(tmp_path) + b"/x/caf\xe9")
     with pytest.raises(UserError, match="not UTF-8; rename it"):
         names(tmp_path / "x")

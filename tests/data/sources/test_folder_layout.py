@@ -52,7 +52,7 @@ def test_splits_and_classes_are_found(
         ({"test/cat": 2, "test/dog": 2}, "source has test without train"),
     ],
 )
-def test_what_is_no_classification_set_is_refused(folders: dict[str, int], message: str) -> None:
+def test_folders_without_a_classification_set_are_refused(folders: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         find_layout("source", folders)
 
@@ -62,5 +62,5 @@ def test_a_picture_is_located_by_its_name() -> None:
     assert Layout(0, False).locate("cat/1.png") == ("all", "cat")
 
 
-def test_pictures_are_known_by_their_suffix() -> None:
+def test_pictures_are_recognised_by_their_suffix() -> None:
     assert is_picture("a/B.JPG") and is_picture("x.webp") and not is_picture("readme.txt") and not is_picture("png")

@@ -46,39 +46,39 @@ def record_path(tmp_path: Path, url: str) -> Path:
     return tmp_path / "cache" / "torch2kubeflow" / "urls" / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
 
 
-def test_a_file_is_fetched_and_kept_by_its_digest(server: Loopback, tmp_path: Path) -> None:
+def test_a_file_is_cached_by_its_digest(server: Loopback, tmp_path: Path) -> None:
     assert fetched(f"{server.url}/a.zip") == BODY
     kept = tmp_path / "cache" / "torch2kubeflow" / "sha256"
     assert [path.name for path in kept.iterdir()] == [sha256(BODY)]
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(server: Loopback) -> None:
+def test_a_cut_download_resumes(server: Loopback) -> None:
     server.script = [cut_after(HALF)]
     assert fetched(f"{server.url}/a.zip") == BODY
     assert "Range" not in server.asked[0]
     assert (server.asked[1]["Range"], server.asked[1]["If-Range"]) == (f"bytes={HALF}-", etag(BODY))
 
 
-def test_a_server_without_ranges_starts_again(server: Loopback) -> None:
+def test_a_server_without_ranges_starts_over(server: Loopback) -> None:
     server.script = [cut_after(HALF), whole]
     assert fetched(f"{server.url}/a.zip") == BODY
 
 
-def test_a_server_that_sends_a_range_in_pieces_is_asked_for_the_rest(server: Loopback) -> None:
+def test_the_rest_of_a_partial_range_is_requested(server: Loopback) -> None:
     piece = answer(206, BODY[HALF : HALF + 10], ETag=etag(BODY), Content_Range=f"bytes {HALF}-{HALF + 9}/{len(BODY)}")
     server.script = [cut_after(HALF), piece]
     assert fetched(f"{server.url}/a.zip") == BODY
     assert server.asked[2]["Range"] == f"bytes={HALF + 10}-"
 
 
-def test_another_range_than_asked_for_is_not_taken(server: Loopback) -> None:
+def test_a_range_that_was_not_requested_is_not_used(server: Loopback) -> None:
     wrong = answer(206, BODY[:HALF], ETag=etag(BODY), Content_Range=f"bytes 0-{HALF - 1}/{len(BODY)}")
     server.script = [cut_after(HALF), wrong]
     assert fetched(f"{server.url}/a.zip") == BODY
 
 
 @pytest.mark.parametrize("size", [HALF // 2, 3 * HALF])
-def test_a_file_that_changed_in_between_starts_again(server: Loopback, size: int) -> None:
+def test_a_file_that_changed_meanwhile_starts_over(server: Loopback, size: int) -> None:
     changed = bytes(reversed(BODY * 2))[:size]
 
     def change(handler: object) -> None:
@@ -89,20 +89,20 @@ def test_a_file_that_changed_in_between_starts_again(server: Loopback, size: int
     assert fetched(f"{server.url}/a.zip") == changed
 
 
-def test_a_range_beyond_the_end_starts_again(server: Loopback) -> None:
+def test_a_range_beyond_the_end_starts_over(server: Loopback) -> None:
     server.script = [cut_after(HALF), answer(416)]
     assert fetched(f"{server.url}/a.zip") == BODY
     assert "Range" not in server.asked[2]
 
 
-def test_without_a_validator_a_cut_download_starts_again(server: Loopback) -> None:
+def test_a_cut_download_without_a_validator_starts_over(server: Loopback) -> None:
     server.script = [lambda handler: handler.reply(200, BODY[:HALF], len(BODY))]
     assert fetched(f"{server.url}/a.zip") == BODY
     assert "Range" not in server.asked[1]
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
-def test_a_failure_that_may_pass_is_tried_again(server: Loopback, waits: list[float], code: int) -> None:
+def test_a_transient_failure_is_retried(server: Loopback, waits: list[float], code: int) -> None:
     server.script = [answer(code), answer(code)]
     assert fetched(f"{server.url}/a.zip") == BODY
     assert 0.25 <= waits[0] <= 0.75 and 0.5 <= waits[1] <= 1.5
@@ -117,14 +117,14 @@ def test_retry_after_is_honoured_within_bounds(
     assert low <= waits[0] <= high
 
 
-def test_attempts_without_a_byte_gained_come_to_an_end(server: Loopback) -> None:
+def test_attempts_that_gain_nothing_are_limited(server: Loopback) -> None:
     server.script = [answer(503)] * 10
     with pytest.raises(UserError, match="503 Service Unavailable; try again later"):
         fetch_url(f"{server.url}/a.zip")
     assert len(server.asked) == ATTEMPTS
 
 
-def test_attempts_that_gain_bytes_do_not_count(server: Loopback) -> None:
+def test_attempts_that_gain_bytes_are_not_limited(server: Loopback) -> None:
     def next_piece(handler: object) -> None:
         start = int(server.asked[-1].get("Range", "bytes=0-")[6:-1])
         end = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
@@ -136,27 +136,27 @@ def test_attempts_that_gain_bytes_do_not_count(server: Loopback) -> None:
 
 
 @pytest.mark.parametrize("code", [204, 300, 304, 403, 404, 410])
-def test_another_answer_is_final(server: Loopback, waits: list[float], code: int) -> None:
+def test_another_status_is_final(server: Loopback, waits: list[float], code: int) -> None:
     server.script = [answer(code)]
     with pytest.raises(UserError, match=f"{server.url}/a.zip answered {code} .*; check the address"):
         fetch_url(f"{server.url}/a.zip")
     assert len(server.asked) == 1 and not waits
 
 
-def test_a_wrong_digest_is_refused_and_nothing_kept(server: Loopback, tmp_path: Path) -> None:
+def test_a_wrong_digest_is_refused_and_not_cached(server: Loopback, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"has the digest sha256={sha256(BODY)}, not {'0' * 64}"):
         fetch_url(f"{server.url}/a.zip#sha256={'0' * 64}")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("fragment", ["sha256=12", "md5=" + "0" * 32, "x", "sha256=" + "g" * 64])
-def test_a_fragment_that_is_no_digest_is_refused(server: Loopback, fragment: str) -> None:
+def test_a_fragment_that_is_not_a_digest_is_refused(server: Loopback, fragment: str) -> None:
     with pytest.raises(UserError, match=f"{fragment} has no digest after #"):
         fetch_url(f"{server.url}/a.zip#{fragment}")
     assert not server.asked
 
 
-def test_a_demanded_digest_that_is_cached_needs_no_network(server: Loopback) -> None:
+def test_a_cached_file_of_a_required_digest_needs_no_network(server: Loopback) -> None:
     url = f"{server.url}/a.zip#sha256={sha256(BODY).upper()}"
     assert fetched(url) == fetched(url) == BODY
     assert len(server.asked) == 1
@@ -167,33 +167,33 @@ def test_an_unchanged_file_is_not_sent_again(server: Loopback) -> None:
     assert server.asked[1]["If-None-Match"] == etag(BODY)
 
 
-def test_a_changed_file_is_fetched_again(server: Loopback) -> None:
+def test_a_changed_file_is_downloaded_again(server: Loopback) -> None:
     fetch_url(f"{server.url}/a.zip")
     server.files["/a.zip"] = b"new"
     assert fetched(f"{server.url}/a.zip") == b"new"
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server: Loopback) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Loopback) -> None:
     for url in (f"{server.url}/a.zip", f"{server.url}/a.zip#sha256={sha256(BODY)}"):
         fetch_url(url)[0].write_bytes(b"damaged")
         assert fetched(url) == BODY
     assert not any("If-None-Match" in headers for headers in server.asked)
 
 
-def test_a_damaged_record_is_as_good_as_none(server: Loopback, tmp_path: Path) -> None:
+def test_a_damaged_record_is_ignored(server: Loopback, tmp_path: Path) -> None:
     fetch_url(f"{server.url}/a.zip")
     record_path(tmp_path, f"{server.url}/a.zip").write_text("{")
     assert fetched(f"{server.url}/a.zip") == BODY
 
 
-def test_the_record_names_address_digest_and_validators(server: Loopback, tmp_path: Path) -> None:
+def test_the_record_holds_address_digest_and_validators(server: Loopback, tmp_path: Path) -> None:
     fetch_url(f"{server.url}/a.zip")
     record = json.loads(record_path(tmp_path, f"{server.url}/a.zip").read_text())
     assert (record["url"], record["sha256"]) == (f"{server.url}/a.zip", sha256(BODY))
     assert record["ETag"] == etag(BODY)
 
 
-def test_a_server_out_of_reach_leaves_the_file_of_the_last_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_file_is_used_if_the_server_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:
     with loopback() as server:
         server.files["/a.zip"] = BODY
         fetch_url(f"{server.url}/a.zip")
@@ -201,7 +201,7 @@ def test_a_server_out_of_reach_leaves_the_file_of_the_last_time(capsys: pytest.C
     assert "ConnectionError); try again later; using the file of 20" in capsys.readouterr().out
 
 
-def test_a_server_out_of_reach_without_a_cached_file_is_told() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with loopback() as server:
         pass
     with pytest.raises(UserError, match=f"{server.url}/a.zip could not be downloaded: .*ConnectionError"):
@@ -211,7 +211,7 @@ def test_a_server_out_of_reach_without_a_cached_file_is_told() -> None:
 @pytest.mark.parametrize(
     "address", ["http://example.com/a.zip", "http://127.0.0.2/a.zip", "http://localhost.net/a.zip"]
 )
-def test_plain_http_is_for_loopback_only(address: str) -> None:
+def test_plain_http_is_accepted_for_loopback_only(address: str) -> None:
     with pytest.raises(UserError, match=f"{address} is not https"):
         fetch_url(address)
 
@@ -232,24 +232,24 @@ def test_a_redirect_over_plain_http_is_refused(server: Loopback, back: bool) -> 
 
 
 @pytest.mark.parametrize("location", ["http://[", "http://", "ftp://127.0.0.1/a.zip"])
-def test_a_redirect_to_no_address_is_told(server: Loopback, location: str) -> None:
+def test_a_redirect_to_an_invalid_address_is_reported(server: Loopback, location: str) -> None:
     server.script = [answer(302, Location=location)]
     with pytest.raises(UserError, match=f"{server.url}/old.zip"):
         fetch_url(f"{server.url}/old.zip")
 
 
-def test_endless_redirects_are_told(server: Loopback) -> None:
+def test_endless_redirects_are_reported(server: Loopback) -> None:
     server.script = [answer(302, Location="/old.zip")] * 50
     with pytest.raises(UserError, match="redirects"):
         fetch_url(f"{server.url}/old.zip")
 
 
-def test_a_file_is_kept_as_it_is_where_the_server_calls_it_encoded(server: Loopback) -> None:
+def test_a_content_encoding_is_not_decoded(server: Loopback) -> None:
     server.script = [answer(200, b"\x1f\x8b not gzip", Content_Encoding="gzip")]
     assert fetched(f"{server.url}/a.zip") == b"\x1f\x8b not gzip"
 
 
-def test_a_name_service_that_is_away_for_a_moment_is_asked_again(
+def test_a_temporary_failure_of_name_resolution_is_retried(
     server: Loopback, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, failures = (
@@ -267,13 +267,13 @@ def test_a_name_service_that_is_away_for_a_moment_is_asked_again(
     assert len(waits) == 2
 
 
-def test_what_failed_to_the_end_is_an_outage_and_no_mistake(server: Loopback) -> None:
+def test_a_lasting_failure_is_a_transient_error(server: Loopback) -> None:
     server.script = [answer(503)] * ATTEMPTS
     with pytest.raises(TransientError, match="try again later"):
         fetch_url(f"{server.url}/a.zip")
 
 
-def test_a_name_that_is_not_known_is_told(waits: list[float]) -> None:
+def test_an_unknown_host_is_reported(waits: list[float]) -> None:
     with pytest.raises(UserError, match=r"nowhere\.invalid is not a known host; check the address and the network"):
         fetch_url("https://nowhere.invalid/a.zip")
     assert not waits

@@ -46,12 +46,12 @@ def test_any_shape_comes_back(tmp_path: Path, shape: list[int], size: int, seed:
     np.testing.assert_array_equal(np.concatenate(list(open_idx(tmp_path / "a", len(shape)).rows(size))), array)
 
 
-def test_the_bytes_are_those_of_the_format(tmp_path: Path) -> None:
+def test_the_bytes_follow_the_format(tmp_path: Path) -> None:
     write_idx(tmp_path / "a", np.array([7, 2], np.uint8))
     assert (tmp_path / "a").read_bytes() == bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 2])
 
 
-def test_a_gzipped_file_has_the_same_bytes_every_time(tmp_path: Path) -> None:
+def test_gzipped_files_are_reproducible(tmp_path: Path) -> None:
     for name in ("a.gz", "b.gz"):
         write_idx(tmp_path / name, IMAGES)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
@@ -73,12 +73,12 @@ def test_a_gzipped_file_has_the_same_bytes_every_time(tmp_path: Path) -> None:
         (header(2**32 - 1, 8192, 8192) + IMAGES.tobytes(), "truncated"),
     ],
 )
-def test_a_damaged_file_is_told(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(written(tmp_path / name, content), 1000)
 
 
-def test_broken_gzip_is_told(tmp_path: Path) -> None:
+def test_broken_gzip_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     write_idx(path, np.random.default_rng(0).integers(0, 256, (50, 30, 40), np.uint8))
     good = path.read_bytes()
@@ -94,7 +94,7 @@ def test_broken_gzip_is_told(tmp_path: Path) -> None:
     cut=st.integers(0, 100),
     flips=st.lists(st.tuples(st.integers(0, 100), st.integers(1, 255)), max_size=3),
 )
-def test_a_mutated_file_is_read_right_or_refused(
+def test_a_mutated_file_is_read_correctly_or_refused(
     tmp_path: Path, name: str, cut: int, flips: list[tuple[int, int]]
 ) -> None:
     write_idx(tmp_path / name, IMAGES)

@@ -44,12 +44,12 @@ def contents(paths: dict[str, Path]) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
-def test_the_first_mirror_is_enough(server: Loopback) -> None:
+def test_one_mirror_is_enough(server: Loopback) -> None:
     assert contents(fetch_entry("x", entry(server, "good", "bad"))) == FILES
     assert len(server.asked) == len(FILES)
 
 
-def test_a_gzipped_file_is_decompressed_on_the_way(server: Loopback) -> None:
+def test_a_gzipped_file_is_decompressed(server: Loopback) -> None:
     assert contents(fetch_entry("x", entry(server, "gz"))) == FILES
 
 
@@ -62,7 +62,7 @@ def test_a_gzipped_file_is_decompressed_on_the_way(server: Loopback) -> None:
         (bytes(5 << 20), "is larger than the 1,061,376 bytes expected"),
     ],
 )
-def test_the_second_mirror_is_tried_where_the_first_fails(
+def test_the_second_mirror_is_tried_if_the_first_fails(
     server: Loopback, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
 ) -> None:
     if content is not None:
@@ -81,18 +81,18 @@ def test_the_second_mirror_is_tried_where_the_first_fails(
         gzip.compress(bytes(1 << 20)),
     ],
 )
-def test_a_broken_gzip_is_a_reason(server: Loopback, content: bytes) -> None:
+def test_a_broken_gzip_is_skipped(server: Loopback, content: bytes) -> None:
     server.files["/gz/images.gz"] = content
     assert contents(fetch_entry("x", entry(server, "gz", "good"))) == FILES
 
 
-def test_only_what_is_missing_is_taken_from_the_next_mirror(server: Loopback) -> None:
+def test_the_next_mirror_only_delivers_missing_files(server: Loopback) -> None:
     server.files["/half/images"] = FILES["images"]
     assert contents(fetch_entry("x", entry(server, "half", "good"))) == FILES
     assert len(server.asked) == 3
 
 
-def test_when_all_fail_each_reason_is_told(server: Loopback) -> None:
+def test_all_reasons_are_reported_if_every_mirror_fails(server: Loopback) -> None:
     server.files["/wrong/images"] = b"x"
     server.script = [answer(403)]
     with pytest.raises(UserError) as told:
@@ -110,15 +110,13 @@ def test_cached_files_need_no_network(server: Loopback) -> None:
     assert not server.asked
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server: Loopback) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Loopback) -> None:
     fetch_entry("x", entry(server, "good"))["labels"].write_bytes(b"damaged")
     assert contents(fetch_entry("x", entry(server, "good"))) == FILES
     assert len(server.asked) == len(FILES) + 1
 
 
-def test_a_client_that_is_not_installed_is_a_reason(
-    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_client_is_reported(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     mirrors = (Mirror("npm", "x@1"), Mirror("debian", "x", folder="absent/"))
     with pytest.raises(

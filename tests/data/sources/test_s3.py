@@ -52,7 +52,7 @@ def samples(raw: Raw) -> list[tuple[int, bytes]]:
     ]
 
 
-def test_pictures_below_a_prefix_are_packed_as_those_of_a_folder(tmp_path: Path) -> None:
+def test_pictures_below_a_prefix_are_packed_like_a_folder(tmp_path: Path) -> None:
     for name, content in PICTURES.items():
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pets" / name).write_bytes(content)
@@ -62,13 +62,13 @@ def test_pictures_below_a_prefix_are_packed_as_those_of_a_folder(tmp_path: Path)
     assert sha256_file(tmp_path / "raw" / "pictures-00000.tar") == sha256_file(tmp_path / "same" / "pictures-00000.tar")
 
 
-def test_an_archive_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_an_archive_is_copied_unchanged(tmp_path: Path) -> None:
     raw = get(f"{PETS}.tar.gz", tmp_path / "raw")
     assert sorted(samples(raw)) == sorted((int("dog" in name), content) for name, content in PICTURES.items())
     assert (tmp_path / "raw" / "download.tar.gz").read_bytes() == ARCHIVE
 
 
-def test_the_version_follows_the_objects(server: S3Server) -> None:
+def test_the_version_depends_on_the_objects(server: S3Server) -> None:
     store = open_store(PETS, server.environment)
     first = resolve(store="", data=PETS)
     assert resolve(store="", data=PETS) == first
@@ -79,7 +79,7 @@ def test_the_version_follows_the_objects(server: S3Server) -> None:
     assert changed != first == resolve(store="", data=PETS)
 
 
-def test_objects_that_change_on_the_way_are_refused(server: S3Server, tmp_path: Path) -> None:
+def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_path: Path) -> None:
     version = resolve(store="", data=PETS)
     store = open_store(PETS, server.environment)
     store.put_bytes(picture(99), "dog/new.png")
@@ -98,18 +98,18 @@ def test_objects_that_change_on_the_way_are_refused(server: S3Server, tmp_path: 
         ("s3://", "give s3://bucket/prefix"),
     ],
 )
-def test_a_place_without_data_is_told(data: str, said: str) -> None:
+def test_an_address_without_data_is_reported(data: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         resolve(store="", data=data)
 
 
-def test_wrong_keys_are_told_by_the_name_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_keys_are_reported_with_their_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="SOURCE_AWS_ACCESS_KEY_ID and SOURCE_AWS_SECRET_ACCESS_KEY"):
         resolve(store="", data=PETS)
 
 
-def test_our_own_keys_are_taken_where_the_source_has_none(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_keys_are_used_if_the_source_has_none(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in server.environment.items():
         monkeypatch.delenv(f"SOURCE_{name}")
         monkeypatch.setenv(name, value)
