@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz lint bench lock lock-cpu clean
+.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz docs test-docs lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,10 +46,16 @@ test-slow: $(READY) ## Take every network of docs/networks.md through the pipeli
 fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
 	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)
 
+docs: $(READY) ## Write the generated parts of docs/
+	@$(BIN)/python -m docs.generate
+
+test-docs: $(READY) ## Run the commands of README and docs that this machine can run (minutes)
+	@$(BIN)/python -m pytest tests/repository/run_doc_commands.py $(ARGS)
+
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-bench: $(READY) ## Measure the README's figures into bench/results/ (hours; needs an idle machine)
+bench: $(READY) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
 	@for script in input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in anew, and from it what the images hold

@@ -226,7 +226,7 @@ def test_a_patch_adds_to_what_is_there(path: Path, tmp_path: Path) -> None:
     patched = _patched(path, stored | ({} if kind == "Namespace" else {"data": {"theirs": "kept"}}), tmp_path)
     assert "kept" in (patched["metadata"]["labels"] if kind == "Namespace" else patched["data"]).values()
     assert kubernetes_validate.validate(patched, kubernetes_validate.latest_version(), strict=True)
-    assert str(path.relative_to(ROOT)) in (MANIFESTS / "README.md").read_text()
+    assert str(path.relative_to(ROOT)) in (ROOT / "docs" / "cluster.md").read_text()
 
 
 @needs_kubectl
@@ -254,8 +254,8 @@ def test_the_gpu_parameters_are_accepted_by_the_pipeline() -> None:
         parameters.check(**example)
 
 
-def test_the_readme_names_every_overlay_and_existing_paths() -> None:
-    text = (MANIFESTS / "README.md").read_text()
+def test_docs_name_every_overlay_and_no_missing_path() -> None:
+    text = (ROOT / "docs" / "cluster.md").read_text()
     paths = re.findall(r"manifests/[\w./-]*\w", text)
     assert {f"manifests/overlays/{overlay}" for overlay in OVERLAYS} <= set(paths)
     assert sorted(path.name for path in (MANIFESTS / "overlays").iterdir()) == sorted(OVERLAYS)

@@ -165,7 +165,7 @@ def _refusal(error: ApiException) -> Exception:
 
 def _remedy(status: int, message: str) -> str:
     if status == 403 and " cannot " in message:  # by RBAC; admission and quotas answer 403 too
-        return "grant this permission, see manifests/README.md"
+        return "grant this permission, see docs/cluster.md"
     if "strict decoding error" in message:
         return "install Kubeflow Trainer 2.2 or newer"
     return "see python pipeline.py doctor --graph distributed"
