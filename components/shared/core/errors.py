@@ -1,6 +1,6 @@
-"""The errors that are reported in one line: the user's mistakes, transient failures and corrupt data.
+"""The errors that are reported in one line: user errors, transient failures and corrupt data.
 
-They keep their type, message and remedy when they cross the border of a process or a pod, as the JSON of `to_json`.
+Between processes and pods they travel as the JSON of `to_json`, with their type, message and remedy.
 """
 
 import difflib
@@ -13,23 +13,24 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix: the value and why it is refused, and the remedy, in one line.
+    """An error that the user can fix: the value, why it is refused, and the remedy, in one line.
 
     The runner prints the line without a traceback and exits with code 2.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        """Keep both as single lines; `remedy` completes the message after a semicolon."""
+        """Turn both into single lines; the text of the error is the message, a semicolon and the remedy."""
         self.message, self.remedy = (" ".join(text.split()) for text in (message, remedy))
         super().__init__("; ".join(filter(None, [self.message, self.remedy])))
 
     def to_json(self) -> dict[str, str]:
-        """Return the error as a JSON object, from which `error_from_json` makes an equal one."""
-        return {"error": type(self).__name__, "message": self.message, "remedy": self.remedy}
+        """Return the error as a JSON object; of a subclass only the type in TYPES that it extends remains."""
+        kind = next(kind.__name__ for kind in type(self).__mro__ if kind.__name__ in TYPES)
+        return {"error": kind, "message": self.message, "remedy": self.remedy}
 
 
 class TransientError(UserError):
-    """A failure outside of the program that persisted through all retries: the same run may succeed later."""
+    """A failure outside the program that persisted through all retries; the same run may succeed later."""
 
 
 class CorruptDataError(UserError):
@@ -40,12 +41,12 @@ TYPES = {kind.__name__: kind for kind in (UserError, TransientError, CorruptData
 
 
 def error_from_json(document: Mapping[str, Any]) -> UserError:
-    """Return the error that `to_json` described. Raises KeyError if `document` is none."""
+    """Return the error that `to_json` described. Raises KeyError if `document` does not describe one."""
     return TYPES[document["error"]](document["message"], document["remedy"])
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Return the error that the user can fix, also a full disk; None if it is a bug."""
+    """Return `error` if the user can fix it, also a full disk; None if it is a bug."""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return UserError(f"{error.strerror}: {error.filename or 'the disk'}", "free some space there")
     return error if isinstance(error, UserError) else None
@@ -59,7 +60,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 @contextmanager
 def raise_as_corrupt() -> Iterator[None]:
-    """Re-raise UserError as CorruptDataError: stored data that fails validation is corrupt, not a user's mistake."""
+    """Re-raise UserError as CorruptDataError: stored data that fails validation is corrupt, not a user error."""
     try:
         yield
     except CorruptDataError:
