@@ -24,7 +24,7 @@ from components.shared.data.dataset_store import read_recipe
 from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
 from components.train import train
-from tests.servers.s3_server import BUCKET, Proxy, S3Server, hand_on, hang_up, proxy
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, forward, hang_up, proxy
 from tests.trained_digits import SETTINGS as TRAINING
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
@@ -274,7 +274,7 @@ def test_an_unreachable_store_is_reported_and_leaves_nothing(
     answered: int,
 ) -> None:
     monkeypatch.setattr(retry.time, "sleep", lambda _: None)
-    between.script, between.always = [hand_on] * answered, hang_up
+    between.script, between.always = [forward] * answered, hang_up
     with pytest.raises(TransientError, match="check the address, or try again later"):
         prepare(raw, tmp_path / "out" / "dataset", uri, 0)
     assert list((tmp_path / "out").iterdir()) == []

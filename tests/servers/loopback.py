@@ -1,4 +1,4 @@
-"""A web server on the loopback interface, whose failures are scripted, and the small files that tests serve."""
+"""A web server on the loopback interface with scripted failures, and small files for tests to serve."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class Loopback(ThreadingHTTPServer):
-    """Serves `files` (path -> bytes); each entry of `script` answers one request instead, in turn."""
+    """Serves `files` (path -> bytes); each entry of `script` answers one request in place of the server."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer(self)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def reply(self, code: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
         self.send_response(code)
@@ -53,11 +53,12 @@ Answer = Callable[[_Handler], None]
 
 
 def etag(body: bytes) -> str:
+    """Return the ETag with which the server serves `body`."""
     return f'"{hashlib.sha256(body).hexdigest()[:8]}"'
 
 
 def serve(handler: _Handler) -> None:
-    """As a good server does: 404, 304, 206 or 200."""
+    """Answer as a correct server does: 404, 304, 206 or 200."""
     if handler.path not in handler.server.files:
         return handler.reply(404)
     body = handler.body()
@@ -72,22 +73,23 @@ def serve(handler: _Handler) -> None:
 
 
 def whole(handler: _Handler) -> None:
-    """Ignore Range and conditions."""
+    """Send the whole file, ignoring Range and conditions."""
     handler.reply(200, handler.body(), ETag=etag(handler.body()))
 
 
 def cut_after(size: int) -> Answer:
-    """Promise the whole file and hang up after `size` bytes."""
+    """Announce the whole file and hang up after `size` bytes."""
     return lambda handler: handler.reply(200, handler.body()[:size], len(handler.body()), ETag=etag(handler.body()))
 
 
 def answer(code: int, body: bytes = b"", **headers: str) -> Answer:
-    return lambda handler: handler.reply(code, body, **headers)
+    """Answer with this status, body and headers."""
+    return lambda handler: handler.reply(code, body, None, **headers)
 
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """The server, running until the end of the block."""
+    """Run the server until the end of the block."""
     with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -100,24 +102,25 @@ def serving(server: Server) -> Iterator[Server]:
 
 @contextmanager
 def loopback() -> Iterator[Loopback]:
-    """A running server, gone at the end of the block."""
+    """Run a server until the end of the block."""
     with serving(Loopback()) as server:
         yield server
 
 
 def sha256(body: bytes) -> str:
+    """Return the SHA-256 as hexadecimal digits."""
     return hashlib.sha256(body).hexdigest()
 
 
 def picture(seed: int) -> bytes:
-    """A small PNG, another one for every seed."""
+    """Return a small PNG, a different one for every seed."""
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
-def tar_bytes(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    """A tar archive of the files (name -> bytes)."""
+def tar_bytes(files: dict[str, bytes], mode: Literal["w", "w:gz", "w:bz2", "w:xz"] = "w:gz") -> bytes:
+    """Return a tar archive of the files (name -> bytes)."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode=mode) as tar:
         for name, content in files.items():

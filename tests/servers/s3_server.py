@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on the loopback interface, and a proxy before one whose faults are scripted."""
+"""A real S3 server (SeaweedFS) on the loopback interface, and a proxy in front of it with scripted faults."""
 
 import json
 import random
@@ -42,7 +42,7 @@ PORTS = [*embedded.PORTS, "s3.port.https"]
 
 
 class S3Server:
-    """SeaweedFS with one bucket; `kill` ends it as a crash does, `start` starts it again on the same data."""
+    """SeaweedFS with one bucket; `kill` ends it like a crash, `start` restarts it on the same data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,12 +56,12 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which a store reaches it."""
+        """Return the variables for open_store."""
         return {"AWS_ENDPOINT_URL_S3": self.url, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 
     @property
     def client(self) -> Minio:
-        """A plain client beside the code under test."""
+        """Return a client that is independent of the code under test."""
         return Minio(self.address, KEY, SECRET, secure=False, region="us-east-1")
 
     def start(self) -> None:
@@ -81,7 +81,7 @@ class S3Server:
             raise
 
     def _wait(self, seconds: float, start: int) -> None:
-        """Until it answers, and locks as it will from then on: before, two conditional writes at once may succeed."""
+        """Wait for answers and the lock ring: until that is set up, two concurrent conditional writes may succeed."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(urllib3.exceptions.HTTPError):
@@ -92,13 +92,14 @@ class S3Server:
         raise TimeoutError((self.folder / "log").read_text()[-2000:])
 
     def kill(self) -> None:
+        """Kill the server's process."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
-    """A running server, gone at the end of the block."""
+    """Run a server until the end of the block."""
     server = S3Server(folder)
     server.start()
     try:
@@ -109,7 +110,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Hands requests on to `upstream`; each entry of `script` treats one request instead, in turn."""
+    """Forwards requests to `upstream`; each entry of `script` handles one request instead."""
 
     daemon_threads = True
 
@@ -117,18 +118,19 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream = upstream
         self.script: list[Fault] = []
-        self.always: Fault | None = None  # what befalls every request once the script is done
-        self.rate, self.random = 0.0, random.Random(0)  # of requests that meet one of FAULTS
-        self.dealt: Counter[Fault] = Counter()
+        self.always: Fault | None = None  # handles every request after the script
+        self.rate, self.random = 0.0, random.Random(0)  # the share of requests that meet one of FAULTS
+        self.dealt: Counter[Fault] = Counter()  # the faults that `rate` caused
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path and headers of every request
         self.lock = threading.Lock()
         self.busy = self.most_busy = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing of clients that hang up."""
+        """Ignore clients that hang up."""
 
     def next_fault(self) -> "Fault":
+        """Return what handles the next request."""
         with self.lock:
             if self.script:
                 return self.script.pop(0)
@@ -138,15 +140,18 @@ class Proxy(ThreadingHTTPServer):
                 fault = self.random.choice(FAULTS)
                 self.dealt[fault] += 1
                 return fault
-            return hand_on
+            return forward
 
 
 class Handler(BaseHTTPRequestHandler):
+    """A request to the proxy."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Proxy
 
     def handle_any(self) -> None:
+        """Record the request and handle it."""
         server = self.server
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with server.lock:
@@ -162,20 +167,22 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def hang_up(self) -> None:
+        """Break the connection."""
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def upstream(self) -> tuple[HTTPResponse, bytes]:
-        """The server's answer and its body."""
+        """Return the server's response and its body."""
         with closing(HTTPConnection(self.server.upstream)) as connection:
             connection.request(self.command, self.path, self.body or None, dict(self.headers))
             response = connection.getresponse()
             return response, response.read()
 
     def reply(self, response: HTTPResponse, body: bytes) -> None:
+        """Send the head of the server's response."""
         self.send_response_only(response.status)
         for name, value in response.getheaders():
             if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -188,25 +195,26 @@ class Handler(BaseHTTPRequestHandler):
 Fault = Callable[[Handler], None]
 
 
-def hand_on(handler: Handler) -> None:
+def forward(handler: Handler) -> None:
+    """Answer as the server does."""
     response, body = handler.upstream()
     handler.reply(response, body)
     handler.wfile.write(body)
 
 
 def hang_up(handler: Handler) -> None:
-    """Break the connection before the server hears of the request."""
+    """Break the connection before the request reaches the server."""
     handler.hang_up()
 
 
-def lose_answer(handler: Handler) -> None:
-    """Break the connection after the server has done what was asked."""
+def drop_response(handler: Handler) -> None:
+    """Break the connection after the server has handled the request."""
     handler.upstream()
     handler.hang_up()
 
 
 def truncate(handler: Handler, meanwhile: Callable[[], object] = bool) -> None:
-    """Break the connection in the middle of the answer's body."""
+    """Break the connection in the middle of the response's body."""
     response, body = handler.upstream()
     meanwhile()
     handler.reply(response, body)
@@ -215,18 +223,19 @@ def truncate(handler: Handler, meanwhile: Callable[[], object] = bool) -> None:
     handler.hang_up()
 
 
-def cut_at_once(handler: Handler) -> None:
-    """Break the connection after the answer's head."""
+def cut_after_headers(handler: Handler) -> None:
+    """Break the connection after the response's headers."""
     handler.reply(*handler.upstream())
     handler.hang_up()
 
 
 def delay(handler: Handler) -> None:
+    """Answer as the server does, but later."""
     time.sleep(0.2)
-    hand_on(handler)
+    forward(handler)
 
 
-def tell(status: int, body: bytes, content_type: str = "application/xml", **headers: str) -> Fault:
+def respond(status: int, body: bytes, content_type: str = "application/xml", **headers: str) -> Fault:
     """Answer in place of the server."""
 
     def fault(handler: Handler) -> None:
@@ -243,23 +252,23 @@ def tell(status: int, body: bytes, content_type: str = "application/xml", **head
 
 
 def answer(status: int, code: str = "", **headers: str) -> Fault:
-    """Answer in place of the server, as S3 tells a failure."""
+    """Answer in place of the server, with an error as S3 reports it."""
     body = f"<Error><Code>{code}</Code><Message>by the proxy</Message></Error>".encode() if code else b""
-    return tell(status, body, **headers)
+    return respond(status, body, **headers)
 
 
-FAULTS = (answer(503, "SlowDown"), answer(500, "InternalError"), hang_up, lose_answer, truncate, delay)
+FAULTS = (answer(503, "SlowDown"), answer(500, "InternalError"), hang_up, drop_response, truncate, delay)
 
 
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
-    """A running proxy, gone at the end of the block."""
+    """Run a proxy until the end of the block."""
     with serving(Proxy(upstream)) as server:
         yield server
 
 
 def _certify(certificate: Path, key: Path) -> None:
-    """A certificate for 127.0.0.1 that signs itself."""
+    """Create a self-signed certificate for 127.0.0.1."""
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
     subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)

@@ -1,5 +1,6 @@
-"""Files kept by content."""
+"""The cache of downloaded files."""
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from components.shared.core.errors import UserError
 from components.shared.storage.download_cache import cache_folder, cache_path, cached
 
 
-def test_a_kept_file_is_found_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stored_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     digest = hashlib.sha256(b"abc").hexdigest()
     assert cached(digest) is None
@@ -17,7 +18,7 @@ def test_a_kept_file_is_found_by_its_content(tmp_path: Path, monkeypatch: pytest
     assert cached(digest) == tmp_path / "torch2kubeflow" / "sha256" / digest
 
 
-def test_a_damaged_file_is_removed_and_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_file_is_deleted_and_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     digest = hashlib.sha256(b"abc").hexdigest()
     cache_path(digest).write_bytes(b"abd")
@@ -25,8 +26,18 @@ def test_a_damaged_file_is_removed_and_not_found(tmp_path: Path, monkeypatch: py
     assert not cache_path(digest).exists()
 
 
-def test_a_cache_that_cannot_be_made_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+    with pytest.raises(UserError, match=r"cannot be created .*; set XDG_CACHE_HOME to a writable folder"):
+        cache_folder()
+
+
+def test_a_full_disk_is_not_a_wrong_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(OSError, match="No space left"):
         cache_folder()

@@ -34,7 +34,7 @@ from components.shared.training.checkpoint_store import delete_checkpoints, step
 from components.shared.training.checkpoints import run_resumably
 from components.shared.training.state import StateDict
 from tests.fuzz.shelf import Shelf
-from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, hand_on, hang_up, proxy
+from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, forward, hang_up, proxy
 from tests.trained_digits import SETTINGS, write_digits
 
 pytestmark = pytest.mark.slow  # each needs the real server
@@ -348,9 +348,9 @@ def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
 
     def vanish(handler: Handler) -> None:
         store.remove(newer)
-        hand_on(handler)
+        forward(handler)
 
-    between.script += [hand_on, vanish]
+    between.script += [forward, vanish]
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == kept[1]
     assert capsys.readouterr().out.startswith(f"[train] resumed after step 51, from {store.uri(older)}\n")
 
@@ -387,7 +387,7 @@ def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_a
 
     def hold(handler: Handler) -> None:
         assert is_free.wait(PATIENCE)
-        hand_on(handler)
+        forward(handler)
 
     def act(done: int) -> None:
         if done == 2:
@@ -398,7 +398,7 @@ def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_a
         if done > 20:
             time.sleep(0.02)
 
-    between.script += [hand_on, hold]
+    between.script += [forward, hold]
     store.put_bytes(b"", "checkpoints/key/README")
     faulty = open_store(store.uri(), {**os.environ, "AWS_ENDPOINT_URL_S3": between.url})
     run_resumably(Counting(act), faulty, "key", 0, tmp_path)

@@ -12,7 +12,7 @@ from tests.servers.s3_server import (
     SECRET,
     S3Server,
     answer,
-    hand_on,
+    forward,
     proxy,
 )
 
@@ -81,7 +81,7 @@ def test_server_that_ignores_conditions_is_a_warning(
     s3_cluster: KubeServer, server: S3Server, examine: Examine
 ) -> None:
     with proxy(server.address) as careless:
-        careless.script = [hand_on, hand_on, answer(200)]  # the third request is the first conditional write
+        careless.script = [forward, forward, answer(200)]  # the third request is the first conditional write
         _, table = examine("--s3-endpoint", careless.url)
     assert "warning S3" in table
     assert "the server ignores If-None-Match or If-Match; concurrent runs may overwrite each other" in table
