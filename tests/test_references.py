@@ -159,19 +159,19 @@ def test_the_checkpoint_of_a_stopped_training_loads(reached: Store, tmp_path: Pa
 def test_the_deploy_file_is_read() -> None:
     found = deploy_file.read(FOLDER / "deploy.yaml")
     assert (found.pipeline, found.namespace) == (pipeline.training.name, "team-vision")
-    plans = {plan.name: plan for plan in found.plans}
+    plans = {plan.name: plan for plan in found.schedules}
     assert list(plans) == ["nightly", "sunday", "daily", "often"]
     common = ["store=s3://bucket/team", "data=fashion-mnist", "min_accuracy=0.85", "min_recall=0.6"]
     own = {"nightly": [], "sunday": SUNDAYS, "daily": ["seed=7"], "often": []}
     assert {name: plan.words for name, plan in plans.items()} == {name: common + words for name, words in own.items()}
     assert {name: plan.schedule.cron for name, plan in plans.items()} == CRONS
-    assert [plan.schedule.seconds for plan in found.plans] == [0, 0, 0, 6 * 3600]
+    assert [plan.schedule.seconds for plan in found.schedules] == [0, 0, 0, 6 * 3600]
     flags = [
         (plan.follow_latest, plan.enabled, plan.catch_up, plan.max_concurrency)
         for plan in (plans["nightly"], plans["sunday"], plans["often"])
     ]
     assert flags == [(False, True, False, 1), (True, False, True, 3), (False, True, False, 10)]
-    assert schedule.given(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
+    assert recurring.explicit_parameters(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
 
 
 def item_of(document: Any) -> Any:
@@ -187,10 +187,10 @@ def test_recurring_runs_are_read() -> None:
     assert (by_hand.schedule.cron, by_hand.parameters, by_hand.enabled) == ("0 0 2 * * *", parameters, True)
     assert (latest.schedule.seconds, latest.version_id, latest.catch_up) == (6 * 3600, recurring.FOLLOWS_LATEST, True)
     assert latest.max_concurrency == 3
-    for plan in deploy_file.read(FOLDER / "deploy.yaml").plans:
+    for plan in deploy_file.read(FOLDER / "deploy.yaml").schedules:
         one = found[plan.name]
-        assert one.parameters == schedule.given(pipeline.training, plan.words)
-        assert (one.schedule, one.description) == (plan.schedule, apply.OURS)
+        assert one.parameters == recurring.explicit_parameters(pipeline.training, plan.words)
+        assert (one.schedule, one.description) == (plan.schedule, apply.MANAGED)
         assert (one.enabled, one.catch_up, one.max_concurrency) == (plan.enabled, plan.catch_up, plan.max_concurrency)
         assert (one.version_id == recurring.FOLLOWS_LATEST) == plan.follow_latest
 

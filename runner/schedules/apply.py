@@ -1,10 +1,11 @@
-"""Verb `apply`: make Kubeflow agree with a file, and say of each item what that takes."""
+"""Verb `apply`: make the recurring runs in Kubeflow match a deploy file, and show each change."""
 
 import argparse
 import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,15 @@ from runner.cluster.upload import content_digest, find_same, upload
 from runner.compile import compile_pipeline, read_package
 from runner.graphs import add_graph_option
 from runner.schedules import deploy_file, recurring
-from runner.schedules.deploy_file import Deployment, Plan
-from runner.schedules.recurring import FOLLOWS_LATEST, Recurring, differences
-from runner.schedules.schedule import add_zone_option, find_zone, given, show_times
+from runner.schedules.cron_time_zone import add_time_zone_option, find_cron_time_zone
+from runner.schedules.deploy_file import Deployment, ScheduleSpec
+from runner.schedules.recurring import (
+    FOLLOWS_LATEST,
+    RecurringRun,
+    differences,
+    explicit_parameters,
+    print_next_times,
+)
 
 DONE = {
     "create": "created",
@@ -30,183 +37,209 @@ DONE = {
     "remove": "removed",
     "keep": "unchanged",
 }
-# The description of the recurring runs that are removed when the file no longer names them.
-OURS = "kept by `python pipeline.py apply`"
-TO_COME = "to come"  # the id of a version that a dry run does not upload
+# Marks, as their description, the recurring runs that are removed once the file no longer names them. It is stored in
+# KFP, so it must not change.
+MANAGED = "kept by `python pipeline.py apply`"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one recurring run takes: a key of DONE, what is wanted, KFP's item that is there, and what differs."""
+    """The change of one recurring run."""
 
     name: str
-    verb: str
-    wanted: Recurring | None = None
-    there: Any = None
-    differs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    action: str  # a key of DONE
+    wanted: RecurringRun | None = None  # to be created
+    actual: Any = None  # KFP's item
+    differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("apply", help="make Kubeflow agree with a file: the pipeline's version and its schedules")
+    parser = verbs.add_parser("apply", help="make the pipeline's version and schedules in Kubeflow match a file")
     parser.add_argument("-f", "--file", type=Path, required=True, metavar="FILE", help="such as deploy.yaml")
     parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    add_zone_option(parser)
+    add_time_zone_option(parser)
     add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Compare and, unless it is a dry run, change what differs; 0 when all is well."""
-    wanted = deploy_file.read(arguments.file)
-    if wanted.pipeline != pipeline.name:
-        raise UserError(f"{arguments.file}: pipeline: {wanted.pipeline} is none of ours; give {pipeline.name}")
-    parameters = [_parameters(arguments.file, plan, pipeline) for plan in wanted.plans]
-    connection = _connect(arguments, wanted)
-    zone = find_zone(connection, arguments)
-    items = recurring.every(connection)
-    version = _find(connection, pipeline)
-    _refuse_taken(items, wanted.plans, version.pipeline_id)
-    if version.is_new and not arguments.dry_run:
+    """Compare the file with KFP and, unless it is a dry run, change what differs. Return 0."""
+    deployment = deploy_file.read(arguments.file)
+    if deployment.pipeline != pipeline.name:
+        raise UserError(
+            f"{arguments.file}: pipeline {deployment.pipeline} is not this one",
+            f"give {pipeline.name}, or another --graph",
+        )
+    parameters = [_parameters(arguments.file, spec, pipeline) for spec in deployment.schedules]
+    connection = _connect(arguments, deployment)
+    zone = find_cron_time_zone(connection, arguments)
+    items = recurring.list_all(connection)
+    pipeline_id, version = _find_version(connection, pipeline)
+    _refuse_used_names(items, deployment.schedules, pipeline_id)
+    if not version and not arguments.dry_run:
         version = upload(connection, pipeline)
-    print(f"version: {_describe(version, arguments.dry_run)}")
-    if version.version_id != TO_COME:
-        print(f"  {connection.ui_link('pipeline', version.ui_path)}")
-    plans = [_recurring(plan, values, version) for plan, values in zip(wanted.plans, parameters, strict=True)]
-    known = [] if version.pipeline_id == TO_COME else find_versions(connection, version.pipeline_id)
-    if not version.is_new and known[0].name != version.name and any(plan.follow_latest for plan in wanted.plans):
-        print(f"  schedules that follow the latest run {known[0].name}, which was uploaded after it")
-    names = {FOLLOWS_LATEST: "latest", **{one.version_id: one.name for one in known}}
-    for change in _changes(items, plans, version.pipeline_id):
-        done = DONE[change.verb] if not arguments.dry_run or change.verb == "keep" else f"would {change.verb}"
-        made = None if arguments.dry_run else _carry_out(connection, change)
-        print(f"{change.name}: {done}{_tell(change.differs, names)}")
-        if made and change.wanted and change.wanted.enabled:
-            show_times(change.wanted.schedule, zone)
-        if made:
-            print(f"  {connection.ui_link('recurring_run', made)}")
-    for name in _left_alone(items, plans, version.pipeline_id):
+        pipeline_id = version.pipeline_id
+    _print_version(connection, version)
+    wanted = [
+        _wanted(spec, values, pipeline_id, version)
+        for spec, values in zip(deployment.schedules, parameters, strict=True)
+    ]
+    versions = find_versions(connection, pipeline_id) if pipeline_id else []
+    _print_newer(version, versions, deployment)
+    names: dict[str | None, str] = {
+        None: "new",
+        FOLLOWS_LATEST: "latest",
+        **{one.version_id: one.name for one in versions},
+    }
+    for change in _changes(items, wanted, pipeline_id):
+        described = _describe(change.differences, names)
+        if arguments.dry_run and change.action != "keep":
+            print(f"{change.name}: would {change.action}{described}")
+        else:
+            created_id = _carry_out(connection, change)
+            print(f"{change.name}: {DONE[change.action]}{described}")
+            _print_created(connection, change, created_id, zone)
+    for name in _unmanaged(items, wanted, pipeline_id):
         command = f"python pipeline.py schedule remove {shlex.quote(name)}"
         print(f"{name}: left alone (not in the file; remove it with `{command}`)")
     return 0
 
 
-def _changes(items: list[Any], plans: list[Recurring], pipeline_id: str) -> Iterator[Change]:
-    """What makes the recurring runs of the pipeline, among KFP's `items`, agree with the plans."""
-    for wanted in plans:
-        # An apply that was cut off leaves two of one name: the one most alike is kept.
-        there = [item for item in items if item.display_name == wanted.name]
-        there.sort(key=lambda item: len(differences(recurring.read(item), wanted)))
-        yield _change(wanted, there[0] if there else None)
-        yield from (Change(f"{wanted.name}, old", "remove", there=item) for item in there[1:])
-    for item in _unnamed(items, plans, pipeline_id):
-        if item.description == OURS:
-            yield Change(item.display_name, "remove", there=item)
+def _parameters(path: Path, spec: ScheduleSpec, pipeline: BaseComponent) -> dict[str, Any]:
+    try:
+        return explicit_parameters(pipeline, spec.words)
+    except UserError as error:
+        raise UserError(f"{path}: schedules.{spec.name}: {error.message}", error.remedy) from None
 
 
-def _left_alone(items: list[Any], plans: list[Recurring], pipeline_id: str) -> list[str]:
-    """The names of the pipeline's recurring runs that the plans do not name and that no `apply` has made."""
-    return [item.display_name for item in _unnamed(items, plans, pipeline_id) if item.description != OURS]
+def _connect(arguments: argparse.Namespace, deployment: Deployment) -> Connection:
+    """Reach KFP in the namespace that the file names."""
+    namespace = deployment.namespace
+    if namespace and arguments.namespace and arguments.namespace != namespace:
+        raise UserError(f"--namespace {arguments.namespace} is not the file's, {namespace}", "leave one of them out")
+    connection = connect(arguments, namespace)
+    if namespace and not connection.multi_user and namespace != connection.kfp_namespace:
+        raise UserError(
+            f"namespace {namespace}: this KFP has one user, whose runs live in {connection.kfp_namespace}",
+            f"give {connection.kfp_namespace}, or leave namespace out",
+        )
+    return connection
 
 
-def _unnamed(items: list[Any], plans: list[Recurring], pipeline_id: str) -> list[Any]:
-    names = {wanted.name for wanted in plans}
+def _find_version(connection: Connection, pipeline: BaseComponent) -> tuple[str | None, Version | None]:
+    """Return the id of the pipeline and its version with the present content; None for what is not uploaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        documents = read_package(compile_pipeline(pipeline, Path(folder) / "pipeline.yaml"))
+    return find_same(connection, pipeline.name, content_digest(documents))
+
+
+def _refuse_used_names(items: list[Any], specs: list[ScheduleSpec], pipeline_id: str | None) -> None:
+    """Raise UserError if a recurring run of another pipeline has a name of the file."""
+    names = {spec.name for spec in specs}
+    for item in items:
+        if item.display_name in names and recurring.read(item).pipeline_id != pipeline_id:
+            raise UserError(
+                f"{item.display_name} is the name of a recurring run of another pipeline, {item.recurring_run_id}",
+                "choose another name",
+            )
+
+
+def _print_version(connection: Connection, version: Version | None) -> None:
+    if not version:
+        print("version: would upload the present content")
+        return
+    print(f"version: {'uploaded' if version.is_new else 'unchanged,'} {version.name}")
+    print(f"  {connection.ui_link('pipeline', version.ui_path)}")
+
+
+def _print_newer(version: Version | None, versions: list[Version], deployment: Deployment) -> None:
+    """Print the version that the schedules that follow the latest run, if it is newer than the present content."""
+    is_older = version and not version.is_new and versions[0].name != version.name
+    if is_older and any(spec.follow_latest for spec in deployment.schedules):
+        print(f"  schedules that follow the latest run {versions[0].name}, which was uploaded later")
+
+
+def _wanted(
+    spec: ScheduleSpec, parameters: dict[str, Any], pipeline_id: str | None, version: Version | None
+) -> RecurringRun:
+    pinned = version.version_id if version else None
+    return RecurringRun(
+        name=spec.name,
+        schedule=spec.schedule,
+        pipeline_id=pipeline_id,
+        version_id=FOLLOWS_LATEST if spec.follow_latest else pinned,
+        parameters=parameters,
+        description=MANAGED,
+        max_concurrency=spec.max_concurrency,
+        catch_up=spec.catch_up,
+        enabled=spec.enabled,
+    )
+
+
+def _changes(items: list[Any], wanted: list[RecurringRun], pipeline_id: str | None) -> Iterator[Change]:
+    """Yield the changes that make the pipeline's recurring runs, among KFP's `items`, match those that are wanted."""
+    for one in wanted:
+        # An interrupted apply leaves two of one name: the one with the fewest differences stays.
+        actual = [item for item in items if item.display_name == one.name]
+        actual.sort(key=lambda item: len(differences(recurring.read(item), one)))
+        yield _change(one, actual[0] if actual else None)
+        yield from (Change(f"{one.name}, old", "remove", actual=item) for item in actual[1:])
+    for item in _not_wanted(items, wanted, pipeline_id):
+        if item.description == MANAGED:
+            yield Change(item.display_name, "remove", actual=item)
+
+
+def _change(wanted: RecurringRun, actual: Any) -> Change:
+    if not actual:
+        return Change(wanted.name, "create", wanted)
+    found = differences(recurring.read(actual), wanted)
+    if not found:
+        return Change(wanted.name, "keep", actual=actual)
+    if found.keys() == {"enabled"}:
+        return Change(wanted.name, "resume" if wanted.enabled else "pause", actual=actual)
+    return Change(wanted.name, "replace", wanted, actual, found)
+
+
+def _unmanaged(items: list[Any], wanted: list[RecurringRun], pipeline_id: str | None) -> list[str]:
+    """Return the names of the pipeline's recurring runs that are neither in the file nor created by `apply`."""
+    return [item.display_name for item in _not_wanted(items, wanted, pipeline_id) if item.description != MANAGED]
+
+
+def _not_wanted(items: list[Any], wanted: list[RecurringRun], pipeline_id: str | None) -> list[Any]:
+    names = {one.name for one in wanted}
     return [
         item for item in items if item.display_name not in names and recurring.read(item).pipeline_id == pipeline_id
     ]
 
 
-def _change(wanted: Recurring, there: Any) -> Change:
-    if not there:
-        return Change(wanted.name, "create", wanted)
-    differs = differences(recurring.read(there), wanted)
-    if not differs:
-        return Change(wanted.name, "keep", there=there)
-    if differs.keys() == {"enabled"}:
-        return Change(wanted.name, "resume" if wanted.enabled else "pause", there=there)
-    return Change(wanted.name, "replace", wanted, there, differs)
-
-
 def _carry_out(connection: Connection, change: Change) -> str | None:
-    """Do what a change says, and return the id of what it makes: what is new is there before what is old goes."""
-    made = recurring.create(connection, change.wanted) if change.wanted else None
-    if change.verb == "pause":
-        connection.client.disable_recurring_run(change.there.recurring_run_id)
-    elif change.verb == "resume":
-        connection.client.enable_recurring_run(change.there.recurring_run_id)
-    elif change.verb in ("replace", "remove"):
-        recurring.remove(connection, change.there.recurring_run_id)
-    return made
+    """Apply a change and return the id of the created item. A new item is created before the old one is deleted."""
+    created_id = recurring.create(connection, change.wanted) if change.wanted else None
+    if change.action == "pause":
+        connection.client.disable_recurring_run(change.actual.recurring_run_id)
+    elif change.action == "resume":
+        connection.client.enable_recurring_run(change.actual.recurring_run_id)
+    elif change.action in ("replace", "remove"):
+        recurring.delete(connection, change.actual.recurring_run_id)
+    return created_id
 
 
-def _parameters(path: Path, plan: Plan, pipeline: BaseComponent) -> dict[str, Any]:
-    try:
-        return given(pipeline, plan.words)
-    except UserError as error:
-        raise UserError(f"{path}: schedules.{plan.name}: {error}") from None
+def _print_created(connection: Connection, change: Change, created_id: str | None, zone: tzinfo) -> None:
+    """Print when a created recurring run runs next, and where it is shown."""
+    if created_id and change.wanted:
+        if change.wanted.enabled:
+            print_next_times(change.wanted.schedule, zone)
+        print(f"  {connection.ui_link('recurring_run', created_id)}")
 
 
-def _connect(arguments: argparse.Namespace, wanted: Deployment) -> Connection:
-    """Reach KFP in the namespace that the file names."""
-    if wanted.namespace and arguments.namespace and arguments.namespace != wanted.namespace:
-        raise UserError(
-            f"--namespace {arguments.namespace} is not the file's, {wanted.namespace}", "leave one of them out"
-        )
-    connection = connect(arguments, wanted.namespace)
-    if wanted.namespace and not connection.multi_user and wanted.namespace != connection.kfp_namespace:
-        raise UserError(
-            f"namespace {wanted.namespace}: this KFP has one user, whose runs live in {connection.kfp_namespace}; "
-            "give that, or leave namespace out"
-        )
-    return connection
-
-
-def _find(connection: Connection, pipeline: BaseComponent) -> Version:
-    """The version with the present content, or what stands for it until it is uploaded."""
-    with tempfile.TemporaryDirectory() as folder:
-        documents = read_package(compile_pipeline(pipeline, Path(folder) / "pipeline.yaml"))
-    pipeline_id, there = find_same(connection, pipeline.name, content_digest(documents))
-    return there or Version(pipeline_id or TO_COME, TO_COME, TO_COME, is_new=True)
-
-
-def _refuse_taken(items: list[Any], plans: list[Plan], pipeline_id: str) -> None:
-    """Refuse a plan whose name a recurring run of another pipeline has."""
-    names = {plan.name for plan in plans}
-    for item in items:
-        if item.display_name in names and recurring.read(item).pipeline_id != pipeline_id:
-            raise UserError(
-                f"{item.display_name} is taken by a recurring run of another pipeline, {item.recurring_run_id}; "
-                "choose another name"
-            )
-
-
-def _describe(version: Version, dry_run: bool) -> str:
-    if version.is_new:
-        return "would upload the present content" if dry_run else f"uploaded {version.name}"
-    return f"unchanged, {version.name}"
-
-
-def _recurring(plan: Plan, parameters: dict[str, Any], version: Version) -> Recurring:
-    return Recurring(
-        name=plan.name,
-        schedule=plan.schedule,
-        pipeline_id=version.pipeline_id,
-        version_id=FOLLOWS_LATEST if plan.follow_latest else version.version_id,
-        parameters=parameters,
-        description=OURS,
-        max_concurrency=plan.max_concurrency,
-        catch_up=plan.catch_up,
-        enabled=plan.enabled,
-    )
-
-
-def _tell(differs: dict[str, tuple[Any, Any]], versions: dict[str, str]) -> str:
-    """The differences in brackets."""
-    told = []
-    for name, pair in differs.items():
+def _describe(differences: dict[str, tuple[Any, Any]], versions: dict[str | None, str]) -> str:
+    """Return the differences in brackets, actual -> wanted, with the names of versions in place of their ids."""
+    parts = []
+    for name, pair in differences.items():
         if name == "version_id":
             name, pair = "version", (versions.get(pair[0], pair[0]), versions.get(pair[1], pair[1]))
-        old, new = ("default" if value is None else value for value in pair)
-        told.append(f"{name} {old} -> {new}")
-    return f" ({'; '.join(told)})" if told else ""
+        actual, wanted = ("default" if value is None else value for value in pair)
+        parts.append(f"{name} {actual} -> {wanted}")
+    return f" ({'; '.join(parts)})" if parts else ""

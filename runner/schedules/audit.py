@@ -1,4 +1,4 @@
-"""What is wrong with the recurring runs of a namespace."""
+"""Find the problems of the recurring runs of a namespace."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,55 +12,58 @@ from runner.cluster.connection import Connection
 from runner.cluster.rest import ApiError
 from runner.schedules import recurring
 from runner.schedules.cron import Schedule, parse_kfp
-from runner.schedules.recurring import FOLLOWS_LATEST, Recurring, last_run
+from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, last_run
 
-LATE = timedelta(minutes=10)  # KFP's scheduler is not punctual
-COUNTED = 100  # missed runs, then it is "or more"
+TOLERANCE = timedelta(minutes=10)  # KFP's scheduler is not punctual
+MAX_COUNTED = 100  # missed runs
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is known of one recurring run."""
+    """What is known about one recurring run."""
 
     id: str
-    recurring: Recurring
-    version: str  # that the next run takes, in words
+    recurring: RecurringRun
+    version: str  # of the next run, in words
     age: timedelta | None  # of the version
     last_state: str | None
     last_time: datetime | None
-    wrong: list[str]
+    problems: list[str]
 
 
 def audit(connection: Connection, zone: tzinfo) -> Iterator[Audit]:
-    """Every recurring run of the namespace, one after the other; their times are those of `zone`."""
+    """Yield the audit of every recurring run of the namespace; KFP reads crontabs in time zone `zone`."""
     versions: dict[str, list[Any]] = {}
-    now = datetime.now(UTC)
-    for item in recurring.every(connection):
-        found = recurring.read(item)
-        if found.pipeline_id and found.pipeline_id not in versions:
-            versions[found.pipeline_id] = _versions(connection, found.pipeline_id)
-        known = versions.get(found.pipeline_id, [])
-        newest = known[0] if known else None
-        pinned = next((version for version in known if version.pipeline_version_id == found.version_id), None)
-        used = newest if found.version_id == FOLLOWS_LATEST else pinned
-        last = last_run(connection, item.recurring_run_id)
-        yield Audit(
-            id=item.recurring_run_id,
-            recurring=found,
-            version=_version(found, used),
-            age=now - used.created_at if used else None,
-            last_state=run_state.state(last) if last else None,
-            last_time=last.created_at if last else None,
-            wrong=[
-                *(_wrong_version(used, newest) if found.pipeline_id else []),
-                *_wrong_schedule(found, last.created_at if last else item.created_at, now, zone),
-                *(["its last run failed; see `python pipeline.py logs`"] if last and last.state == "FAILED" else []),
-            ],
-        )
+    for item in recurring.list_all(connection):
+        pipeline_id = recurring.read(item).pipeline_id or ""
+        if pipeline_id and pipeline_id not in versions:
+            versions[pipeline_id] = _list_versions(connection, pipeline_id)
+        yield _audit_one(item, versions.get(pipeline_id, []), last_run(connection, item.recurring_run_id), zone)
 
 
-def _versions(connection: Connection, pipeline_id: str) -> list[Any]:
-    """The versions of a pipeline, newest first; none where the pipeline is gone."""
+def _audit_one(item: Any, versions: list[Any], last: Any, zone: tzinfo) -> Audit:
+    """Return the audit of KFP's `item`, with the versions of its pipeline, newest first, and its last run."""
+    found, now = recurring.read(item), datetime.now(UTC)
+    newest = versions[0] if versions else None
+    pinned = next((version for version in versions if version.pipeline_version_id == found.version_id), None)
+    used = newest if found.version_id == FOLLOWS_LATEST else pinned
+    return Audit(
+        id=item.recurring_run_id,
+        recurring=found,
+        version=_describe_version(found, used),
+        age=now - used.created_at if used else None,
+        last_state=run_state.state(last) if last else None,
+        last_time=last.created_at if last else None,
+        problems=[
+            *(_version_problems(used, newest) if found.pipeline_id else []),
+            *_schedule_problems(found, last.created_at if last else item.created_at, now, zone),
+            *(["its last run failed; see `python pipeline.py logs`"] if last and last.state == "FAILED" else []),
+        ],
+    )
+
+
+def _list_versions(connection: Connection, pipeline_id: str) -> list[Any]:
+    """Return the versions of a pipeline, newest first; none if the pipeline no longer exists."""
     method = connection.client.list_pipeline_versions
     try:
         return list(
@@ -72,17 +75,17 @@ def _versions(connection: Connection, pipeline_id: str) -> list[Any]:
         return []
 
 
-def _version(found: Recurring, used: Any) -> str:
+def _describe_version(found: RecurringRun, used: Any) -> str:
     if not found.pipeline_id:
-        return "a pipeline given with it"
+        return "a pipeline of its own"
     if not used:
         return "none"
     return f"{'latest, now ' if found.version_id == FOLLOWS_LATEST else ''}{used.display_name}"
 
 
-def _wrong_version(used: Any, newest: Any) -> Iterator[str]:
+def _version_problems(used: Any, newest: Any) -> Iterator[str]:
     if not used:
-        yield "its version is deleted, so each run fails; replace it"
+        yield "its version was deleted, so each run fails; replace it"
         return
     old, new = _images(used), _images(newest)
     if old - new:
@@ -94,14 +97,14 @@ def _wrong_version(used: Any, newest: Any) -> Iterator[str]:
 
 def _images(version: Any) -> set[str]:
     spec = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
-    executors = spec.get("deploymentSpec", {}).get("executors", {}).values()  # which a pipeline of KFP 1 has not
+    executors = spec.get("deploymentSpec", {}).get("executors", {}).values()  # absent from a pipeline of KFP 1
     return {executor["container"]["image"] for executor in executors if "container" in executor}
 
 
-def _wrong_schedule(found: Recurring, since: datetime, now: datetime, zone: tzinfo) -> Iterator[str]:
-    """What is wrong with the times of a recurring run; `since` is the last time at which all was well."""
+def _schedule_problems(found: RecurringRun, since: datetime, now: datetime, zone: tzinfo) -> Iterator[str]:
+    """Yield the problems of a recurring run's times; `since` is the last time at which it was on schedule."""
     if found.catch_up:
-        yield "catch-up is on: after a pause, every time missed is run; replace it"
+        yield "catch-up is on: after a pause, every missed time is run; replace it"
     schedule = found.schedule
     if schedule.cron:
         try:
@@ -109,15 +112,15 @@ def _wrong_schedule(found: Recurring, since: datetime, now: datetime, zone: tzin
         except UserError as error:
             yield str(error)
             return
-    missed = _missed(schedule, since, now, zone) if found.enabled else 0
+    missed = _count_missed(schedule, since, now, zone) if found.enabled else 0
     if missed:
-        many = f"{missed} or more" if missed == COUNTED else missed
+        count = f"{missed} or more" if missed == MAX_COUNTED else missed
         yield (
-            f"missed {many} {'run' if missed == 1 else 'runs'} since {since:%Y-%m-%d %H:%M} UTC; "
-            "see whether an earlier run still goes on, and the log of deployment ml-pipeline-scheduledworkflow"
+            f"missed {count} {'run' if missed == 1 else 'runs'} since {since:%Y-%m-%d %H:%M} UTC; "
+            "check whether an earlier run is still active, and the log of deployment ml-pipeline-scheduledworkflow"
         )
 
 
-def _missed(schedule: Schedule, since: datetime, now: datetime, zone: tzinfo) -> int:
-    past = takewhile(lambda time: time < now - LATE, schedule.times(since, zone))
-    return len(list(islice(past, COUNTED)))
+def _count_missed(schedule: Schedule, since: datetime, now: datetime, zone: tzinfo) -> int:
+    past = takewhile(lambda time: time < now - TOLERANCE, schedule.times(since, zone))
+    return len(list(islice(past, MAX_COUNTED)))

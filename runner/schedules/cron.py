@@ -1,7 +1,7 @@
-"""When a pipeline recurs: a crontab line, `@daily` or `every 6h`, turned into what KFP's scheduler reads.
+"""Schedules: a crontab line, `@daily` or `every 6h`, translated to what KFP's scheduler reads.
 
-KFP has six fields, seconds first. It takes a crontab's five as well and misreads them: `0 2 * * *` is every hour to it.
-Each field means what it does to crontab, but Sunday is 0, never 7 (github.com/robfig/cron v1.2.0, which KFP builds on).
+KFP's cron has six fields, seconds first. It accepts a crontab's five as well, but misreads them: `0 2 * * *` runs every
+hour. The fields have their meaning in crontab, but Sunday is 0, never 7 (KFP builds on github.com/robfig/cron v1.2.0).
 """
 
 import re
@@ -14,7 +14,7 @@ from cronsim import CronSim, CronSimError
 
 from components.shared.core.errors import UserError
 
-NAMED = {
+NICKNAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
     "@midnight": "0 0 * * *",
@@ -32,17 +32,17 @@ FIELDS = {
     "day-of-week": "0-7 or sun-sat",
 }
 FORMS = "a crontab's five fields such as '0 2 * * *', @daily, or 'every 6h'"
-# A star stands alone; `L`, `#` and `W` of other schedulers mean nothing to KFP's.
+# A star must stand alone. KFP's scheduler does not know `L`, `#` and `W` of other schedulers.
 FIELD = re.compile(r"\*(/\d+)?|{0}(,{0})*".format(r"(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?(/\d+)?"), re.IGNORECASE)
-EVERY = re.compile(r"every\s+([1-9]\d{0,5})\s*([mhd])", re.IGNORECASE)
-EVERY_OF_GO = re.compile(r"@every (\d+[hms])+")
+INTERVAL = re.compile(r"every\s+([1-9]\d{0,5})\s*([mhd])", re.IGNORECASE)
+GO_INTERVAL = re.compile(r"@every (\d+[hms])+")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
 YEAR = 366 * 86400  # in seconds
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Times that recur: by `cron`, in KFP's six fields, or every so many `seconds`."""
+    """Recurring times: by `cron`, in KFP's six fields, or every `seconds`."""
 
     cron: str = ""
     seconds: int = 0
@@ -54,14 +54,14 @@ class Schedule:
         return f"every {self.seconds // seconds}{unit}"
 
     def times(self, start: datetime, zone: tzinfo = UTC) -> Iterator[datetime]:
-        """The times after `start`, in UTC: cron as the clock in `zone` shows it, an interval counted from `start`."""
+        """Yield the times after `start`, in UTC: cron in time zone `zone`, an interval from `start`."""
         start = start.astimezone(UTC)
         if self.cron:
             return (time.astimezone(UTC) for time in CronSim(self.cron, start.astimezone(zone)))
         return (start + number * timedelta(seconds=self.seconds) for number in count(1))
 
     def after(self, now: datetime, last: datetime, zone: tzinfo = UTC) -> datetime:
-        """The first time after `now`, in UTC: cron as the clock in `zone` shows it, an interval counted from `last`."""
+        """Return the first time after `now`, in UTC: cron in time zone `zone`, an interval from `last`."""
         if self.cron:
             return next(self.times(now, zone))
         interval = timedelta(seconds=self.seconds)
@@ -69,38 +69,38 @@ class Schedule:
 
 
 def parse(text: str) -> Schedule:
-    """The schedule that a user writes; UserError where it is none, or where its time never comes."""
-    if every := EVERY.fullmatch(text.strip()):
+    """Return the schedule that a user writes. Raises UserError if it is malformed or never occurs."""
+    if every := INTERVAL.fullmatch(text.strip()):
         seconds = int(every[1]) * UNITS[every[2].lower()]
         if seconds > YEAR:
-            raise UserError(f"{text!r} is longer than a year; give less")
+            raise UserError(f"{text!r} is longer than a year", "give a shorter interval")
         return Schedule(seconds=seconds)
-    line = NAMED.get(text.strip().lower(), text)
+    line = NICKNAMES.get(text.strip().lower(), text)
     fields = line.split()
     if len(fields) < 3 or line.startswith("@"):
-        raise UserError(f"{text!r} is no schedule; give {FORMS}")
+        raise UserError(f"{text!r} is not a schedule", f"give {FORMS}")
     if len(fields) != 5:
         names = ", ".join(list(FIELDS)[1:])
-        raise UserError(f"{text!r} has {len(fields)} fields; give five: {names} (the seconds of KFP are added)")
+        raise UserError(f"{text!r} has {len(fields)} fields", f"give five: {names} (KFP's seconds are added)")
     return _six_fields(text, ["0", *fields])
 
 
 def parse_kfp(cron: str) -> Schedule:
-    """The schedule that stands in KFP; UserError where KFP does not read it as its author does, or not at all."""
-    if EVERY_OF_GO.fullmatch(cron):
+    """Return the schedule of a cron in KFP. Raises UserError if KFP misreads it, or it is not understood here."""
+    if GO_INTERVAL.fullmatch(cron):
         return Schedule(seconds=sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)([hms])", cron)))
-    fields = NAMED.get(cron, cron).replace("?", "*").split()
-    if cron in NAMED:
+    fields = NICKNAMES.get(cron, cron).replace("?", "*").split()
+    if cron in NICKNAMES:
         fields.insert(0, "0")
     if len(fields) == 5:
-        raise UserError(f"cron {cron!r} has five fields: KFP takes the first for seconds; give '0 {cron}'")
+        raise UserError(f"cron {cron!r} has five fields: KFP reads the first as seconds", f"give '0 {cron}'")
     if len(fields) != 6:
-        raise UserError(f"cron {cron!r} is not understood here; give six fields, seconds first")
+        raise UserError(f"cron {cron!r} is not understood here", "give six fields, seconds first")
     return _six_fields(cron, fields)
 
 
-def write(schedule: Schedule) -> str:
-    """What `parse` reads as this schedule: five fields, or an interval; else what stands in KFP."""
+def to_text(schedule: Schedule) -> str:
+    """Return the text that `parse` reads as this schedule, or KFP's cron if there is none."""
     five = schedule.cron.removeprefix("0 ")
     try:
         return five if parse(five) == schedule else str(schedule)
@@ -109,7 +109,7 @@ def write(schedule: Schedule) -> str:
 
 
 def _six_fields(text: str, fields: list[str]) -> Schedule:
-    """The schedule of six fields, checked one by one; `text` is what the user sees in an error."""
+    """Return the schedule of six fields after checking each; `text` is what an error shows."""
     given = dict(zip(FIELDS, fields, strict=True))
     for name, field in given.items():
         if not FIELD.fullmatch(field):
@@ -125,4 +125,4 @@ def _six_fields(text: str, fields: list[str]) -> Schedule:
 
 
 def _refused(text: str, name: str, field: str) -> UserError:
-    return UserError(f"{text!r}: {name} {field!r} is not accepted; give {FIELDS[name]}")
+    return UserError(f"{text!r}: {name} {field!r} is not accepted", f"give {FIELDS[name]}")

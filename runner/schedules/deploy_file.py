@@ -1,4 +1,4 @@
-"""The file that says what should be deployed: a pipeline's parameters and schedules, read and checked whole."""
+"""The deploy file: a pipeline, its parameters and schedules, read and checked."""
 
 import json
 from collections.abc import Hashable
@@ -10,16 +10,16 @@ import yaml
 
 from components.shared.core.errors import UserError
 from runner.schedules.cron import Schedule, parse
-from runner.schedules.recurring import AT_ONCE
+from runner.schedules.recurring import MAX_CONCURRENCY
 
-# What a key's value is, and how that is told.
+# The type of a key's value, and its name in errors.
 Kind = tuple[type, str]
 TEXT: Kind = (str, "a text")
 FLAG: Kind = (bool, "true or false")
 MAPPING: Kind = (dict, "a mapping")
-NUMBER: Kind = (int, f"a whole number from 1 to {AT_ONCE}")
-TOP = {"pipeline": TEXT, "namespace": TEXT, "parameters": MAPPING, "schedules": MAPPING}
-PLAN = {
+NUMBER: Kind = (int, f"a whole number from 1 to {MAX_CONCURRENCY}")
+TOP_KEYS = {"pipeline": TEXT, "namespace": TEXT, "parameters": MAPPING, "schedules": MAPPING}
+SCHEDULE_KEYS = {
     "when": TEXT,
     "parameters": MAPPING,
     "follow_latest": FLAG,
@@ -30,8 +30,8 @@ PLAN = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A recurring run that should be there."""
+class ScheduleSpec:
+    """A recurring run as the file describes it."""
 
     name: str
     schedule: Schedule
@@ -44,15 +44,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What the file says."""
+    """The content of the file."""
 
     pipeline: str
     namespace: str | None
-    plans: list[Plan]
+    schedules: list[ScheduleSpec]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without a key given twice, of which PyYAML would keep the last."""
+    """A YAML loader that refuses duplicate keys, of which PyYAML would use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
@@ -63,60 +63,62 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> Deployment:
-    """The deployment in a file; UserError naming the first key or value that is wrong."""
+    """Return the deployment in a file. Raises UserError, which names the first wrong key or value."""
     try:
         document = yaml.load(path.read_text(), _Loader)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give another file with -f") from None
+        raise UserError(f"{path} cannot be read ({error.strerror})", "give another file with -f") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {error}") from None
-    _check(document, TOP, {"pipeline"}, str(path))
+        raise UserError(f"{path} is not valid YAML: {error}", "correct it") from None
+    _check(document, TOP_KEYS, {"pipeline"}, str(path))
     common = document.get("parameters", {})
-    plans = document.get("schedules", {})
     return Deployment(
         pipeline=document["pipeline"],
         namespace=document.get("namespace"),
-        plans=[_plan(name, plan, common, f"{path}: schedules.{name}") for name, plan in plans.items()],
+        schedules=[
+            _schedule(name, keys, common, f"{path}: schedules.{name}")
+            for name, keys in document.get("schedules", {}).items()
+        ],
     )
 
 
-def _plan(name: str, plan: Any, common: dict[str, Any], place: str) -> Plan:
-    _check(plan, PLAN, {"when"}, place)
+def _schedule(name: str, keys: Any, common: dict[str, Any], where: str) -> ScheduleSpec:
+    _check(keys, SCHEDULE_KEYS, {"when"}, where)
     try:
-        schedule = parse(plan["when"])
+        schedule = parse(keys["when"])
     except UserError as error:
-        raise UserError(f"{place}.when: {error}") from None
-    most = plan.get("max_concurrency", 1)
-    if not 1 <= most <= AT_ONCE:
-        raise UserError(f"{place}.max_concurrency: {most} is not accepted; give {NUMBER[1]}")
-    parameters = {**common, **plan.get("parameters", {})}
-    return Plan(
+        raise UserError(f"{where}.when: {error.message}", error.remedy) from None
+    max_concurrency = keys.get("max_concurrency", 1)
+    if not 1 <= max_concurrency <= MAX_CONCURRENCY:
+        raise UserError(f"{where}.max_concurrency: {max_concurrency} is not accepted", f"give {NUMBER[1]}")
+    parameters = {**common, **keys.get("parameters", {})}
+    return ScheduleSpec(
         name=str(name),
         schedule=schedule,
-        words=[_word(key, value, place) for key, value in parameters.items()],
-        follow_latest=plan.get("follow_latest", False),
-        enabled=plan.get("enabled", True),
-        catch_up=plan.get("catch_up", False),
-        max_concurrency=most,
+        words=[_word(key, value, where) for key, value in parameters.items()],
+        follow_latest=keys.get("follow_latest", False),
+        enabled=keys.get("enabled", True),
+        catch_up=keys.get("catch_up", False),
+        max_concurrency=max_concurrency,
     )
 
 
-def _check(document: Any, keys: dict[str, Kind], required: set[str], place: str) -> None:
-    """Refuse what is no mapping, an unknown or missing key, and a value of the wrong type."""
+def _check(document: Any, keys: dict[str, Kind], required: set[str], where: str) -> None:
+    """Raise UserError if a document is no mapping, lacks a key, or has an unknown key or a value of the wrong type."""
     if not isinstance(document, dict):
-        raise UserError(f"{place} is no mapping; give {', '.join(keys)}")
+        raise UserError(f"{where} is not a mapping", f"give {', '.join(keys)}")
     for key, value in document.items():
         if key not in keys:
-            raise UserError(f"{place}: unknown key {key!r}; give {', '.join(keys)}")
+            raise UserError(f"{where}: unknown key {key!r}", f"give {', '.join(keys)}")
         kind, accepted = keys[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"{place}.{key}: {value!r} is not accepted; give {accepted}")
+            raise UserError(f"{where}.{key}: {value!r} is not accepted", f"give {accepted}")
     if missing := required - document.keys():
-        raise UserError(f"{place}: {', '.join(missing)} is missing; add it")
+        raise UserError(f"{where}: {', '.join(missing)} is missing", "add it")
 
 
-def _word(name: Any, value: Any, place: str) -> str:
-    """The parameter as it is typed on the command line, where its type is checked."""
+def _word(name: Any, value: Any, where: str) -> str:
+    """Return the parameter as on the command line, where its type is checked."""
     if value is None:
-        raise UserError(f"{place}: parameter {name} has no value; give one, or leave it out")
+        raise UserError(f"{where}: parameter {name} has no value", "give one, or leave it out")
     return f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}"

@@ -1,29 +1,33 @@
-"""Recurring runs in KFP, which can be made, paused and deleted there, but not changed."""
+"""Recurring runs in KFP, which can be created, paused and deleted there, but not changed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import Any
 
 import kfp_server_api as api
+from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
 from runner.cluster.api import EXPERIMENT, find_or_create_experiment
 from runner.cluster.connection import Connection
+from runner.parameters import parse_parameters
 from runner.schedules.cron import Schedule
 
-AT_ONCE = 10  # runs of one recurring run that KFP allows at the same time, at most
-FOLLOWS_LATEST = ""  # the id of no version
+MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
+FOLLOWS_LATEST = ""  # in place of a version's id
 
 
 @dataclass(frozen=True)
-class Recurring:
-    """What a recurring run is to be, or is."""
+class RecurringRun:
+    """A recurring run, as it should be or as it is in KFP."""
 
     name: str
     schedule: Schedule
-    pipeline_id: str
-    version_id: str  # FOLLOWS_LATEST takes, for every run, the version uploaded last
+    pipeline_id: str | None  # None before the first upload
+    version_id: str | None  # FOLLOWS_LATEST: every run uses the latest version; None: not uploaded yet
     parameters: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     max_concurrency: int = 1
@@ -31,11 +35,11 @@ class Recurring:
     enabled: bool = True
 
 
-def read(item: Any) -> Recurring:
-    """What KFP's `item` is."""
+def read(item: Any) -> RecurringRun:
+    """Return KFP's `item` as a RecurringRun."""
     trigger, reference = item.trigger or api.V2beta1Trigger(), item.pipeline_version_reference
     cron, periodic = trigger.cron_schedule, trigger.periodic_schedule
-    return Recurring(
+    return RecurringRun(
         name=item.display_name,
         schedule=Schedule(cron.cron if cron else "", int(periodic.interval_second) if periodic else 0),
         pipeline_id=(reference and reference.pipeline_id) or "",
@@ -48,34 +52,41 @@ def read(item: Any) -> Recurring:
     )
 
 
-def differences(old: Recurring, new: Recurring) -> dict[str, tuple[Any, Any]]:
-    """What differs, by name: the old value and the new one; parameters by their own names."""
-    pairs = {f.name: (getattr(old, f.name), getattr(new, f.name)) for f in fields(old) if f.name != "parameters"}
-    for name in sorted(old.parameters.keys() | new.parameters.keys()):
-        pairs[f"parameter {name}"] = old.parameters.get(name), new.parameters.get(name)
+def differences(actual: RecurringRun, wanted: RecurringRun) -> dict[str, tuple[Any, Any]]:
+    """Return the actual and the wanted value of each field that differs; parameters have entries of their own."""
+    names = [one.name for one in fields(actual) if one.name != "parameters"]
+    pairs = {name: (getattr(actual, name), getattr(wanted, name)) for name in names}
+    for name in sorted(actual.parameters.keys() | wanted.parameters.keys()):
+        pairs[f"parameter {name}"] = actual.parameters.get(name), wanted.parameters.get(name)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def every(connection: Connection) -> list[Any]:
-    """All recurring runs of the namespace, by name."""
+def explicit_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters that the words set; a recurring run takes the others from its version."""
+    parameters = parse_parameters(pipeline, words)
+    return {name: parameters[name] for name in (word.partition("=")[0] for word in words)}
+
+
+def list_all(connection: Connection) -> list[Any]:
+    """Return all recurring runs of the namespace as KFP's items, sorted by name."""
     client = connection.client
     found = connection.paginate("recurring_runs", client.list_recurring_runs, namespace=connection.scope)
     return sorted(found, key=lambda item: (item.display_name, item.created_at))
 
 
 def find(connection: Connection, name: str) -> Any:
-    """The one recurring run of that name or id; UserError where there is none, or several have the name."""
-    found = [item for item in every(connection) if name in (item.display_name, item.recurring_run_id)]
+    """Return the recurring run of that name or id. Raises UserError if there is none, or several have the name."""
+    found = [item for item in list_all(connection) if name in (item.display_name, item.recurring_run_id)]
     if not found:
-        raise UserError(f"no recurring run is called {name}; `python pipeline.py schedule list` shows them")
+        raise UserError(f"no recurring run is called {name}", "list them with `python pipeline.py schedule list`")
     if len(found) > 1:
         ids = ", ".join(item.recurring_run_id for item in found)
-        raise UserError(f"{len(found)} recurring runs are called {name}; give the id of one: {ids}")
+        raise UserError(f"{len(found)} recurring runs are called {name}", f"give the id of one: {ids}")
     return found[0]
 
 
 def next_time(connection: Connection, item: Any, schedule: Schedule, zone: tzinfo) -> datetime | None:
-    """When KFP's `item` with that schedule starts its next run; None where it starts none."""
+    """Return when KFP's `item` with that schedule starts its next run, or None if it starts none."""
     bounds = item.trigger and (item.trigger.cron_schedule or item.trigger.periodic_schedule)
     if not bounds or item.status != "ENABLED":
         return None
@@ -85,8 +96,14 @@ def next_time(connection: Connection, item: Any, schedule: Schedule, zone: tzinf
     return None if bounds.end_time and time > bounds.end_time else time
 
 
+def print_next_times(schedule: Schedule, zone: tzinfo) -> None:
+    """Print the next three times, in UTC and in the local time zone."""
+    for time in islice(schedule.times(datetime.now(UTC), zone), 3):
+        print(f"  next {time:%Y-%m-%d %H:%M} UTC, here {time.astimezone():%Y-%m-%d %H:%M %Z}")
+
+
 def last_run(connection: Connection, recurring_run_id: str) -> Any:
-    """The run that a recurring run started last; None where there is none."""
+    """Return the last run that a recurring run started, or None if there is none."""
     predicate = {"operation": "EQUALS", "key": "recurring_run_id", "string_value": recurring_run_id}
     page = connection.client.list_runs(
         page_size=1,
@@ -97,11 +114,12 @@ def last_run(connection: Connection, recurring_run_id: str) -> Any:
     return page.runs[0] if page.runs else None
 
 
-def create(connection: Connection, wanted: Recurring) -> str:
-    """Make a recurring run and return its id."""
+def create(connection: Connection, wanted: RecurringRun) -> str:
+    """Create a recurring run and return its id."""
+    assert wanted.pipeline_id and wanted.version_id is not None
     cron, seconds = wanted.schedule.cron, wanted.schedule.seconds
-    # kfp.Client's own method takes no pipeline without a version, and so cannot follow the latest.
-    fresh = api.V2beta1RecurringRun(
+    # kfp.Client's own method requires a version, and so cannot follow the latest one.
+    body = api.V2beta1RecurringRun(
         display_name=wanted.name,
         description=wanted.description,
         experiment_id=find_or_create_experiment(connection, EXPERIMENT),
@@ -117,13 +135,13 @@ def create(connection: Connection, wanted: Recurring) -> str:
         no_catchup=not wanted.catch_up,
         max_concurrency=str(wanted.max_concurrency),
     )
-    made = connection.client.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=fresh)
-    return str(made.recurring_run_id)
+    created = connection.client.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=body)
+    return str(created.recurring_run_id)
 
 
-def remove(connection: Connection, recurring_run_id: str) -> None:
-    """Delete a recurring run; a run of it that is under way goes on."""
-    # Without this, Kubernetes ends the workflows of a recurring run with it (kubeflow/pipelines#12574).
+def delete(connection: Connection, recurring_run_id: str) -> None:
+    """Delete a recurring run, but not a run of it that is active."""
+    # By default, Kubernetes deletes the workflows of a recurring run with it (kubeflow/pipelines#12574).
     connection.client.recurring_runs.recurring_run_service_delete_recurring_run(
         recurring_run_id, propagation_policy="ORPHAN"
     )

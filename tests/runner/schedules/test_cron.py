@@ -28,11 +28,11 @@ def _next(schedule: Schedule, times: int = 3) -> list[str]:
         ("30 4 * * mon-fri", "0 30 4 * * mon-fri", ["11-25 04:30:00", "11-26 04:30:00", "11-27 04:30:00"]),
         ("0 0 31 * *", "0 0 0 31 * *", ["12-31 00:00:00", "01-31 00:00:00", "03-31 00:00:00"]),
         ("0 0 29 feb *", "0 0 0 29 feb *", ["02-29 00:00:00"] * 3),
-        # Day of month or day of week, where both are given.
+        # Day of month or day of week, if both are given.
         ("0 0 26 * wed", "0 0 0 26 * wed", ["11-25 00:00:00", "11-26 00:00:00", "12-02 00:00:00"]),
     ],
 )
-def test_a_crontab_gets_seconds(text: str, cron: str, times: list[str]) -> None:
+def test_crontab_gets_seconds(text: str, cron: str, times: list[str]) -> None:
     assert parse(text) == Schedule(cron=cron)
     assert _next(parse(text)) == times
 
@@ -40,33 +40,33 @@ def test_a_crontab_gets_seconds(text: str, cron: str, times: list[str]) -> None:
 @pytest.mark.parametrize(
     ("field", "of_kfp"), [("7", "0"), ("5-7", "0,5,6"), ("1,7", "0,1"), ("1/2", "0,1,3,5"), ("*/2", "*/2"), ("*", "*")]
 )
-def test_sunday_is_never_seven_to_kfp(field: str, of_kfp: str) -> None:
+def test_sunday_is_zero_in_kfp(field: str, of_kfp: str) -> None:
     assert parse(f"0 2 * * {field}") == Schedule(cron=f"0 0 2 * * {of_kfp}")
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds", "told"),
+    ("text", "seconds", "shown"),
     [("every 6h", 21600, "every 6h"), ("every 90m", 5400, "every 90m"), ("EVERY 2 d", 172800, "every 2d")],
 )
-def test_an_interval_is_counted_in_seconds(text: str, seconds: int, told: str) -> None:
+def test_interval_in_seconds(text: str, seconds: int, shown: str) -> None:
     assert parse(text) == Schedule(seconds=seconds)
-    assert str(parse(text)) == told
+    assert str(parse(text)) == shown
     assert _next(parse("every 6h")) == ["11-24 18:00:00", "11-25 00:00:00", "11-25 06:00:00"]
 
 
-def test_a_zone_has_its_own_hours_and_summer_time() -> None:
+def test_time_zone_has_summer_time() -> None:
     march = datetime(2026, 3, 27, 12, tzinfo=UTC)
     times = list(islice(parse("30 6 * * *").times(march, ZoneInfo("Europe/Berlin")), 3))
     assert [f"{time:%d %H:%M %Z}" for time in times] == ["28 05:30 UTC", "29 04:30 UTC", "30 04:30 UTC"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
-        ("", "is no schedule; give a crontab's five fields such as '0 2 * * *', @daily, or 'every 6h'"),
-        ("nightly", "is no schedule"),
-        ("@reboot", "is no schedule"),
-        ("every 0h", "is no schedule"),
+        ("", "is not a schedule; give a crontab's five fields such as '0 2 * * *', @daily, or 'every 6h'"),
+        ("nightly", "is not a schedule"),
+        ("@reboot", "is not a schedule"),
+        ("every 0h", "is not a schedule"),
         ("every 6 weeks", "3 fields"),
         ("0 2 * *", "has 4 fields; give five: minute, hour, day-of-month, month, day-of-week"),
         ("0 0 2 * * *", "has 6 fields; give five"),
@@ -89,36 +89,36 @@ def test_a_zone_has_its_own_hours_and_summer_time() -> None:
         ("every 9999d", "is longer than a year"),
     ],
 )
-def test_what_is_no_schedule_is_refused_with_what_is(text: str, said: str) -> None:
+def test_malformed_schedule_is_refused_with_a_remedy(text: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         parse(text)
     assert str(error.value).startswith(repr(text))
-    assert said in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_a_schedule_in_kfp_is_read_as_kfp_reads_it() -> None:
+def test_cron_in_kfp_is_read_as_kfp_reads_it() -> None:
     assert parse_kfp("0 30 2 ? * MON-FRI") == Schedule(cron="0 30 2 * * MON-FRI")
     assert parse_kfp("@daily") == parse("@daily")
     assert parse_kfp("@every 1h30m") == Schedule(seconds=5400)
 
 
 @pytest.mark.parametrize(
-    ("cron", "said"),
+    ("cron", "expected"),
     [
-        ("0 2 * * *", "has five fields: KFP takes the first for seconds; give '0 0 2 * * *'"),
+        ("0 2 * * *", "has five fields: KFP reads the first as seconds; give '0 0 2 * * *'"),
         ("61 0 2 * * *", "second '61' is not accepted"),
         ("2", "is not understood here; give six fields"),
     ],
 )
-def test_a_schedule_that_kfp_misreads_is_told(cron: str, said: str) -> None:
+def test_cron_that_kfp_misreads_is_refused(cron: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         parse_kfp(cron)
-    assert said in str(error.value)
+    assert expected in str(error.value)
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="0123456789*/,-LW#? @jansuevryhmd", max_size=25))
-def test_no_text_is_taken_that_kfp_would_not_take(text: str) -> None:
+def test_accepted_schedules_are_accepted_by_kfp(text: str) -> None:
     try:
         schedule = parse(text)
     except UserError:
