@@ -1,5 +1,6 @@
-"""What several test files need."""
+"""Fixtures that several folders of tests share."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any import of onnxruntime
 
-with warnings.catch_warnings():  # of the packages behind KFP, before warnings are errors
+with warnings.catch_warnings():  # packages behind KFP warn when they are imported; later, warnings are errors
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401
 
@@ -20,27 +21,27 @@ from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.s3_server import S3Server, s3_server
 
 ROOT = Path(__file__).parents[1]
-# A job in the background of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
+# A background job of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def run_local(runs: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python pipeline.py local --runs RUNS WORD...` as a user would."""
+    command = [sys.executable, "pipeline.py", "local", "--runs", str(runs), *words]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=600)
+
+
 @pytest.fixture
 def run_pipeline(tmp_path: Path) -> Runner:
-    """Run `python pipeline.py local --runs tmp_path/runs WORD...` as a user would."""
-
-    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "pipeline.py", "local", "--runs", str(tmp_path / "runs"), *words]
-        return subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
-        )
-
-    return run
+    """Return `run_local` for the folder tmp_path/runs."""
+    return functools.partial(run_local, tmp_path / "runs")
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the artifacts `dataset` and `model` of the digits, and `evaluation` and `report.html` of both."""
+    """A folder with the artifacts `dataset` and `model` of the digits, and their `evaluation` and `report.html`."""
     from components.evaluate import evaluate
     from tests.trained_digits import write_dataset, write_model
 
@@ -79,14 +80,14 @@ def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server, the test file's own."""
+    """A real S3 server for one test file."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
 @pytest.fixture
 def kfp_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
-    """A server of KFP's API that the environment names, and nothing else of Kubeflow or Kubernetes in it."""
+    """A server of KFP's API, named by the environment, which has no other variables of Kubeflow or Kubernetes."""
     for name in [name for name in os.environ if name.startswith(("KF_PIPELINES_", "KFP_", "KUBE", "SSL_CERT"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The compiled pipeline, run whole with KFP's local runner as `make run` does."""
+"""The whole compiled pipeline in KFP's local runner, as `make run` runs it."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -17,13 +17,35 @@ import pytest
 
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
+from components.step_table import names_in
 from runner.local import s3_server
-from tests.conftest import ROOT, Runner
+from tests.conftest import ROOT, Runner, run_local
 from tests.servers.loopback import picture
 
 pytestmark = pytest.mark.slow
 
 DIGITS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7")
+DONE = dict.fromkeys(names_in("training"), "done")
+CACHED = DONE | dict.fromkeys(("download", "preprocess", "train", "evaluate", "export", "register"), "cached")
+NOT_ACCEPTED = {"export": "skipped", "register": "skipped"}
+
+
+class Run(NamedTuple):
+    """A run that has ended: the folder of all runs, its own, its summary, and what it printed."""
+
+    runs: Path
+    folder: Path
+    summary: dict[str, Any]
+    process: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a good model of the digits."""
+    path = tmp_path_factory.mktemp("digits")
+    process = run_local(path / "runs", *DIGITS)
+    assert (process.returncode, process.stderr) == (0, "")
+    return Run(path / "runs", *_latest(path), process)
 
 
 def _latest(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
@@ -35,53 +57,69 @@ def _states(summary: dict[str, Any]) -> dict[str, str]:
     return {name: step["state"] for name, step in summary["steps"].items()}
 
 
-def test_digits_are_trained_evaluated_and_exported(tmp_path: Path, run_pipeline: Runner) -> None:
-    done = run_pipeline(*DIGITS)
-    assert (done.returncode, done.stderr) == (0, "")
-    folder, summary = _latest(tmp_path)
-    assert set(_states(summary).values()) == {"done"}
+def test_a_good_model_takes_all_steps(digits_run: Run) -> None:
+    summary = digits_run.summary
+    assert _states(summary) == DONE
     assert summary["accepted"] is True
     assert summary["test_accuracy"] >= 0.9
     assert sum(summary["dataset"]["counts"].values()) == 1797
+
+
+def test_a_run_takes_at_least_the_time_of_its_steps(digits_run: Run) -> None:
+    summary = digits_run.summary
     assert summary["seconds"] >= sum(step["seconds"] for step in summary["steps"].values()) > 0
-    for path in summary["artifacts"].values():
-        assert (folder / path).exists(), path
-    assert {"raw", "dataset", "model", "report", "evaluation", "package", "registration"} <= summary["artifacts"].keys()
-    _the_package_predicts_what_the_summary_says(folder, summary)
-    _people_see_progress_and_a_table(done.stdout)
-    page = folder / "report.html"
+
+
+def test_the_artifacts_of_the_summary_exist(digits_run: Run) -> None:
+    artifacts = digits_run.summary["artifacts"]
+    assert {"raw", "dataset", "model", "report", "evaluation", "package", "registration"} <= artifacts.keys()
+    for path in artifacts.values():
+        assert (digits_run.folder / path).exists(), path
+
+
+def test_the_package_predicts_what_the_summary_reports(digits_run: Run) -> None:
+    _check_package(digits_run.folder, digits_run.summary)
+
+
+def test_people_see_progress_and_a_table(digits_run: Run) -> None:
+    shown = digits_run.process.stdout
+    for text in ("train      epoch 1/12", "test accuracy", "accepted", "report.html"):
+        assert text in shown
+    assert "executor_input" not in shown, "KFP's own log belongs in the file"
+    assert "Executing task" in (digits_run.folder / "kfp.log").read_text()
+
+
+def test_the_report_is_a_page_and_no_link(digits_run: Run) -> None:
+    page = digits_run.folder / "report.html"
     assert page.read_text().startswith("<!doctype html>")
-    assert not page.is_symlink(), "a browser would go by the name that the link points to, and show the source"
-    assert "Executing task" in (folder / "kfp.log").read_text()
-    assert not list(folder.rglob("*.partial"))
-    assert not (folder / "tmp").exists()
-    assert summary["parameters"]["store"] == s3_server.STORE
-    registered = summary["registered"]
+    assert not page.is_symlink(), "a browser goes by the name of the target, and would show the source"
+
+
+def test_a_run_leaves_no_temporary_files(digits_run: Run) -> None:
+    assert not list(digits_run.folder.rglob("*.partial"))
+    assert not (digits_run.folder / "tmp").exists()
+
+
+def test_the_model_is_registered_in_the_embedded_store(digits_run: Run) -> None:
+    assert digits_run.summary["parameters"]["store"] == s3_server.STORE
+    registered = digits_run.summary["registered"]
     assert (registered["version"], registered["is_champion"]) == (1, True)
-    assert f"registered     {registered['name']} version 1, champion" in done.stdout
-    _nothing_holds_the_secret(tmp_path / "runs", done.stdout)
+    assert f"registered     {registered['name']} version 1, champion" in digits_run.process.stdout
 
 
-def _nothing_holds_the_secret(runs: Path, shown: str) -> None:
-    secret = s3_server.Server(runs / "s3").variables["AWS_SECRET_ACCESS_KEY"]
-    assert secret not in shown
-    files = [path for path in runs.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
-    assert files == [runs / "s3" / "keys.json"]
+def test_the_secret_of_the_store_is_in_one_file(digits_run: Run) -> None:
+    secret = s3_server.Server(digits_run.runs / "s3").variables["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in digits_run.process.stdout
+    files = [path for path in digits_run.runs.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert files == [digits_run.runs / "s3" / "keys.json"]
 
 
-def _the_package_predicts_what_the_summary_says(folder: Path, summary: dict[str, Any]) -> None:
+def _check_package(folder: Path, summary: dict[str, Any]) -> None:
+    """Check that the exported model has the accuracy on the test split that the summary reports."""
     images, labels = open_dataset(folder / summary["artifacts"]["dataset"]).load("test")
     session = onnxruntime.InferenceSession(folder / "package" / "model.onnx", providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(None, {"images": images})
     assert np.mean(np.argmax(probabilities, axis=1) == labels) == pytest.approx(summary["test_accuracy"])
-
-
-def _people_see_progress_and_a_table(shown: str) -> None:
-    assert "train      epoch 1/12" in shown
-    assert "test accuracy" in shown
-    assert "accepted" in shown
-    assert "report.html" in shown
-    assert "executor_input" not in shown, "KFP's own log belongs in the file"
 
 
 def test_the_same_run_twice_gives_a_bit_identical_model(tmp_path: Path, run_pipeline: Runner) -> None:
@@ -102,8 +140,8 @@ def test_steps_of_an_earlier_run_are_cached(tmp_path: Path, run_pipeline: Runner
             (pets / name / f"{number}.png").write_bytes(picture(number + 100 * (name == "dog")))
     words = (f"data={pets.as_uri()}", "epochs=1", "batch_size=8", "min_recall=0")
 
-    def states(*changed: str) -> str:
-        """The initial of each step's state, from resolve to finish."""
+    def states(*changed: str) -> dict[str, str]:
+        """The state of each step of a run, whose results are complete whatever is cached."""
         done = run_pipeline(*words, *changed)
         assert (done.returncode, done.stderr) == (0, "")
         folder, summary = _latest(tmp_path)
@@ -111,27 +149,26 @@ def test_steps_of_an_earlier_run_are_cached(tmp_path: Path, run_pipeline: Runner
             assert (folder / path).exists(), path
         assert (folder / "report.html").is_file() and sum(summary["dataset"]["counts"].values()) > 0
         assert (folder / "package" / "model.onnx").is_file() == summary["accepted"]
-        return "".join(state[0] for state in _states(summary).values())
+        return _states(summary)
 
-    assert states("min_accuracy=0") == "dddddddd"
-    assert states("min_accuracy=0") == "dccccccd"
-    assert states("min_accuracy=1") == "dcccdssd"  # a verdict is cheap, an export is not
-    assert states("min_accuracy=1", "learning_rate=0.01") == "dccddssd"
+    retrained = CACHED | {"train": "done", "evaluate": "done"} | NOT_ACCEPTED
+    assert states("min_accuracy=0") == DONE
+    assert states("min_accuracy=0") == CACHED
+    assert states("min_accuracy=1") == CACHED | {"evaluate": "done"} | NOT_ACCEPTED  # a verdict is cheap
+    assert states("min_accuracy=1", "learning_rate=0.01") == retrained
     (pets / "cat" / "new.png").write_bytes(picture(200))
-    assert states("min_accuracy=1") == "dddddssd"
-    assert states("min_accuracy=1", "--no-cache") == "dddddssd"
+    assert states("min_accuracy=1") == DONE | NOT_ACCEPTED
+    assert states("min_accuracy=1", "--no-cache") == DONE | NOT_ACCEPTED
     for model in (tmp_path / "runs").glob("*/torch2kubeflow-training-*/train/model"):
         shutil.rmtree(model)
-    assert states("min_accuracy=1") == "dccddssd"
+    assert states("min_accuracy=1") == retrained
 
 
 def test_a_model_below_the_threshold_is_not_exported(tmp_path: Path, run_pipeline: Runner) -> None:
     done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1")
     assert done.returncode == 0
     folder, summary = _latest(tmp_path)
-    assert _states(summary) == dict.fromkeys(
-        ("resolve", "download", "preprocess", "train", "evaluate", "finish"), "done"
-    ) | {"export": "skipped", "register": "skipped"}
+    assert _states(summary) == DONE | NOT_ACCEPTED
     assert summary["accepted"] is False
     assert summary["reasons"]
     assert "package" not in summary["artifacts"]
@@ -144,10 +181,10 @@ def test_another_network_runs_the_same_way(tmp_path: Path, run_pipeline: Runner)
     done = run_pipeline(*words, "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
     assert (done.returncode, done.stderr) == (0, "")
     folder, summary = _latest(tmp_path)
-    assert set(_states(summary).values()) == {"done"}
+    assert _states(summary) == DONE
     assert summary["registered"]["is_champion"] is True
     assert "squeezenet1_1 on scikit-learn" in (folder / "report.html").read_text()
-    _the_package_predicts_what_the_summary_says(folder, summary)
+    _check_package(folder, summary)
 
 
 def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
@@ -155,24 +192,24 @@ def test_mnist_reaches_99_percent(tmp_path: Path, run_pipeline: Runner) -> None:
     assert done.returncode == 0, done.stderr
     _, summary = _latest(tmp_path)
     assert summary["test_accuracy"] >= 0.99
-    assert set(_states(summary).values()) == {"done"}
+    assert _states(summary) == DONE
     assert sum(summary["dataset"]["counts"].values()) == 70_000
     assert summary["dataset"]["counts"]["test"] == 10_000
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reported"),
     [
         (("data=file:///no/such/folder",), "/no/such/folder"),
         (("data=digits", "batch_size=100000", "store="), "batch_size=100000"),
     ],
 )
 def test_an_error_that_a_step_reports_is_one_line(
-    tmp_path: Path, run_pipeline: Runner, words: tuple[str, ...], said: str
+    tmp_path: Path, run_pipeline: Runner, words: tuple[str, ...], reported: str
 ) -> None:
     failed = run_pipeline(*words)
     assert failed.returncode == 2
-    assert said in failed.stderr
+    assert reported in failed.stderr
     assert failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1
     folder, summary = _latest(tmp_path)
@@ -194,7 +231,7 @@ def test_a_path_may_contain_spaces_quotes_and_python3(tmp_path: Path, run_pipeli
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, run_pipeline: Runner) -> None:
-    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as first:
+    with _Running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as first:
         _wait_for(tmp_path, "train")
         second = run_pipeline("data=digits")
         assert second.returncode == 2
@@ -206,7 +243,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path: Path, run_pipeline: 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, signal_number: int) -> None:
-    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
+    with _Running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
         child = _wait_for(tmp_path, "train")
         run.send_signal(signal_number)
         _, shown = run.communicate(timeout=30)
@@ -220,9 +257,9 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, signal_number:
     assert not (folder / "model").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent only on Linux")
 def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
-    with _running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
+    with _Running(tmp_path, "data=digits", "epochs=500", "batch_size=16") as run:
         child = _wait_for(tmp_path, "train")
         server = int((tmp_path / "runs" / "s3" / "weed.pid").read_text())
         run.kill()
@@ -233,7 +270,7 @@ def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
             time.sleep(0.1)
 
 
-class _running:
+class _Running:
     """A run in the background, killed at the end of the block."""
 
     def __init__(self, tmp_path: Path, *words: str) -> None:
@@ -249,7 +286,7 @@ class _running:
 
 
 def _wait_for(tmp_path: Path, step: str) -> int:
-    """Wait until a step of the run is at work; its process id."""
+    """Wait until a step of the run has printed a line, and return its process id."""
     mark = f"{tmp_path}/runs/".encode()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -273,7 +310,7 @@ def _processes_with(*words: bytes) -> Iterator[int]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB: room for the raw digits of MNIST, none for the prepared ones."""
+    """A disk of 24 MiB: enough for the raw digits of MNIST, but not for the prepared ones."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -289,5 +326,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, run_pipeli
     failed = run_pipeline("--runs", str(small_disk / "runs"))
     assert failed.returncode == 2
     assert "No space left on device" in failed.stderr
+    assert failed.stderr.endswith("; free some space there\n")
     assert failed.stderr.count("\n") == 1
     assert not list(small_disk.rglob("*.partial"))
