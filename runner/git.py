@@ -1,4 +1,4 @@
-"""What git knows of the code: its revision, and whether anything is uncommitted."""
+"""Run git on the code: its revision."""
 
 import subprocess
 from pathlib import Path

@@ -53,7 +53,7 @@ def _handler(run_step: RunStep) -> Iterator[None]:
 
 @contextmanager
 def _cache(on_cached: OnCached) -> Iterator[None]:
-    """Replace KFP's cache of steps, which says only in a log which steps it has, by one that reports them.
+    """Replace KFP's cache of steps, which only logs which steps it has, by one that reports them.
 
     KFP's key holds the image, whose tag changes with any code, and the text of the port. Of our own steps only the
     digest of the code that they reach counts.

@@ -1,4 +1,4 @@
-"""`summary.json`: what a run did, for scripts; the same document for a local run and for one in the cluster."""
+"""`summary.json`: the result of a run for scripts, the same document for a local run and for one in the cluster."""
 
 import os
 import time
@@ -23,9 +23,9 @@ def collect(
     cached: dict[str, Path],
     error: str | None,
 ) -> Document:
-    """The summary of the run of a `pipeline` in `folder`; every path in it is relative to that folder.
+    """Return the summary of the run of a `pipeline` in `folder`; every path in it is relative to that folder.
 
-    `cached` are the artifacts that lie in the folders of earlier runs, by name.
+    `cached` are the artifacts in the folders of earlier runs, by name.
     """
     earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
     artifacts = _artifacts(folder, pipeline, steps) | earlier
@@ -65,7 +65,7 @@ def compose(
     comparison: Document | None,
     artifacts: dict[str, str],
 ) -> Document:
-    """The document of a run; what is not known is null, and `started` is in seconds since 1970."""
+    """Return the document of a run; what is not known is null, and `started` is in seconds since 1970."""
     return {
         "format": FORMAT,
         "pipeline": pipeline,
@@ -92,15 +92,15 @@ def compose(
 
 
 def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, str]:
-    """Name -> relative path of every artifact that KFP's local runner left under <pipeline>/<step>/.
+    """Return name -> relative path of every artifact that KFP's local runner wrote to <pipeline>/<step>/.
 
-    Those of a step that ran several times, each in a folder of its own, have no name of their own.
+    The artifacts of a step in a loop, with a folder for each pass, are left out: their names are not unique.
     """
     found = sorted(path for step in steps for path in folder.glob(f"{pipeline}-*/{step}/*"))
     return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
 
 
 def _read(folder: Path, artifacts: dict[str, str], name: str, max_bytes: int = MAX_JSON_BYTES) -> Document | None:
-    """The document of the artifact `name`; None where the run did not reach it."""
+    """Return the document of the artifact `name`; None if the run did not get to it."""
     path = artifacts.get(name)
     return read_json(folder / path / f"{name}.json", f"torch2kubeflow/{name}", max_bytes) if path else None

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress as bars on a terminal, plain lines elsewhere, and the closing table."""
+"""Show a run to a person: progress as bars on a terminal, plain lines elsewhere, and the closing table."""
 
 import re
 import shutil
@@ -14,12 +14,12 @@ UNKNOWN = "see the report"  # of a run in the cluster whose logs cannot be read
 
 
 class Terminal:
-    """Shows the lines that steps print as `[step] text`; other lines are the log's."""
+    """Shows the lines that steps print as `[step] text`; other lines only go to the log."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.live = stream.isatty()
-        self.drawn = False  # whether the cursor stands at the end of a bar
+        self.drawn = False  # whether the cursor is at the end of a bar
 
     def show(self, line: str) -> None:
         """Show one line of a step's output, if it is meant for people."""
@@ -40,7 +40,7 @@ class Terminal:
             self.drawn = False
 
     def show_table(self, document: Document, paths: list[Path]) -> None:
-        """Print the closing table of a run, and those of `paths` that exist."""
+        """Print the closing table of a run, with those of `paths` that exist."""
         column = max([12, *(len(name) + 2 for name in document["steps"])])
         lines = [f"{'step':<{column}}{'state':<10}{'seconds':>8}"]
         for name, step in document["steps"].items():
@@ -50,7 +50,7 @@ class Terminal:
         verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
         lines += [
             f"{'total':<{column + 10}}{document['seconds']:>8.1f}",
-            *(["", "cached: taken from earlier runs, whose inputs and code were the same"] * cached),
+            *(["", "cached: reused from earlier runs with the same inputs and code"] * cached),
             "",
             f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
             f"{'verdict':<15}{verdict[document['accepted']]}",
@@ -75,7 +75,7 @@ class Terminal:
 
 
 def _best(sweep: Document | None) -> list[str]:
-    """The line that tells which trial of a sweep was the best."""
+    """Return the line about the best trial of a sweep."""
     if not sweep:
         return []
     best = sweep["trials"][sweep["best"] - 1]
@@ -84,7 +84,7 @@ def _best(sweep: Document | None) -> list[str]:
 
 
 def _registered(registered: Document | None) -> list[str]:
-    """The line that tells what became of the model in the store, where it was to be kept."""
+    """Return the line about the registered version, if the model was registered."""
     if not registered or registered["version"] is None:
         return []
     champion = "champion" if registered["is_champion"] else f"not champion: {registered['reason']}"
@@ -92,7 +92,7 @@ def _registered(registered: Document | None) -> list[str]:
 
 
 def _short(path: Path) -> str:
-    """The path as the user would type it from here."""
+    """Return the path as the user would type it from here."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

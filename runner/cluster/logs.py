@@ -28,7 +28,7 @@ HINT = "give --context, or ask for the verb readLog on runs; the run's page may 
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("logs", help="print what the steps of a run in Kubeflow have printed")
+    parser = verbs.add_parser("logs", help="print the logs of the steps of a run in Kubeflow")
     parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
     parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
     add_graph_option(parser)

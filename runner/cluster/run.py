@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
 EXAMPLES = """examples:
-  python pipeline.py run                          # the present code, uploaded if it is not there
+  python pipeline.py run                          # the present code, uploaded if necessary
   python pipeline.py run epochs=30 gpus=1 --wait
-  python pipeline.py run --wait --retries 3       # on nodes that may be taken away
+  python pipeline.py run --wait --retries 3       # on nodes that may be preempted
   python pipeline.py run --version v1.2-0123456789ab seed=7
   python pipeline.py run --graph sweep gpus=1 'settings=[{"learning_rate": 0.01}, {"network": "resnet18"}]'
 """
@@ -54,12 +54,12 @@ def add_parser(verbs: Any) -> None:
         metavar="NAME",
         help="the experiment that the run belongs to (%(default)s)",
     )
-    parser.add_argument("--pipeline-root", metavar="URI", help="where KFP keeps the artifacts, instead of its default")
+    parser.add_argument("--pipeline-root", metavar="URI", help="where KFP stores the artifacts, instead of its default")
     parser.add_argument("--wait", action="store_true", help="show the steps and wait for the end")
     parser.add_argument(
         "--retries", type=int, default=0, metavar="N", help="wait, and have KFP retry it that often if it fails"
     )
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where summaries are kept")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where summaries are stored")
     add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)

@@ -23,7 +23,7 @@ from runner.graphs import add_graph_option
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("upload", help="upload the pipeline to Kubeflow, if its content is not there")
+    parser = verbs.add_parser("upload", help="upload the pipeline to Kubeflow, unless the same content is there")
     add_graph_option(parser)
     add_options(parser)
     parser.set_defaults(handle=handle)

@@ -1,6 +1,6 @@
-"""The embedded S3 server: a SeaweedFS on the loopback interface, whose data lie beside the runs.
+"""The embedded S3 server: a SeaweedFS on the loopback interface, with its data in the folder of the runs.
 
-python pipeline.py s3     # keep it running, to look inside
+python pipeline.py s3     # keep it running, to look at what it stores
 """
 
 import argparse
@@ -34,16 +34,16 @@ START_SECONDS = 60
 STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
-# Keys with which its parts ask each other by HTTP, so that nobody comes past S3's own; another for each start.
+# Keys for HTTP between its parts, new for each start, so that nobody can bypass the keys of S3.
 INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for kind in ("", "READ_")]
-# No telemetry, no other services than S3, and volumes of 1 GiB that grow with what is in them.
+# No telemetry, no services except S3, and volumes of up to 1 GiB that grow with their content.
 FLAGS = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
 FLAGS += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-master.volumePreallocate=false"]
 FLAGS += ["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
 
 
 class Server:
-    """A SeaweedFS on the data in a folder. It dies with the thread that starts it, also by kill -9 (on Linux)."""
+    """A SeaweedFS on the data in a folder. On Linux it dies with the thread that starts it, also if that is killed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -52,7 +52,7 @@ class Server:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment's variables with which it is reached."""
+        """The environment variables with which clients reach it."""
         (identity,) = json.loads((self.folder / "keys.json").read_text())["identities"]
         (keys,) = identity["credentials"]
         return {
@@ -63,42 +63,42 @@ class Server:
         }
 
     def start(self) -> None:
-        """Start it, after the end of one that a killed run has left; `wait` says when it is ready."""
+        """Start it, after ending one that a killed run left behind; `wait` returns when it is ready."""
         if not (self.folder / "keys.json").exists():
             _write_private(self.folder / "keys.json", json.dumps(_new_keys()))
         (self.folder / "data").mkdir(exist_ok=True)
-        for old in self.folder.glob("data/m[0-9]*"):  # of a master on another port, which the volumes tell anew
+        for old in self.folder.glob("data/m[0-9]*"):  # of a master on another port; the volumes report it again
             shutil.rmtree(old)
         flags = [*FLAGS, *(f"-{name}={port}" for name, port in self.ports.items())]
         flags += ["-dir=data", "-s3.config=keys.json"]
         command = [str(Path(sys.executable).with_name("weed")), "-config_dir=.", "-logtostderr", "mini", *flags]
         with open(self.folder / "weed.pid", "a+") as pid, open(self.log, "wb") as log:
-            _end_left(pid)
+            _end_orphan(pid)
             pid.truncate(0)
             self.process = subprocess.Popen(
                 die_with_parent(command, signal.SIGTERM),
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                # Nothing of the user's: weed takes keys from AWS's variables.
+                # Nothing from the user: weed takes keys from AWS's variables.
                 env={"HOME": str(self.folder), **{name: secrets.token_hex(20) for name in INNER_KEYS}},
                 pass_fds=[pid.fileno()],  # whoever holds this lock is the server
-                start_new_session=True,  # Ctrl-C is for us alone
+                start_new_session=True,  # so that Ctrl-C does not reach it
             )
             write_pid(pid, self.process.pid)
 
     def wait(self) -> dict[str, str]:
-        """Wait until it keeps what is written, and return its variables; UserError where it does not start."""
+        """Wait until it stores what is written, and return its variables. Raises UserError if it does not start."""
         store = open_store(STORE, self.variables, attempts=1)
         end = time.monotonic() + START_SECONDS
         while True:
             try:
-                store.put_bytes(b"", PROBE)  # which makes the bucket too
+                store.put_bytes(b"", PROBE)  # which creates the bucket, too
                 store.remove(PROBE)
                 return self.variables
             except UserError as error:
                 if self.process.poll() is not None or time.monotonic() > end:
-                    raise UserError(f"the S3 server does not start ({error}); {self.log} says why") from None
+                    raise UserError(f"the S3 server does not start ({error.message})", f"see {self.log}") from None
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -116,9 +116,9 @@ class Server:
 
 @contextmanager
 def shared(runs: Path) -> Iterator[Callable[[], dict[str, str]]]:
-    """A function that waits for a server on `runs` and returns its variables: that of `make s3`, or one for the block.
+    """Yield a function that waits for a server on `runs` and returns its variables.
 
-    What else is to be done can be done while the server starts.
+    It is the server of `make s3`, if that runs, or one for the block, which starts while the caller does other work.
     """
     found = _find_running(runs)
     if found:
@@ -130,7 +130,7 @@ def shared(runs: Path) -> Iterator[Callable[[], dict[str, str]]]:
 
 @contextmanager
 def store_of(uri: str | None, runs: Path) -> Iterator[Store]:
-    """The store at `uri`, by the user's variables; without one, that of the embedded server on `runs`."""
+    """Open the store at `uri` with the user's variables; without a URI, that of the embedded server on `runs`."""
     if uri and uri.rstrip("/") != STORE:
         yield open_store(uri, os.environ)
         return
@@ -143,21 +143,21 @@ def store_of(uri: str | None, runs: Path) -> Iterator[Store]:
 
 
 def step_variables(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment with the variables of a store: the user's own are those of the data, prefix SOURCE_.
+    """Return the user's environment with the variables of a store; the user's own get the prefix SOURCE_, for the data.
 
-    Variables with this prefix that are there already stay as they are.
+    If there are variables with this prefix already, they count instead.
     """
     own = {name: value for name, value in environment.items() if name.startswith("AWS_") or name == "S3_ENDPOINT"}
     rest = {name: value for name, value in environment.items() if name not in own}
     if not any(value for name, value in rest.items() if name.startswith(("SOURCE_AWS_", "SOURCE_S3_"))):
         endpoint = Variables(own, "").get("AWS_ENDPOINT_URL_S3", "S3_ENDPOINT", "AWS_ENDPOINT_URL") or AWS
         rest |= {f"SOURCE_{name}": value for name, value in own.items()}
-        rest["SOURCE_AWS_ENDPOINT_URL_S3"] = endpoint  # without keys, a bucket that is open to all
+        rest["SOURCE_AWS_ENDPOINT_URL_S3"] = endpoint  # without keys, for a public bucket
     return rest | dict(variables)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface at which nothing listens."""
+    """Return ports of the loopback interface that are free."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for free in sockets:
@@ -170,8 +170,8 @@ def free_ports(count: int) -> list[int]:
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("s3", help="keep the embedded S3 server running, to look inside")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are kept")
+    parser = verbs.add_parser("s3", help="keep the embedded S3 server running, to look at what it stores")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are stored")
     parser.set_defaults(handle=handle)
 
 
@@ -185,13 +185,13 @@ def handle(arguments: argparse.Namespace, _: BaseComponent) -> int:
         print(f"  python pipeline.py models --runs {arguments.runs}", flush=True)
         with suppress(KeyboardInterrupt):
             server.process.wait()
-            raise UserError(f"the S3 server has ended; {server.log} says why")
+            raise UserError("the S3 server has ended", f"see {server.log}")
     return 0
 
 
 @contextmanager
 def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator[Server]:
-    """A server on `runs` for the block; UserError where another process has one for longer than `seconds`."""
+    """Yield a server on `runs`. Raises UserError if another process has one for longer than `seconds`."""
     folder = runs / "s3"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock_file(folder / "lock", "wait for its end, or end it", seconds):
@@ -207,7 +207,7 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
 
 @contextmanager
 def _published(server: Server) -> Iterator[Path]:
-    """The file that tells other processes how to reach a server, as commands of a shell."""
+    """Write how to reach a server to a file of shell commands for other processes, and remove it at the end."""
     file = server.folder / "environment"
     _write_private(file, "".join(f"export {name}={value}\n" for name, value in server.variables.items()))
     try:
@@ -217,7 +217,7 @@ def _published(server: Server) -> Iterator[Path]:
 
 
 def _find_running(runs: Path) -> dict[str, str] | None:
-    """The variables of a server that another process has and shares; None where there is none."""
+    """Return the variables of a server that another process runs and shares; None if there is none."""
     with suppress(FileNotFoundError):
         lines = (runs / "s3" / "environment").read_text().splitlines()
         if is_locked(runs / "s3" / "lock"):
@@ -225,28 +225,28 @@ def _find_running(runs: Path) -> dict[str, str] | None:
     return None
 
 
-def _end_left(pid: Any) -> None:
-    """Take the lock of the server from one that still runs though its runner was killed."""
+def _end_orphan(pid: Any) -> None:
+    """End a server that still runs although its runner was killed, and take its lock."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if lock(pid):
             return
-        if left := read_pid(pid):
+        if orphan := read_pid(pid):
             with suppress(ProcessLookupError):
-                os.kill(left, number)
+                os.kill(orphan, number)
         if lock(pid, STOP_SECONDS):
             return
-    raise UserError(f"{pid.name}: an S3 server without a runner does not end; end it")
+    raise UserError(f"{pid.name}: an S3 server whose runner was killed does not end", "kill it")
 
 
 def _new_keys() -> dict[str, Any]:
-    """Who may use the server, as weed reads it."""
+    """Return who may use the server, in the format of weed."""
     keys = {"accessKey": secrets.token_hex(10).upper(), "secretKey": secrets.token_hex(20)}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     return {"identities": [{"name": "runner", "credentials": [keys], "actions": actions}]}
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read."""
+    """Write a file that only its owner can read."""
     with new_file(path) as file:
         os.fchmod(file.fileno(), 0o600)
         file.write(text.encode())
