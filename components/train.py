@@ -1,6 +1,6 @@
-"""Step train: a prepared dataset -> a model folder with the weights of the best epoch; with a store it outlives kills.
+"""Step train: a prepared dataset -> a model folder with the weights of the best epoch.
 
-On several GPUs, one process trains on each. The engine is components/shared/training/.
+On several GPUs, one process trains on each. The engine is components/shared/training/engine.py.
 """
 
 from pathlib import Path
@@ -56,10 +56,10 @@ def train(
     """Train a network on the train split of `dataset` and write the weights of the best epoch to folder `model`.
 
     The best epoch has the highest validation accuracy or, among equals, the lowest validation loss. With a `store`, a
-    checkpoint goes there every `checkpoint_seconds`, and the training goes on from the newest one of equal inputs; what
-    is written is the same, but for the seconds. UserError where a parameter is out of range, the dataset does not fit
-    the network or the batch, there are fewer GPUs than `gpus`, the loss is no longer finite, memory is too small, or
-    the store cannot be read at the start.
+    checkpoint is written there every `checkpoint_seconds`, and a retry resumes from the newest one of equal inputs; the
+    result is the same, except for the seconds. Raises UserError if a parameter is out of range, the dataset does not
+    fit the network or the batch, there are fewer GPUs than `gpus`, the loss is not finite, memory is too small, or the
+    store cannot be read at the start.
     """
     settings = read_settings(locals())
     run: dict[str, Any] = {"seed": seed, "threads": threads, "store": store, "checkpoint_seconds": checkpoint_seconds}

@@ -49,5 +49,5 @@ def test_an_image_of_28_pixels_is_refused_with_the_remedy() -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"'lenet6' \(did you mean lenet5\?\); there are lenet5, "):
+    with pytest.raises(UserError, match=r"'lenet6' \(did you mean lenet5\?\); give one of lenet5, "):
         factory.build({**LENET, "name": "lenet6"})

@@ -212,12 +212,12 @@ def test_equal_seeds_give_equal_weights_bit_by_bit() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_shape": [3, 32, 32]}, "takes grey pictures, not ones of 3 channels; give network=lenet5"),
+        ({"image_shape": [3, 32, 32]}, "accepts grey images, not images of 3 channels; give network=lenet5"),
         ({"image_shape": [1, 28, 28]}, r"not 28 x 28; .*image_size=32"),
         ({"num_classes": 11}, "10 digits, too few for 11 classes; give network=lenet5"),
-        ({"activation": "relu"}, "takes no activation=relu; give activation=default"),
-        ({"pooling": "max"}, "takes no pooling=max; give pooling=default"),
-        ({"bias": False}, "takes no bias=False; give bias=True"),
+        ({"activation": "relu"}, "has no activation=relu; give activation=default"),
+        ({"pooling": "max"}, "has no pooling=max; give pooling=default"),
+        ({"bias": False}, "has biases, not bias=False; give bias=True"),
     ],
 )
 def test_what_was_not_published_is_refused_with_the_remedy(changes: dict[str, Any], message: str) -> None:

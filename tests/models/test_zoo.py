@@ -191,13 +191,13 @@ def test_without_bias_no_convolution_and_no_linear_layer_has_one() -> None:
         (
             "resnet18",
             {"pooling": "avg"},
-            "resnet18 for pictures of 32 x 32 pixels has no max pooling .*pooling=default",
+            "resnet18 for images of 32 x 32 pixels has no max pooling .*pooling=default",
         ),
         ("nasnet_a_mobile", {"pooling": "rms"}, "nasnet_a_mobile .* has no max pooling"),
         (
             "timm:efficientnet_b0",
             {"activation": "tanh"},
-            "efficientnet_b0 has no ReLU to exchange .*activation=default",
+            "efficientnet_b0 has no ReLU that .*activation=default",
         ),
     ],
 )
@@ -226,10 +226,10 @@ def test_any_other_network_of_timm_is_there() -> None:
 @pytest.mark.parametrize(
     "name, size, refusal",
     [
-        ("resnet51", 32, r"'resnet51' \(did you mean resnet50 or .*\?\); there are lenet5, .*, and timm:NAME"),
+        ("resnet51", 32, r"'resnet51' \(did you mean resnet50 or .*\?\); give one of lenet5, .*, or timm:NAME"),
         ("timm:resnet8", 32, r"timm .* has no network named 'resnet8' \(did you mean resnet18 or"),
         ("timm:hf-hub:someone/net", 32, "has no network named 'hf-hub:someone/net'"),
-        ("timm:vit_tiny_patch16_224", 32, "takes no pictures of 3 x 32 x 32 .*image_size=224"),
+        ("timm:vit_tiny_patch16_224", 32, "does not accept images of 3 x 32 x 32 .*image_size=224"),
     ],
 )
 def test_a_network_that_is_not_there_or_takes_other_pictures_is_refused(name: str, size: int, refusal: str) -> None:
@@ -240,7 +240,7 @@ def test_a_network_that_is_not_there_or_takes_other_pictures_is_refused(name: st
 @pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
 def test_a_network_for_colours_alone_refuses_grey_pictures() -> None:
     assert build("timm:csatv2", 64, channels=3).training
-    with pytest.raises(UserError, match=r"^timm:csatv2 takes pictures of 3 channels alone, not of 1; "):
+    with pytest.raises(UserError, match=r"^timm:csatv2 accepts only images of 3 channels, not of 1; "):
         build("timm:csatv2", 64, channels=1)
 
 
@@ -296,7 +296,7 @@ def test_weights_of_a_models_folder_are_checked_against_its_document(tmp_path: P
     [
         ("resnet50", 224, r"another network: layer1\.0\.bn3\.bias \(nothing, here 256\), .* and \d+ more do not fit"),
         ("squeezenet1_1", 224, r"another network: .* do not fit"),
-        ("resnet18", 32, r"64 x 3 x 7 x 7 as conv1\.weight .* 64 x 3 x 3 x 3: .* larger image_size"),
+        ("resnet18", 32, r"64 x 3 x 7 x 7 as conv1\.weight, .* 64 x 3 x 3 x 3: .* larger image_size"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_in_one_line(weights: Path, name: str, size: int, refusal: str) -> None:
@@ -306,12 +306,12 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(weights: Path, name: st
 
 def test_a_file_that_is_missing_changed_or_no_safetensors_is_refused(weights: Path, tmp_path: Path) -> None:
     network = build("squeezenet1_1", 32)
-    with pytest.raises(UserError, match=r"model\.safetensors is not there"):
+    with pytest.raises(UserError, match=r"model\.safetensors does not exist"):
         load_pretrained(network, tmp_path)
     with pytest.raises(UserError, match="differs from its digest 00"):
         load_pretrained(network, weights, "00")
     (tmp_path / "model.safetensors").write_bytes(b"pickle")
-    with pytest.raises(UserError, match="is no safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         load_pretrained(network, tmp_path)
 
 

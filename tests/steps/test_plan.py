@@ -99,7 +99,7 @@ def test_an_invalid_setting_is_refused_in_one_line(dataset: Path, settings: Any,
 
 
 def test_a_network_for_larger_images_is_refused(dataset: Path) -> None:
-    with pytest.raises(UserError, match="trial 2: inception_v4 takes pictures of 23 x 23 pixels or more, not 16 x 16"):
+    with pytest.raises(UserError, match="trial 2: inception_v4 accepts images of 23 x 23 pixels or more, not 16 x 16"):
         planned(dataset, image_size=16, settings=[{"network": "resnet18"}, {"network": "inception_v4"}])
 
 

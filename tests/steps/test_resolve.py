@@ -166,8 +166,8 @@ def test_every_parameter_of_the_run_is_checked(word: str, said: object) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"network": "resnet19"}, r"no network is named 'resnet19' \(did you mean resnet18"),
-        ({"image_size": 28}, "lenet5 takes pictures of 32 x 32 pixels, not 28 x 28; prepare them with image_size=32"),
+        ({"network": "resnet19"}, r"there is no network 'resnet19' \(did you mean resnet18"),
+        ({"image_size": 28}, "lenet5 accepts images of 32 x 32 pixels, not 28 x 28; prepare them with image_size=32"),
         ({"network": "inception_v4", "image_size": 16}, r"23 x 23 pixels or more, not 16 x 16; .*image_size=23"),
     ],
 )

@@ -63,10 +63,10 @@ def test_batches_of_many_shards_hold_the_images_asked_for_and_a_reader_may_leave
 ) -> None:
     data = open_dataset(digits)
     images, labels = map(torch.from_numpy, data.load("train"))
-    mapped = batches.Mapped(data, "train")
+    mapped = batches.MappedSplit(data, "train")
     parts = [(images[:3].numpy(), labels[:3].numpy()), (images[3:].numpy(), labels[3:].numpy())]
     mapped._shards, mapped._ends = parts, torch.tensor([3, 400]).numpy()
-    some = batches.Batches(mapped, 400, torch.device("cpu"), ahead=True)
+    some = batches.Batches(mapped, 400, torch.device("cpu"), prefetch=True)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     found = list(some.each(order.split(30)))  # type: ignore[no-untyped-call]
     assert torch.cat([i for i, _ in found]).equal(images[order]) and torch.cat([n for _, n in found]).equal(
@@ -221,7 +221,7 @@ def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, room
         "as before"
     )
     room(2**20, 2**20)
-    with pytest.raises(UserError, match="no step of resnet18 fits into the memory; prepare smaller images"):
+    with pytest.raises(UserError, match="no step of resnet18 fits into memory; prepare smaller images"):
         auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group)
 
 
@@ -235,7 +235,7 @@ def test_memory_that_is_too_small_is_told_with_the_figure_to_lower(
         raise error
 
     monkeypatch.setattr(loop, "warp", fail)
-    with pytest.raises(UserError, match=r"batch_size=50 needs more memory than there is .*; give a smaller batch_size"):
+    with pytest.raises(UserError, match=r"batch_size=50 needs more memory than the cpu has; give a smaller batch_size"):
         trained(digits, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

@@ -1,16 +1,16 @@
-"""What is known of each network by name, without the libraries that build them: the only place that says it."""
+"""The networks by name, and the facts about each; needs none of the libraries that build them."""
 
 from dataclasses import dataclass
 
 from components.shared.core.errors import UserError, did_you_mean
 
 LENETS = ("lenet5", "lenet5_1998")
-LENET_SIZE = 32  # height and width of their pictures in pixels
-TIMM = "timm:"  # before the name of any other network of timm
-DEFAULT = "default"  # in place of the name of an activation or a pooling: the published network's
+LENET_SIZE = 32  # height and width of their images in pixels
+TIMM = "timm:"  # prefix of the name of any other network of timm
+DEFAULT = "default"  # the activation or pooling of the published network
 
-# Parts whose strides are taken out for small pictures, so that the network divides their size by 8 instead of 32
-# (SqueezeNet by 4 instead of 16). A max pooling that is named here goes altogether.
+# Parts whose strides are removed for small images, so that the network divides their size by 8 instead of 32
+# (SqueezeNet by 4 instead of 16). A max pooling that is named here is removed.
 RESNET = ("conv1", "maxpool")
 DENSENET = ("features.conv0", "features.pool0")
 INCEPTION = ("features.0", "features.3")
@@ -19,7 +19,7 @@ XCEPTION = ("conv1", "block1")
 NASNET = ("conv0", "cell_stem_0", "cell_stem_1.path_1", "cell_stem_1.path_2")
 MOBILENET = SQUEEZENET = ("features.0", "features.2")
 
-# By whom a top-1 accuracy was measured
+# Who measured a top-1 accuracy
 V1 = "torchvision, weights V1"
 TF_SLIM = "TF-Slim"
 AUTHORS = "the authors' weights"
@@ -31,19 +31,19 @@ class Network:
     """One network, as published for ImageNet and as a library builds it."""
 
     title: str
-    library: str  # torchvision, timm, or `here` for our own module nasnet.py
-    size: int  # height and width of its pictures in pixels, as published
+    library: str  # torchvision, timm, or `here` for nasnet.py
+    size: int  # height and width of its images in pixels, as published
     parameters: int  # with 1000 classes and three channels
     top1: float  # percent of ImageNet's validation split, one crop
-    measured: str  # by whom top1 was
+    measured: str  # who measured top1
     paper: str  # on arXiv
-    stem: tuple[str, ...]  # the parts without strides for small pictures
-    dropout: float = 0.0  # before the head, as in the paper, where the library's own default is another
-    smallest: int = 8  # pixels below which it has nothing left to convolve; 8 is the pipeline's own limit
-    call: str = ""  # the library's name, where it is another than ours
+    stem: tuple[str, ...]  # the parts without strides for small images
+    dropout: float = 0.0  # before the head, as in the paper, if the library's default differs
+    smallest: int = 8  # pixels that leave something to convolve; 8 is the pipeline's own limit
+    call: str = ""  # the name in the library, if it differs
 
     def is_small(self, size: int) -> bool:
-        """Whether pictures of `size` pixels are so small that the stem keeps their resolution."""
+        """Return whether images of `size` pixels are so small that the stem must not reduce them."""
         return 3 * size < self.size
 
 
@@ -76,28 +76,28 @@ ZOO = {
 
 
 def check(name: str, size: int) -> None:
-    """Refuse a network that is not there, or that takes no pictures of `size` x `size` pixels.
+    """Raise UserError if there is no such network, or it does not accept images of `size` x `size` pixels.
 
-    What timm's other networks take, only they themselves know.
+    What timm's other networks accept is known only when they are built.
     """
     check_name(name)
     if name in LENETS and size != LENET_SIZE:
         raise UserError(
-            f"{name} takes pictures of {LENET_SIZE} x {LENET_SIZE} pixels, not {size} x {size}; "
-            f"prepare them with image_size={LENET_SIZE}"
+            f"{name} accepts images of {LENET_SIZE} x {LENET_SIZE} pixels, not {size} x {size}",
+            f"prepare them with image_size={LENET_SIZE}",
         )
     smallest = ZOO[name].smallest if name in ZOO else 0
     if size < smallest:
         raise UserError(
-            f"{name} takes pictures of {smallest} x {smallest} pixels or more, not {size} x {size}; "
-            f"prepare them with image_size={smallest} or more"
+            f"{name} accepts images of {smallest} x {smallest} pixels or more, not {size} x {size}",
+            f"prepare them with image_size={smallest} or more",
         )
 
 
 def check_name(name: str) -> None:
-    """Refuse a network that is not there; which ones timm has, only timm knows."""
+    """Raise UserError if there is no such network; the names behind `timm:` are known only to timm."""
     names = (*LENETS, *ZOO)
     if name not in names and not name.startswith(TIMM):
         raise UserError(
-            f"no network is named {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}, and {TIMM}NAME"
+            f"there is no network {name!r}{did_you_mean(name, names)}", f"give one of {', '.join(names)}, or {TIMM}NAME"
         )

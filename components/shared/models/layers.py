@@ -1,4 +1,4 @@
-"""The activations and poolings that networks exchange, by name."""
+"""The activations and poolings by name, which replace those of a network."""
 
 import torch
 from torch import Tensor, nn
@@ -6,25 +6,25 @@ from torch import Tensor, nn
 from components.shared.models import catalogue
 
 LEAK = 0.01
-OWN = ("", catalogue.DEFAULT)  # in place of a name: the activation or pooling of the published network
+UNCHANGED = ("", catalogue.DEFAULT)  # the activation or pooling of the published network
 
 
 class LeakyClipped(nn.Module):
-    """The identity between 0 and 1, and a line of slope 0.01 below 0 and above 1."""
+    """The identity between 0 and 1, and lines of slope 0.01 below 0 and above 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
+        """Map any shape to the same shape."""
         return torch.lerp(x.clamp(0, 1), x, LEAK)
 
 
 class RootMeanSquarePool2d(nn.AvgPool2d):
-    """The root of the mean square of each window: `nn.LPPool2d(2)` over the root of the window's size.
+    """The root of the mean square of each window: `nn.LPPool2d(2)` divided by the root of the window's size.
 
-    Where a window is all zeros, as in a black border, LPPool2d's gradient is nan; here it is zero.
+    For a window of zeros, as in a black border, LPPool2d's gradient is nan; here it is zero.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """N x C x H x W to N x C x H' x W'."""
+        """Map N x C x H x W to N x C x H' x W'."""
         return super().forward(x.square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 

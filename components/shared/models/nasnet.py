@@ -8,8 +8,8 @@ from torch import Tensor
 class NASNetAMobile(NASNetALarge):
     """NASNet-A with four normal cells between reductions instead of six, and a quarter of the large one's filters.
 
-    As in TF-Slim, a cell after a reduction sees the reduction's own input beside its output, where the large
-    network's sees the cell before that.
+    As in TF-Slim, a cell after a reduction sees the input of the reduction besides its output; in the large network it
+    sees the cell before that.
     """
 
     def __init__(self, *, num_classes: int, in_chans: int, drop_rate: float) -> None:
@@ -25,7 +25,7 @@ class NASNetAMobile(NASNetALarge):
             delattr(self, f"cell_{number}")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pictures (N x C x H x W) to maps (N x 1056 x H/32 x W/32)."""
+        """Map images (N x C x H x W) to features (N x 1056 x H/32 x W/32)."""
         first = self.conv0(x)
         previous = self.cell_stem_0(first)
         x = self.cell_stem_1(first, previous)

@@ -1,4 +1,4 @@
-"""Weights that were trained before: loading them into a network of other classes or channels, and freezing stages."""
+"""Load pretrained weights into a network, also of other classes or channels, and freeze its stages."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from components.shared.core.files import read_json, sha256_file
 from components.shared.models.saved_model import FORMAT
 from components.shared.models.zoo import first_convolution
 
-SHOWN = 3  # names in a message
-COUNTER = "num_batches_tracked"  # of a batch norm, which some files lack
+SHOWN = 3  # names, in a message
+COUNTER = "num_batches_tracked"  # of batch norms; some files lack it
 
 
 def load_pretrained(network: nn.Module, path: str | Path, sha256: str = "") -> list[str]:
     """Load the safetensors file at `path`, or `model.safetensors` in that folder, into `network`.
 
-    Returns the names of the weights that stay as they were: the head's, where the file's is for another number of
-    classes or there is none. A first convolution of another number of channels is summed up for one channel, else
-    repeated and scaled. UserError where the file does not have the digest `sha256` or that of the `model.json` beside
-    it, or holds the weights of another architecture.
+    Returns the names of the weights that stay random: those of the head, if the file has no head or one of another
+    number of classes. A first convolution of another number of channels is summed up for one channel, else repeated and
+    scaled. Raises UserError if the file does not match the digest `sha256` or that of the `model.json` in its folder,
+    or holds the weights of another architecture.
     """
     weights = _read(Path(path), sha256)
     expected = network.state_dict()
@@ -40,15 +40,16 @@ def load_pretrained(network: nn.Module, path: str | Path, sha256: str = "") -> l
 
 
 def freeze_stages(network: nn.Module, count: int) -> list[nn.Module]:
-    """Keep the weights of the first `count` stages as they are, and return these stages.
+    """Freeze the weights of the first `count` stages, and return these stages.
 
-    The caller sets them to evaluation mode after every `network.train()`, so that the statistics of their batch norms
-    stay too. UserError where the network has fewer stages before its head.
+    The caller must set them to evaluation mode after every `network.train()`, so that the statistics of their batch
+    norms are frozen too. Raises UserError if the network has fewer stages before its head.
     """
     found = stages(network)
     if count > len(found):
         raise UserError(
-            f"frozen_stages={count} is more than the {len(found)} stages before the head: {', '.join(found)}"
+            f"frozen_stages={count} is more than the {len(found)} stages before the head: {', '.join(found)}",
+            f"give frozen_stages={len(found)} or less",
         )
     frozen = list(found.values())[:count]
     for stage in frozen:
@@ -57,7 +58,7 @@ def freeze_stages(network: nn.Module, count: int) -> list[nn.Module]:
 
 
 def stages(network: nn.Module) -> dict[str, nn.Module]:
-    """The parts with weights before the head, by name and in order; `features` counts as its own parts."""
+    """Return the parts with weights before the head, by name and in order; the parts of `features` count singly."""
     parts = {
         name: part
         for parent, child in network.named_children()
@@ -72,24 +73,24 @@ def stages(network: nn.Module) -> dict[str, nn.Module]:
 def _read(path: Path, sha256: str) -> dict[str, Tensor]:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"{file} is not there; give a safetensors file, or a folder with model.safetensors")
+        raise UserError(f"{file} does not exist", "give a safetensors file, or a folder with model.safetensors")
     document = path / "model.json"
     digests = {sha256, read_json(document, FORMAT)["weights_sha256"] if document.is_file() else ""} - {""}
     if digests and digests != {sha256_file(file)}:
-        raise UserError(f"{file} differs from its digest {' and '.join(sorted(digests))}; fetch it again")
+        raise UserError(f"{file} differs from its digest {' and '.join(sorted(digests))}", "fetch it again")
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise UserError(f"{file} is no safetensors file ({error}); convert the weights") from None
+        raise UserError(f"{file} is not a safetensors file ({error})", "convert the weights") from None
 
 
 def _head(network: nn.Module) -> str:
-    """The name of the last layer with weights, with a dot at its end."""
+    """Return the name of the last layer with weights, and a dot."""
     return [f"{n}." for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
 def _for_channels(weight: Tensor, channels: int) -> Tensor:
-    """Filters (out x in x kh x kw) for another number of channels, with equal sums."""
+    """Fit filters (out x in x kh x kw) to another number of channels, with the same sum over them."""
     given = weight.shape[1]
     if given == channels:
         return weight
@@ -104,13 +105,17 @@ def _check_fit(path: str | Path, weights: Mapping[str, Tensor], expected: Mappin
     wrong = [name for name, (found, wanted) in shapes.items() if found != wanted and not name.endswith(COUNTER)]
     if wrong == [first]:
         raise UserError(
-            f"{path} has {shapes[first][0]} as {first} where the network has {shapes[first][1]}: its first layer is "
-            "another for small pictures; prepare them with a larger image_size"
+            f"{path} has {shapes[first][0]} as {first}, but the network has {shapes[first][1]}: its first layer "
+            "differs for small images",
+            "prepare the images with a larger image_size",
         )
     if wrong:
-        told = ", ".join(f"{name} ({shapes[name][0]}, here {shapes[name][1]})" for name in wrong[:SHOWN])
+        differences = ", ".join(f"{name} ({shapes[name][0]}, here {shapes[name][1]})" for name in wrong[:SHOWN])
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise UserError(f"{path} holds the weights of another network: {told}{more} do not fit")
+        raise UserError(
+            f"{path} holds the weights of another network: {differences}{more} do not fit",
+            "give the network that they were trained with, or other weights",
+        )
 
 
 def _shape(weights: Mapping[str, Tensor], name: str) -> str:

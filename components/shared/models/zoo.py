@@ -1,6 +1,6 @@
-"""The image networks of the field, as torchvision or timm build them, without weights; `networks.py` is their table.
+"""Build the networks of `catalogue.py`'s table by torchvision or timm, with random weights.
 
-The libraries are imported when a network of theirs is built, for that takes seconds.
+A library is imported only when a network of it is built, because that takes seconds.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from torch import nn
 
 from components.shared.core.errors import UserError, did_you_mean
 from components.shared.models import catalogue
-from components.shared.models.layers import ACTIVATIONS, OWN, POOLINGS
+from components.shared.models.layers import ACTIVATIONS, POOLINGS, UNCHANGED
 
 RGB = 3  # channels
 
@@ -26,22 +26,22 @@ def build(
     pooling: str = "default",
     bias: bool = True,
 ) -> nn.Module:
-    """Make a network for pictures of `image_shape` (C, H, W), whose output is logits (N x num_classes).
+    """Build a network for images of `image_shape` (C, H, W), whose output is logits (N x num_classes).
 
-    Pictures of less than a third of the published size get a stem that keeps their resolution: it has no strides and
-    no max pooling, and 3 x 3 pixels in place of 7 x 7. `activation` takes the place of every ReLU, `pooling` of every
-    max pooling; without `bias`, no convolution and no linear layer has one. UserError where there is nothing to
-    exchange, or where the network does not take the pictures.
+    For images of less than a third of the published size the stem preserves the resolution: it has no strides and no
+    max pooling, and kernels of 3 x 3 pixels instead of 7 x 7. `activation` replaces every ReLU, `pooling` every max
+    pooling; without `bias`, no convolution and no linear layer has one. Raises UserError if there is nothing to
+    replace, or the network does not accept the images.
     """
     channels, height, _ = image_shape
     if name.startswith(catalogue.TIMM):
         network = _timm(name, num_classes, image_shape)
     else:
         network = _published(catalogue.ZOO[name], name, num_classes, channels, height)
-    if activation not in OWN:
-        _exchange_activation(network, name, activation)
-    if pooling not in OWN:
-        _exchange_pooling(network, f"{name} for pictures of {height} x {height} pixels", pooling)
+    if activation not in UNCHANGED:
+        _replace_activation(network, name, activation)
+    if pooling not in UNCHANGED:
+        _replace_pooling(network, f"{name} for images of {height} x {height} pixels", pooling)
     if not bias:
         _remove_bias(network)
     return network
@@ -52,7 +52,7 @@ def _published(row: catalogue.Network, name: str, num_classes: int, channels: in
     small = row.is_small(size)
     _fit_first_convolution(network, channels, small)
     if small:
-        _keep_resolution(network, row.stem)
+        _preserve_resolution(network, row.stem)
     return network
 
 
@@ -78,22 +78,27 @@ def _timm(name: str, num_classes: int, image_shape: Sequence[int]) -> nn.Module:
 
     call, names = name.removeprefix(catalogue.TIMM), timm.list_models()
     if call not in names:
-        raise UserError(f"timm {timm.__version__} has no network named {call!r}{did_you_mean(call, names)}")
-    network, logits, reason = _tried(call, num_classes, image_shape)
+        raise UserError(
+            f"timm {timm.__version__} has no network named {call!r}{did_you_mean(call, names)}",
+            "give a name that timm.list_models() shows",
+        )
+    network, logits, reason = _try(call, num_classes, image_shape)
     if reason:
         channels, *pixels = image_shape
-        if channels != RGB and not _tried(call, num_classes, (RGB, *pixels))[2]:
-            raise UserError(f"{name} takes pictures of {RGB} channels alone, not of {channels}; give another network")
+        if channels != RGB and not _try(call, num_classes, (RGB, *pixels))[2]:
+            raise UserError(f"{name} accepts only images of {RGB} channels, not of {channels}", "give another network")
         config = timm.get_pretrained_cfg(call)
-        size = f"; it was made for image_size={config.input_size[-1]}" if config else ""
-        raise UserError(f"{name} takes no pictures of {' x '.join(map(str, image_shape))} ({reason}){size}")
+        remedy = f"prepare them with image_size={config.input_size[-1]}" if config else "give another image_size"
+        raise UserError(f"{name} does not accept images of {' x '.join(map(str, image_shape))} ({reason})", remedy)
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_classes):
-        raise UserError(f"{name} is no classifier: its output is not one row of logits for each picture")
+        raise UserError(
+            f"{name} is not a classifier: its output is not a row of logits per image", "give another network"
+        )
     return network.train()
 
 
-def _tried(call: str, num_classes: int, image_shape: Sequence[int]) -> tuple[nn.Module, object, str]:
-    """A network of timm, what it makes of a black picture, and why it makes nothing of it."""
+def _try(call: str, num_classes: int, image_shape: Sequence[int]) -> tuple[nn.Module, object, str]:
+    """Return a network of timm, its output for a black image, and the reason if it has none."""
     import timm
 
     network = timm.create_model(call, pretrained=False, num_classes=num_classes, in_chans=image_shape[0])
@@ -105,7 +110,7 @@ def _tried(call: str, num_classes: int, image_shape: Sequence[int]) -> tuple[nn.
 
 
 def _without_functional_relu(densenet: nn.Module) -> nn.Module:
-    """The same network and names of weights, with its last ReLU as a module, which can be exchanged."""
+    """Return the same network and names of weights, with its last ReLU as a module, which can be replaced."""
     return nn.Sequential(
         OrderedDict(
             features=densenet.get_submodule("features"),
@@ -118,7 +123,7 @@ def _without_functional_relu(densenet: nn.Module) -> nn.Module:
 
 
 def _fit_first_convolution(network: nn.Module, channels: int, small: bool) -> None:
-    """Give the first convolution as many channels as the pictures have and, for small ones, 3 x 3 instead of 7 x 7."""
+    """Give the first convolution the channels of the images and, for small images, 3 x 3 pixels instead of 7 x 7."""
     name, old = first_convolution(network)
     shrinks = small and old.kernel_size == (7, 7)
     if old.in_channels == channels and not shrinks:
@@ -136,11 +141,11 @@ def _fit_first_convolution(network: nn.Module, channels: int, small: bool) -> No
 
 
 def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Name and module of the convolution that sees the pictures."""
+    """Return name and module of the convolution that sees the images."""
     return next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
-def _keep_resolution(network: nn.Module, stem: Sequence[str]) -> None:
+def _preserve_resolution(network: nn.Module, stem: Sequence[str]) -> None:
     for name in stem:
         part = network.get_submodule(name)
         if isinstance(part, nn.MaxPool2d):
@@ -151,22 +156,22 @@ def _keep_resolution(network: nn.Module, stem: Sequence[str]) -> None:
                 module.stride = (1, 1)
 
 
-def _exchange_activation(network: nn.Module, name: str, activation: str) -> None:
-    if not _exchange(network, (nn.ReLU, nn.ReLU6), lambda _: ACTIVATIONS[activation]()):
-        raise UserError(f"{name} has no ReLU to exchange for activation={activation}; give activation=default")
+def _replace_activation(network: nn.Module, name: str, activation: str) -> None:
+    if not _replace(network, (nn.ReLU, nn.ReLU6), lambda _: ACTIVATIONS[activation]()):
+        raise UserError(f"{name} has no ReLU that activation={activation} could replace", "give activation=default")
 
 
-def _exchange_pooling(network: nn.Module, what: str, pooling: str) -> None:
+def _replace_pooling(network: nn.Module, what: str, pooling: str) -> None:
     def other(old: nn.Module) -> nn.Module:
         assert isinstance(old, nn.MaxPool2d)
         return POOLINGS[pooling](old.kernel_size, old.stride, old.padding, ceil_mode=old.ceil_mode)
 
-    if not _exchange(network, (nn.MaxPool2d,), other):
-        raise UserError(f"{what} has no max pooling to exchange for pooling={pooling}; give pooling=default")
+    if not _replace(network, (nn.MaxPool2d,), other):
+        raise UserError(f"{what} has no max pooling that pooling={pooling} could replace", "give pooling=default")
 
 
-def _exchange(network: nn.Module, kinds: tuple[type[nn.Module], ...], other: Callable[[nn.Module], nn.Module]) -> int:
-    """Put `other(module)` in the place of every module that is exactly one of `kinds`; returns how many."""
+def _replace(network: nn.Module, kinds: tuple[type[nn.Module], ...], other: Callable[[nn.Module], nn.Module]) -> int:
+    """Replace every module whose type is one of `kinds` by `other(module)`; return how many there were."""
     found = [(n, module) for n, module in network.named_modules(remove_duplicate=False) if type(module) in kinds]
     for name, module in found:
         network.set_submodule(name, other(module))

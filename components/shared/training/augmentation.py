@@ -1,5 +1,4 @@
-"""What happens to a batch of images between the dataset and the network: normalisation and augmentation, as whole-batch
-tensor operations."""
+"""Augment a whole batch of images: affine maps, flips, mixup and CutMix."""
 
 import math
 import random
@@ -20,12 +19,12 @@ def draw_maps(
     shear: float,
     flip: bool,
 ) -> Tensor | None:
-    """An affine map for each of `count` images, drawn evenly from -limit to +limit for each of the four limits.
+    """Draw an affine map for each of `count` images, uniformly from -limit to +limit for each of the four limits.
 
     `rotation` is in degrees, `shift` in pixels along each axis, `scale` a share of the size, `shear` the tangent of the
     angle; with `flip`, half of the images are mirrored. Maps lead from output to input pixels around the centre
-    (float32, count x 2 x 3). The numbers come from a CPU `generator`, the same for every device. None, and nothing is
-    drawn, where no image would be moved.
+    (float32, count x 2 x 3). The numbers come from a CPU `generator`, so that they are the same for every device.
+    Returns None, and draws nothing, if no image would be moved.
     """
     if not (rotation or shift or scale or shear or flip):
         return None
@@ -39,7 +38,7 @@ def draw_maps(
 def warp(images: Tensor, maps: Tensor | None) -> Tensor:
     """Move images (float32, N x C x H x W) by affine maps (N x 2 x 3, see draw_maps), to the same shape and type.
 
-    Pixels from outside repeat the border. Without maps the images come back untouched.
+    Pixels from outside repeat the border. Without maps, the images are returned as they are.
     """
     if maps is None:
         return images
@@ -48,7 +47,7 @@ def warp(images: Tensor, maps: Tensor | None) -> Tensor:
 
 
 class Mix(NamedTuple):
-    """How each image of a batch is mixed with the next: its own share, and the box of the other's pixels, if any."""
+    """How each image of a batch is mixed with the next: its own share and, in CutMix, the box of the other's pixels."""
 
     share: float
     box: tuple[slice, slice] | None
@@ -57,7 +56,7 @@ class Mix(NamedTuple):
 def draw_mix(generator: torch.Generator, *, mixup: float, cutmix: float, height: int, width: int) -> Mix | None:
     """Draw how a batch is mixed: mixup (Zhang et al. 2018) or CutMix (Yun et al. 2019), by the alpha that is not 0.
 
-    None, and nothing is drawn, where both are 0.
+    Returns None, and draws nothing, if both are 0.
     """
     alpha = mixup or cutmix
     if not alpha:
@@ -72,7 +71,7 @@ def draw_mix(generator: torch.Generator, *, mixup: float, cutmix: float, height:
 
 
 def mixed(images: Tensor, mix: Mix) -> Tensor:
-    """Images (float32, N x C x H x W), each mixed with the next of the batch, and the last with the first."""
+    """Mix each image (float32, N x C x H x W) with the next of the batch, and the last with the first."""
     others = images.roll(-1, 0)
     if mix.box is None:
         return others.lerp(images, mix.share)
@@ -82,9 +81,10 @@ def mixed(images: Tensor, mix: Mix) -> Tensor:
 
 
 def _grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Where output pixels come from, for grid_sample: maps (N x 2 x 3, in pixels) to N x height x width x 2, in -1..1.
+    """Turn maps (N x 2 x 3, in pixels) into the grid for grid_sample (N x height x width x 2, in -1..1).
 
-    As functional.affine_grid, and 20 times as fast: a place is a sum of one term for its column and one for its row.
+    It equals functional.affine_grid, but is 20 times as fast: a position is the sum of a term for its column and one
+    for its row.
     """
     size = torch.tensor([width, height], device=maps.device)
     columns, rows = (torch.arange(n, device=maps.device) - (n - 1) / 2 for n in (width, height))
@@ -96,7 +96,7 @@ def _grid(maps: Tensor, height: int, width: int) -> Tensor:
 def _affine_maps(
     count: int, generator: torch.Generator, rotation: float, shift: float, scale: float, shear: float
 ) -> Tensor:
-    """Maps from output to input pixels around the centre (float32, count x 2 x 3): rotation x shear x scale, shift."""
+    """Draw maps from output to input pixels around the centre (float32, count x 2 x 3): rotate, shear, scale, shift."""
     limits = torch.tensor([math.radians(rotation), shear, scale, scale, shift, shift])
     drawn = (2 * torch.rand(count, 6, generator=generator) - 1) * limits
     angle, slant, width, height, right, down = drawn.unbind(1)

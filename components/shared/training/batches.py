@@ -1,9 +1,9 @@
-"""The images of a split by index, as batches on the device.
+"""Read the images of a split by index, as batches on the device.
 
-A split that takes little of the free memory lies there whole: on the device, or else in the main memory. A larger one
-stays in its memory-mapped shards. What does not lie on the device is gathered by a thread ahead of its turn and, for a
-GPU, copied from pinned memory in a stream of its own. Whoever asks decides which images stand in a batch, so that
-neither place nor thread changes what is learnt.
+A split that is small enough for the free memory is loaded whole: onto the device, or else into main memory. A larger
+one stays in its memory-mapped shards. A thread gathers batches ahead of their turn if they are not on the device
+already and, for a GPU, copies them from pinned memory in a stream of its own. The caller chooses the images of each
+batch, so that neither location nor thread changes what is learnt.
 """
 
 import math
@@ -19,20 +19,20 @@ from torch import Tensor
 from components.shared.core.resources import free_memory
 from components.shared.data.dataset import Dataset
 
-RESIDENT_SHARE = 0.25  # of the free memory, up to which a split is held whole
-AHEAD = 3  # batches that are gathered before their turn
+RESIDENT_SHARE = 0.25  # of the free memory, up to which a split is loaded whole
+PREFETCH = 3  # batches that are gathered ahead of their turn
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Source(Protocol):
-    """Where images lie."""
+    """A split from which images are read."""
 
     def gather(self, chosen: Tensor) -> Batch:
-        """The images (uint8, N x C x H x W) and labels (int64, N) at indices on the CPU (int64, N)."""
+        """Return images (uint8, N x C x H x W) and labels (int64, N) by their indices on the CPU (int64, N)."""
 
 
-class Held:
+class ResidentSplit:
     """A split as two tensors on a device."""
 
     def __init__(self, data: Dataset, split: str, device: torch.device) -> None:
@@ -40,14 +40,14 @@ class Held:
         self._images, self._labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
     def gather(self, chosen: Tensor) -> Batch:
-        """See Source."""
+        """Select the rows on the device."""
         device = self._labels.device
-        there = chosen.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chosen
-        return self._images.index_select(0, there), self._labels[there]  # index_select is faster than [there]
+        indices = chosen.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chosen
+        return self._images.index_select(0, indices), self._labels[indices]  # index_select is faster than [indices]
 
 
-class Mapped:
-    """A split in memory-mapped shards, of which only what is read comes into memory."""
+class MappedSplit:
+    """A split in memory-mapped shards, of which only what is read is loaded."""
 
     def __init__(self, data: Dataset, split: str) -> None:
         self._shards = list(data.shards(split))
@@ -55,12 +55,12 @@ class Mapped:
         self._image_shape = data.image_shape
 
     def gather(self, chosen: Tensor) -> Batch:
-        """See Source."""
+        """Copy the rows out of each shard that has some of them."""
         indices = chosen.numpy()
-        of = np.searchsorted(self._ends, indices, side="right")
+        shard_of = np.searchsorted(self._ends, indices, side="right")
         images, labels = np.empty((len(indices), *self._image_shape), np.uint8), np.empty(len(indices), np.int64)
-        for number in np.unique(of):
-            found, (shard_images, shard_labels) = of == number, self._shards[number]
+        for number in np.unique(shard_of):
+            found, (shard_images, shard_labels) = shard_of == number, self._shards[number]
             rows = indices[found] - (self._ends[number] - len(shard_labels))
             images[found], labels[found] = shard_images[rows], shard_labels[rows]
         return torch.from_numpy(images), torch.from_numpy(labels)
@@ -69,29 +69,29 @@ class Mapped:
 class Batches:
     """The batches of a split on a device."""
 
-    def __init__(self, source: Source, count: int, device: torch.device, ahead: bool) -> None:
-        """`ahead` has a thread gather them, where they do not lie on the device already."""
+    def __init__(self, source: Source, count: int, device: torch.device, prefetch: bool) -> None:
+        """Read from `source`; with `prefetch`, by a thread ahead of their turn."""
         self.count = count
-        self._source, self._device, self._ahead = source, device, ahead
-        is_copied = ahead and device.type == "cuda"
+        self._source, self._device, self._prefetch = source, device, prefetch
+        is_copied = prefetch and device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if is_copied else None  # type: ignore[no-untyped-call]
 
     def each(self, choices: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU)."""
-        if not self._ahead:
+        if not self._prefetch:
             yield from map(self._source.gather, choices)
             return
         with ThreadPoolExecutor(1) as thread:
             waiting: deque[Future[_Sent]] = deque()
             for chosen in choices:
                 waiting.append(thread.submit(self._send, chosen))
-                if len(waiting) > AHEAD:
+                if len(waiting) > PREFETCH:
                     yield self._receive(waiting.popleft().result())
             while waiting:
                 yield self._receive(waiting.popleft().result())
 
     def in_order(self, size: int, rank: int, ranks: int) -> Iterator[Batch]:
-        """Yield this rank's share of all images once, in batches of `size`."""
+        """Yield the images of this rank once, in batches of `size`."""
         yield from self.each(torch.split(torch.arange(rank, self.count, ranks), size))
 
     def _send(self, chosen: Tensor) -> "_Sent":
@@ -103,17 +103,17 @@ class Batches:
             return _Sent(images, labels, self._stream.record_event())
 
     def _receive(self, sent: "_Sent") -> Batch:
-        """Have the computing wait for the copy, and the copy's memory for the computing."""
+        """Let the current stream wait for the copy, and free the copy's memory only after that stream has used it."""
         if sent.copied:
-            computing = torch.cuda.current_stream(self._device)
-            computing.wait_event(sent.copied)
+            current = torch.cuda.current_stream(self._device)
+            current.wait_event(sent.copied)
             for tensor in (sent.images, sent.labels):
-                tensor.record_stream(computing)
+                tensor.record_stream(current)
         return sent.images, sent.labels
 
 
 class _Sent(NamedTuple):
-    """A batch whose copy to the device may still be under way."""
+    """A batch whose copy to the device may not have finished."""
 
     images: Tensor
     labels: Tensor
@@ -121,20 +121,20 @@ class _Sent(NamedTuple):
 
 
 def split_bytes(data: Dataset, split: str) -> int:
-    """The memory that a split takes whole."""
+    """Return the bytes that a whole split takes."""
     return data.counts[split] * (math.prod(data.image_shape) + 8)
 
 
 def fits_on(device: torch.device, size: int) -> bool:
-    """Whether a split of so many bytes lies on the device whole; never on the CPU."""
+    """Return whether a split of `size` bytes is loaded whole onto a GPU; False for the CPU."""
     return device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def open_batches(data: Dataset, split: str, device: torch.device) -> Batches:
-    """The batches of a split, which is held whole where it takes up to RESIDENT_SHARE of the free memory."""
+    """Open a split, and load it whole if it takes at most RESIDENT_SHARE of the free memory."""
     count, size = data.counts[split], split_bytes(data, split)
     if fits_on(device, size):
-        return Batches(Held(data, split, device), count, device, ahead=False)
+        return Batches(ResidentSplit(data, split, device), count, device, prefetch=False)
     if size <= RESIDENT_SHARE * free_memory():
-        return Batches(Held(data, split, torch.device("cpu")), count, device, ahead=device.type == "cuda")
-    return Batches(Mapped(data, split), count, device, ahead=True)
+        return Batches(ResidentSplit(data, split, torch.device("cpu")), count, device, prefetch=device.type == "cuda")
+    return Batches(MappedSplit(data, split), count, device, prefetch=True)

@@ -1,10 +1,6 @@
 """The training engine: one loop for every network, on the CPU, one GPU, and several GPUs of one or many nodes.
 
-loop.py       the steps and epochs of a training, and all that a checkpoint must hold
-batches.py    the images of a split by index, from memory, from the device, or from shards on the disk
-launch.py     a training by one process for each GPU of this machine; worker.py is such a process
-fitting.py    the largest batch that fits
-cost.py       what training costs: memory, and the share of a GPU's peak
+loop.py takes the steps, state.py is what a checkpoint holds, and checkpoints.py writes and restores it.
 """
 
 import os
@@ -20,11 +16,9 @@ from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
 from components.shared.training.checkpoints import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
-from components.shared.training.history import Epoch, Stop
+from components.shared.training.history import Stop
 from components.shared.training.loop import Training
-from components.shared.training.settings import Settings, read_settings
-
-__all__ = ["Epoch", "Settings", "Stop", "read_settings", "train_model"]
+from components.shared.training.settings import Settings
 
 OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's RuntimeError on the CPU
 
@@ -42,10 +36,11 @@ def train_model(
 ) -> None:
     """Train a network on the train split of `data` and write the weights of the best epoch into `folder`.
 
-    By this process, or where torchrun has set its variables by it as one of several, of which the first writes. With a
-    `store`, a checkpoint goes there every `checkpoint_seconds`, and the training goes on from the newest one of equal
-    inputs. `stop` is asked after each epoch, and ends the training by a reason. UserError where the dataset does not
-    fit the network or the batch, the loss is no longer finite, memory is too small, or the store cannot be read.
+    If torchrun has set its variables, this process is one of several, of which the first writes. With a `store`, a
+    checkpoint is written there every `checkpoint_seconds`, and the training resumes from the newest one of equal
+    inputs. `stop` is asked after each epoch, and ends the training by returning a reason. Raises UserError if the
+    dataset does not fit the network or the batch, the loss is not finite, memory is too small, or the store cannot be
+    read.
     """
     with init_process_group(settings.gpus) as group:
         _start_torch(threads, settings.deterministic)
@@ -54,22 +49,22 @@ def train_model(
                 settings = replace(
                     settings, batch_size=group.broadcast_object(lambda: largest_batch(settings, data, group))
                 )
-            torch.manual_seed(seed)  # whether the size was looked for or not
+            torch.manual_seed(seed)  # after the search for a batch size, which draws numbers
             training = Training(settings, data, group, seed, stop)
-            kept = _take_steps(training, group, store, checkpoint_seconds, folder)
+            checkpoints = _take_steps(training, group, store, checkpoint_seconds, folder)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):
                 raise
             raise UserError(
-                f"batch_size={settings.batch_size} needs more memory than there is on {group.device.type}; give a "
-                "smaller batch_size, with accumulate for the same steps, or batch_size=auto; checkpoints are kept"
+                f"batch_size={settings.batch_size} needs more memory than the {group.device.type} has",
+                "give a smaller batch_size, with accumulate for the same steps, or batch_size=auto",
             ) from None
         if group.is_first:
-            training.save(folder, kept)
+            training.save(folder, checkpoints)
 
 
 def _take_steps(training: Training, group: ProcessGroup, store: str, seconds: float, folder: Path) -> list[int]:
-    """Take all steps that are left; the steps of the checkpoints that the store keeps."""
+    """Take all steps that are left, and return the steps of the checkpoints that stay in the store."""
     if store:
         return run_resumably(training, open_store(store, os.environ), training.key, seconds, folder, group)
     for _ in training.steps():
@@ -78,10 +73,10 @@ def _take_steps(training: Training, group: ProcessGroup, store: str, seconds: fl
 
 
 def _start_torch(threads: int, deterministic: bool) -> None:
-    """Set threads and determinism, before the first operation."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of CUDA's matrix products
+    """Set threads and determinism; call it before the first operation."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products are deterministic only with it
     prepare_process(threads)
-    # As torch.use_deterministic_algorithms(True), without its 4 seconds of importing the compiler.
+    # As torch.use_deterministic_algorithms(True), which imports the compiler for 4 seconds.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic

@@ -1,7 +1,7 @@
 """The optimizers by name: Nesterov's momentum (sgd), AdamW and Muon, all with decoupled weight decay of the matrices.
 
-Written out here, for they are short: the first use of torch.optim imports PyTorch's compiler, 4 seconds of a training
-of 12, and its Muon refuses convolutions.
+They are short, and torch.optim has two drawbacks: its first use imports PyTorch's compiler, which takes 4 seconds, and
+its Muon refuses convolutions.
 """
 
 from collections.abc import Callable
@@ -18,29 +18,29 @@ NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 State = dict[str, Tensor]
-Rule = Callable[[list[Tensor], list[State]], list[Tensor]]  # gradients and what is remembered -> steps down
-Memory = Callable[[Tensor], State]  # a parameter -> what its rule remembers at the start
+Rule = Callable[[list[Tensor], list[State]], list[Tensor]]  # gradients and states -> what to subtract, before the rate
+Init = Callable[[Tensor], State]  # a parameter -> its state at the start
 
 
 class Optimizer:
     """Updates a network's weights by one rule; biases and other vectors are never decayed.
 
-    All tensors go through one operation at a time, which on a GPU is one kernel for many of them.
+    Each operation is applied to all tensors at once, which on a GPU is one kernel for many of them.
     """
 
     def __init__(self, name: str, network: nn.Module, learning_rate: float, weight_decay: float) -> None:
-        """`name` is sgd, adamw or muon; weights that need no gradient stay as they are."""
-        self.rule, memory, vector_rate = RULES[name]
+        """Prepare for the weights that need a gradient; `name` is sgd, adamw or muon."""
+        self.rule, init, vector_rate = RULES[name]
         self.learning_rate, self.vector_learning_rate = learning_rate, vector_rate * learning_rate
         self.weight_decay = weight_decay
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.states = [memory(parameter) for parameter in self.parameters]
+        self.states = [init(parameter) for parameter in self.parameters]
 
     @torch.no_grad()
     def step(self, share: float) -> None:
-        """Take a step at `share` of the learning rate along every gradient there is, and drop the gradients."""
+        """Take a step at `share` of the learning rate along every gradient, and drop the gradients."""
         for is_matrix, rate in ((True, self.learning_rate), (False, self.vector_learning_rate)):
-            chosen = [  # without a gradient, the loss does not depend on it
+            chosen = [  # a parameter that the loss does not depend on has no gradient
                 (parameter, state)
                 for parameter, state in zip(self.parameters, self.states, strict=True)
                 if (parameter.ndim >= 2) == is_matrix and parameter.grad is not None
@@ -57,18 +57,18 @@ class Optimizer:
             parameter.grad = None
 
 
-def velocity_memory(parameter: Tensor) -> State:
-    """What Nesterov's gradient and Muon remember."""
+def init_velocity(parameter: Tensor) -> State:
+    """Return the state of Nesterov's gradient and of Muon at the start."""
     return {"velocity": torch.zeros_like(parameter)}
 
 
-def adam_memory(parameter: Tensor) -> State:
-    """What Adam remembers; `count` is a scalar on the CPU."""
+def init_moments(parameter: Tensor) -> State:
+    """Return the state of Adam at the start; `count` is a scalar on the CPU."""
     return {"count": torch.zeros(()), "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
 
 
 def nesterov(gradients: list[Tensor], states: list[State], momentum: float = MOMENTUM) -> list[Tensor]:
-    """Nesterov's accelerated gradient, in the form of Sutskever et al. 2013 that torch.optim.SGD uses too."""
+    """Apply Nesterov's accelerated gradient, in the form of Sutskever et al. 2013 that torch.optim.SGD uses too."""
     velocities = [state["velocity"] for state in states]
     torch._foreach_mul_(velocities, momentum)
     torch._foreach_add_(velocities, gradients)
@@ -76,32 +76,32 @@ def nesterov(gradients: list[Tensor], states: list[State], momentum: float = MOM
 
 
 def adam(gradients: list[Tensor], states: list[State]) -> list[Tensor]:
-    """Kingma and Ba, "Adam" (2015), algorithm 1; with decoupled decay it is AdamW (Loshchilov and Hutter 2019)."""
+    """Apply Adam (Kingma and Ba 2015, algorithm 1); with decoupled decay it is AdamW (Loshchilov and Hutter 2019)."""
     counts, means, squares = ([state[name] for state in states] for name in ("count", "mean", "square"))
     first, second = ADAM_BETAS
     torch._foreach_add_(counts, 1)
     torch._foreach_lerp_(means, gradients, 1 - first)
     torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - second)
-    taken = [int(count) for count in counts]
-    divisors = torch._foreach_div(squares, [1 - second**steps for steps in taken])
+    steps = [int(count) for count in counts]
+    divisors = torch._foreach_div(squares, [1 - second**step for step in steps])
     torch._foreach_sqrt_(divisors)
     torch._foreach_add_(divisors, ADAM_EPSILON)
-    return list(torch._foreach_div(torch._foreach_div(means, [1 - first**steps for steps in taken]), divisors))
+    return list(torch._foreach_div(torch._foreach_div(means, [1 - first**step for step in steps]), divisors))
 
 
 def muon(gradients: list[Tensor], states: list[State]) -> list[Tensor]:
-    """Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
+    """Apply Muon: Keller Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024).
 
-    Nesterov's momentum, orthogonalised where it is a matrix; a convolution's weight is the matrix of its flat filters.
+    It orthogonalizes Nesterov's momentum of matrices; a convolution's weight is the matrix of its flat filters.
     """
     steps = nesterov(gradients, states, MUON_MOMENTUM)
-    return [orthogonalise(step.flatten(1)).view(step.shape) if step.ndim >= 2 else step for step in steps]
+    return [orthogonalize(step.flatten(1)).view(step.shape) if step.ndim >= 2 else step for step in steps]
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The matrix (float, R x C) with its singular values brought near 1, times sqrt(max(1, R / C)).
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return a matrix (float, R x C) with its singular values brought near 1, times sqrt(max(1, R / C)).
 
-    A quintic Newton-Schulz iteration with the number of steps, coefficients and scale of Keller Jordan's Muon (2024).
+    It is a quintic Newton-Schulz iteration with the steps, coefficients and scale of Keller Jordan's Muon (2024).
     """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     rows, columns = matrix.shape
@@ -114,8 +114,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return x * float(max(1, rows / columns) ** 0.5)
 
 
-RULES: dict[str, tuple[Rule, Memory, float]] = {
-    "sgd": (nesterov, velocity_memory, 1.0),
-    "adamw": (adam, adam_memory, 1.0),
-    "muon": (muon, velocity_memory, MUON_VECTOR_RATE),
+RULES: dict[str, tuple[Rule, Init, float]] = {  # rule, initial state, rate of the vectors
+    "sgd": (nesterov, init_velocity, 1.0),
+    "adamw": (adam, init_moments, 1.0),
+    "muon": (muon, init_velocity, MUON_VECTOR_RATE),
 }

@@ -1,4 +1,4 @@
-"""What determines the weights of a training, besides dataset, code, seed and threads."""
+"""The parameters that determine the weights of a training, besides dataset, code, seed and threads."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -25,7 +25,7 @@ class Settings:
     schedule: str
     learning_rate: float
     weight_decay: float
-    batch_size: int  # 0 until the largest one that fits has been found
+    batch_size: int  # 0 for auto, until the largest one that fits has been found
     accumulate: int
     clip_norm: float
     epochs: int
@@ -46,16 +46,16 @@ class Settings:
 
     @property
     def step_images(self) -> int:
-        """The images that a step of the optimizer learns from."""
+        """Return the number of images in a step of the optimizer."""
         return self.batch_size * self.accumulate
 
     def parameters(self) -> dict[str, Any]:
-        """The same as parameters of the pipeline."""
+        """Return the settings as parameters of the pipeline."""
         return {**asdict(self), "batch_size": str(self.batch_size or AUTO), "gpus": str(self.gpus)}
 
 
 def read_settings(parameters: Mapping[str, Any]) -> Settings:
-    """The settings among parameters of the pipeline; UserError where one is out of its range."""
+    """Return the settings among parameters of the pipeline. Raises UserError if one is out of its range."""
     given = {field.name: parameters[field.name] for field in fields(Settings)}
     check(**given)
     batch_size = 0 if given["batch_size"] == AUTO else int(given["batch_size"])

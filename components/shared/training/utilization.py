@@ -1,4 +1,4 @@
-"""What a training costs: memory, and how much of a GPU's peak it reaches."""
+"""Measure the memory of a training, and the share of a GPU's peak that it reaches (model FLOPs utilization)."""
 
 import copy
 import re
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-# Dense bfloat16 operations a second at the peak, from NVIDIA's data sheets, by words of the device's name.
+# Peak dense bfloat16 operations per second, from NVIDIA's data sheets, by words in the device's name.
 PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -26,14 +26,14 @@ BACKWARD = 2  # times the operations of the forward pass
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory that the process has taken so far, in MiB: on a GPU there, else the resident main memory."""
+    """Return the peak memory of this process so far, in MiB: on its GPU, or else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def peak_operations(device: torch.device) -> float:
-    """The device's bfloat16 operations a second at its peak; 0 where it is not known."""
+    """Return the peak bfloat16 operations per second of the device; 0 if they are not known."""
     if device.type != "cuda":
         return 0.0
     name = torch.cuda.get_device_name(device)
@@ -41,7 +41,7 @@ def peak_operations(device: torch.device) -> float:
 
 
 def training_operations(network: nn.Module, image_shape: Sequence[int]) -> float:
-    """The operations, multiplications and additions counted, of learning from one image."""
+    """Return the operations of learning from one image; a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
