@@ -1,6 +1,6 @@
 """Step evaluate: a model and the test split -> figures, a report and a verdict.
 
-Nothing is chosen by the test split's labels but, in the step register, the champion, by a test that is counted.
+The labels of the test split choose nothing, except the champion in the step register, which counts how often they do.
 """
 
 import time
@@ -17,29 +17,21 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, write_json
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, Images, Labels, open_dataset
+from components.shared.data.dataset import Dataset, Labels, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import FORMAT, METRICS
 from components.shared.evaluation.inference import predict
-from components.shared.evaluation.metrics import (
-    class_scores,
-    confusion_matrix,
-    expected_calibration_error,
-    log_loss,
-    reliability,
-    roc_curve,
-    wilson_interval,
-)
+from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render
 from components.shared.models import saved_model
 from components.shared.parameters import check
 from components.shared.training.checkpoint_store import delete_superseded
 
-MISTAKES = 50
+MISTAKES = 50  # shown in the report
 
 
 class Evaluation(NamedTuple):
-    """What Kubeflow shows: the verdict and the figures, in plain Python types."""
+    """The verdict and the figures that Kubeflow shows, in plain Python types."""
 
     accepted: bool
     metrics: dict[str, float]
@@ -65,9 +57,8 @@ def evaluate(
     """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
 
     The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
-    is also written to the JSON files `metrics` and `classification`. Of the checkpoints of
-    the model's training only the last one stays in `store`. Raises UserError if a parameter is out of range or the
-    model was trained on another dataset.
+    is also written to the JSON files `metrics` and `classification`. Of the checkpoints of the training, only the last
+    one stays in `store`. Raises UserError if a parameter is out of range or the model was trained on another dataset.
     """
     started = time.monotonic()
     check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
@@ -75,33 +66,21 @@ def evaluate(
     if store:
         delete_superseded(store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
     prepare_process(threads)
+    shards = list(data.shards("test"))
+    labels = np.concatenate([labels for _, labels in shards])
     with new_folder(evaluation) as folder:
-        shards = list(data.shards("test"))
-        labels = np.concatenate([labels for _, labels in shards])
-        progress = log.Progress("test split", len(labels), "images")
-        probabilities = predict(on_arrays(Classifier(trained)), shards, progress)
+        probabilities = predict(
+            on_arrays(Classifier(trained)), shards, log.Progress("test split", len(labels), "images")
+        )
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
-        document = {
-            "format": FORMAT,
-            **_judge(_measure(probabilities, labels, data.classes), min_accuracy, min_recall),
-            "dataset": data.document["name"],
-            "dataset_digest": data.digest,
-            "model_digest": trained.digest,
-            "code_version": code_digest(__name__),
-        }
-        mistakes = _mistakes(probabilities, labels, shards, data.classes)
+        document = _describe(measure(probabilities, labels, data.classes), data, trained, min_accuracy, min_recall)
+        mistakes = _mistakes(probabilities, labels, data)
         _write_report(report, document, trained, time.monotonic() - started, mistakes)
         document["seconds"] = {**trained.history["seconds"], "evaluate": time.monotonic() - started}
         write_json(folder / "evaluation.json", document)
     log.info(f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
     log.event("verdict", **{name: document[name] for name in ("accuracy", "accepted", "reasons")})
-    result = Evaluation(
-        accepted=document["accepted"],
-        metrics={name: document[name] for name in METRICS},
-        classes=data.classes,
-        confusion_matrix=document["confusion_matrix"],
-        roc_curve=roc_curve(labels, probabilities),
-    )
+    result = _result(document, roc_curve(labels, probabilities))
     write_json(metrics, result.metrics)
     write_json(classification, {name: getattr(result, name) for name in ("classes", "confusion_matrix", "roc_curve")})
     return result
@@ -112,38 +91,38 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.
     if trained.document["dataset_digest"] != data.digest:
         raise UserError(
             f"{model} was trained on the dataset {trained.document['dataset_digest']}, not on {data.digest} in "
-            f"{dataset}; give the dataset it was trained on"
+            f"{dataset}",
+            "give the dataset it was trained on",
         )
     return data, trained
 
 
-def _measure(probabilities: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> Document:
-    """All figures, as JSON takes them."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = predicted == labels
-    low, high = wilson_interval(int(right.sum()), len(labels))
-    scores = class_scores(labels, predicted, len(classes))
-    bins = reliability(confidence, right)
-    matrix = confusion_matrix(labels, predicted, len(classes))
-    columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
+def _describe(
+    figures: Document, data: Dataset, model: saved_model.Model, min_accuracy: float, min_recall: float
+) -> Document:
+    """Return the document of the evaluation, without its seconds."""
     return {
-        "images": len(labels),
-        "accuracy": float(right.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "weakest_recall": float(scores.recall.min()),
-        "macro_f1": float(scores.f1.mean()),
-        "log_loss": log_loss(labels, probabilities),
-        "expected_calibration_error": expected_calibration_error(bins),
-        "classes": list(classes),
-        "per_class": [dict(zip(("class", "images", *scores._fields), column, strict=True)) for column in columns],
-        "confusion_matrix": matrix.tolist(),
-        "reliability": [found._asdict() for found in bins],
+        "format": FORMAT,
+        **_judge(figures, min_accuracy, min_recall),
+        "dataset": data.document["name"],
+        "dataset_digest": data.digest,
+        "model_digest": model.digest,
+        "code_version": code_digest(__name__),
     }
 
 
+def _result(document: Document, curve: tuple[list[float], list[float], list[float]]) -> Evaluation:
+    return Evaluation(
+        accepted=document["accepted"],
+        metrics={name: document[name] for name in METRICS},
+        classes=document["classes"],
+        confusion_matrix=document["confusion_matrix"],
+        roc_curve=curve,
+    )
+
+
 def _judge(figures: Document, min_accuracy: float, min_recall: float) -> Document:
-    """The verdict, its reasons where it is bad, and the figures it stands on."""
+    """Return the verdict, the reasons for a refusal, the thresholds, and the figures."""
     reasons = []
     if figures["accuracy"] < min_accuracy:
         reasons.append(f"accuracy {figures['accuracy']:.6g} is below min_accuracy={min_accuracy}")
@@ -158,31 +137,22 @@ def _judge(figures: Document, min_accuracy: float, min_recall: float) -> Documen
     return {"accepted": not reasons, "reasons": reasons, **thresholds, **figures}
 
 
-def _mistakes(
-    probabilities: NDArray[np.float32],
-    labels: Labels,
-    shards: Sequence[tuple[Images, Labels]],
-    classes: Sequence[str],
-) -> list[Mistake]:
-    """The wrongly classified test images, those of the highest confidence first."""
+def _mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dataset) -> list[Mistake]:
+    """Return the misclassified test images, the most confident first."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    starts = np.cumsum([0, *(len(part) for _, part in shards)])
-    mistakes = []
-    for number in worst.tolist():
-        shard = int(np.searchsorted(starts, number, side="right")) - 1
-        mistakes.append(
-            Mistake(
-                image=np.array(shards[shard][0][number - starts[shard]]),
-                number=number,
-                truth=classes[labels[number]],
-                predicted=classes[predicted[number]],
-                probability=float(confidence[number]),
-                truth_probability=float(probabilities[number, labels[number]]),
-            )
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
+    return [
+        Mistake(
+            image=image,
+            number=number,
+            truth=data.classes[labels[number]],
+            predicted=data.classes[predicted[number]],
+            probability=float(confidence[number]),
+            truth_probability=float(probabilities[number, labels[number]]),
         )
-    return mistakes
+        for number, image in zip(worst, data.take("test", worst), strict=True)
+    ]
 
 
 def _write_report(

@@ -1,4 +1,6 @@
-"""How good a classifier's probabilities are: pure functions on arrays.
+"""The metrics of a classifier's probabilities: pure functions on arrays, equal to scikit-learn's bit by bit.
+
+They need NumPy alone: importing scikit-learn takes longer than computing them.
 
 Throughout, `probabilities` are float32, N x classes; `labels` and `predicted` are int64, N.
 """
@@ -9,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core.files import Document
 from components.shared.data.dataset import Labels
 
 Probabilities = NDArray[np.float32]
@@ -26,7 +29,7 @@ class ClassScores(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The predictions whose confidence lies in one interval: how many, their mean confidence, their accuracy."""
+    """The predictions whose confidence lies in one interval: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -35,12 +38,37 @@ class Bin(NamedTuple):
     accuracy: float
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share of which `right` of `total` were observed.
+def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]) -> Document:
+    """Return all figures of a classifier, ready for JSON."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    correct = predicted == labels
+    low, high = wilson_interval(int(correct.sum()), len(labels))
+    scores = class_scores(labels, predicted, len(classes))
+    bins = reliability(confidence, correct)
+    matrix = confusion_matrix(labels, predicted, len(classes))
+    columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
+    return {
+        "images": len(labels),
+        "accuracy": float(correct.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "weakest_recall": float(scores.recall.min()),
+        "macro_f1": float(scores.f1.mean()),
+        "log_loss": log_loss(labels, probabilities),
+        "expected_calibration_error": expected_calibration_error(bins),
+        "classes": list(classes),
+        "per_class": [dict(zip(("class", "images", *scores._fields), column, strict=True)) for column in columns],
+        "confusion_matrix": matrix.tolist(),
+        "reliability": [found._asdict() for found in bins],
+    }
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share that was observed as `correct` of `total`.
 
     Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
-    share, z2 = right / total, Z_95**2
+    share, z2 = correct / total, Z_95**2
     centre = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 * (share * (1 - share) / total + z2 / (4 * total**2)) ** 0.5 / (1 + z2 / total)
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -66,25 +94,25 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], smallest, 1 - smallest)).mean())
 
 
-def reliability(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> list[Bin]:
-    """The predictions in 15 bins of equal width, each open below and closed above; empty ones are left out."""
+def reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[Bin]:
+    """Return the non-empty ones of 15 bins of equal width, each open below and closed above."""
     edges = np.linspace(0, 1, BINS + 1)
-    places = np.digitize(confidence, edges[1:-1], right=True)
+    numbers = np.digitize(confidence, edges[1:-1], right=True)
     return [
         Bin(
-            low=float(edges[place]),
-            high=float(edges[place + 1]),
+            low=float(edges[number]),
+            high=float(edges[number + 1]),
             images=int(inside.sum()),
             confidence=float(confidence[inside].mean(dtype=np.float64)),
-            accuracy=float(right[inside].mean()),
+            accuracy=float(correct[inside].mean()),
         )
-        for place in range(BINS)
-        if (inside := places == place).any()
+        for number in range(BINS)
+        if (inside := numbers == number).any()
     ]
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """The mean distance of confidence from accuracy over the bins, weighted by their sizes.
+    """Return the mean distance of confidence from accuracy over the bins, weighted by their sizes.
 
     Equation 3 of Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
     """
@@ -94,9 +122,9 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 def roc_curve(
     labels: Labels, probabilities: Probabilities, points: int = 200
 ) -> tuple[list[float], list[float], list[float]]:
-    """False and true positive rates and their thresholds, every class against the rest, micro-averaged.
+    """Return false and true positive rates and their thresholds, every class against the rest, micro-averaged.
 
-    At most `points` of them, evenly spaced along the curve, the two ends included; all are finite.
+    There are at most `points`, evenly spaced along the curve, including its two ends; all are finite.
     """
     is_class = (labels[:, None] == np.arange(probabilities.shape[1])).ravel()
     order = np.argsort(-probabilities, axis=None, kind="stable")
