@@ -1,65 +1,145 @@
-"""The directions of imports, read from the syntax trees."""
+"""The layers of the code: imports go one way. Read from the syntax trees."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.step_table import STEPS
+from tests.repository.documents import ROOT, read
 
-ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "pipeline.py", *sorted((ROOT / "components").rglob("*.py")), *sorted((ROOT / "runner").rglob("*.py"))]
-MODULES = {step.module for step in STEPS}
+MODULES = tuple(step.module for step in STEPS)
+# What each layer of components/shared/ may import besides itself.
+SHARED = {
+    "core": (),
+    "container_images": ("core",),
+    "storage": ("core",),
+    "data": ("core", "storage"),
+    "models": ("core",),
+    "parameters": ("core", "storage.endpoint", "data.sources", "models.catalogue"),
+    "training": ("core", "storage", "data", "models", "parameters"),
+    "evaluation": ("core", "data", "models"),
+    "registry": ("core", "storage", "data", "evaluation", "parameters"),
+}
+# What each folder of runner/ may import besides itself, components/ and the modules that stand beside the folders.
+RUNNER: dict[str, tuple[str, ...]] = {
+    "local": (),
+    "cluster": (),
+    "registry": ("local",),
+    "schedules": ("cluster",),
+    "doctor": ("cluster",),
+}
+BESIDE = tuple(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli"))
+LAYERS: dict[str, tuple[str, ...]] = {
+    "pipeline": ("components", "runner.cli"),
+    "components.__init__": (),
+    "components.step_table": (),
+    "components.steps": ("components.shared.container_images", *(f"components.{module}" for module in MODULES)),
+    "components.entrypoints": ("components.shared",),
+    **{f"components.{module}": ("components.shared",) for module in MODULES},
+    **{
+        f"components.shared.{layer}": tuple(f"components.shared.{other}" for other in others)
+        for layer, others in SHARED.items()
+    },
+    "runner.cli": ("components", "runner"),
+    **{f"runner.{module}": ("components", *(f"runner.{other}" for other in BESIDE)) for module in BESIDE},
+    **{
+        f"runner.{folder}": ("components", *(f"runner.{other}" for other in (*BESIDE, *others)))
+        for folder, others in RUNNER.items()
+    },
+}
+# The only users of a package.
+PACKAGES = {
+    "kfp": ("pipeline", "components.steps", "runner"),
+    "kfp_server_api": ("runner",),
+    "kubeflow": ("components.shared.training.distributed.trainjob",),
+    "kubernetes": ("pipeline", "components.shared.training.distributed.trainjob", "runner"),
+    "minio": ("components.shared.storage",),
+}
 
 
 def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imports(tree: ast.AST) -> set[str]:
-    found = set()
+def _imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _breaches(name: str, imports: set[str]) -> set[str]:
-    """What module `name` must not import."""
-    forbidden = set()
-    if name != "pipeline" and not name.startswith("runner") and name != "components.steps":
-        forbidden |= {i for i in imports if i.split(".")[0] in ("kfp", "runner", "pipeline")}
-    if not name.startswith("components.shared.storage."):
-        forbidden |= {i for i in imports if i.split(".")[0] == "minio"}
-    if name.startswith("components.shared"):
-        forbidden |= {i for i in imports if i.startswith("components.") and not i.startswith("components.shared")}
-    if name.removeprefix("components.") in MODULES:
-        steps = {f"components.{module}" for module in MODULES}
-        forbidden |= {i for i in imports if ".".join(i.split(".")[:2]) in steps | {"components.steps"}}
-    if name.startswith("runner"):
-        forbidden |= {i for i in imports if i == "pipeline"}
-    return forbidden
+def _is_in(name: str, layers: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{layer}.") for layer in layers)
+
+
+def _layer(module: str) -> str:
+    (layer,) = [layer for layer in LAYERS if _is_in(module, (layer,))] or [f"{module}.__init__"]
+    return layer
+
+
+def _breaches(module: str, imports: Iterator[str] | list[str]) -> set[str]:
+    """Return what a module must not import of what it imports."""
+    layer = _layer(module)
+    allowed = (layer, *LAYERS.get(layer, ()))
+    ours = {name for name in imports if name.split(".")[0] in ("components", "runner", "pipeline", "tests", "bench")}
+    packages = {name for name in imports if not _is_in(module, PACKAGES.get(name.split(".")[0], (module,)))}
+    return {name for name in ours if not _is_in(name, allowed)} | packages
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_imports_go_one_way(path: Path) -> None:
-    assert not _breaches(_name(path), _imports(ast.parse(path.read_text())))
+    assert not _breaches(_name(path), list(_imports(ast.parse(path.read_text()))))
 
 
-def test_a_breach_would_be_seen() -> None:
-    assert _breaches("components.train", {"kfp"}) == {"kfp"}
-    assert _breaches("components.train", {"components.download"}) == {"components.download"}
-    assert _breaches("components.download", {"minio"}) == {"minio"}
-    assert _breaches("components.shared.data.sources.idx", {"components.train"}) == {"components.train"}
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("components.train", "kfp.dsl"),
+        ("components.train", "components.download.download"),
+        ("components.train", "components.steps"),
+        ("components.download", "minio.Minio"),
+        ("components.entrypoints.katib_trial", "components.train"),
+        ("components.shared.data.sources.idx", "components.train"),
+        ("components.shared.storage.client", "components.shared.parameters.check"),
+        ("components.shared.core.files", "components.shared.storage.client"),
+        ("components.shared.models.zoo", "components.shared.training"),
+        ("components.shared.parameters", "components.shared.models.factory"),
+        ("components.shared.evaluation.metrics", "components.shared.registry"),
+        ("components.shared.training.loop", "components.shared.evaluation"),
+        ("runner.cluster.run", "runner.local.run"),
+        ("runner.local.run", "runner.cluster"),
+        ("runner.graphs", "runner.cli"),
+        ("runner.failures", "runner.local.steps"),
+        ("runner.doctor.nodes", "pipeline"),
+        ("pipeline", "runner.local.run"),
+        ("runner.terminal", "tests.conftest"),
+    ],
+)
+def test_a_breach_is_noticed(module: str, imported: str) -> None:
+    assert _breaches(module, [imported]) == {imported}
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    homeless = {_name(path) for path in SOURCES if path.stem != "__init__" and _layer(_name(path)) not in LAYERS}
+    assert homeless == set()
+
+
+def test_architecture_has_the_same_layers() -> None:
+    rows = [line for line in read("docs/architecture.md").splitlines() if line.startswith("| `")]
+    documented = {tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows}
+    for layer, others in SHARED.items():
+        assert (f"`{layer}`", ", ".join(f"`{other}`" for other in others) or "nothing of ours") in documented
 
 
 @pytest.mark.parametrize("step", [*(step.module for step in STEPS if step.image == "data"), "register"])
-def test_steps_of_the_data_image_load_no_torch(step: str) -> None:
+def test_steps_without_torch_do_not_load_it(step: str) -> None:
     code = f"import sys, components.{step}; print('torch' in sys.modules, 'kfp' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "False False\n"
