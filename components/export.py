@@ -151,7 +151,6 @@ def _garbage_collection_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # what was imported stays
         gc.enable()
 
 
