@@ -39,16 +39,16 @@ def add_parser(verbs: Any) -> None:
     listing = actions.add_parser("list", help="show the recurring runs of the namespace, and when each runs next")
     add_time_zone_option(listing)
     listing.set_defaults(act=_list)
-    for name, act, help in (
+    for name, act, summary in (
         ("pause", _pause, "start no further runs"),
         ("resume", _resume, "start runs again"),
         ("remove", _remove, "delete it; an active run continues"),
     ):
-        action = actions.add_parser(name, help=help)
+        action = actions.add_parser(name, help=summary)
         action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
         action.set_defaults(act=act)
-    help = "show the problems of the recurring runs; exit code 1 if there are any"
-    auditing = actions.add_parser("audit", help=help, description=help)
+    summary = "show the problems of the recurring runs; exit code 1 if there are any"
+    auditing = actions.add_parser("audit", help=summary, description=summary)
     add_time_zone_option(auditing)
     auditing.set_defaults(act=_audit)
     for action in actions.choices.values():
