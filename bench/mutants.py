@@ -10,7 +10,6 @@ python bench/mutants.py --sample 20 --seed 1    # another, smaller sample
 import argparse
 import json
 import os
-import random
 import shutil
 import sqlite3
 import subprocess

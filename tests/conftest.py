@@ -18,6 +18,7 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
     import kfp.local  # noqa: F401
 
 from tests.servers.kfp_server import KfpServer, kfp_server
+from tests.servers.loopback import Loopback, loopback
 from tests.servers.s3_server import S3Server, s3_server
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server for one test file."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture
+def web_server() -> Iterator[Loopback]:
+    """A web server on the loopback interface, without files."""
+    with loopback() as web_server:
+        yield web_server
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty cache of downloads and shards, which does not exist yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "torch2kubeflow"
 
 
 @pytest.fixture

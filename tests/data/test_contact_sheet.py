@@ -1,21 +1,25 @@
-"""The sample sheet shows ten images of each of the first twenty classes."""
+"""The contact sheet shows ten images of each of the first twenty classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from components.shared.data.contact_sheet import ContactSheet
+from components.shared.data.dataset import Images, Labels
 
 
-def sheet(path, classes, images, labels):
-    samples = ContactSheet(classes)
+def sheet(path: Path, classes: Sequence[str], images: Images, labels: Labels) -> Images:
+    contact_sheet = ContactSheet(classes)
     for start in range(0, len(labels), 5):
-        samples.add(images[start : start + 5], labels[start : start + 5])
-    samples.save(path)
+        contact_sheet.add(images[start : start + 5], labels[start : start + 5])
+    contact_sheet.save(path)
     with Image.open(path) as picture:
         return np.asarray(picture)
 
 
-def test_each_class_has_a_row_of_its_images(tmp_path):
+def test_each_class_has_a_row_of_its_images(tmp_path: Path) -> None:
     labels = np.array([0, 1] * 12)
     images = np.zeros((24, 3, 16, 16), np.uint8)
     images[labels == 1, 0] = 200  # red
@@ -25,14 +29,14 @@ def test_each_class_has_a_row_of_its_images(tmp_path):
     assert not red[: len(pixels) // 2].any()
 
 
-def test_large_images_and_many_classes_stay_small(tmp_path):
+def test_large_images_and_many_classes_stay_small(tmp_path: Path) -> None:
     labels = np.arange(30)
     images = np.full((30, 1, 300, 300), 128, np.uint8)
     names = [f"a class with the rather long name {n} \u00e4\u6f22" for n in labels]
     assert sheet(tmp_path / "samples.png", names, images, labels).shape[0] == 20 * 68 + 4
 
 
-def test_long_name_is_cut_before_the_images(tmp_path):
+def test_long_name_is_cut_before_the_images(tmp_path: Path) -> None:
     images = np.full((1, 1, 8, 8), 255, np.uint8)
     pixels = sheet(tmp_path / "samples.png", ["W" * 1000], images, np.array([0]))
     assert (pixels[:, -10 * 68 :] == 255).all()

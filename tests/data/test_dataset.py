@@ -1,4 +1,4 @@
-"""The dataset format: what is written comes back, and whatever is damaged or forged is told in one line."""
+"""The dataset format: a dataset is read as it was written, and damaged or forged ones are reported in one line."""
 
 import copy
 import hashlib
@@ -6,22 +6,28 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import sha256_json
-from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
+from components.shared.core.files import Document, sha256_json
+from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Labels, Origin, open_dataset
 from tests.conftest import ROOT
 
 CLASSES = ["cat", "dog", "Käfer"]
 SHAPE = (3, 4, 5)
 
+Content = dict[str, tuple[Images, Labels]]  # of each split
+Small = tuple[Path, Content]
 
-def content(seed, counts):
+
+def content(seed: int, counts: tuple[int, int, int]) -> Content:
     random = np.random.default_rng(seed)
     return {
         split: (
@@ -32,17 +38,19 @@ def content(seed, counts):
     }
 
 
-def write(folder, splits, *, shard_bytes=10**6, block=7, **facts):
+def write(
+    folder: Path, splits: Content, *, shard_bytes: int = 10**6, block: int = 7, **origin: Unpack[Origin]
+) -> Document:
     folder.mkdir()
     counts = {split: len(labels) for split, (_, labels) in splits.items()}
     writer = DatasetWriter(folder, classes=CLASSES, image_shape=SHAPE, counts=counts, shard_bytes=shard_bytes)
     for split, (images, labels) in splits.items():
         for start in range(0, len(labels), block):
             writer.append(split, images[start : start + block], labels[start : start + block])
-    return writer.finish(**facts)
+    return writer.finish(**origin)
 
 
-def assert_holds(folder, splits):
+def assert_holds(folder: Path, splits: Content) -> None:
     dataset = open_dataset(folder)
     assert dataset.classes == CLASSES
     assert dataset.image_shape == SHAPE
@@ -53,7 +61,7 @@ def assert_holds(folder, splits):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     folder = tmp_path_factory.mktemp("small") / "dataset"
     splits = content(0, (9, 4, 5))
     write(folder, splits, shard_bytes=300, name="small")
@@ -66,7 +74,9 @@ def small(tmp_path_factory):
     shard_bytes=st.integers(1, 3000),
     block=st.integers(1, 50),
 )
-def test_any_shard_size_round_trips_with_one_digest(tmp_path_factory, counts, shard_bytes, block):
+def test_any_shard_size_round_trips_with_one_digest(
+    tmp_path_factory: pytest.TempPathFactory, counts: tuple[int, int, int], shard_bytes: int, block: int
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     splits = content(1, counts)
     document = write(folder / "cut", splits, shard_bytes=shard_bytes, block=block)
@@ -75,7 +85,7 @@ def test_any_shard_size_round_trips_with_one_digest(tmp_path_factory, counts, sh
     shutil.rmtree(folder)
 
 
-def test_shards_are_npy_files_of_the_given_size(tmp_path):
+def test_shards_are_npy_files_of_the_given_size(tmp_path: Path) -> None:
     splits = content(2, (10, 1, 1))
     write(tmp_path / "dataset", splits, shard_bytes=4 * 60)
     sizes = [len(np.load(tmp_path / "dataset" / f"train-{n:05}.images.npy", allow_pickle=False)) for n in range(3)]
@@ -85,14 +95,14 @@ def test_shards_are_npy_files_of_the_given_size(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(numbers=st.lists(st.integers(0, 8)))
-def test_images_are_taken_by_their_numbers(small, numbers):
+def test_images_are_taken_by_their_numbers(small: Small, numbers: list[int]) -> None:
     folder, splits = small
     found = open_dataset(folder).take("train", numbers)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, splits["train"][0][np.array(numbers, int)])
 
 
-def test_digest_covers_only_the_content(tmp_path):
+def test_digest_covers_only_the_content(tmp_path: Path) -> None:
     splits = content(3, (5, 5, 5))
     digest = write(tmp_path / "a", splits)["digest"]
     assert write(tmp_path / "b", splits, seconds={"preprocess": 1.5})["digest"] == digest
@@ -100,18 +110,18 @@ def test_digest_covers_only_the_content(tmp_path):
     assert write(tmp_path / "c", splits)["digest"] != digest
 
 
-def test_digest_of_a_split_covers_only_that_split(tmp_path):
+def test_digest_of_a_split_covers_only_that_split(tmp_path: Path) -> None:
     splits = content(3, (5, 5, 5))
     before = write(tmp_path / "a", splits)["splits"]
     splits["train"][0][0] ^= 1
     after = write(tmp_path / "b", splits, shard_bytes=100)["splits"]
     assert {split for split in SPLITS if after[split]["digest"] != before[split]["digest"]} == {"train"}
     shown = write(tmp_path / "c", {**splits, "train": splits["test"]})["splits"]
-    assert shown["train"]["digest"] == after["test"]["digest"]  # of what the split holds, not of what it is called
+    assert shown["train"]["digest"] == after["test"]["digest"]  # of the content, not of the split's name
 
 
 @pytest.mark.parametrize("digest", [None, "", "a" * 64, "../../x"])
-def test_wrong_digest_of_a_split_is_reported(small, tmp_path, digest):
+def test_wrong_digest_of_a_split_is_reported(small: Small, tmp_path: Path, digest: object) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     document["splits"]["test"]["digest"] = digest
@@ -120,7 +130,7 @@ def test_wrong_digest_of_a_split_is_reported(small, tmp_path, digest):
         open_dataset(folder)
 
 
-def test_mean_and_std_match_numpys(tmp_path):
+def test_mean_and_std_match_numpys(tmp_path: Path) -> None:
     splits = content(4, (200, 9, 9))
     document = write(tmp_path / "dataset", splits)
     scaled = splits["train"][0] / 255
@@ -128,20 +138,20 @@ def test_mean_and_std_match_numpys(tmp_path):
     np.testing.assert_allclose(document["std"], scaled.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
-def test_blank_channel_has_std_one(tmp_path):
+def test_blank_channel_has_std_one(tmp_path: Path) -> None:
     splits = content(5, (6, 1, 1))
     splits["train"][0][:, 1] = 77
     assert write(tmp_path / "dataset", splits)["std"][1] == 1.0
 
 
-def test_class_counts_are_listed(tmp_path):
+def test_class_counts_are_listed(tmp_path: Path) -> None:
     splits = content(6, (30, 10, 10))
     document = write(tmp_path / "dataset", splits)
     for split, (_, labels) in splits.items():
         assert document["splits"][split]["class_counts"] == np.bincount(labels, minlength=3).tolist()
 
 
-def test_wrong_number_of_images_is_a_bug(tmp_path):
+def test_wrong_number_of_images_is_a_bug(tmp_path: Path) -> None:
     images, labels = np.zeros((3, *SHAPE), np.uint8), np.zeros(3, np.int64)
     writer = DatasetWriter(tmp_path, classes=CLASSES, image_shape=SHAPE, counts={"train": 2, "val": 1, "test": 0})
     with pytest.raises(AssertionError, match="more than the 2"):
@@ -152,13 +162,15 @@ def test_wrong_number_of_images_is_a_bug(tmp_path):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_damage_is_reported_or_harmless(small, data):
+def test_any_damage_is_reported_or_harmless(small: Small, data: st.DataObject) -> None:
     folder, splits = small
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     original = path.read_bytes()
-    place = data.draw(st.integers(0, len(original) - 1))
-    flipped = bytes([original[place] ^ data.draw(st.integers(1, 255))])
-    damaged = data.draw(st.sampled_from([original[:place], original[:place] + flipped + original[place + 1 :]]))
+    position = data.draw(st.integers(0, len(original) - 1))
+    flipped = bytes([original[position] ^ data.draw(st.integers(1, 255))])
+    damaged = data.draw(
+        st.sampled_from([original[:position], original[:position] + flipped + original[position + 1 :]])
+    )
     try:
         path.write_bytes(damaged)
         assert_holds(folder, splits)
@@ -168,7 +180,7 @@ def test_any_damage_is_reported_or_harmless(small, data):
         path.write_bytes(original)
 
 
-def test_local_dataset_is_read_without_the_s3_client(small):
+def test_local_dataset_is_read_without_the_s3_client(small: Small) -> None:
     code = "import sys; from components.shared.data.dataset import open_dataset as o; o(sys.argv[1]).load('val')"
     code += "; print('minio' in sys.modules)"
     command = [sys.executable, "-c", code, str(small[0])]
@@ -176,36 +188,37 @@ def test_local_dataset_is_read_without_the_s3_client(small):
 
 
 @pytest.mark.parametrize("address", [None, "", 7, "s3://", "s3://bucket/../x", "file:///etc", ["s3://bucket"]])
-def test_invalid_address_of_shards_is_reported(small, tmp_path, address):
+def test_invalid_address_of_shards_is_reported(small: Small, tmp_path: Path, address: object) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "shards": address})
     with pytest.raises(UserError, match="'shards'"):
         open_dataset(folder)
 
 
-def test_missing_shard_is_reported(small, tmp_path):
+def test_missing_shard_is_reported(small: Small, tmp_path: Path) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     (folder / "test-00000.labels.npy").unlink()
     with pytest.raises(UserError, match=r"test-00000\.labels\.npy is missing"):
         open_dataset(folder).load("test")
 
 
-def test_missing_document_is_reported(tmp_path):
+def test_missing_document_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
         open_dataset(tmp_path)
 
 
-def forge(folder, document):
-    """A document with a right checksum, as an attacker would write it."""
+def forge(folder: Path, document: Document) -> None:
+    """Write a document with a valid checksum, as an attacker would."""
     document = {key: value for key, value in document.items() if key != "checksum"}
     (folder / "dataset.json").write_text(json.dumps({**document, "checksum": sha256_json(document)}))
 
 
-def shard_of(document):
-    return document["splits"]["train"]["shards"][0]
+def shard_of(document: Document) -> Document:
+    shard: Document = document["splits"]["train"]["shards"][0]
+    return shard
 
 
-HOSTILE_VALUES = [
+HOSTILE_VALUES: list[Any] = [
     None,
     True,
     -1,
@@ -225,7 +238,7 @@ HOSTILE_VALUES = [
 
 @pytest.mark.parametrize("value", HOSTILE_VALUES, ids=repr)
 @pytest.mark.parametrize("field", ["classes", "image_shape", "mean", "std", "splits", "format"])
-def test_field_of_a_wrong_type_is_reported(small, tmp_path, field, value):
+def test_field_of_a_wrong_type_is_reported(small: Small, tmp_path: Path, field: str, value: object) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     for forged in ({**document, field: value}, {key: v for key, v in document.items() if key != field}):
@@ -236,11 +249,11 @@ def test_field_of_a_wrong_type_is_reported(small, tmp_path, field, value):
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_forged_value_is_reported_or_harmless(small, data):
+def test_any_forged_value_is_reported_or_harmless(small: Small, data: st.DataObject) -> None:
     folder, _ = small
     original = (folder / "dataset.json").read_bytes()
     document = json.loads(original)
-    node = document
+    node: Any = document
     while isinstance(node, (dict, list)) and node:
         key = data.draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
         parent, node = node, node[key]
@@ -260,7 +273,7 @@ def test_any_forged_value_is_reported_or_harmless(small, data):
 @pytest.mark.parametrize(
     "path", ["../train-00000.images.npy", "/etc/passwd", "sub/train-00000.images.npy", ".", "a\0b"]
 )
-def test_path_out_of_the_folder_is_reported(small, tmp_path, path):
+def test_path_out_of_the_folder_is_reported(small: Small, tmp_path: Path, path: str) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     shutil.copy(folder / "train-00000.images.npy", tmp_path)
@@ -271,11 +284,17 @@ def test_path_out_of_the_folder_is_reported(small, tmp_path, path):
 
 
 OBJECTS = np.array([{"a": 1}] * 5, dtype=object)
-FOREIGN_ARRAYS = [OBJECTS, np.zeros(5, ">i8"), np.zeros(5), np.zeros((5, 1), "<i8"), np.zeros(4, "<i8")]
+FOREIGN_ARRAYS: list[NDArray[Any]] = [
+    OBJECTS,
+    np.zeros(5, ">i8"),
+    np.zeros(5),
+    np.zeros((5, 1), "<i8"),
+    np.zeros(4, "<i8"),
+]
 
 
 @pytest.mark.parametrize("array", FOREIGN_ARRAYS, ids=["pickled", "big-endian", "float", "shape", "length"])
-def test_shard_of_another_type_is_reported(small, tmp_path, array):
+def test_shard_of_another_type_is_reported(small: Small, tmp_path: Path, array: NDArray[Any]) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     path = folder / "train-00000.labels.npy"
     np.save(path, array, allow_pickle=True)
@@ -287,7 +306,7 @@ def test_shard_of_another_type_is_reported(small, tmp_path, array):
         open_dataset(folder).load("train")
 
 
-def test_labels_beyond_the_classes_are_reported(tmp_path):
+def test_labels_beyond_the_classes_are_reported(tmp_path: Path) -> None:
     splits = content(7, (5, 2, 2))
     write(tmp_path / "dataset", splits)
     document = json.loads((tmp_path / "dataset" / "dataset.json").read_bytes())
@@ -298,14 +317,14 @@ def test_labels_beyond_the_classes_are_reported(tmp_path):
         open_dataset(tmp_path / "dataset").load("train")
 
 
-def test_std_of_zero_is_reported(small, tmp_path):
+def test_std_of_zero_is_reported(small: Small, tmp_path: Path) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     forge(folder, {**json.loads((folder / "dataset.json").read_bytes()), "std": [0.5, 0.0, 0.5]})
     with pytest.raises(UserError, match="std"):
         open_dataset(folder)
 
 
-def test_counts_that_do_not_add_up_are_reported(small, tmp_path):
+def test_counts_that_do_not_add_up_are_reported(small: Small, tmp_path: Path) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     document = json.loads((folder / "dataset.json").read_bytes())
     document["splits"]["val"]["class_counts"][0] += 1
@@ -314,7 +333,7 @@ def test_counts_that_do_not_add_up_are_reported(small, tmp_path):
         open_dataset(folder)
 
 
-def test_document_with_nan_is_reported(small, tmp_path):
+def test_document_with_nan_is_reported(small: Small, tmp_path: Path) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text.replace('"name": "small"', '"name": NaN'))

@@ -1,8 +1,7 @@
-"""Datasets prepared once for all runs: taken from the store where they are sound there, and handed on whole or not."""
+"""Datasets are prepared once for all runs: reused from the store if they are intact there, local or remote."""
 
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -21,14 +20,13 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document, read_json, sha256_json
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.dataset_store import read_recipe
-from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
 from components.train import train
-from tests.servers.s3_server import BUCKET, Proxy, S3Server, forward, hang_up, proxy
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, forward, hang_up
 from tests.trained_digits import SETTINGS as TRAINING
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
-SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["by-document", "whole"])
+SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["remote", "local"])
 
 pytestmark = pytest.mark.slow  # each needs the real server
 
@@ -47,17 +45,7 @@ def plain(raw: Path) -> Dataset:
 
 
 @pytest.fixture
-def between(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The proxy by which the environment reaches the store; nothing is in the cache yet."""
-    with proxy(server.address) as between:
-        for name, value in {**server.environment, "AWS_ENDPOINT_URL_S3": between.url}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        yield between
-
-
-@pytest.fixture
-def uri(between: Proxy, tmp_path: Path) -> str:
+def uri(s3_proxy: Proxy, tmp_path: Path) -> str:
     """A store of the test's own."""
     return f"s3://{BUCKET}/{tmp_path.name}"
 
@@ -84,9 +72,9 @@ def prepare(raw: Path, dataset: Path, store: str, handover_mib: int, **settings:
 def assert_same(found: Dataset, expected: Dataset) -> None:
     assert found.digest == expected.digest
     assert (found.folder / "samples.png").read_bytes() == (expected.folder / "samples.png").read_bytes()
-    of_the_run = {"seconds", "checksum", "shards"}
-    assert {k: v for k, v in found.document.items() if k not in of_the_run} == {
-        k: v for k, v in expected.document.items() if k not in of_the_run
+    varying = {"seconds", "checksum", "shards"}
+    assert {k: v for k, v in found.document.items() if k not in varying} == {
+        k: v for k, v in expected.document.items() if k not in varying
     }
     for split in SPLITS:
         for images, expected_images in zip(found.load(split), expected.load(split), strict=True):
@@ -101,7 +89,7 @@ def documents(store: Store) -> list[str]:
     return [entry.name for entry in store.list("datasets") if entry.name.endswith(".json")]
 
 
-def forget_cache(tmp_path: Path) -> None:
+def clear_cache(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
 
 
@@ -112,19 +100,19 @@ def test_a_second_preparation_uploads_only_the_document(
     plain: Dataset,
     uri: str,
     store: Store,
-    between: Proxy,
+    s3_proxy: Proxy,
     tmp_path: Path,
     handover_mib: int,
 ) -> None:
     assert_same(prepare(raw, tmp_path / "first", uri, handover_mib), plain)
     (document,) = documents(store)
-    kept = store.get_bytes(document)
-    sent = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
+    stored = store.get_bytes(document)
+    sent = [path for method, path, _ in s3_proxy.asked if method in ("PUT", "POST")]
     assert len(sent) == 6 + 2  # shards, sheet and document
     assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
-    again = [path for method, path, _ in between.asked if method in ("PUT", "POST")]
+    again = [path for method, path, _ in s3_proxy.asked if method in ("PUT", "POST")]
     assert again == [*sent, f"/{store.uri(document).removeprefix('s3://')}"]
-    assert store.get_bytes(document) == kept
+    assert store.get_bytes(document) == stored
 
 
 def test_a_small_dataset_has_the_files_of_a_run_without_store(
@@ -166,13 +154,13 @@ def test_the_document_describes_the_current_run(raw: Path, uri: str, tmp_path: P
 
 
 def replace(server: S3Server, store: Store, name: str, content: bytes) -> None:
-    """As a bad disk or a stranger does it, beside the store's own digests."""
+    """Write an object as a bad disk or a stranger would, without the client's digests."""
     key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
     server.client.put_object(BUCKET, key, BytesIO(content), len(content))
 
 
 def sealed(document: Document) -> bytes:
-    """The document as a stranger would write it: with a right checksum."""
+    """Return the document as a stranger would write it: with a valid checksum."""
     rest = {name: value for name, value in document.items() if name != "checksum"}
     return json.dumps({**rest, "checksum": sha256_json(rest)}).encode()
 
@@ -189,8 +177,8 @@ DAMAGES = {
     "sheet-gone": ("samples.png", None),
     "document-flipped": ("dataset.json", flipped),
     "document-empty": ("dataset.json", lambda _: b""),
-    "document-of-another-recipe": ("dataset.json", lambda c: sealed({**json.loads(c), "raw_digest": "0" * 64})),
-    "document-that-leads-elsewhere": ("dataset.json", lambda c: sealed({**json.loads(c), "shards": "s3://elsewhere"})),
+    "document-of-other-settings": ("dataset.json", lambda c: sealed({**json.loads(c), "raw_digest": "0" * 64})),
+    "document-of-remote-shards": ("dataset.json", lambda c: sealed({**json.loads(c), "shards": "s3://elsewhere"})),
     "document-without-sheet": ("dataset.json", lambda c: sealed({**json.loads(c), "samples_sha256": None})),
     "document-of-fewer-classes": ("dataset.json", lambda c: sealed(_with_one_class(json.loads(c)))),
 }
@@ -229,9 +217,9 @@ def test_corrupt_data_in_the_store_is_prepared_again(
         store.remove(name)
     capsys.readouterr()
     assert_same(prepare(raw, tmp_path / "second", uri, handover_mib), plain)
-    told = [line for line in capsys.readouterr().out.splitlines() if "corrupt and is prepared again: " in line]
-    assert len(told) == 1
-    forget_cache(tmp_path)
+    reported = [line for line in capsys.readouterr().out.splitlines() if "corrupt and is prepared again: " in line]
+    assert len(reported) == 1
+    clear_cache(tmp_path)
     assert_same(prepare(undecoded, tmp_path / "third", uri, handover_mib), plain)
 
 
@@ -255,41 +243,41 @@ def test_concurrent_preparations_agree(
 
 
 def test_an_unreliable_network_changes_nothing(
-    raw: Path, plain: Dataset, uri: str, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: Path, plain: Dataset, uri: str, s3_proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
-    between.rate = 0.3
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    s3_proxy.rate = 0.3
     for name in ("first", "second"):
         assert_same(prepare(raw, tmp_path / name, uri, 0), plain)
 
 
-@pytest.mark.parametrize("answered", [0, 1], ids=["from-the-start", "after-the-decoding"])
+@pytest.mark.parametrize("answered", [0, 1], ids=["at-the-start", "after-decoding"])
 def test_an_unreachable_store_is_reported_and_leaves_nothing(
     raw: Path,
     plain: Dataset,
     uri: str,
-    between: Proxy,
+    s3_proxy: Proxy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     answered: int,
 ) -> None:
-    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
-    between.script, between.always = [forward] * answered, hang_up
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    s3_proxy.script, s3_proxy.always = [forward] * answered, hang_up
     with pytest.raises(TransientError, match="check the address, or try again later"):
         prepare(raw, tmp_path / "out" / "dataset", uri, 0)
     assert list((tmp_path / "out").iterdir()) == []
-    between.always = None
+    s3_proxy.always = None
     assert_same(prepare(raw, tmp_path / "out" / "dataset", uri, 0), plain)
 
 
 def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path) -> None:
-    prepare(raw, tmp_path / "whole", uri, 1024)
+    prepare(raw, tmp_path / "local", uri, 1024)
     prepare(raw, tmp_path / "dataset", uri, 0)
-    for dataset, model in (("whole", "expected"), ("dataset", "model")):
+    for dataset, model in (("local", "expected"), ("dataset", "model")):
         train(dataset=tmp_path / dataset, model=tmp_path / model, **TRAINING)
     weights = [(tmp_path / model / "model.safetensors").read_bytes() for model in ("expected", "model")]
     assert weights[0] == weights[1]
-    forget_cache(tmp_path)
+    clear_cache(tmp_path)
     judged = evaluate(
         dataset=tmp_path / "dataset",
         model=tmp_path / "model",

@@ -1,56 +1,59 @@
-"""Images come back from the buffer as they went in, grayscale ones at a third of the room."""
+"""Images are read from the buffer as they were written, grayscale ones in a third of the space."""
+
+from pathlib import Path
 
 import numpy as np
 
-from components.shared.data.decode_buffer import DecodeBuffer
+from components.shared.data.dataset import Images
+from components.shared.data.decode_buffer import DecodeBuffer, Rows
 
 RNG = np.random.default_rng(0)
 
 
-def images(count, channels):
+def images(count: int, channels: int) -> Images:
     return RNG.integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
 
 
-def filled(folder, *parts):
+def filled(folder: Path, *parts: Images) -> DecodeBuffer:
     buffer = DecodeBuffer(folder, 4)
     for split, part in enumerate(parts):
         buffer.append(part, np.arange(len(part)), split)
     return buffer
 
 
-def read(buffer, size):
+def read(buffer: DecodeBuffer, size: int) -> tuple[Images, Rows]:
     blocks = list(buffer.blocks(size))
     return np.concatenate([pixels for pixels, _ in blocks]), np.concatenate([rows for _, rows in blocks])
 
 
-def test_grayscale_has_one_channel(tmp_path):
+def test_grayscale_has_one_channel(tmp_path: Path) -> None:
     gray = images(7, 1)
     pixels, rows = read(filled(tmp_path, gray), 3)
     np.testing.assert_array_equal(pixels, gray)
     assert rows["label"].tolist() == list(range(7))
 
 
-def test_colour_with_equal_channels_is_grayscale(tmp_path):
+def test_colour_with_equal_channels_is_grayscale(tmp_path: Path) -> None:
     gray = images(5, 1)
     buffer = filled(tmp_path, gray.repeat(3, axis=1))
     assert buffer.channels == 1
     np.testing.assert_array_equal(read(buffer, 5)[0], gray)
 
 
-def test_grayscale_among_colour_images_gets_three_channels(tmp_path):
+def test_grayscale_among_colour_images_gets_three_channels(tmp_path: Path) -> None:
     gray, colour = images(3, 1), images(4, 3)
     mixed = np.concatenate([gray.repeat(3, axis=1), colour])[[0, 3, 1, 4, 5, 2, 6]]
     np.testing.assert_array_equal(read(filled(tmp_path, gray, mixed), 2)[0], [*gray.repeat(3, axis=1), *mixed])
     assert (tmp_path / "pixels").stat().st_size == (3 + 3 + 4 * 3) * 16
 
 
-def test_digest_does_not_depend_on_equal_channels(tmp_path):
+def test_digest_does_not_depend_on_equal_channels(tmp_path: Path) -> None:
     gray = images(1, 1)
     _, rows = read(filled(tmp_path, gray, gray.repeat(3, axis=1), images(1, 1)), 9)
     assert rows["digest"][0].tolist() == rows["digest"][1].tolist() != rows["digest"][2].tolist()
 
 
-def test_counts_are_by_split_and_class(tmp_path):
+def test_counts_are_by_split_and_class(tmp_path: Path) -> None:
     assert filled(tmp_path, images(3, 1), images(0, 1), images(2, 3)).counts(3).tolist() == [
         [1, 1, 1],
         [0, 0, 0],

@@ -1,7 +1,8 @@
-"""Raw data comes back sample by sample, in order, and damage is told before anything is read."""
+"""Raw data is read sample by sample, in order, and damage is reported before anything is read."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ RECORDS = np.random.default_rng(0).integers(0, 256, (5, 3073), np.uint8)
 RECORDS[:, 0] = [3, 1, 9, 0, 3]
 
 
-def write(folder: Path, kind: str, classes: int, files: list[str], counts: dict[str, int], **facts: object) -> Raw:
+def write(folder: Path, kind: str, classes: int, files: list[str], counts: dict[str, int], **facts: Any) -> Raw:
     names = [f"c{label}" for label in range(classes)]
     write_raw(
         folder,

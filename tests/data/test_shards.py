@@ -1,11 +1,10 @@
-"""Shards in the store, read by way of a bounded cache: never a byte that is not what its digest says."""
+"""Shards in the store are read through a cache of limited size, and only if they match their digest."""
 
 import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset, 
 from components.shared.data.shards import ABANDONED_SECONDS, CACHE_VARIABLE, StoredShards
 from components.shared.storage.client import open_store
 from tests.conftest import ROOT
-from tests.servers.s3_server import BUCKET, Proxy, S3Server, proxy
+from tests.servers.s3_server import BUCKET, Proxy, S3Server
 
 SHAPE = (1, 64, 64)
 SHARD_BYTES = 100 * 4096  # of pixels
@@ -29,9 +28,9 @@ pytestmark = pytest.mark.slow  # each needs the real server
 
 
 @pytest.fixture(scope="module")
-def whole(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset on the disk, whose shards lie in the store too."""
-    folder = tmp_path_factory.mktemp("whole")
+def local(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A local dataset whose shards are in the store, too."""
+    folder = tmp_path_factory.mktemp("local")
     writer = DatasetWriter(folder, classes=["a", "b"], image_shape=SHAPE, counts=COUNTS, shard_bytes=SHARD_BYTES)
     for split, count in COUNTS.items():
         writer.append(split, IMAGES[:count] + SPLITS.index(split), np.arange(count) % 2)
@@ -43,98 +42,92 @@ def whole(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def between(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """The proxy by which the environment reaches the store; the cache is a new one."""
-    with proxy(server.address) as between:
-        for name, value in {**server.environment, "AWS_ENDPOINT_URL_S3": between.url}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        yield between
-
-
-@pytest.fixture
-def alone(whole: Path, between: Proxy, tmp_path: Path) -> Path:
-    """The dataset as its document alone."""
-    folder = tmp_path / "alone"
+def remote(local: Path, s3_proxy: Proxy, tmp_path: Path) -> Path:
+    """The dataset as a remote one: the folder holds only its document."""
+    folder = tmp_path / "remote"
     folder.mkdir()
-    write_document(folder, {**open_dataset(whole).document, "shards": f"s3://{BUCKET}/shards"})
+    write_document(folder, {**open_dataset(local).document, "shards": f"s3://{BUCKET}/shards"})
     return folder
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "torch2kubeflow" / "shards"
+def shard_cache(cache: Path) -> Path:
+    return cache / "shards"
 
 
-def held(cache: Path) -> int:
-    return sum(path.stat().st_size for path in cache.iterdir())
+def held(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def entries(folder: Path) -> list[Document]:
     return list(open_dataset(folder).files())
 
 
-def assert_same(folder: Path, whole: Path) -> None:
+def assert_same(folder: Path, local: Path) -> None:
     for split in SPLITS:
-        for found, expected in zip(open_dataset(folder).load(split), open_dataset(whole).load(split), strict=True):
+        for found, expected in zip(open_dataset(folder).load(split), open_dataset(local).load(split), strict=True):
             np.testing.assert_array_equal(found, expected)
 
 
-def test_a_remote_dataset_downloads_each_shard_once(alone: Path, whole: Path, between: Proxy) -> None:
+def test_a_remote_dataset_downloads_each_shard_once(remote: Path, local: Path, s3_proxy: Proxy) -> None:
     for _ in range(2):
-        assert_same(alone, whole)
-    assert len(between.asked) == len({entry["sha256"] for entry in entries(whole)})
-    assert [path.name for path in alone.iterdir()] == ["dataset.json"]
-    assert open_dataset(alone).is_remote and not open_dataset(whole).is_remote
+        assert_same(remote, local)
+    assert len(s3_proxy.asked) == len({entry["sha256"] for entry in entries(local)})
+    assert [path.name for path in remote.iterdir()] == ["dataset.json"]
+    assert open_dataset(remote).is_remote and not open_dataset(local).is_remote
 
 
-def test_taking_images_fetches_only_their_shards(alone: Path, between: Proxy) -> None:
-    np.testing.assert_array_equal(open_dataset(alone).take("train", [250, 205]), IMAGES[[250, 205]])
-    assert len(between.asked) == 1
+def test_taking_images_fetches_only_their_shards(remote: Path, s3_proxy: Proxy) -> None:
+    np.testing.assert_array_equal(open_dataset(remote).take("train", [250, 205]), IMAGES[[250, 205]])
+    assert len(s3_proxy.asked) == 1
 
 
 @pytest.mark.parametrize("mebibytes", [0, 1, 3])
 def test_the_cache_stays_within_its_limit(
-    alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
+    remote: Path, local: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(mebibytes))
-    data, most = open_dataset(alone), 0
+    data, most = open_dataset(remote), 0
     for split in SPLITS:
         for _ in data.shards(split):
-            most = max(most, held(cache))
+            most = max(most, held(shard_cache))
     assert most <= max(mebibytes * 2**20, SHARD_BYTES + 128)
-    assert_same(alone, whole)
+    assert_same(remote, local)
 
 
-def test_the_least_recently_used_shard_is_removed(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_shard_is_removed(
+    remote: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "1")  # two shards of images, and many of labels
     shards = StoredShards(f"s3://{BUCKET}/shards")
-    first, second, third = [entry for entry in entries(alone) if entry["bytes"] > 2**18][:3]
+    first, second, third = [entry for entry in entries(remote) if entry["bytes"] > 2**18][:3]
     for age, entry in enumerate((second, first)):
         shards.open(entry["sha256"], entry["bytes"]).close()
-        os.utime(cache / entry["sha256"], (1000 + age, 1000 + age))
-    shards.open(second["sha256"], second["bytes"]).close()  # so that the first is the one used longest ago
+        os.utime(shard_cache / entry["sha256"], (1000 + age, 1000 + age))
+    shards.open(second["sha256"], second["bytes"]).close()  # so that the first is the least recently used
     shards.open(third["sha256"], third["bytes"]).close()
-    assert {path.name for path in cache.iterdir()} == {second["sha256"], third["sha256"]}
+    assert {path.name for path in shard_cache.iterdir()} == {second["sha256"], third["sha256"]}
 
 
-def test_a_mapped_shard_stays_readable_after_removal(alone: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapped_shard_stays_readable_after_removal(
+    remote: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "0")
-    shards = [images for images, _ in open_dataset(alone).shards("train")]
-    assert len(list(cache.iterdir())) == 1
+    shards = [images for images, _ in open_dataset(remote).shards("train")]
+    assert len(list(shard_cache.iterdir())) == 1
     np.testing.assert_array_equal(np.concatenate(shards), IMAGES)
 
 
 def test_a_shard_damaged_in_the_cache_is_downloaded_again(
-    alone: Path, whole: Path, cache: Path, between: Proxy
+    remote: Path, local: Path, shard_cache: Path, s3_proxy: Proxy
 ) -> None:
-    assert_same(alone, whole)
-    fetched = len(between.asked)
-    flipped, cut = [cache / entry["sha256"] for entry in entries(alone)[:2]]
+    assert_same(remote, local)
+    fetched = len(s3_proxy.asked)
+    flipped, cut = [shard_cache / entry["sha256"] for entry in entries(remote)[:2]]
     flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
     cut.write_bytes(cut.read_bytes()[:-1])
-    assert_same(alone, whole)
-    assert len(between.asked) == fetched + 2
+    assert_same(remote, local)
+    assert len(s3_proxy.asked) == fetched + 2
 
 
 READER = """
@@ -147,29 +140,30 @@ for _ in range(4):
 
 
 def test_processes_share_a_cache_that_is_too_small(
-    alone: Path, whole: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    remote: Path, local: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "1")
-    command = [sys.executable, "-c", READER, str(alone)]
+    command = [sys.executable, "-c", READER, str(remote)]
     readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    expected = [sum(int(a.sum()) for a in open_dataset(whole).load(split)) for split in SPLITS]
+    expected = [sum(int(a.sum()) for a in open_dataset(local).load(split)) for split in SPLITS]
     for reader in readers:
-        told, _ = reader.communicate(timeout=120)
+        output, _ = reader.communicate(timeout=120)
         assert reader.returncode == 0
-        assert [int(line) for line in told.split()] == 4 * expected
-    assert held(cache) <= 2**20 + len(readers) * (SHARD_BYTES + 128)  # each may have fetched one at the same time
+        assert [int(line) for line in output.split()] == 4 * expected
+    at_once = len(readers) * (SHARD_BYTES + 128)  # each may have downloaded one at the same time
+    assert held(shard_cache) <= 2**20 + at_once
 
 
-def test_abandoned_downloads_are_removed(alone: Path, cache: Path) -> None:
-    cache.mkdir(parents=True)
-    left, fresh = cache / f"{'a' * 64}.b2", cache / f"{'c' * 64}.d4.77.partial"
+def test_abandoned_downloads_are_removed(remote: Path, shard_cache: Path) -> None:
+    shard_cache.mkdir(parents=True)
+    left, fresh = shard_cache / f"{'a' * 64}.b2", shard_cache / f"{'c' * 64}.d4.77.partial"
     for path in (left, fresh):
         path.write_bytes(b"half")
     long_ago = time.time() - ABANDONED_SECONDS - 60
     os.utime(left, (long_ago, long_ago))
-    next(open_dataset(alone).shards("val"))
+    next(open_dataset(remote).shards("val"))
     assert not left.exists()
-    assert fresh.exists()  # another process is about to write on
+    assert fresh.exists()  # another process may still be writing
 
 
 def overwrite(server: S3Server, entry: Document, content: bytes) -> None:
@@ -178,10 +172,10 @@ def overwrite(server: S3Server, entry: Document, content: bytes) -> None:
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_corrupt_shard_in_the_store_is_reported_and_not_cached(
-    alone: Path, whole: Path, cache: Path, server: S3Server, damage: str
+    remote: Path, local: Path, shard_cache: Path, server: S3Server, damage: str
 ) -> None:
-    entry = entries(alone)[0]
-    content = (whole / entry["path"]).read_bytes()
+    entry = entries(remote)[0]
+    content = (local / entry["path"]).read_bytes()
     if damage == "gone":
         server.client.remove_object(BUCKET, f"shards/{entry['sha256']}.npy")
     else:
@@ -191,35 +185,35 @@ def test_a_corrupt_shard_in_the_store_is_reported_and_not_cached(
             CorruptDataError,
             match=rf"{entry['sha256']}\.npy cannot be used .*prepare the dataset again, .* another handover_mib",
         ):
-            open_dataset(alone).load("train")
-        assert list(cache.iterdir()) == []
+            open_dataset(remote).load("train")
+        assert list(shard_cache.iterdir()) == []
     finally:
         overwrite(server, entry, content)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_document_with_a_wrong_size_is_refused(alone: Path, change: int) -> None:
-    document = open_dataset(alone).document
+def test_a_document_with_a_wrong_size_is_refused(remote: Path, change: int) -> None:
+    document = open_dataset(remote).document
     document["splits"]["val"]["shards"][0]["labels"]["bytes"] += change
-    write_document(alone, document)
+    write_document(remote, document)
     with pytest.raises(CorruptDataError, match=r"it has 928 bytes, not"):
-        open_dataset(alone).load("val")
+        open_dataset(remote).load("val")
 
 
-def test_an_object_of_another_type_is_refused(alone: Path, server: S3Server) -> None:
+def test_an_object_of_another_type_is_refused(remote: Path, server: S3Server) -> None:
     hostile = BytesIO()
     np.save(hostile, np.array([{"a": 1}], object), allow_pickle=True)
     content = hostile.getvalue()
     entry = {"path": "val-00000.labels.npy", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     overwrite(server, entry, content)
-    document = open_dataset(alone).document
+    document = open_dataset(remote).document
     document["splits"]["val"]["shards"][0]["labels"] = entry
-    write_document(alone, document)
+    write_document(remote, document)
     with pytest.raises(CorruptDataError, match="not a NumPy array of shape"):
-        open_dataset(alone).load("val")
+        open_dataset(remote).load("val")
 
 
-def test_an_invalid_cache_size_is_reported(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_cache_size_is_reported(remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "4 GiB")
     with pytest.raises(UserError, match=f"{CACHE_VARIABLE}=4 GiB is not a size; give a whole number of MiB"):
-        open_dataset(alone).load("val")
+        open_dataset(remote).load("val")

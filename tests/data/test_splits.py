@@ -1,14 +1,22 @@
-"""Stratified splits are exact, random by seed alone, and leave the source's own splits as they are."""
+"""Stratified splits are exact, depend on the seed only, and leave the source's own splits unchanged."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
 
 
-def assign(labels, splits, *, seed=0, fractions=(0.1, 0.2), block=100):
+def assign(
+    labels: NDArray[np.int32],
+    splits: NDArray[np.uint8],
+    *,
+    seed: int = 0,
+    fractions: tuple[float, float] = (0.1, 0.2),
+    block: int = 100,
+) -> NDArray[np.uint8]:
     counts = np.zeros((3, labels.max() + 1), np.int64)
     np.add.at(counts, (splits, labels), 1)
     splitter = Splitter(counts, {VAL: fractions[0], TEST: fractions[1]}, seed)
@@ -16,8 +24,8 @@ def assign(labels, splits, *, seed=0, fractions=(0.1, 0.2), block=100):
     return np.concatenate([splitter.assign(labels[i : i + block], splits[i : i + block]) for i in parts])
 
 
-def source(*shares, seed=0):
-    """Labels and splits of a source: `shares` images of each class, shuffled, all of them training images."""
+def source(*shares: int, seed: int = 0) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return labels and splits of a source: `shares` images of each class, shuffled, all of them training images."""
     labels = np.repeat(np.arange(len(shares), dtype=np.int32), shares)
     np.random.default_rng(seed).shuffle(labels)
     return labels, np.full(len(labels), TRAIN, np.uint8)
@@ -30,7 +38,9 @@ def source(*shares, seed=0):
     block=st.integers(1, 400),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_every_class_gives_its_exact_share(shares, fractions, block, seed):
+def test_every_class_gives_its_exact_share(
+    shares: list[int], fractions: tuple[float, float], block: int, seed: int
+) -> None:
     labels, splits = source(*shares)
     assigned = assign(labels, splits, seed=seed, fractions=fractions, block=block)
     for label, share in enumerate(shares):
@@ -40,18 +50,18 @@ def test_every_class_gives_its_exact_share(shares, fractions, block, seed):
         assert found == [share - test - val, val, test]
 
 
-def test_last_image_of_a_class_stays_in_training():
+def test_last_image_of_a_class_stays_in_training() -> None:
     labels, splits = source(50, 1)
     assert assign(labels, splits)[labels == 1].tolist() == [TRAIN]
 
 
-def test_splits_of_the_source_are_unchanged():
+def test_splits_of_the_source_are_unchanged() -> None:
     labels, splits = source(100, 100)
     splits[:40], splits[40:60] = TEST, VAL
     np.testing.assert_array_equal(assign(labels, splits), splits)
 
 
-def test_validation_split_comes_from_training_only():
+def test_validation_split_comes_from_training_only() -> None:
     labels, splits = source(100, 100)
     splits[150:] = TEST
     assigned = assign(labels, splits)
@@ -59,13 +69,13 @@ def test_validation_split_comes_from_training_only():
     assert (assigned == VAL).sum() == pytest.approx(15, abs=1)
 
 
-def test_only_the_seed_decides():
+def test_only_the_seed_decides() -> None:
     labels, splits = source(200, 200)
     np.testing.assert_array_equal(assign(labels, splits, seed=3), assign(labels, splits, seed=3))
     assert (assign(labels, splits, seed=3) != assign(labels, splits, seed=4)).any()
 
 
-def test_every_image_is_as_likely_to_be_held_out():
+def test_every_image_is_as_likely_to_be_held_out() -> None:
     labels, splits = source(60)
     rounds = 2000
     held_out = sum((assign(labels, splits, seed=seed, block=25) == TEST).astype(int) for seed in range(rounds))

@@ -1,6 +1,7 @@
-"""Damage inputs of every reader, led by the code they reach: make fuzz ARGS="--seconds 60 tar zip"
+"""Damage the inputs of every reader, guided by code coverage: make fuzz ARGS="--seconds 60 tar zip"
 
-What a reader cannot take is kept as build/fuzz/TARGET/crash-...; make fuzz ARGS="TARGET --input FILE" repeats it.
+An input that crashes a reader is stored as build/fuzz/TARGET/crash-...; repeat it with
+make fuzz ARGS="TARGET --input FILE".
 """
 
 import argparse
@@ -12,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["components", "PIL", "tarfile", "zipfile", "gzip", "lzma"]):
     from components.shared.core.errors import UserError
@@ -27,7 +28,7 @@ def main() -> int:
     """Fuzz the targets one after the other, each in a process of its own."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=int, default=15, help="for each target (default: %(default)s)")
-    parser.add_argument("--input", type=Path, help="read this file alone")
+    parser.add_argument("--input", type=Path, help="read only this file")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"one of {', '.join(TARGETS)} (default: all)")
     options = parser.parse_args()
     failed = [name for name in options.targets or TARGETS if _run(name, options.seconds, options.input)]
@@ -61,7 +62,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
 
         def change(content: bytes, size: int, seed: int) -> bytes:
             random = Random(seed)
-            return mutate(content, random)[:size] if random.random() < 0.5 else atheris.Mutate(content, size)
+            return mutate(content, random)[:size] if random.random() < 0.5 else bytes(atheris.Mutate(content, size))
 
         is_repeated = Path(arguments[-1]).is_file()
         atheris.Setup([name, *arguments, *([] if is_repeated else [corpus])], read, custom_mutator=change)

@@ -29,7 +29,7 @@ class Hang(BaseException):
 
 @contextmanager
 def confined(folder: Path) -> Iterator[None]:
-    """Let nothing use a file outside the folder, more memory (MemoryError) or more time."""
+    """Raise Escape, MemoryError or Hang if the block uses a file outside the folder, more memory or more time."""
     _watch()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (_memory() + MEMORY, hard))
@@ -47,7 +47,7 @@ def confined(folder: Path) -> Iterator[None]:
 
 @cache
 def _watch() -> None:
-    sys.addaudithook(_audit)  # for good: Python takes none off
+    sys.addaudithook(_audit)  # for good: Python removes none
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -66,6 +66,6 @@ def _hang(_: int, __: FrameType | None) -> None:
 
 
 def _memory() -> int:
-    """The process's data in bytes, as RLIMIT_DATA counts it."""
+    """Return the size of the process's data in bytes, as RLIMIT_DATA counts it."""
     found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
     return int(found.split()[1]) * 1024

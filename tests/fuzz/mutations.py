@@ -25,11 +25,11 @@ PIECES = (
 )
 NUMBERS = (0, 1, 2, -1, 255, 10**6, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf"))
 TEXTS = ("", ".", "..", "../../x", "/etc/passwd", "C:\\x", "a/b", "a\0b", "a\nb", "\ud800", "<b>", "ä" * 5000, "train")
-VALUES = (None, True, False, [], {}, [[]], [0], [None] * 3, {"": ""}, {"name": []}, *NUMBERS, *TEXTS)
+VALUES: tuple[Any, ...] = (None, True, False, [], {}, [[]], [0], [None] * 3, {"": ""}, {"name": []}, *NUMBERS, *TEXTS)
 
 
 def mutate(content: bytes, random: Random) -> bytes:
-    """One to three changes: of a document's values where the content is one, at times, else of its bytes."""
+    """Make one to three changes: mostly of a document's values if the content is one, else of its bytes."""
     for _ in range(random.randint(1, 3)):
         document = parsed(content) if random.random() < 0.8 else None
         content = _mutate_bytes(content, random) if document is None else _mutate_document(document, random)
@@ -37,7 +37,7 @@ def mutate(content: bytes, random: Random) -> bytes:
 
 
 def parsed(content: bytes) -> Any:
-    """The JSON document, or None where it is none with fields or items."""
+    """Return the JSON document, or None if the content is not an object or a list with elements."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
@@ -46,7 +46,7 @@ def parsed(content: bytes) -> Any:
 
 
 def sealed(content: bytes, seal: str = "checksum") -> bytes:
-    """A document of ours with its checksum, in the field `seal`, anew; anything else as it is."""
+    """Return a document with its checksum, in the field `seal`, made valid; anything else unchanged."""
     document = parsed(content)
     try:
         document.pop(seal, None)
@@ -56,13 +56,13 @@ def sealed(content: bytes, seal: str = "checksum") -> bytes:
 
 
 def sealed_tar(content: bytes) -> bytes:
-    """A tar archive with the checksums of its headers anew."""
+    """Return a tar archive with valid checksums of its headers."""
     blocks = [content[i : i + tarfile.BLOCKSIZE] for i in range(0, len(content), tarfile.BLOCKSIZE)]
     return b"".join(_sealed_header(block) if block[257:262] == b"ustar" else block for block in blocks)
 
 
 def sealed_png(content: bytes) -> bytes:
-    """A PNG with the CRCs of its chunks anew, as far as their lengths lead."""
+    """Return a PNG with valid CRCs of its chunks, as many as their lengths lead to."""
     parts, start = [content[:8]], 8
     while start + 12 <= len(content):
         end = min(start + 8 + int.from_bytes(content[start : start + 4]), len(content) - 4)
@@ -77,10 +77,10 @@ def _sealed_header(block: bytes) -> bytes:
 
 
 def _mutate_bytes(content: bytes, random: Random) -> bytes:
-    place = random.randrange(len(content) + 1)
-    if random.random() < 0.5:  # headers stand at the start, a zip's directory at the end
-        place = random.choice((place % 64, max(0, len(content) - place % 64)))
-    before, after = content[:place], content[place:]
+    position = random.randrange(len(content) + 1)
+    if random.random() < 0.5:  # headers are at the start, a zip's directory at the end
+        position = random.choice((position % 64, max(0, len(content) - position % 64)))
+    before, after = content[:position], content[position:]
     match random.randrange(6):
         case 0:
             return before

@@ -1,4 +1,4 @@
-"""A store in memory, for readers of objects: as fast as a thousand inputs a second need it."""
+"""A store in memory, for readers of objects: fast enough for a thousand inputs a second."""
 
 import hashlib
 from collections.abc import Iterator

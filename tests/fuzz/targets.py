@@ -1,6 +1,6 @@
-"""The readers of what comes from outside, each with small valid inputs.
+"""The readers of untrusted data, each with small valid inputs.
 
-A reader takes a file's content and ends well or with a UserError; whatever else it raises is a mistake of ours.
+A reader gets a file's content and returns or raises UserError; any other exception is a bug.
 """
 
 import hashlib
@@ -22,10 +22,11 @@ from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
 from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.files import Document
 from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, BadPicture, decoder
-from components.shared.data.raw import open_raw, write_raw
+from components.shared.data.raw import Chunk, open_raw, write_raw
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx, write_idx
 from components.shared.data.sources.schemes import open_source
@@ -52,7 +53,7 @@ LOCAL = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "key"
 
 
 class Target(NamedTuple):
-    """Valid inputs, and what reads such an input or raises UserError."""
+    """Valid inputs, and a function that reads such an input or raises UserError."""
 
     seeds: Sequence[bytes]
     read: Callable[[bytes], None]
@@ -119,7 +120,7 @@ def _read_dataset(folder: Path) -> None:
 
 
 def raw_document(folder: Path) -> Target:
-    """raw.json of each kind, beside its files."""
+    """raw.json of each kind, next to its files."""
     facts: dict[str, Any] = {"name": "n", "source": "s", "version": "v", "classes": ["a", "b"], "seconds": 0.5}
     write_idx(folder / "images.gz", IMAGES)
     write_idx(folder / "labels", LABELS)
@@ -145,10 +146,14 @@ def raw_document(folder: Path) -> Target:
         assert all(count >= 0 for count in raw.counts.values())
         for chunk in raw.chunks(3):
             assert all(0 <= label < len(raw.classes) for label in chunk.labels)
-            assert len(chunk.names) == len(chunk.labels) == len(chunk.encoded or chunk.images)
+            assert len(chunk.names) == len(chunk.labels) == _samples(chunk)
             assert chunk.split in ("train", "val", "test", "all")
 
     return Target(seeds, read)
+
+
+def _samples(chunk: Chunk) -> int:
+    return len(chunk.encoded or []) if chunk.images is None else len(chunk.images)
 
 
 def model_document(name: str, folder: Path) -> Target:
@@ -225,7 +230,7 @@ def idx(suffix: str, folder: Path) -> Target:
 
 
 def archive(suffix: str, folder: Path) -> Target:
-    """An archive of any kind; of a tar the headers' checksums are put right."""
+    """An archive of any kind; the checksums of a tar's headers are made valid."""
     path = folder / f"download{suffix}"
 
     def read(content: bytes) -> None:
@@ -253,7 +258,7 @@ def _zips() -> list[bytes]:
 
 
 def names_in_archives(suffix: str, folder: Path) -> Target:
-    """The names in an archive, of pictures and of IDX files, as `download` takes them into its folder."""
+    """The names in an archive, of pictures and of IDX files, as `download` uses them in its folder."""
     path = folder / f"given{suffix}"
     write_idx(folder / "images", IMAGES)
     write_idx(folder / "labels", LABELS)
@@ -267,7 +272,7 @@ def names_in_archives(suffix: str, folder: Path) -> Target:
         found = parsed(content)
         names = [name for name in found if isinstance(name, str)] if isinstance(found, list | dict) else []
         kinds = [next((kind for kind in contents if kind in name), "png") for name in names]
-        with suppress(ValueError):  # a name that the writer of the archive refuses
+        with suppress(ValueError):  # the archive's writer refuses a name
             path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
         with redirect_stdout(io.StringIO()):
             download(data=str(path), version=open_source(str(path)).version(), raw=str(folder / "raw"))
@@ -300,7 +305,11 @@ def _assert_inside(name: str) -> None:
 
 def address(folder: Path) -> Target:
     """Addresses of data and of the store, the server's address, an object's name, and a model's."""
-    seeds = ("https://example.org/x.zip#sha256=" + "0" * 64, "s3://bucket/pre/fix", "s3://bucket/x.tar.gz")
+    seeds: tuple[str, ...] = (
+        "https://example.org/x.zip#sha256=" + "0" * 64,
+        "s3://bucket/pre/fix",
+        "s3://bucket/x.tar.gz",
+    )
     seeds += (
         "file:///tmp/x%20y",
         "mnist",
@@ -313,14 +322,24 @@ def address(folder: Path) -> Target:
 
     def read(content: bytes) -> None:
         text = content.decode(errors="surrogateescape")
-        _told(lambda: open_source(text))
-        _told(lambda: open_store(text, LOCAL))
-        _told(lambda: open_store("s3://bucket/prefix", LOCAL | {"AWS_ENDPOINT_URL_S3": text}))
-        _told(lambda: _assert_prefix(parse_uri(text)[1]))
-        _told(lambda: (check_name(text), _assert_inside(text)))
-        _told(lambda: (check(model_name=text), _assert_inside(f"models/{text}")))
+        _refused_in_words(lambda: open_source(text))
+        _refused_in_words(lambda: open_store(text, LOCAL))
+        _refused_in_words(lambda: open_store("s3://bucket/prefix", LOCAL | {"AWS_ENDPOINT_URL_S3": text}))
+        _refused_in_words(lambda: _assert_prefix(parse_uri(text)[1]))
+        _refused_in_words(lambda: _check_object(text))
+        _refused_in_words(lambda: _check_model(text))
 
     return Target([seed.encode() for seed in seeds], read)
+
+
+def _check_object(name: str) -> None:
+    check_name(name)
+    _assert_inside(name)
+
+
+def _check_model(name: str) -> None:
+    check(model_name=name)
+    _assert_inside(f"models/{name}")
 
 
 def _assert_prefix(prefix: str) -> None:
@@ -329,7 +348,7 @@ def _assert_prefix(prefix: str) -> None:
         _assert_inside(prefix)
 
 
-def _told(attempt: Callable[[], object]) -> None:
+def _refused_in_words(attempt: Callable[[], object]) -> None:
     try:
         attempt()
     except UserError as error:
@@ -337,7 +356,7 @@ def _told(attempt: Callable[[], object]) -> None:
 
 
 def pictures(folder: Path) -> Target:
-    """Pictures of every format and mode; of a PNG the CRCs are put right."""
+    """Pictures of every format and mode; the CRCs of a PNG are made valid."""
     colour = np.random.default_rng(0).integers(0, 256, (24, 20, 4), np.uint8)
     images = [
         Image.fromarray(colour),
@@ -348,7 +367,7 @@ def pictures(folder: Path) -> Target:
     seeds = []
     for image in images:
         for kind in FORMATS:
-            with suppress(OSError):  # a format that has no such mode
+            with suppress(OSError):  # the format has no such mode
                 file = io.BytesIO()
                 image.save(file, kind)
                 seeds.append(file.getvalue())
@@ -398,7 +417,7 @@ def checkpoint_state(folder: Path) -> Target:
     def file_of(content: bytes) -> bytes:
         state = content.decode(errors="replace")
         digest = hashlib.sha256(state.encode())
-        digest.update(tensors["number"].view(torch.uint8).numpy())
+        digest.update(tensors["number"].view(torch.uint8).numpy().tobytes())
         return safetensors_bytes(tensors, {"state": state, "checksum": digest.hexdigest()})
 
     whole = _checkpoint(folder, file_of)
@@ -540,9 +559,13 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     for package in "12":
         entry = model.reserve_version(package * 64, **facts)
         model.versions.upload(entry, paths, document, folder)
-        judge = partial(Verdict, True, figures if entry["version"] > 1 else None, "better")
-        model.finalize(entry["version"], lambda _, judge=judge: judge())
+        verdict = Verdict(True, figures if entry["version"] > 1 else None, "better")
+        model.finalize(entry["version"], partial(_decide, verdict))
     return shelf, model
+
+
+def _decide(verdict: Verdict, _: Document) -> Verdict:
+    return verdict
 
 
 TARGETS: Mapping[str, Callable[[Path], Target]] = {

@@ -1,4 +1,4 @@
-"""A thousand damaged inputs for each reader end well or with a clear error; `make fuzz` looks further."""
+"""A thousand damaged inputs for each reader end well or with a clear error; `make fuzz` searches further."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_a_mutated_input_is_read_or_refused(name: str, tmp_path: Path, monkeypat
         except BaseException as error:
             error.add_note(f"{name} {number}: {content[:2000]!r}")
             raise
-    assert refused or name == "address"  # which tells its refusals itself
+    assert refused or name == "address"  # which reports its refusals itself
 
 
 def test_a_file_outside_the_folder_is_detected(tmp_path: Path) -> None:

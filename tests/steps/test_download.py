@@ -1,10 +1,9 @@
-"""Every kind of source becomes the same kind of raw folder, or one line that says why not; nothing is half-written."""
+"""Every kind of source becomes the same kind of raw folder, or an error in one line; nothing is half-written."""
 
 import gzip
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +14,17 @@ from components.download import download
 from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.data.raw import Raw, open_raw
-from components.shared.data.sources import contents
+from components.shared.data.raw import Chunk, Raw, open_raw
+from components.shared.data.sources import contents as module
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
-from tests.servers.loopback import Loopback, loopback, picture, sha256, tar_bytes
+from tests.servers.loopback import Loopback, picture, sha256, tar_bytes
 
+pytestmark = pytest.mark.usefixtures("cache")
 PICTURES = {f"{kind}/{number}.png": picture(number) for number, kind in enumerate(("cat", "cat", "dog", "dog"))}
 SPLITS = {f"{split}/{name}": content for split in ("train", "test") for name, content in PICTURES.items()}
 IMAGES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
 LABELS = np.array([0, 2, 1], np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def server() -> Iterator[Loopback]:
-    with loopback() as server:
-        yield server
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
@@ -77,12 +66,16 @@ def idx_of(folder: Path, *prefixes: str, suffix: str = "", labels: np.ndarray = 
 
 
 def samples(raw: Raw) -> list[tuple[str, int, bytes]]:
-    """Split, label and bytes of every sample."""
+    """Return split, label and bytes of every sample."""
     return [
         (chunk.split, int(label), content)
         for chunk in raw.chunks(2)
-        for label, content in zip(chunk.labels, chunk.encoded or map(np.ndarray.tobytes, chunk.images), strict=True)
+        for label, content in zip(chunk.labels, contents(chunk), strict=True)
     ]
+
+
+def contents(chunk: Chunk) -> list[bytes]:
+    return chunk.encoded or [] if chunk.images is None else [image.tobytes() for image in chunk.images]
 
 
 def of_pictures(split: str = "all") -> list[tuple[str, int, bytes]]:
@@ -93,6 +86,7 @@ def test_digits_need_no_network(tmp_path: Path) -> None:
     raw = get("digits", tmp_path)
     assert (raw.kind, raw.counts, raw.classes) == ("idx", {"all": 1797}, [str(digit) for digit in range(10)])
     (chunk,) = raw.chunks(2000)
+    assert chunk.images is not None
     assert chunk.images.shape == (1797, 1, 8, 8) and chunk.images.max() == 255
     assert chunk.labels[:3].tolist() == [0, 1, 2]
     assert raw.digest == get("digits", tmp_path, "again").digest
@@ -118,11 +112,11 @@ def test_a_folder_that_changed_during_the_run_is_refused(tmp_path: Path) -> None
     changed_since(str(pets), version, tmp_path)
 
 
-def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, server: Loopback) -> None:
-    server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
-    version = resolve(store="", data=f"{server.url}/pets.tar.gz")
-    server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
-    changed_since(f"{server.url}/pets.tar.gz", version, tmp_path)
+def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, web_server: Loopback) -> None:
+    web_server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
+    version = resolve(store="", data=f"{web_server.url}/pets.tar.gz")
+    web_server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
+    changed_since(f"{web_server.url}/pets.tar.gz", version, tmp_path)
 
 
 def test_a_file_uri_and_a_path_are_the_same(tmp_path: Path) -> None:
@@ -146,7 +140,7 @@ def test_packing_is_reproducible(tmp_path: Path) -> None:
 
 
 def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "SHARD_BYTES", 1)
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
     raw = get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
     assert len(raw.document["files"]) == 4
     assert samples(raw) == of_pictures()
@@ -241,7 +235,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "MAX_PICTURE_BYTES", 999)
+    monkeypatch.setattr(module, "MAX_PICTURE_BYTES", 999)
     archive = zip_of(tmp_path / "pets.zip", {**PICTURES, "cat/big.png": bytes(1000)})
     refused(archive, tmp_path, "holds cat/big.png of 1,000 bytes, more than 999; shrink it")
 
@@ -284,33 +278,33 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_the_digest_of_a_downloaded_archive_is_recorded(
-    tmp_path: Path, server: Loopback, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, web_server: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.files["/pets.tar.gz?v=1"] = archive = tar_bytes(PICTURES)
-    raw = get(f"{server.url}/pets.tar.gz?v=1", tmp_path)
+    web_server.files["/pets.tar.gz?v=1"] = archive = tar_bytes(PICTURES)
+    raw = get(f"{web_server.url}/pets.tar.gz?v=1", tmp_path)
     assert samples(raw) == of_pictures()
     assert raw.document["source_sha256"] == sha256(archive)
     assert f"pets.tar.gz sha256={sha256(archive)}" in capsys.readouterr().out
 
 
-def test_an_archive_with_another_digest_is_refused(tmp_path: Path, server: Loopback) -> None:
-    server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
-    refused(f"{server.url}/pets.tar.gz#sha256={'0' * 64}", tmp_path, f"not {'0' * 64}")
+def test_an_archive_with_another_digest_is_refused(tmp_path: Path, web_server: Loopback) -> None:
+    web_server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
+    refused(f"{web_server.url}/pets.tar.gz#sha256={'0' * 64}", tmp_path, f"not {'0' * 64}")
 
 
 def test_a_data_set_of_the_catalogue_comes_from_a_mirror(
-    tmp_path: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, web_server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {path.name: path.read_bytes() for path in idx_of(tmp_path / "idx", "train", "t10k").iterdir()}
-    server.files = {f"/{name}.gz": gzip.compress(content) for name, content in contents.items()}
+    web_server.files = {f"/{name}.gz": gzip.compress(content) for name, content in contents.items()}
     files = tuple(File(name, len(content), sha256(content)) for name, content in contents.items())
-    mirrors = (Mirror("web", f"{server.url}/", suffix=".gz"),)
+    mirrors = (Mirror("web", f"{web_server.url}/", suffix=".gz"),)
     monkeypatch.setitem(CATALOGUE, "mnist", replace(CATALOGUE["mnist"], files=files, mirrors=mirrors))
     raw = get("mnist", tmp_path)
     assert (raw.source, raw.counts, len(raw.classes)) == ("mnist", {"train": 3, "test": 3}, 10)
-    asked = len(server.asked)
+    asked = len(web_server.asked)
     assert get("mnist", tmp_path, "again").digest == raw.digest
-    assert len(server.asked) == asked == 4
+    assert len(web_server.asked) == asked == 4
 
 
 def test_an_older_download_is_replaced(tmp_path: Path) -> None:

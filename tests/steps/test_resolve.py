@@ -1,7 +1,6 @@
-"""The version of a data set: the same for the same data, another one for other data, without reading the data."""
+"""The version of a data set: equal for equal data, different for different data, without reading the data."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,15 @@ from runner.parameters import parse_parameters
 from tests.servers.loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
 from tests.servers.s3_server import BUCKET, s3_server
 
+pytestmark = pytest.mark.usefixtures("cache")
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
-def server() -> Iterator[Loopback]:
-    with loopback() as server:
-        server.files["/pets.tar.gz"] = ARCHIVE
-        yield server
+def web_server(web_server: Loopback) -> Loopback:
+    """The server, with an archive."""
+    web_server.files["/pets.tar.gz"] = ARCHIVE
+    return web_server
 
 
 @pytest.fixture
@@ -88,22 +82,22 @@ def test_a_changed_archive_has_another_version(tmp_path: Path) -> None:
     assert resolve(store="", data=str(archive)) != first
 
 
-def test_the_version_of_a_url_is_its_etag(server: Loopback, cache: Path) -> None:
-    first = resolve(store="", data=f"{server.url}/pets.tar.gz")
-    assert first == resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
+def test_the_version_of_a_url_is_its_etag(web_server: Loopback, cache: Path) -> None:
+    first = resolve(store="", data=f"{web_server.url}/pets.tar.gz")
+    assert first == resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
     assert not list(cache.rglob(sha256(ARCHIVE))), "the file itself is not fetched"
-    server.files["/pets.tar.gz"] = b"new"
-    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
+    web_server.files["/pets.tar.gz"] = b"new"
+    assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
 
 
-def test_without_an_etag_the_version_is_last_modified(server: Loopback) -> None:
-    server.script = [answer(200, ARCHIVE, Last_Modified="Tue, 01 Sep 2026 00:00:00 GMT")]
-    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
+def test_without_an_etag_the_version_is_last_modified(web_server: Loopback) -> None:
+    web_server.script = [answer(200, ARCHIVE, Last_Modified="Tue, 01 Sep 2026 00:00:00 GMT")]
+    assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
 
 
-def test_without_validators_the_version_is_the_digest(server: Loopback) -> None:
-    server.script = [answer(200, ARCHIVE)] * 2
-    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
+def test_without_validators_the_version_is_the_digest(web_server: Loopback) -> None:
+    web_server.script = [answer(200, ARCHIVE)] * 2
+    assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
 
 
 def test_a_required_digest_is_the_version() -> None:
@@ -114,19 +108,19 @@ def test_a_required_digest_is_the_version() -> None:
 
 def test_the_last_version_is_used_if_the_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    with loopback() as server:
-        server.files["/pets.tar.gz"] = ARCHIVE
-        url = f"{server.url}/pets.tar.gz"
+    with loopback() as gone:
+        gone.files["/pets.tar.gz"] = ARCHIVE
+        url = f"{gone.url}/pets.tar.gz"
         with_record = fetch_url(url).version
     assert resolve(store="", data=url) == with_record == f"ETag: {etag(ARCHIVE)}"
     with pytest.raises(UserError, match="could not be downloaded"):
         resolve(store="", data=url.replace("pets", "others"))
 
 
-def test_a_transient_failure_is_retried(server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_failure_is_retried(web_server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    server.script = [answer(503), answer(429)]
-    assert resolve(store="", data=f"{server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
+    web_server.script = [answer(503), answer(429)]
+    assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
 
 
 @pytest.mark.slow  # needs the real server

@@ -1,4 +1,4 @@
-"""Archives are read safely: what leads outside, is no plain file, is too much, or is broken is refused by name."""
+"""Archives are read safely: members that lead outside, are no plain files, are too large or broken are refused."""
 
 import gzip
 import os

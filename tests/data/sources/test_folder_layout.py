@@ -1,4 +1,4 @@
-"""Which folders are splits and which are classes."""
+"""The layout of pictures: which folders are splits and which are classes."""
 
 import pytest
 

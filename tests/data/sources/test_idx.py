@@ -1,4 +1,4 @@
-"""IDX files come back as written, and damaged ones are told, never misread."""
+"""IDX files are read as they were written, and damaged ones are reported, never misread."""
 
 import gzip
 import struct

@@ -1,9 +1,8 @@
-"""The first mirror that has a file delivers it; every other is told with its reason."""
+"""The first mirror that has a file delivers it; every other one is reported with its reason."""
 
 import gzip
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,30 +12,30 @@ from components.shared.core.errors import UserError
 from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.data.sources.mirrors import fetch_entry
 from components.shared.storage.download_cache import cache_path
-from tests.servers.loopback import Loopback, answer, loopback, sha256
+from tests.servers.loopback import Loopback, answer, sha256
 
 FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def no_waiting(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.fixture
-def server() -> Iterator[Loopback]:
-    """The mirror good/ has the files, gz/ has them gzipped."""
-    with loopback() as server:
-        for name, content in FILES.items():
-            server.files[f"/good/{name}"] = content
-            server.files[f"/gz/{name}.gz"] = gzip.compress(content)
-        yield server
+def web_server(web_server: Loopback) -> Loopback:
+    """The server: the mirror good/ has the files, gz/ has them gzipped."""
+    for name, content in FILES.items():
+        web_server.files[f"/good/{name}"] = content
+        web_server.files[f"/gz/{name}.gz"] = gzip.compress(content)
+    return web_server
 
 
-def entry(server: Loopback, *folders: str) -> Entry:
+def entry(web_server: Loopback, *folders: str) -> Entry:
     files = tuple(File(name, len(content), sha256(content)) for name, content in FILES.items())
-    mirrors = [Mirror("web", f"{server.url}/{folder}/", suffix=".gz" if folder == "gz" else "") for folder in folders]
+    mirrors = [
+        Mirror("web", f"{web_server.url}/{folder}/", suffix=".gz" if folder == "gz" else "") for folder in folders
+    ]
     return Entry("t", "idx", ("a", "b"), files, tuple(mirrors))
 
 
@@ -44,13 +43,13 @@ def contents(paths: dict[str, Path]) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
-def test_one_mirror_is_enough(server: Loopback) -> None:
-    assert contents(fetch_entry("x", entry(server, "good", "bad"))) == FILES
-    assert len(server.asked) == len(FILES)
+def test_one_mirror_is_enough(web_server: Loopback) -> None:
+    assert contents(fetch_entry("x", entry(web_server, "good", "bad"))) == FILES
+    assert len(web_server.asked) == len(FILES)
 
 
-def test_a_gzipped_file_is_decompressed(server: Loopback) -> None:
-    assert contents(fetch_entry("x", entry(server, "gz"))) == FILES
+def test_a_gzipped_file_is_decompressed(web_server: Loopback) -> None:
+    assert contents(fetch_entry("x", entry(web_server, "gz"))) == FILES
 
 
 @pytest.mark.parametrize(
@@ -63,11 +62,11 @@ def test_a_gzipped_file_is_decompressed(server: Loopback) -> None:
     ],
 )
 def test_the_second_mirror_is_tried_if_the_first_fails(
-    server: Loopback, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
+    web_server: Loopback, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
 ) -> None:
     if content is not None:
-        server.files["/bad/images"] = content
-    assert contents(fetch_entry("x", entry(server, "bad", "good"))) == FILES
+        web_server.files["/bad/images"] = content
+    assert contents(fetch_entry("x", entry(web_server, "bad", "good"))) == FILES
     assert reason in capsys.readouterr().out
 
 
@@ -81,48 +80,48 @@ def test_the_second_mirror_is_tried_if_the_first_fails(
         gzip.compress(bytes(1 << 20)),
     ],
 )
-def test_a_broken_gzip_is_skipped(server: Loopback, content: bytes) -> None:
-    server.files["/gz/images.gz"] = content
-    assert contents(fetch_entry("x", entry(server, "gz", "good"))) == FILES
+def test_a_broken_gzip_is_skipped(web_server: Loopback, content: bytes) -> None:
+    web_server.files["/gz/images.gz"] = content
+    assert contents(fetch_entry("x", entry(web_server, "gz", "good"))) == FILES
 
 
-def test_the_next_mirror_only_delivers_missing_files(server: Loopback) -> None:
-    server.files["/half/images"] = FILES["images"]
-    assert contents(fetch_entry("x", entry(server, "half", "good"))) == FILES
-    assert len(server.asked) == 3
+def test_the_next_mirror_only_delivers_missing_files(web_server: Loopback) -> None:
+    web_server.files["/half/images"] = FILES["images"]
+    assert contents(fetch_entry("x", entry(web_server, "half", "good"))) == FILES
+    assert len(web_server.asked) == 3
 
 
-def test_all_reasons_are_reported_if_every_mirror_fails(server: Loopback) -> None:
-    server.files["/wrong/images"] = b"x"
-    server.script = [answer(403)]
+def test_all_reasons_are_reported_if_every_mirror_fails(web_server: Loopback) -> None:
+    web_server.files["/wrong/images"] = b"x"
+    web_server.script = [answer(403)]
     with pytest.raises(UserError) as told:
-        fetch_entry("x", entry(server, "shut", "wrong", "absent"))
+        fetch_entry("x", entry(web_server, "shut", "wrong", "absent"))
     message = str(told.value)
     assert message.startswith("no mirror of x could be used: ")
     for folder, reason in (("shut", "403"), ("wrong", "not the file of the catalogue"), ("absent", "404")):
         assert any(f"/{folder}/" in part and reason in part for part in message.split("; "))
 
 
-def test_cached_files_need_no_network(server: Loopback) -> None:
-    fetch_entry("x", entry(server, "good"))
-    server.asked.clear()
-    assert contents(fetch_entry("x", entry(server, "good"))) == FILES
-    assert not server.asked
+def test_cached_files_need_no_network(web_server: Loopback) -> None:
+    fetch_entry("x", entry(web_server, "good"))
+    web_server.asked.clear()
+    assert contents(fetch_entry("x", entry(web_server, "good"))) == FILES
+    assert not web_server.asked
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Loopback) -> None:
-    fetch_entry("x", entry(server, "good"))["labels"].write_bytes(b"damaged")
-    assert contents(fetch_entry("x", entry(server, "good"))) == FILES
-    assert len(server.asked) == len(FILES) + 1
+def test_a_damaged_file_in_the_cache_is_downloaded_again(web_server: Loopback) -> None:
+    fetch_entry("x", entry(web_server, "good"))["labels"].write_bytes(b"damaged")
+    assert contents(fetch_entry("x", entry(web_server, "good"))) == FILES
+    assert len(web_server.asked) == len(FILES) + 1
 
 
-def test_a_missing_client_is_reported(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported(web_server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     mirrors = (Mirror("npm", "x@1"), Mirror("debian", "x", folder="absent/"))
     with pytest.raises(
         UserError, match="x@1: the program npm is not installed; x: the program apt-get is not installed"
     ):
-        fetch_entry("x", replace(entry(server), mirrors=mirrors))
+        fetch_entry("x", replace(entry(web_server), mirrors=mirrors))
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
-"""Data sets in S3, on a real server: pinned by ETags, packed or kept, read with the source's own keys."""
+"""Data sets in S3, on a real server: pinned by ETags, packed or copied, read with the source's own keys."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from components.shared.core.files import sha256_file
 from components.shared.data.raw import Raw, open_raw
 from components.shared.storage.client import open_store
 from tests.servers.loopback import picture, tar_bytes
-from tests.servers.s3_server import BUCKET, S3Server, s3_server
+from tests.servers.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.slow
 PICTURES = {f"{kind}/{number}.png": picture(number) for kind in ("cat", "dog") for number in range(40)}
@@ -21,19 +20,19 @@ PETS = f"s3://{BUCKET}/data/pets"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server:
-        store = open_store(f"s3://{BUCKET}/data", server.environment)
-        for name, content in PICTURES.items():
-            store.put_bytes(content, f"pets/{name}")
-        store.put_bytes(b"hidden", "pets/cat/.DS_Store")
-        store.put_bytes(ARCHIVE, "pets.tar.gz")
-        yield server
+def server(server: S3Server) -> S3Server:
+    """The server, with pictures and with an archive of them."""
+    store = open_store(f"s3://{BUCKET}/data", server.environment)
+    for name, content in PICTURES.items():
+        store.put_bytes(content, f"pets/{name}")
+    store.put_bytes(b"hidden", "pets/cat/.DS_Store")
+    store.put_bytes(ARCHIVE, "pets.tar.gz")
+    return server
 
 
 @pytest.fixture(autouse=True)
-def environment(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def environment(server: S3Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys are those of the source only."""
     for name, value in server.environment.items():
         monkeypatch.setenv(f"SOURCE_{name}", value)
         monkeypatch.delenv(name, raising=False)
@@ -90,7 +89,7 @@ def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (f"s3://{BUCKET}/no/such/place", "holds no objects; check the address"),
         (f"s3://{BUCKET}/no/such.zip", "no/such.zip does not exist; check the address"),
@@ -98,8 +97,8 @@ def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_pa
         ("s3://", "give s3://bucket/prefix"),
     ],
 )
-def test_an_address_without_data_is_reported(data: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_an_address_without_data_is_reported(data: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
         resolve(store="", data=data)
 
 
