@@ -40,12 +40,7 @@ def plan(
     trials = merge(settings, parameters, image_size=image_size)
     rungs = None
     if stopping == "asha":
-        if not store:
-            raise UserError("stopping=asha compares trials through the store", "give store=s3://bucket/prefix")
-        if int(gpus) > 1:
-            raise UserError(
-                f"gpus={gpus} and stopping=asha exclude each other: only a single process can stop", "give gpus=1"
-            )
+        _check_stopping(store, gpus)
         halving = {"first_rung": first_rung, "reduction": reduction}
         facts = {**halving, "seed": seed, "code_version": code_digest(TRIAL)}
         rungs = {"sweep": sweep_id(open_dataset(dataset).digest, trials, **facts), **halving}
@@ -57,3 +52,10 @@ def plan(
         # Kubeflow passes the members of an object in any order, and its cache identifies a trial by this text.
         planned.append(json.dumps({"settings": typed, "parameters": trial, "rungs": own}, sort_keys=True))
     return planned
+
+
+def _check_stopping(store: str, gpus: str) -> None:
+    if not store:
+        raise UserError("stopping=asha compares trials through the store", "give store=s3://bucket/prefix")
+    if int(gpus) > 1:
+        raise UserError(f"gpus={gpus} and stopping=asha exclude each other: only one process can stop", "give gpus=1")

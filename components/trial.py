@@ -53,19 +53,18 @@ def trial(
     if one["rungs"]:
         stop = SuccessiveHalving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
     log.info(f"settings: {json.dumps(one['settings'])}")
-    failure = None
+    error = None
     with new_folder(model) as folder:
         try:
             if settings.gpus > 1:
                 launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
             else:
                 train_model(settings, data, **run, folder=folder, stop=stop)
-        except (CorruptDataError, TransientError):
+        except (CorruptDataError, TransientError):  # not because of the setting
             raise
-        except UserError as error:
-            failure = error
-            log.info(f"ended without a model: {error}")
+        except UserError as failure:
+            log.info(f"ended without a model: {failure}")
+            error = failure.to_json()
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        reported = failure and failure.to_json()
-        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": reported})
+        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": error})

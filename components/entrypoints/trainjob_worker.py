@@ -16,7 +16,6 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.storage.client import open_store
 from components.shared.storage.lease import Lease
 from components.shared.training.distributed.handoff import FOLDER, Job
-from components.shared.training.distributed.task import report_errors
 
 
 def main(uri: str) -> None:
@@ -28,21 +27,20 @@ def main(uri: str) -> None:
         log.info(f"nothing is left to do for {uri}")
         return
     lease.watch(_stop)
-
-    def report(error: UserError) -> None:
-        if isinstance(error, TransientError):
-            raise error
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            job.read().train(Path(folder))
+            if os.environ.get("RANK", "0") == "0":
+                job.succeed(Path(folder))
+    except TransientError:
+        raise
+    except UserError as error:
         job.fail(error)
-
-    with report_errors(report), tempfile.TemporaryDirectory() as folder:
-        job.read().train(Path(folder))
-        if os.environ.get("RANK", "0") == "0":
-            job.succeed(Path(folder))
 
 
 def _stop() -> None:
     """End this process at once: it may be waiting for another one that has ended."""
-    log.info("stopped: the step that waited for it is gone; checkpoints are kept")
+    log.info("stopped: the step that waited for it is gone; checkpoints stay in the store")
     os._exit(0)
 
 

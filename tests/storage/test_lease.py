@@ -1,22 +1,15 @@
 """Leases in the store: pytest tests/storage/test_lease.py"""
 
 import time
-from pathlib import Path
 
 import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.storage import lease
-from components.shared.storage.client import Store, open_store
+from components.shared.storage.client import Store
 from components.shared.storage.lease import Lease
-from tests.servers.s3_server import BUCKET, S3Server
 
 NAME = "jobs/a/lease.json"
-
-
-@pytest.fixture
-def store(server: S3Server, tmp_path: Path) -> Store:
-    return open_store(f"s3://{BUCKET}/{tmp_path.name}", server.environment)
 
 
 def test_a_lease_lapses_for_all_when_it_is_not_renewed(store: Store) -> None:

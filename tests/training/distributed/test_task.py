@@ -1,14 +1,12 @@
 """The documents by which processes exchange trainings: pytest tests/training/distributed/test_task.py"""
 
-import errno
 import json
-import os
 from typing import Any
 
 import pytest
 
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
-from components.shared.training.distributed.task import Task, read_result, report_errors, result_json
+from components.shared.training.distributed.task import Task, read_result, result_json
 
 TASK = Task({"digest": "1"}, {"epochs": 2}, seed=0, threads=1, store="s3://bucket", checkpoint_seconds=30)
 
@@ -54,13 +52,3 @@ def test_a_result_that_is_neither_is_one_line(fields: dict[str, Any]) -> None:
         read_result(content, "result.json")
     with pytest.raises(CorruptDataError, match=r"^result\.json"):
         read_result(b"\xff", "result.json")
-
-
-def test_a_full_disk_is_reported_and_a_bug_is_raised() -> None:
-    reported: list[UserError] = []
-    with report_errors(reported.append):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch")
-    assert [str(error) for error in reported] == ["No space left on device: /scratch; free some space there"]
-    with pytest.raises(KeyError), report_errors(reported.append):
-        raise KeyError
-    assert len(reported) == 1

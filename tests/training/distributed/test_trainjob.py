@@ -131,7 +131,7 @@ def test_a_lost_node_and_a_killed_step_cost_a_restart_and_no_job(
 def test_nodes_stop_without_a_step_and_a_later_step_submits_again(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path
 ) -> None:
-    timing = killed_when(lambda: has_checkpoint(store), renewal_seconds=0.2, lapse_seconds=1.5)
+    timing = killed_when(lambda: has_checkpoint(store), renewal_seconds=0.2, lapse_seconds=4)
     with pytest.raises(Killed):
         train(digits, tmp_path / "model", store, timing=timing, **ENDLESS)
     (pods,) = trainer.jobs.values()

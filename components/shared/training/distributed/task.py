@@ -3,8 +3,7 @@
 launch.py passes both through a folder to processes of this machine, handoff.py through the store to other machines.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from components.shared.core.errors import (
     TYPES,
     CorruptDataError,
     UserError,
-    as_user_error,
     error_from_json,
     raise_as_corrupt,
 )
@@ -86,17 +84,6 @@ def read_result(content: bytes, name: str) -> Result:
         case {"error": str() as kind, "message": str(), "remedy": str()} if kind in TYPES:
             return error_from_json(document)
     raise CorruptDataError(f"{name} holds neither the model's files nor an error", AGAIN)
-
-
-@contextmanager
-def report_errors(report: Callable[[UserError], None]) -> Iterator[None]:
-    """Call `report` with an error that the user can fix or that may pass; others are raised."""
-    try:
-        yield
-    except Exception as error:
-        if not (user_error := as_user_error(error)):
-            raise
-        report(user_error)
 
 
 _FIELDS: dict[str, Callable[[Document], bool]] = {

@@ -36,7 +36,7 @@ class TrainJobBackend(Protocol):
         """Delete a job with its processes, if it exists, and wait until it is gone."""
 
     def pending_reason(self, name: str) -> str:
-        """Return what keeps an active job from starting; empty if nothing does."""
+        """Return why an active job does not start; empty if nothing prevents it."""
 
     def show_logs(self, name: str) -> AbstractContextManager[None]:
         """Print what the first node prints, until the context ends."""

@@ -28,7 +28,7 @@ class TaskConfig(Protocol):
 
 
 class JobSpec(NamedTuple):
-    """What the nodes of a job run: so many processes each, on the task in the store at `uri`, for a pipeline run."""
+    """The work of a job's nodes: `processes` each, on the task in the store at `uri`, for a run of the pipeline."""
 
     uri: str
     nodes: int
