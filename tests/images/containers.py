@@ -1,4 +1,4 @@
-"""Docker, the base image and a registry for the tests of the images: what is missing is made, and gone at the end."""
+"""Docker, the base image and a registry for the tests of the images; what is missing is made for the tests."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 @contextmanager
 def docker_client(folder: Path) -> Iterator[docker.DockerClient]:
-    """A client of the Docker daemon that runs or, if none does, of one whose images and containers lie in `folder`."""
+    """Yield a client of the running Docker daemon or, if there is none, of one with its data in `folder`."""
     if _answers():
         with closing(docker.from_env()) as client:
             yield client
@@ -44,7 +44,7 @@ def docker_client(folder: Path) -> Iterator[docker.DockerClient]:
 
 @contextmanager
 def base_image(client: docker.DockerClient) -> Iterator[None]:
-    """The image on which ours build; where no registry has it, Debian's Python stands in under its name."""
+    """Pull the base image; if no registry has it, Debian's Python takes its name."""
     had = client.images.list(BASE)
     if not had:
         try:
@@ -58,7 +58,7 @@ def base_image(client: docker.DockerClient) -> Iterator[None]:
 
 @contextmanager
 def registry(folder: Path) -> Iterator[str]:
-    """A registry on loopback that keeps its images in `folder`; its host and port."""
+    """Run a registry on loopback with its images in `folder`, and yield its host and port."""
     if not shutil.which("docker-registry"):
         pytest.skip("`docker-registry` is not installed")
     with socket.socket() as free:
@@ -81,7 +81,7 @@ def _answers() -> bool:
 
 
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Wait until `ready`, 30 seconds at most; False where the process ends instead."""
+    """Wait up to 30 seconds until `ready`. Return False if the process ends before."""
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(requests.ConnectionError):
@@ -92,7 +92,7 @@ def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
 
 
 def _make_base() -> None:
-    """Make a stand-in of the base image from Debian's packages; it trusts the authorities that this machine trusts."""
+    """Make a substitute of the base image from Debian's packages; it trusts the authorities of this machine."""
     if not shutil.which("mmdebstrap"):
         pytest.skip(f"{BASE} cannot be pulled, and `mmdebstrap`, which makes a stand-in, is not installed")
     environment = dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), CERTIFICATES)

@@ -1,9 +1,9 @@
-"""Run a compiled pipeline in containers with KFP's DockerRunner, locked down as far as a cluster may do it.
+"""Run a compiled pipeline in containers with KFP's DockerRunner, as restricted as in the strictest cluster.
 
 python tests/images/run_in_docker.py PACKAGE ROOT PICTURES PARAMETERS [STEP]
 
 Artifacts go to ROOT, the folder PICTURES is mounted as /pictures, PARAMETERS are JSON. The first container of STEP is
-killed in the middle of its work; KFP's retry then starts another one, here without a wait.
+killed in the middle of its work; KFP's retry then starts another one, here without a delay.
 """
 
 import json
@@ -27,7 +27,7 @@ def main(package: str, root: str, pictures: str, parameters: str, to_kill: str =
     left = [to_kill] if to_kill else []
 
     def run_docker_container(client: docker.DockerClient, image: str, command: list[str], **options: Any) -> int:
-        """As KFP's own, which removes a container by itself, and takes one that is gone for one that did well."""
+        """Run a container as KFP does, but remove it here: KFP takes a container that is gone for a success."""
         container = client.containers.run(image, command, detach=True, **options)
         try:
             for line in container.logs(stream=True):

@@ -1,4 +1,4 @@
-"""The names of images: by digest where the present code was pushed, by its version elsewhere."""
+"""The names of images: by digest if the present code was pushed, else by its version."""
 
 import json
 from pathlib import Path

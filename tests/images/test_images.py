@@ -38,13 +38,13 @@ DATA_BYTES = 450e6
 
 
 def _steps(package: Path) -> dict[str, str]:
-    """The image of every step of a compiled pipeline."""
+    """Return the image of every step of a compiled pipeline."""
     executors = next(yaml.safe_load_all(package.read_text()))["deploymentSpec"]["executors"]
     return {name.removeprefix("exec-"): executor["container"]["image"] for name, executor in executors.items()}
 
 
 def _pins(lock: Path) -> dict[str, str]:
-    """The hashes of each pin (`name==version ; marker`) of a lock."""
+    """Return the hashes of each pin (`name==version ; marker`) of a lock."""
     found = re.findall(r"^(\S+==.*?) \\\n((?:    --hash=\S+(?: \\)?\n)+)", lock.read_text(), re.M)
     return {pin: hashes.replace(" \\", "") for pin, hashes in found}
 
@@ -54,7 +54,7 @@ def _names(pins: dict[str, str]) -> set[str]:
 
 
 def _unconditional(pins: dict[str, str]) -> dict[str, str]:
-    """The pins without the platforms they are for: which those are depends on what else is locked."""
+    """Return the pins without their platforms, which depend on the other packages in a lock."""
     return {pin.partition(" ;")[0]: hashes for pin, hashes in pins.items()}
 
 
@@ -67,7 +67,7 @@ def test_the_locks_of_the_images_follow_the_product_s(name: str) -> None:
 
 
 def _reached(module: str, seen: set[str]) -> set[str]:
-    """All modules that a module of ours imports, at any depth and inside functions too."""
+    """Return all modules that one of our modules imports, at any depth and in functions, too."""
     path = ROOT / Path(*module.split("."))
     path = next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), path)
     if module in seen or not path.is_file():
@@ -86,7 +86,9 @@ def _reached(module: str, seen: set[str]) -> set[str]:
 def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> None:
     data, torch = (_names(_pins(ROOT / "docker" / f"{name}.txt")) for name in ("data", "torch"))
     distributions = packages_distributions()
-    trainjob = {"components.shared.training.distributed.trainjob.backend"}  # only there does `finish` delete jobs
+    trainjob = {
+        "components.shared.training.distributed.trainjob.backend"
+    }  # only in that graph does `finish` delete jobs
     unreached = set() if graph == "distributed" else trainjob
     for step, image in _steps(compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")).items():
         modules = {name.partition(".")[0] for name in _reached(f"components.{step.replace('-', '_')}", unreached)}
@@ -102,7 +104,7 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def _checkout(folder: Path, **changed: str) -> Path:
-    """What the images are built from, in a git repository of its own: clean, whatever is at work in ours.
+    """Copy what the images are built from to a new, clean git repository.
 
     Files that are `changed` (name -> text) have another content.
     """
@@ -154,7 +156,7 @@ def test_a_dirty_tree_is_not_pushed(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder for gigabytes, on the disk that holds .venv too."""
+    """A folder for gigabytes, on the disk of .venv."""
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
         yield Path(folder)
@@ -273,7 +275,7 @@ def _run(package: Path, pictures: Path, root: Path, *step: str) -> subprocess.Co
 
 
 def _ended(root: Path) -> set[str]:
-    """The steps that ended well."""
+    """Return the steps that succeeded."""
     return {path.parent.name for path in root.glob("*/*/executor_output.json")}
 
 
@@ -348,7 +350,7 @@ def test_the_build_of_pytorch_is_passed_to_uv(client: docker.DockerClient, tmp_p
 
 
 def _digests(host: str, tag: str) -> dict[str, str]:
-    """Both images by digest, as the registry tells it."""
+    """Return the names of both images with the digests that the registry reports."""
     found = {}
     for name in ("data", "torch"):
         url = f"http://{host}/v2/torch2kubeflow/{name}/manifests/{tag}"

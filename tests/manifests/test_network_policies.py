@@ -34,7 +34,7 @@ def _allowed(overlay: str, source: End, target: End, port: int, protocol: str = 
 
 
 def _pods_of_a_run(overlay: str, kind: str) -> list[End]:
-    """The pods of all steps, or one of KFP's driver, which bears none of our labels."""
+    """The pods of all steps, or one of KFP's driver, which has none of our labels."""
     return [_pod(RUNS_LIVE_IN[overlay], labels) for labels in (STEPS if kind == "steps" else [RUN_LABELS])]
 
 

@@ -1,4 +1,4 @@
-"""What a user types, and how mistakes in it are told."""
+"""The command line: parameters, options, and errors in them."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def test_a_value_may_contain_equals_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "accepted"),
     [
         ("epoch=3", "did you mean epochs?"),
         ("fast", "give name=value with one of: data, image_size"),
@@ -81,10 +81,10 @@ def test_a_value_may_contain_equals_signs() -> None:
         ("data=", "give mnist, fashion-mnist, kmnist, cifar10, digits, a https://, s3:// or file:// URI, or a path"),
     ],
 )
-def test_an_invalid_parameter_is_refused_with_what_is_accepted(word: str, said: str) -> None:
+def test_an_invalid_parameter_is_refused_with_what_is_accepted(word: str, accepted: str) -> None:
     with pytest.raises(UserError) as error:
         parse_parameters(pipeline.training, [word])
-    assert said in str(error.value)
+    assert accepted in str(error.value)
     assert word.partition("=")[0] in str(error.value)
 
 
@@ -142,7 +142,7 @@ def _let_compile_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a verb says that ends as the user's mistake."""
+    """Return the error of a verb that exits with code 2."""
     with pytest.raises(SystemExit) as stop:
         main(pipeline.GRAPHS, words)
     assert stop.value.code == 2
@@ -150,18 +150,18 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_the_output_of_compile_is_a_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "there.yaml"
+    folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    told = f"error: --output {folder} is a folder; name a file, such as {folder / 'pipeline.yaml'}\n"
-    assert _refused(capsys, "compile", "--output", str(folder)) == told
+    line = f"error: --output {folder} is a folder; name a file, such as {folder / 'pipeline.yaml'}\n"
+    assert _refused(capsys, "compile", "--output", str(folder)) == line
     for name in ("foo.txt", "foo.json", "foo"):
-        told = f"error: --output {tmp_path / name} is no YAML file; give a name that ends in .yaml\n"
-        assert _refused(capsys, "compile", "--output", str(tmp_path / name)) == told
+        line = f"error: --output {tmp_path / name} is no YAML file; give a name that ends in .yaml\n"
+        assert _refused(capsys, "compile", "--output", str(tmp_path / name)) == line
     assert list(tmp_path.iterdir()) == [folder]
     (tmp_path / "file").write_text("")
-    told = _refused(capsys, "compile", "--output", str(tmp_path / "file" / "pipeline.yaml"))
-    assert str(tmp_path / "file") in told
-    assert "--runs" not in told
+    line = _refused(capsys, "compile", "--output", str(tmp_path / "file" / "pipeline.yaml"))
+    assert str(tmp_path / "file") in line
+    assert "--runs" not in line
 
 
 def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,8 +176,8 @@ def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest
     started("schedule", "add", "nightly", "0 2 * * *", "--follow-latest", "data=digits")
     (item,) = kfp_api.recurring_runs.values()
     assert item.runtime_config.parameters == {"data": "digits"}
-    told = _refused(capsys, "local", "data=digits", "--no-cache", "epochs=0")
-    assert told == "error: epochs=0 is not accepted; give 1 or more\n"
+    line = _refused(capsys, "local", "data=digits", "--no-cache", "epochs=0")
+    assert line == "error: epochs=0 is not accepted; give 1 or more\n"
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_each_graph_is_compiled_to_its_own_file(
 
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
 def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = _refused(capsys, verb, "--graph", "sweeep")
-    assert told == "error: --graph sweeep does not exist; give training or sweep or distributed\n"
+    line = _refused(capsys, verb, "--graph", "sweeep")
+    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed\n"
 
 
 def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:

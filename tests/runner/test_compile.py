@@ -1,4 +1,4 @@
-"""The compiled pipeline, as a cluster reads it: parsed with KFP's own messages, and asserted task by task."""
+"""The compiled pipelines as a cluster reads them, parsed with KFP's own messages."""
 
 import inspect
 import re
@@ -57,7 +57,7 @@ def pods(documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Name, task and the component whose graph holds it, of every task at every depth."""
+    """Yield the name of each task at any depth, the task, and the component whose graph contains it."""
     for component in (document["root"], *document["components"].values()):
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             yield name, task, component
@@ -225,7 +225,7 @@ def test_a_sweep_has_a_trial_for_each_planned_setting() -> None:
     models = tasks["compare"]["inputs"]["artifacts"]["models"]["taskOutputArtifact"]
     assert models == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-model"}
     for step in ("evaluate", "condition-3"):
-        assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model goes on"
+        assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model is evaluated"
 
 
 def test_a_step_passes_its_resources_to_the_job_that_it_submits() -> None:

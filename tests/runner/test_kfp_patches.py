@@ -1,4 +1,4 @@
-"""The changes to KFP: what they replace is still there, and without it they fail loudly."""
+"""The changes to KFP: what they replace still exists, and if not, they fail."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ COMMAND = ["sh", "-ec", "\n_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main", 
 
 
 class _Other:
-    """A class in whose source nothing is that we rely on."""
+    """A class without anything that the changes rely on."""
 
     def __init__(self, **settings: Any) -> None:
         pass

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.slow
 
 
 def forms(secret: str) -> set[bytes]:
-    """A secret as it is, in base64 at any offset, in hexadecimal digits and in an address."""
+    """Return a secret in plain text, in base64 at any offset, in hexadecimal digits and URL-encoded."""
     plain = secret.encode()
     encoded = {base64.b64encode(b"x" * i + plain)[4 if i else 0 : -4] for i in range(3)}
     return {plain, *encoded, plain.hex().encode(), urllib.parse.quote(secret).encode()}
 
 
 def holders(secret: str, folder: Path) -> list[str]:
-    """The files below a folder, of any kind, that hold a secret."""
+    """Return the files in a folder, of any kind, that contain a secret."""
     wanted = forms(secret)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
@@ -36,17 +36,17 @@ def holders(secret: str, folder: Path) -> list[str]:
 
 
 def command_lines(folder: Path) -> set[bytes]:
-    """Those of all processes with a folder's name in their environment."""
+    """Return the command lines of all processes with a folder's name in their environment."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
+        with suppress(OSError):  # the process has ended, or is another user's
             if str(folder).encode() in (process / "environ").read_bytes():
                 found.add((process / "cmdline").read_bytes())
     return found
 
 
 def run_and_watch(folder: Path, *words: str, **environment: str) -> tuple[int, bytes]:
-    """Run `python pipeline.py local`; the exit code, and all that it printed and all command lines meanwhile."""
+    """Run `python pipeline.py local`, and return its exit code and output; store the command lines seen meanwhile."""
     command = [sys.executable, "pipeline.py", "local", "--runs", str(folder / "runs"), *words]
     seen: set[bytes] = set()
     with open(folder / "printed", "wb") as printed:
@@ -89,7 +89,7 @@ def test_a_run_leaves_its_secret_nowhere(server: S3Server, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("environment", "words", "told"),
+    ("environment", "words", "error"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret-5cc1"}, ["data=s3://bucket/x"], "the secret key is not that of"),
         ({"AWS_SESSION_TOKEN": TOKEN}, ["data=s3://bucket/x"], "the access key is not known"),
@@ -98,11 +98,11 @@ def test_a_run_leaves_its_secret_nowhere(server: S3Server, tmp_path: Path) -> No
     ids=["wrong-key", "token", "in-the-address"],
 )
 def test_a_failing_run_shows_no_secret(
-    server: S3Server, tmp_path: Path, environment: dict[str, str], words: list[str], told: str
+    server: S3Server, tmp_path: Path, environment: dict[str, str], words: list[str], error: str
 ) -> None:
     variables = {**server.environment, **environment}
     code, printed = run_and_watch(tmp_path, *words, f"store={STORE}", **variables)
-    assert code == 2 and told in printed.decode()
+    assert code == 2 and error in printed.decode()
     for secret in (variables["AWS_SECRET_ACCESS_KEY"], TOKEN):
         assert not holders(secret, tmp_path)
 

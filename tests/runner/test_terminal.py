@@ -1,4 +1,4 @@
-"""What a person sees of a run."""
+"""The lines, bars and table that a person sees of a run."""
 
 import io
 from pathlib import Path
@@ -32,9 +32,9 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
     terminal.show("[train] epoch 1/2: 50 % (5/10 images)\n")
     assert "\n" not in stream.getvalue()
     terminal.show("[train] early stop\n")
-    drawn, said = stream.getvalue().removesuffix("\n").split("\n")
+    drawn, line = stream.getvalue().removesuffix("\n").split("\n")
     assert "█" * 12 + "░" * 12 + "  50 %  5/10 images" in drawn
-    assert said == "train      early stop"
+    assert line == "train      early stop"
 
 
 def test_progress_counts_and_shows_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # o
 
 
 class Server(Protocol):
-    """What answers the requests."""
+    """The server that answers the requests."""
 
     lock: threading.Lock
     requests: list[Request]
@@ -25,13 +25,13 @@ class Server(Protocol):
         """Return the answer to a request. Raises Refusal."""
 
     def next_fault(self, request: Request) -> "Answer | None":
-        """Return what is answered instead, if anything."""
+        """Return the scripted answer to a request, if there is one."""
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server  # type: ignore[assignment]
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer takes 40 ms
+    disable_nagle_algorithm = True  # else each answer takes 40 ms
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 Answer = Callable[[Handler, Request], None]
@@ -106,7 +106,7 @@ def cut_body(handler: Handler, _request: Request) -> None:
 
 
 def slow(seconds: float) -> Answer:
-    """Answer rightly, but late."""
+    """Answer correctly, but late."""
 
     def answer(handler: Handler, request: Request) -> None:
         time.sleep(seconds)
@@ -116,14 +116,14 @@ def slow(seconds: float) -> Answer:
 
 
 def lost(handler: Handler, request: Request) -> None:
-    """Do what is asked, and hang up before saying so."""
+    """Do what is asked, and hang up before the answer."""
     with handler.server.lock:
         handler.server.answer(request)
     handler.close_connection = True
 
 
 def refuse(handler: Handler, refusal: Refusal, **headers: str) -> None:
-    """The body of an error: the gateway's, or that of the handlers beside it (uploads and logs)."""
+    """Answer with an error: as the gateway does, or as the handlers besides it (uploads and logs)."""
     if refusal.upload:
         document: dict[str, Any] = {"error_message": refusal.message, "error_details": refusal.message}
     else:

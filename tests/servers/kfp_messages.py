@@ -9,12 +9,12 @@ from typing import Any
 import kfp_server_api as api
 import yaml
 
-KINDS = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
+KINDS: dict[str, Any] = {"NUMBER_INTEGER": (int, float), "NUMBER_DOUBLE": (int, float), "STRING": str, "BOOLEAN": bool}
 KINDS |= {"LIST": list, "STRUCT": dict}
 
 
 class Refusal(Exception):
-    """What the server answers instead: an HTTP status and a message."""
+    """An error that the server answers: an HTTP status and a message."""
 
     def __init__(self, status: int, message: str, *, upload: bool = False) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class Request:
 
 
 def to_json(value: Any) -> Any:
-    """The JSON of a model, as protobuf writes it: no empty fields, 64-bit integers as text, times in UTC with a Z."""
+    """Return a model's JSON as protobuf writes it: no empty fields, 64-bit integers as text, times in UTC with a Z."""
     if isinstance(value, dict):
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -54,7 +54,7 @@ def to_json(value: Any) -> Any:
 
 
 def parse(document: Any, model: str) -> Any:
-    """The model that a request carries; AssertionError where the client sends what the API does not know."""
+    """Return the model in a request. Raises AssertionError if the client sends what the API does not know."""
     _validate(document, model, model)
     return api.ApiClient().deserialize(type("Response", (), {"data": json.dumps(document)}), model)
 
@@ -86,12 +86,12 @@ def _validate_model(value: Any, model: Any, place: str) -> None:
 
 
 def uploaded(request: Request) -> Any:
-    """The pipeline in a multipart upload: one document, or its two halves under their names."""
+    """Return the pipeline in a multipart upload: one document, or its two halves by name."""
     message = message_from_bytes(b"Content-Type: " + request.headers["content-type"].encode() + b"\n\n" + request.body)
     parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
     if "uploadfile" not in parts:
         raise Refusal(400, "Failed to read pipeline from file", upload=True)
-    text = parts["uploadfile"].get_payload(decode=True)
+    text: Any = parts["uploadfile"].get_payload(decode=True)
     try:
         documents = list(yaml.safe_load_all(text))
         assert documents[0]["pipelineInfo"]["name"] and documents[0]["root"]
@@ -117,7 +117,7 @@ def check_parameters(spec: Any, parameters: dict[str, Any]) -> None:
 
 
 def matches(item: Any, text: str | None) -> bool:
-    """Whether an item passes a filter; only what is equal or contained can be asked for here."""
+    """Return whether an item passes a filter, which may only ask for equal or contained text."""
     for predicate in json.loads(text)["predicates"] if text else []:
         value = getattr(item, "display_name" if predicate["key"] == "name" else predicate["key"])
         wanted = predicate.get("stringValue", predicate.get("string_value"))

@@ -2,7 +2,7 @@
 
 Its answers and its refusals follow the API server of KFP 2.17 (backend/src/apiserver in kubeflow/pipelines); the models
 of `kfp_server_api` build what it sends and check what it receives, field by field. It differs where a test wants it to:
-`script` answers requests out of turn, `plan` says what the runs do, and `page_limit` makes pages short.
+`script` sets the answers to the next requests, `plan` the states of runs, and `page_limit` makes pages short.
 """
 
 import re
@@ -30,7 +30,7 @@ OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for A
 
 @dataclass
 class Stage:
-    """What a run looks like for one reading: its state, and the state of each task by display name.
+    """A run at one reading: its state, and the state of each task by display name.
 
     A task is a step, a step's driver (`train-driver`), a step's pod (`executor#train`, shown as `executor`), an attempt
     (`executor(0)#train`) or a group, as Argo names them.
@@ -44,13 +44,13 @@ class Stage:
 class KfpServer(ThreadingHTTPServer):
     """The server and its state; everything in it may be read and set by a test."""
 
-    daemon_threads = True  # a client's idle connection does not keep the server alive
+    daemon_threads = True  # so that a client's idle connection does not block the end
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.multi_user = False
-        self.namespaces = {"kubeflow"}  # those that the user may use, where there are many users
+        self.namespaces = {"kubeflow"}  # that the user may use, if there are many users
         self.token: str | None = None  # the Bearer token that is asked for
         self.cookie: str | None = None
         self.page_limit = 200
@@ -70,7 +70,7 @@ class KfpServer(ThreadingHTTPServer):
         self._faults: list[tuple[str, Answer]] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hangs up: some tests' clients do."""
+        """Ignore a client that hangs up: some tests' clients do."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -79,11 +79,11 @@ class KfpServer(ThreadingHTTPServer):
         self._faults += [(route, answer) for answer in answers]
 
     def asked(self, route: str) -> list[Request]:
-        """The requests so far whose `METHOD /path` matches the regular expression `route`."""
+        """Return the requests so far whose `METHOD /path` matches the regular expression `route`."""
         return [request for request in self.requests if re.fullmatch(route, str(request))]
 
     def add_run(self, **fields: Any) -> api.V2beta1Run:
-        """A run that has been there before; `plan` is not for it."""
+        """Add a run of earlier, which does not follow `plan`."""
         defaults = {"run_id": str(uuid.uuid4()), "display_name": "run", "created_at": self.now(), "state": "SUCCEEDED"}
         run = api.V2beta1Run(**{**defaults, "storage_state": "AVAILABLE", **fields})
         self.runs[run.run_id] = run
@@ -91,12 +91,12 @@ class KfpServer(ThreadingHTTPServer):
         return run
 
     def now(self) -> datetime:
-        """A second later than at the last call."""
+        """Return a time one second later than at the last call."""
         self._clock += timedelta(seconds=1)
         return self._clock
 
     def answer(self, request: Request) -> Any:
-        """The answer to a request: a model, a dictionary, or text; Refusal where there is none."""
+        """Return the answer to a request: a model, a dictionary, or text. Raises Refusal for an error."""
         self._admit(request)
         for method, pattern, serve in ROUTES:
             found = re.fullmatch(pattern, request.path)
@@ -123,7 +123,7 @@ class KfpServer(ThreadingHTTPServer):
         if not namespace:
             raise Refusal(400, "Invalid input error: Namespace cannot be empty in multi-user mode", upload=upload)
         if namespace not in self.namespaces:
-            # The upload's own handler answers 400 where the others say 403.
+            # The upload's own handler answers 400 when the others answer 403.
             raise Refusal(400 if upload else 403, f"User is not authorized in namespace {namespace!r}", upload=upload)
         return namespace
 
@@ -332,7 +332,7 @@ class KfpServer(ThreadingHTTPServer):
         return experiment.namespace if experiment else None
 
     def _check(self, item: Any) -> None:
-        """Refuse a run or a recurring run whose experiment, pipeline or parameters are not right."""
+        """Check the experiment, pipeline and parameters of a run or recurring run. Raises Refusal."""
         if item.experiment_id is not None:
             _found(self.experiments, item.experiment_id, "Experiment")
         parameters = (item.runtime_config and item.runtime_config.parameters) or {}
@@ -406,36 +406,36 @@ class KfpServer(ThreadingHTTPServer):
     # Lists
 
     def _page(self, items: list[Any], request: Request) -> tuple[list[Any] | None, str | None, int]:
-        """One page of the items that the filter leaves, in the order asked for; the next page's token; how many."""
-        kept = [item for item in items if matches(item, request.query.get("filter"))]
+        """Return one page of the items that pass the filter, sorted as asked; the next page's token; the total."""
+        found = [item for item in items if matches(item, request.query.get("filter"))]
         key, _, order = (request.query.get("sort_by") or "created_at").partition(" ")
-        kept.sort(key=lambda item: getattr(item, key), reverse=order == "desc")
+        found.sort(key=lambda item: getattr(item, key), reverse=order == "desc")
         start = int(request.query.get("page_token") or 0)
         size = min(int(request.query.get("page_size") or 20), self.page_limit)
-        following = str(start + size) if start + size < len(kept) else None
-        return kept[start : start + size] or None, following, len(kept)
+        following = str(start + size) if start + size < len(found) else None
+        return found[start : start + size] or None, following, len(found)
 
 
 @contextmanager
 def kfp_server() -> Iterator[KfpServer]:
-    """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
+    """Run a server for the block, and check that nothing was sent that the API does not know."""
     with serving(KfpServer()) as server:
         yield server
         assert not server.breaches
 
 
 def node_id(name: str) -> str:
-    """Argo's name of the node of a task; its pod has the template's name in the middle."""
+    """Return Argo's name of the node of a task; its pod has the template's name in the middle."""
     return f"flow-{crc32(name.encode())}"
 
 
 def pod_name(name: str) -> str:
-    """The pod of the task `executor#STEP`, whose log a test sets."""
+    """Return the pod of the task `executor#STEP`, whose log a test sets."""
     return f"flow-metadata-0-2-retry-system-container-impl-{crc32(name.encode())}"
 
 
 def _children(name: str, stage: Stage) -> list[str]:
-    """The nodes below a task: a step's executor, a retried executor's attempts."""
+    """Return the nodes below a task: a step's executor, a retried executor's attempts."""
     kind, _, step = name.partition("#")
     if not step:
         return [node_id(f"executor#{name}")]

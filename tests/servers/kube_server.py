@@ -53,7 +53,7 @@ class Request:
 
 
 class Refusal(Exception):
-    """What the server answers instead: an HTTP status and the message of a Status object."""
+    """An error that the server answers: an HTTP status and the message of a Status object."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -61,9 +61,9 @@ class Refusal(Exception):
 
 
 class KubeServer(ThreadingHTTPServer):
-    """The server and what it holds; everything in it may be read and set by a test."""
+    """The server and its objects; a test may read and set all of them."""
 
-    daemon_threads = True  # a client's idle connection does not keep the server alive
+    daemon_threads = True  # so that a client's idle connection does not block the end
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -81,19 +81,19 @@ class KubeServer(ThreadingHTTPServer):
         self._api = client.ApiClient(client.Configuration())
 
     def add(self, *models: Any) -> None:
-        """Hold objects, in place of earlier ones of the same name."""
+        """Add objects, in place of earlier ones of the same name."""
         for model in models:
             kind = type(model).__name__.removeprefix("V1")
             resource = PLURALS.get(kind) or f"{kind.lower()}s"
             self.objects[resource, model.metadata.namespace or "", model.metadata.name] = model
 
     def remove(self, resource: str, name: str) -> None:
-        """Hold an object no more, in whichever namespace it is."""
+        """Remove an object, whichever its namespace."""
         for key in [key for key in self.objects if (key[0], key[2]) == (resource, name)]:
             del self.objects[key]
 
     def write_kubeconfig(self, path: Path) -> None:
-        """The file that a user of this server has."""
+        """Write the kubeconfig of a user of this server."""
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "apiVersion": "v1",
@@ -106,7 +106,7 @@ class KubeServer(ThreadingHTTPServer):
         path.write_text(yaml.safe_dump(document))
 
     def answer(self, request: Request, query: dict[str, str], body: bytes) -> Any:
-        """The answer to a request as JSON; Refusal where there is none."""
+        """Return the answer to a request as JSON. Raises Refusal for an error."""
         if str(request) in self.denied:
             raise Refusal(403, _denial(request))
         if request.verb == "create":
@@ -116,8 +116,8 @@ class KubeServer(ThreadingHTTPServer):
                 raise Refusal(404, "404 page not found")
             return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": self.custom[request.resource]}
         if request.verb == "list":
-            held = self.objects.items()
-            found = [m for key, m in held if key[0] == request.resource and request.namespace in ("", key[1])]
+            objects = self.objects.items()
+            found = [m for key, m in objects if key[0] == request.resource and request.namespace in ("", key[1])]
             return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [self.to_json(m) for m in found]}
         try:
             return self.to_json(self.objects[request.resource, request.namespace, request.name])
@@ -128,12 +128,12 @@ class KubeServer(ThreadingHTTPServer):
         return self._api.sanitize_for_serialization(model)
 
     def _create(self, request: Request, query: dict[str, str], body: bytes) -> Any:
-        """Check what is to be created against its model, and answer as a dry run or a review does."""
+        """Check a new object against its model, and answer as to a dry run or a review."""
         model = self._api.deserialize(SimpleNamespace(data=body), MODELS[request.resource])
         assert self.to_json(model) == json.loads(body), f"fields that the API does not know: {body!r}"
         self.created.append(model)
         if request.resource == "pods":
-            assert query == {"dryRun": "All"}, "a pod that is meant"
+            assert query == {"dryRun": "All"}, "not a dry run"
             if self.admission:
                 raise Refusal(403, f'pods "{model.metadata.name}" is forbidden: {self.admission}')
             return model
@@ -147,7 +147,7 @@ class KubeServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: KubeServer
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or every answer waits for the client's delayed acknowledgement
+    disable_nagle_algorithm = True  # else every answer waits for the client's delayed acknowledgement
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 Answer = Callable[[_Handler], None]
@@ -227,7 +227,7 @@ def _request(method: str, path: str) -> Request:
 
 
 def _denial(request: Request) -> str:
-    """RBAC's message."""
+    """Return RBAC's message."""
     what = f'{request.resource} "{request.name}"' if request.name else request.resource
     scope = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
     return (
@@ -238,7 +238,7 @@ def _denial(request: Request) -> str:
 
 @contextmanager
 def kube_server() -> Iterator[KubeServer]:
-    """A running server, gone at the end of the block; nothing may have been sent that the API does not know."""
+    """Run a server for the block, and check that nothing was sent that the API does not know."""
     with serving(KubeServer()) as server:
         yield server
         assert not server.breaches

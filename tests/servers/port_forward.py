@@ -1,4 +1,4 @@
-"""As much of a Kubernetes API server as a port-forward and logs need: pods, their logs, and a port over a websocket."""
+"""The parts of a Kubernetes API server for port-forwards and logs: pods, their logs, and a port over a websocket."""
 
 import base64
 import hashlib
@@ -43,7 +43,7 @@ class KubeServer(ThreadingHTTPServer):
         self.pods: list[Pod] = []  # in the order of their creation
 
     def write_kubeconfig(self, path: Path) -> None:
-        """A kubeconfig with the one context `here`."""
+        """Write a kubeconfig with the context `here`."""
         config = {
             "current-context": "here",
             "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
@@ -59,10 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.headers.get("Upgrade") == "websocket":
             return self._forward()
-        place, query = urlsplit(self.path).path, dict(parse_qsl(urlsplit(self.path).query))
-        if place.endswith("/log"):
+        path, query = urlsplit(self.path).path, dict(parse_qsl(urlsplit(self.path).query))
+        if path.endswith("/log"):
             assert query["container"] == "main"
-            body = next(pod.log for pod in self.server.pods if pod.name == place.split("/")[-2]).encode()
+            body = next(pod.log for pod in self.server.pods if pod.name == path.split("/")[-2]).encode()
         else:
             body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": self._pods(query)}).encode()
         self.send_response(self.server.status)
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _pods(self, query: dict[str, str]) -> list[dict[str, Any]]:
         forwarding = Pod("ml-pipeline-1", "app=ml-pipeline", "", phase=self.server.phase)
@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(bytes([0x80 | kind]) + length + data)
 
     def _receive(self) -> bytes:
-        """The next frame's data; nothing at the end."""
+        """Return the next frame's data; nothing at the end."""
         head = self.rfile.read(2)
         if len(head) < 2 or head[0] & 0x0F == CLOSE:
             return b""
@@ -133,6 +133,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def kube_server(target: int) -> Iterator[Any]:
-    """A running server, gone at the end of the block."""
+    """Run a server for the block."""
     with serving(KubeServer(target)) as server:
         yield server

@@ -1,4 +1,4 @@
-"""How KFP is reached, and how it is told when it is not."""
+"""The connection to KFP, and the errors if there is none."""
 
 import argparse
 import socket
@@ -30,8 +30,8 @@ def reach(*words: str) -> Connection:
     return connect(parser.parse_args(words))
 
 
-def told(*words: str) -> str:
-    """The one line in which a connection is refused."""
+def refusal(*words: str) -> str:
+    """Return the error, one line, of a connection that fails."""
     with pytest.raises(UserError) as refused:
         reach(*words)
     assert "\n" not in str(refused.value)
@@ -48,7 +48,7 @@ def test_one_user_needs_no_namespace(kfp_api: KfpServer) -> None:
 
 def test_many_users_need_one(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     kfp_api.multi_user = True
-    assert "name the Profile in which the runs live with --namespace" in told()
+    assert "name the Profile in which the runs live with --namespace" in refusal()
     monkeypatch.setenv("KFP_NAMESPACE", "team")
     assert reach().scope == "team"
     assert reach("--namespace", "other").client.get_user_namespace() == "other"
@@ -101,11 +101,13 @@ def test_a_token_that_no_header_takes_is_not_shown(
 ) -> None:
     (tmp_path / "secret").write_text(value)
     for option in ("--token-file", "--cookie-file"):
-        assert f"{option} {tmp_path / 'secret'} holds no single line of ASCII" in told(option, str(tmp_path / "secret"))
+        assert f"{option} {tmp_path / 'secret'} holds no single line of ASCII" in refusal(
+            option, str(tmp_path / "secret")
+        )
     if "\x00" not in value:
         for variable in ("KFP_EXISTING_TOKEN", "KFP_COOKIE"):
             monkeypatch.setenv(variable, value)
-            assert f"{variable} holds no single line of ASCII" in told()
+            assert f"{variable} holds no single line of ASCII" in refusal()
             monkeypatch.delenv(variable)
     assert not kfp_api.requests
 
@@ -115,17 +117,17 @@ def test_a_token_is_in_no_message_even_if_the_server_repeats_it(
 ) -> None:
     monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
     kfp_api.script("GET /healthz", error(400, f"bad header Bearer {TOKEN}"), error(403, TOKEN), error(401, TOKEN))
-    assert "refuses GET /apis/v2beta1/healthz (400): bad header" in told()
-    assert "forbids GET /apis/v2beta1/healthz (403)" in told()
-    assert "the credentials (401): they are missing, wrong or expired" in told()
+    assert "refuses GET /apis/v2beta1/healthz (400): bad header" in refusal()
+    assert "forbids GET /apis/v2beta1/healthz (403)" in refusal()
+    assert "the credentials (401): they are missing, wrong or expired" in refusal()
 
 
 def test_a_token_file_must_hold_a_token(kfp_api: KfpServer, tmp_path: Path) -> None:
-    assert "cannot be read (No such file" in told("--token-file", str(tmp_path / "none"))
+    assert "cannot be read (No such file" in refusal("--token-file", str(tmp_path / "none"))
     (tmp_path / "empty").write_text("\n")
-    assert "holds no single line" in told("--token-file", str(tmp_path / "empty"))
+    assert "holds no single line" in refusal("--token-file", str(tmp_path / "empty"))
     (tmp_path / "key").write_text(f"{TOKEN}\nmore\n")
-    assert "holds no single line" in told("--token-file", str(tmp_path / "key"))
+    assert "holds no single line" in refusal("--token-file", str(tmp_path / "key"))
 
 
 @pytest.mark.parametrize(
@@ -141,21 +143,21 @@ def test_a_token_file_must_hold_a_token(kfp_api: KfpServer, tmp_path: Path) -> N
     ],
 )
 def test_a_host_is_a_url(kfp_api: KfpServer, host: str, line: str) -> None:
-    assert told("--host", host).startswith(line)
+    assert refusal("--host", host).startswith(line)
 
 
 @pytest.mark.parametrize("answer", [page(200), page(403), page(404), page(302, Location="/login")])
 def test_a_web_page_is_not_the_api(kfp_api: KfpServer, answer: Answer) -> None:
     kfp_api.script("GET /healthz", answer)
     kfp_api.script("GET /login", page(200))
-    assert "it is not KFP's API, or it is behind a login" in told()
+    assert "it is not KFP's API, or it is behind a login" in refusal()
 
 
 def test_nobody_listens(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=1))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        assert "cannot be reached ([Errno 111] Connection refused)" in told(
+        assert "cannot be reached ([Errno 111] Connection refused)" in refusal(
             "--host", f"http://127.0.0.1:{taken.getsockname()[1]}"
         )
 
@@ -194,19 +196,19 @@ def test_a_late_answer_times_out(kfp_api: KfpServer, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(rest, "SECONDS", (1, 0.1))
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
     kfp_api.script("GET /healthz", slow(0.5))
-    assert "does not answer in time" in told()
+    assert "does not answer in time" in refusal()
 
 
 def test_http_and_tls_are_confused(kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "RETRIES", rest.RETRIES.new(total=0))
     with _tls_server(tmp_path) as port:
-        assert told("--host", f"http://127.0.0.1:{port}").endswith("speaks TLS; write https://")
-        assert "give its authority with --ca FILE" in told("--host", f"https://127.0.0.1:{port}")
+        assert refusal("--host", f"http://127.0.0.1:{port}").endswith("speaks TLS; write https://")
+        assert "give its authority with --ca FILE" in refusal("--host", f"https://127.0.0.1:{port}")
         reach("--host", f"https://127.0.0.1:{port}", "--ca", str(tmp_path / "cert.pem"))
     kfp_api.script("GET /healthz", page(400, "Client sent an HTTP request to an HTTPS server.", "text/plain"))
-    assert told().endswith("speaks TLS; write https://")
-    assert "does not speak TLS; write http://" in told("--host", kfp_api.url.replace("http", "https"))
-    assert "none.pem cannot be read" in told("--ca", str(tmp_path / "none.pem"))
+    assert refusal().endswith("speaks TLS; write https://")
+    assert "does not speak TLS; write http://" in refusal("--host", kfp_api.url.replace("http", "https"))
+    assert "none.pem cannot be read" in refusal("--ca", str(tmp_path / "none.pem"))
 
 
 # The Kubernetes client leaves it to the garbage collector to close a websocket that the server has ended.
@@ -221,12 +223,12 @@ def test_without_a_host_kfp_is_reached_by_port_forward(
         connection = reach("--context", "here")
         kfp_api.script("GET /runs", cut)
         assert connection.client.list_runs().runs is None
-        assert server.forwarded == 2  # a cut connection is made anew
+        assert server.forwarded == 2  # a cut connection is opened again
         assert "svc/ml-pipeline-ui 8080:80" in connection.ui_link("run", "7")
         server.phase = "Pending"
-        assert "no pod app=ml-pipeline runs in namespace kubeflow" in told()
+        assert "no pod app=ml-pipeline runs in namespace kubeflow" in refusal()
         server.status = 403
-        assert "Kubernetes refuses to list pods in namespace kubeflow (403" in told()
+        assert "Kubernetes refuses to list pods in namespace kubeflow (403" in refusal()
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "nonsense", "contexts: 3", "current-context: x\ncontexts: []"])
@@ -237,14 +239,14 @@ def test_an_unusable_kubeconfig(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     if text is not None:
         (tmp_path / "kubeconfig").write_text(text)
-    line = told()
+    line = refusal()
     assert "no cluster is known: kubeconfig" in line
     assert ("no such file" in line) == (text is None)
 
 
 @contextmanager
 def _tls_server(folder: Path) -> Iterator[int]:
-    """The port of a server that says it is healthy, over TLS with a certificate that nobody knows."""
+    """Yield the port of a healthy server that speaks TLS with a self-signed certificate."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

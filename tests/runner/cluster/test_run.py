@@ -21,7 +21,7 @@ from tests.servers.kfp_messages import Request
 from tests.servers.kfp_server import OMITTED, KfpServer, Stage, node_id, pod_name
 
 ORDER = names_in("training")
-# What follows a step's own lines in a pod's log.
+# Lines that follow a step's own in the log of its pod.
 LAUNCHER = """\
 F1124 10:20:30.123456      21 main.go:56] failed to execute component: exit status 1
 time="2026-11-24T10:20:30.200Z" level=info msg="sub-process exited" argo=true error="<nil>"
@@ -31,13 +31,13 @@ VERDICT = EVENT + json.dumps({"event": "verdict", "accuracy": 0.9876, "accepted"
 
 
 def reported(error: UserError) -> str:
-    """What a step prints that ends by an error."""
+    """Return what a step prints that ends with an error."""
     event = EVENT + json.dumps({"event": "error", **error.to_json()})
     return f"{event}\nTraceback\ncomponents.shared.core.errors.{type(error).__name__}: {error}\n{LAUNCHER}"
 
 
 def tasks(**states: str) -> dict[str, str]:
-    """What KFP lists for steps in these states: drivers, groups and pods too."""
+    """Return what KFP lists for steps in these states: drivers, groups and pods, too."""
     listed = {"root-driver": "SUCCEEDED", "root": "RUNNING", "exit-handler-1": "RUNNING"}
     for step, state in states.items():
         listed |= {f"{step}-driver": "SUCCEEDED", step: "SUCCEEDED" if state == "cached" else state}
@@ -55,14 +55,14 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
-    """Exit code and summary of `run --wait`."""
+    """Return exit code and summary of `run --wait`."""
     code = run_verb(run, *words, "--wait", "--runs", str(folder / "runs"))
     (path,) = (folder / "runs").glob("*/summary.json")
     return code, json.loads(path.read_text())
 
 
 def told(stderr: str) -> list[str]:
-    """The lines but for the warning that the images have no digest."""
+    """Return the lines except the warning that the images have no digest."""
     return [line for line in stderr.splitlines() if not line.startswith("warning: torch2kubeflow/")]
 
 
@@ -248,8 +248,8 @@ def test_ctrl_c_asks_whether_to_terminate(
     kfp_api.script("GET /runs/.*", _interrupting)
     monkeypatch.setattr(sys, "stdin", _Keyboard(answer))
     assert run_verb(run, "--wait", "--runs", str(tmp_path)) == code
-    (there,) = kfp_api.runs.values()
-    assert there.state == state
+    (started,) = kfp_api.runs.values()
+    assert started.state == state
 
 
 def test_ctrl_c_without_a_terminal_does_not_terminate(

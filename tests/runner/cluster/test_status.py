@@ -158,7 +158,7 @@ def test_a_loop_has_the_most_important_state_of_its_passes(passes: list[str], st
         for one in passes
     ]
     run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))
-    told = run_state.steps(run, sweep)
-    assert list(told) == list(names_in("sweep"))
-    assert told["trial"] == {"state": state, "seconds": 10.0 * sum(one in run_state.FINAL for one in passes)}
-    assert told["compare"] == {"state": "skipped", "seconds": 0.0}
+    steps = run_state.steps(run, sweep)
+    assert list(steps) == list(names_in("sweep"))
+    assert steps["trial"] == {"state": state, "seconds": 10.0 * sum(one in run_state.FINAL for one in passes)}
+    assert steps["compare"] == {"state": "skipped", "seconds": 0.0}

@@ -16,10 +16,10 @@ def test_the_first_upload_creates_pipeline_and_version(kfp_api: KfpServer, capsy
     (pipeline,), (version,) = kfp_api.pipelines.values(), kfp_api.versions.values()
     assert pipeline.display_name == "torch2kubeflow-training"
     assert re.fullmatch(r"[\w.-]+-[0-9a-f]{12}", version.display_name)
-    told, link = capsys.readouterr().out.splitlines()
-    assert told == f"uploaded version {version.display_name} of torch2kubeflow-training"
-    place = f"{pipeline.pipeline_id}/version/{version.pipeline_version_id}"
-    assert link == f"{kfp_api.url}/#/pipelines/details/{place}"
+    line, link = capsys.readouterr().out.splitlines()
+    assert line == f"uploaded version {version.display_name} of torch2kubeflow-training"
+    path = f"{pipeline.pipeline_id}/version/{version.pipeline_version_id}"
+    assert link == f"{kfp_api.url}/#/pipelines/details/{path}"
 
 
 def test_the_same_content_is_not_uploaded_again(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_the_second_of_two_uploads_takes_the_first(kfp_api: KfpServer, route: st
     """Two uploads at once, and an upload whose answer is lost, end with one version."""
     if fault is not lost:
         run_verb(upload)
-        # The first look does not see it yet.
+        # The first request does not find it yet.
         empty = page(200, "{}", "application/json")
         kfp_api.script("GET /pipelines" if route == "POST /pipelines" else "GET /pipelines/.*/versions", empty)
     kfp_api.script(route, fault)

@@ -1,6 +1,6 @@
-"""Whole runs beside faults: killed processes, lost files, a bad network, keys and buckets taken away in mid-run.
+"""Whole runs with faults: killed processes, lost files, a bad network, keys revoked and buckets deleted in mid-run.
 
-`make test-faults` tries many more moments than `make test`, and adds what it saw to bench/results/faults.jsonl.
+`make test-faults` tries many more moments than `make test`, and adds its results to bench/results/faults.jsonl.
 """
 
 import json
@@ -26,7 +26,7 @@ from tests.servers.s3_server import BUCKET, S3Server, answer, proxy
 pytestmark = pytest.mark.slow
 
 WORDS = ("data=digits", "epochs=12", "batch_size=64", "min_accuracy=0.9", "min_recall=0.7", "checkpoint_seconds=1")
-AT_WORK = {"train": r"\[train\] epoch", "export": r"\[export\] tracing"}  # what a step says in the midst
+AT_WORK = {"train": r"\[train\] epoch", "export": r"\[export\] tracing"}  # what a step logs in the middle of its work
 MOMENTS = int(os.environ.get("FAULT_MOMENTS", "2"))  # of the sweep
 FIRST_KILLED = ("train", "evaluate", "register")
 KILLED = (*FIRST_KILLED, *(name for name in names_in("training") if name not in FIRST_KILLED))  # steps, in turn
@@ -65,7 +65,7 @@ class Run:
         return document
 
     def verb(self, *words: str) -> str:
-        """What a verb prints about the store, which it reaches without faults."""
+        """Return the output of a verb on the store, which it reaches without faults."""
         command = [sys.executable, "pipeline.py", *words, "--store", self.uri]
         environment = {**os.environ, **self.direct}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -73,7 +73,7 @@ class Run:
         return done.stdout
 
     def check_store(self) -> None:
-        """One complete version, which is the champion, and after `prune` no garbage."""
+        """Check that there is one complete version, the champion, and no garbage after `prune`."""
         register = json.loads(self.store.get_bytes("models/digits/register.json")[0])
         assert [(v["version"], v["state"]) for v in register["versions"]] == [(1, "complete")]
         assert register["champion"] == 1
@@ -167,7 +167,7 @@ def test_a_run_resumes_after_its_keys_were_revoked(
         _wait_until_logged(run.runs, AT_WORK[step])
         network.always = answer(403, "InvalidAccessKeyId")
         _one_error(child, "the access key is not known")
-        assert (run.runs / "latest" / "package" / "model.onnx").is_file(), "local results are kept"
+        assert (run.runs / "latest" / "package" / "model.onnx").is_file(), "local results are not lost"
         network.always = None
         assert run.finish() == reference.digest
         assert {run.read("summary.json")["steps"][name]["state"] for name in ("train", "export")} == {"cached"}
@@ -198,7 +198,7 @@ def _one_error(child: subprocess.Popen[str], said: str) -> None:
 
 
 def _kill_step(run: int, step: str, after: float) -> None:
-    """Kill the process of a step so many seconds after its start, or that of the next one if it was over by then."""
+    """Kill the process of a step some seconds after its start, or that of the next step if it has ended by then."""
     while True:
         process = _wait_for_step(run, step)
         time.sleep(after)
@@ -211,7 +211,7 @@ def _kill_step(run: int, step: str, after: float) -> None:
 
 
 def _wait_for_step(run: int, step: str) -> int:
-    """The process of that step of a run, or of whichever is at work, once it is there."""
+    """Wait for the process of a step, or of any if `step` is empty, and return its id."""
     deadline = time.monotonic() + 300
     wanted = f"--function_to_execute\0{step}".encode()
     while time.monotonic() < deadline:
@@ -220,7 +220,7 @@ def _wait_for_step(run: int, step: str) -> int:
         if found:
             return found[0]
         time.sleep(0.01)
-    raise AssertionError(f"no step {step} is at work")
+    raise AssertionError(f"no step {step} runs")
 
 
 def _wait_until_gone(runs: Path) -> None:
@@ -239,7 +239,7 @@ def _command(process: Path) -> bytes:
 
 
 def _reached(runs: Path) -> str | None:
-    """The last step that a run has begun."""
+    """Return the last step that a run began."""
     for folder in runs.glob("2*"):
         log = (folder / "kfp.log").read_text() if (folder / "kfp.log").is_file() else ""
         begun = re.findall(r"Executing task \S*'(\w+)'", log)
@@ -248,7 +248,7 @@ def _reached(runs: Path) -> str | None:
 
 
 def _wait_until_logged(runs: Path, pattern: str) -> None:
-    """Wait until the log of the run holds what matches."""
+    """Wait until the log of the run matches."""
     deadline = time.monotonic() + 300
     while not any(re.search(pattern, log.read_text()) for log in runs.glob("2*/kfp.log")):
         assert time.monotonic() < deadline, f"{pattern} was not seen"
@@ -256,7 +256,7 @@ def _wait_until_logged(runs: Path, pattern: str) -> None:
 
 
 def _note(seen: dict[str, Any]) -> None:
-    """Keep what a sweep of many moments has seen."""
+    """Store a result of `make test-faults`."""
     if "FAULT_MOMENTS" in os.environ:
         with open(RESULTS, "a") as file:
             file.write(json.dumps(seen) + "\n")

@@ -1,4 +1,4 @@
-"""Local runs of loops: a small pipeline whose middle step runs once for each item"""
+"""Local runs of loops: a small pipeline whose middle step runs once for each item."""
 
 import builtins
 import json
@@ -56,13 +56,13 @@ def small(items: list[str] = ["a", "b"]) -> None:  # noqa: B006
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is compiled into the repository's own build folder."""
+def build_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile into a temporary folder, not into the repository's."""
     monkeypatch.setattr("runner.compile.BUILD", tmp_path / "build")
 
 
 def run(tmp_path: Path, *items: str, pipeline: BaseComponent = small) -> tuple[int, dict[str, Any]]:
-    """Exit code and summary of a run that caches."""
+    """Return exit code and summary of a run that caches."""
     code = local_run.run(pipeline, {"items": list(items)}, tmp_path / "runs", embedded=False, caching=True)
     return code, json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
 
@@ -96,7 +96,7 @@ def test_only_new_passes_of_a_loop_run(tmp_path: Path) -> None:
     assert [line[3] for line in passes][:2] == processes
     code, third = run(tmp_path, "a", "b", "c")
     assert (code, states(third)) == (0, ["cached", "cached", "cached"])
-    assert made(tmp_path, third) == passes, "what compare has made, and no pass of the loop"
+    assert made(tmp_path, third) == passes, "the output of compare, and of no pass of the loop"
     code, fourth = run(tmp_path, "b", "a")
     assert (code, states(fourth)) == (0, ["done", "cached", "done"])
 

@@ -20,7 +20,7 @@ from runner.local import s3_server
 from tests.conftest import ROOT
 
 slow = pytest.mark.slow
-linux = pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent on Linux alone")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent only on Linux")
 
 
 def _wait_until(is_so: Callable[[], bool]) -> None:
@@ -40,7 +40,7 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`python pipeline.py s3` in the background, and what it says once it is ready."""
+    """Run `python pipeline.py s3` in the background, and yield what it prints when it is ready."""
     command = [sys.executable, "pipeline.py", "s3", "--runs", str(runs)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as verb:
         try:
@@ -52,7 +52,7 @@ def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def _listening(pid: int) -> set[str]:
-    """The addresses, in hexadecimal digits, at which a process takes connections."""
+    """Return the addresses, in hexadecimal digits, at which a process listens."""
     inodes = {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
     rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
@@ -149,7 +149,7 @@ def test_a_server_left_by_a_killed_runner_is_ended(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(s3_server, "STOP_SECONDS", 0.5)
     with _verb(tmp_path) as (verb, _):
         weed = _weed(tmp_path)
-        os.kill(weed, signal.SIGSTOP)  # deaf to SIGTERM
+        os.kill(weed, signal.SIGSTOP)  # it ignores SIGTERM
         verb.kill()
         verb.wait()
         with s3_server.shared(tmp_path) as wait:

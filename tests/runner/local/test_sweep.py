@@ -1,4 +1,4 @@
-"""A sweep whole, as a user runs it: pytest tests/runner/local/test_sweep.py"""
+"""A whole sweep, as a user runs it: pytest tests/runner/local/test_sweep.py"""
 
 import json
 from pathlib import Path
@@ -27,19 +27,19 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
         "register": "skipped",
     }
     assert list(summary["steps"])[3:6] == ["plan", "trial", "compare"]
-    told = summary["sweep"]
-    assert [(trial["state"], trial["epochs"]) for trial in told["trials"]] == [
+    sweep = summary["sweep"]
+    assert [(trial["state"], trial["epochs"]) for trial in sweep["trials"]] == [
         ("done", 2),
         ("failed", 0),
         ("stopped", 1),
     ]
-    assert "not among the best 1/3 of 2 trials" in told["trials"][2]["reason"], "by way of the runner's own store"
-    assert told["best"] == 1
+    assert "not among the best 1/3 of 2 trials" in sweep["trials"][2]["reason"], "the trials share the embedded store"
+    assert sweep["best"] == 1
     assert "best trial     1 of 3: learning_rate=0.03" in done.stdout
     assert "trial      ended without a model: the loss became" in done.stdout
     assert "Trial 1 is the best" in (folder / "sweep.html").read_text()
     history = json.loads((folder / "model" / "history.json").read_text())
-    assert max(epoch["val_accuracy"] for epoch in history["epochs"]) == told["trials"][0]["val_accuracy"]
+    assert max(epoch["val_accuracy"] for epoch in history["epochs"]) == sweep["trials"][0]["val_accuracy"]
     evaluation = json.loads((folder / summary["artifacts"]["evaluation"] / "evaluation.json").read_text())
     assert evaluation["accuracy"] == summary["test_accuracy"] > 0.5
     assert not list(folder.rglob("*.partial"))
