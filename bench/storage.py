@@ -1,10 +1,10 @@
-"""The store beside other clients on a server of this machine: `python bench/storage.py`.
+"""Compare the store with other clients of a server on this machine: `python bench/storage.py`.
 
-Sends and fetches one large file by components/shared/storage/client.py, by `minio` alone, by boto3 (`uv run`
-fetches it) and by SeaweedFS's own client, which passes its S3 gateway by; then 1,000 pictures as single objects and
-as one shard. All in turn, with SeaweedFS on the loopback interface; before that in processes of their own, for
-their peak memory. The store checks what it sends and fetches by SHA-256, and the others do not: `checked` is minio
-and the digest after it.
+Uploads and downloads one large file with components/shared/storage/client.py, with `minio` alone, with boto3 (which
+`uv run` installs) and with SeaweedFS's own client, which bypasses its S3 gateway; then 1,000 pictures as single objects
+and as one shard. They take turns, with SeaweedFS on the loopback interface; before that, separate processes measure the
+peak memory. The store verifies the SHA-256 of all it transfers and the others do not: `checked` is minio followed by
+the digest.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from components.shared.storage.client import PART_BYTES, open_store
 from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 
 PICTURE, THREADS = os.urandom(10_000), 8
-FILER_PORT = 18_888  # `weed filer.cat` takes it that gRPC's is 10,000 more
+FILER_PORT = 18_888  # `weed filer.cat` assumes that the gRPC port is 10,000 higher
 BOTO3 = """
 import sys, boto3
 url, key, secret, bucket = sys.argv[1:]
 client = boto3.client("s3", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret, region_name="any")
 print("ready", flush=True)
 for line in sys.stdin:
-    what, path = line.split()
-    client.upload_file(path, bucket, "boto3") if what == "put" else client.download_file(bucket, "boto3", path)
+    action, path = line.split()
+    client.upload_file(path, bucket, "boto3") if action == "put" else client.download_file(bucket, "boto3", path)
     print("done", flush=True)
 """
 Work = dict[str, Callable[[], object]]
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="transfers of each kind")
     parser.add_argument("--mib", type=int, default=1024, help="size of the large file in MiB")
     parser.add_argument("--objects", type=int, default=1000, help="number of pictures")
-    parser.add_argument("--child", help=argparse.SUPPRESS)  # ADDRESS,FILE,WORK of a process whose memory is measured
+    parser.add_argument("--child", help=argparse.SUPPRESS)  # ADDRESS,FILE,WORK of the process whose memory is measured
     arguments = parser.parse_args()
     if arguments.child:
         return _child(*arguments.child.split(","))
@@ -75,7 +75,7 @@ def _measure(server: S3Server, scratch: Path, runs: int, mib: int, objects: int)
     ratios = {name: round(median([other / ours for other, ours in pairs[name]]), 3) for name in pairs if "," in name}
     amounts = {name: objects if "pictures" in name else mib * 1.048576 for name in seconds}
     document = {
-        "times_as_fast_as": ratios,  # the median of those of each round
+        "times_as_fast_as": ratios,  # the median over the rounds
         "mib_over_imports": {name: round((memory[name] - memory["nothing"]) / 2**20, 1) for name in ("put", "get")},
         "megabytes_or_pictures_per_second": {
             name: round(amounts[name] / median(found), 1) for name, found in seconds.items()
@@ -88,12 +88,12 @@ def _measure(server: S3Server, scratch: Path, runs: int, mib: int, objects: int)
 
 
 def _time(work: Work, file: Path, runs: int) -> dict[str, list[float]]:
-    """The seconds of each kind of work, in turn."""
+    """Return the seconds of each kind of work, taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for run in range(runs):
         for name in list(work)[:: -1 if run % 2 else 1]:
             file.with_name("got").unlink(missing_ok=True)
-            os.sync()  # what follows a put would find the disk busy with it
+            os.sync()  # otherwise the disk is still busy with the last put
             started = time.perf_counter()
             work[name]()
             seconds[name].append(round(time.perf_counter() - started, 4))
@@ -102,8 +102,8 @@ def _time(work: Work, file: Path, runs: int) -> dict[str, list[float]]:
 
 
 def _transfers(server: S3Server, file: Path, boto3: Callable[[str, Path], None]) -> Work:
-    """Each kind of transfer of one large file; what is fetched was put there once before."""
-    digest, got = sha256_file(file), file.with_name("got")  # known to whoever made the file, as a rule
+    """Return each kind of transfer of one large file, after one run of each, so that there is a file to download."""
+    digest, got = sha256_file(file), file.with_name("got")  # callers usually know it already
     store, plain = open_store(f"s3://{BUCKET}/bench", server.environment), server.client
     filer = f"http://127.0.0.1:{FILER_PORT}"
     work: Work = {
@@ -120,12 +120,12 @@ def _transfers(server: S3Server, file: Path, boto3: Callable[[str, Path], None])
     for name, transfer in work.items():
         transfer()
         if name.startswith("get") and sha256_file(got) != digest:
-            raise ValueError(f"{name}: what was fetched is not what was sent")
+            raise ValueError(f"{name}: the downloaded file differs from the uploaded one")
     return work
 
 
 def _pictures(server: S3Server, file: Path, objects: int) -> Work:
-    """Pictures as objects of their own, by the store and by minio, and packed into one shard."""
+    """Return the transfers of pictures as single objects, with the store and with minio, and packed into one shard."""
     store, plain = open_store(f"s3://{BUCKET}/bench", server.environment), server.client
     shard = file.with_name("shard.tar")
 
@@ -170,21 +170,21 @@ def _weed(*words: str) -> None:
 
 @contextmanager
 def _boto3(server: S3Server) -> Iterator[Callable[[str, Path], None]]:
-    """boto3 in a process and an environment of its own, imported before anything is timed."""
+    """Run boto3 in its own process and environment, imported before anything is timed."""
     command = [str(Path(sys.executable).with_name("uv")), "run", "-q", "--no-project", "--with", "boto3", "python"]
     command += ["-c", BOTO3, server.url, KEY, SECRET, BUCKET]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        asked, told = process.stdin, process.stdout
-        assert asked and told
-        told.readline()
+        requests, responses = process.stdin, process.stdout
+        assert requests and responses
+        responses.readline()
 
-        def transfer(what: str, path: Path) -> None:
-            print(what, path, file=asked, flush=True)
-            if not told.readline():
-                raise RuntimeError("boto3 failed, as told above")
+        def transfer(action: str, path: Path) -> None:
+            print(action, path, file=requests, flush=True)
+            if not responses.readline():
+                raise RuntimeError("boto3 failed; its error is above")
 
         yield transfer
-        asked.close()
+        requests.close()
 
 
 def _peak_memory(server: S3Server, file: Path, work: str) -> int:

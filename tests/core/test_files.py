@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files, folders and JSON documents that appear whole or not at all."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from components.shared.core.files import (
 from tests.fuzz.confinement import confined
 
 
-def test_a_folder_appears_when_the_block_ends_well(tmp_path: Path) -> None:
+def test_a_folder_appears_when_the_block_succeeds(tmp_path: Path) -> None:
     with new_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("1")
         assert not (tmp_path / "out").exists()
@@ -34,7 +34,7 @@ def test_a_folder_vanishes_when_the_block_fails(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
-def test_a_new_folder_replaces_an_old_and_a_half_filled_one(tmp_path: Path) -> None:
+def test_a_new_folder_replaces_old_and_partial_ones(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("")
     (tmp_path / "out.partial").mkdir()
@@ -53,20 +53,20 @@ def test_a_file_keeps_its_old_content_when_the_block_fails(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_document_comes_back_as_written(tmp_path: Path) -> None:
+def test_a_document_is_read_as_written(tmp_path: Path) -> None:
     document = {"format": "f", "classes": ["ä", "b"], "share": 0.1}
     write_json(tmp_path / "a.json", document)
     assert read_json(tmp_path / "a.json", "f") == document
 
 
-def test_not_a_number_is_no_json(tmp_path: Path) -> None:
+def test_nan_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("", "not a JSON"),
         ("[1]", "has the format None"),
@@ -74,9 +74,9 @@ def test_not_a_number_is_no_json(tmp_path: Path) -> None:
         ("\xff", "not a JSON"),
     ],
 )
-def test_a_broken_document_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_document_is_named(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=reason) as error:
         read_json(tmp_path / "a.json", "f")
     assert str(tmp_path / "a.json") in str(error.value)
 
@@ -85,7 +85,7 @@ def test_a_broken_document_is_named(tmp_path: Path, text: str, said: str) -> Non
 @pytest.mark.parametrize(
     "unit", ["[" * 300 + "]" * 300, '{"":' * 300 + "[]" + "}" * 300, '"ā"'], ids=["lists", "objects", "texts"]
 )
-def test_the_worst_document_takes_less_than_a_gib_of_memory(
+def test_any_document_needs_less_than_a_gib_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
     monkeypatch.setattr("tests.fuzz.confinement.SECONDS", 100)

@@ -414,7 +414,7 @@ def test_no_output_tells_the_keys(
     told += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     told += [store.get_bytes(entry.name)[0] for entry in store.list()]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-wrong")
-    with pytest.raises(UserError, match="the secret key is not that of the access key") as refused:
+    with pytest.raises(UserError, match="the secret key does not belong to the access key") as refused:
         first.register(tmp_path / "out", uri)
     told.append(str(refused.value).encode())
     assert not [text for text in told if SECRET.encode() in text or KEY.encode() in text]

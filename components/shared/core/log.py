@@ -1,4 +1,4 @@
-"""What a step prints: lines for people, which a terminal shows as bars, and events for machines, one JSON line each."""
+"""The output of a step: lines for people, and events for the runner, one JSON line each."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _name = "log"  # of the step that this process runs
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Give all lines that are logged in the block the name of a step or a verb."""
+    """Log under the name of a step or a verb until the block ends."""
     global _name
     before, _name = _name, name
     try:
@@ -24,38 +24,38 @@ def named(name: str) -> Iterator[None]:
 
 
 def info(text: str) -> None:
-    """Print one line for people: `[step] text`."""
+    """Print a line for people: `[step] text`."""
     print(f"[{_name}] {text}", flush=True)
 
 
 def event(kind: str, **fields: Any) -> None:
-    """Print one line for the runner, if this process is a step of a run."""
+    """Print an event for the runner, if this process is a step of a run."""
     if os.environ.get("RUN_ID"):
         print(EVENT + json.dumps({"event": kind, **fields}), flush=True)
 
 
 def read_event(line: str) -> dict[str, Any] | None:
-    """Return the event in a line of a step's output; None if there is none."""
+    """Return the event in a line of output; None if the line is not an event."""
     if not line.startswith(EVENT):
         return None
     try:
         found = json.loads(line[len(EVENT) :])
-    except ValueError:  # cut off
+    except ValueError:  # the line was cut off
         return None
     return found if isinstance(found, dict) else None
 
 
 class Progress:
-    """Count work and log a line a second: `label: 42 % (25,200/60,000 images, 16,900 images/s, loss 0.12)`."""
+    """Count work, and log at most every second `label: 42 % (25,200/60,000 images, 16,900 images/s, loss 0.12)`."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        """Start counting; `total` in `unit` (0 if it is not known)."""
+        """Start counting up to `total`, in `unit`; 0 if the total is not known."""
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
         self.started = self.printed = time.monotonic()
 
     def advance(self, amount: int, **facts: float) -> None:
-        """Add finished work; `facts` are figures to show with it."""
+        """Add finished work; `facts` are figures to log with it."""
         self.done += amount
         now = time.monotonic()
         if now - self.printed >= 1 or self.done == self.total:

@@ -28,22 +28,17 @@ class Retries:
         self._failures = 0
 
     def failed(self, reason: str, retry_after: float | None = None, details: str = "") -> None:
-        """Log a failure, as `details` if given, and wait before the next attempt.
+        """Log a failure, as `details` if given, and wait: with jitter twice as long each time, or as the server asks.
 
         Raises TransientError if this was the last attempt.
         """
         self._failures += 1
         if self._failures >= self._attempts:
             raise TransientError(f"{self._subject} {reason} {self._failures} times", self._remedy) from None
-        pause(details or f"{self._subject} {reason}", self._failures, retry_after)
-
-
-def pause(reason: str, failures: int, retry_after: float | None = None) -> None:
-    """Log `reason` and wait: twice as long after every failure, with jitter, or as long as the server asks for."""
-    wait = min(0.25 * 2**failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
-    wait = wait if retry_after is None else min(retry_after, 2 * MAX_WAIT_SECONDS)
-    log.info(f"{reason}; retrying in {wait:.1f} s")
-    time.sleep(wait)
+        wait = min(0.25 * 2**self._failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
+        wait = wait if retry_after is None else min(retry_after, 2 * MAX_WAIT_SECONDS)
+        log.info(f"{details or f'{self._subject} {reason}'}; retrying in {wait:.1f} s")
+        time.sleep(wait)
 
 
 def reason_of(error: HTTPError) -> str:
@@ -53,7 +48,7 @@ def reason_of(error: HTTPError) -> str:
     return "did not answer in time" if isinstance(error, SlowError) else "broke the connection"
 
 
-def is_unknown(error: object) -> bool:
+def is_unknown_host(error: object) -> bool:
     """Return whether a server's name does not exist; a name service that fails for a moment does not count."""
     reason = error.__cause__ if isinstance(error, NameResolutionError) else None
     return isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN

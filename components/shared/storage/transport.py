@@ -9,7 +9,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
 from components.shared.core.errors import UserError
-from components.shared.storage.retry import TRANSIENT, Retries, is_unknown, reason_of
+from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host, reason_of
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 # Failures that S3 servers report with another status; the first two even with 200, if they had begun to answer.
@@ -62,7 +62,7 @@ class Transport(PoolManager):
     def _raise_if_permanent(self, url: str, error: HTTPError) -> None:
         """Raise UserError for a failure that no retry can fix."""
         server = _server(url)
-        if is_unknown(error):
+        if is_unknown_host(error):
             raise UserError(f"{server} is not known", "check the address") from None
         cause = error.args[0] if error.args else None
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -11,8 +11,8 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
-from components.shared.core.errors import TransientError, UserError
-from components.shared.storage.retry import TRANSIENT, is_unknown, pause
+from components.shared.core.errors import UserError
+from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
 
 ATTEMPTS = 6  # that gain no byte
 CONNECT_SECONDS, READ_SECONDS = 5, 30
@@ -24,7 +24,7 @@ class _Retry(Exception):
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.reason, self.wait = reason, wait
 
 
 def download(
@@ -53,18 +53,17 @@ def _transfer(
     only_headers: bool = False,
 ) -> requests.Response:
     """Read a URL's bytes, or only its headers, in as many attempts as necessary."""
-    failures, have = 0, 0
+    retries, received = Retries(address, "try again later", ATTEMPTS), 0
     with requests.Session() as session:
         transfer = _Transfer(session, address, file, known or {}, limit, only_headers)
         while True:
             try:
                 return transfer.attempt()
             except _Retry as retry:
-                gained, have = file.tell() > have, file.tell()
-                failures = 1 if gained else failures + 1
-                if failures >= ATTEMPTS:
-                    raise TransientError(f"{address} could not be downloaded: {retry}", "try again later") from None
-                pause(str(retry), failures, retry.wait)
+                if file.tell() > received:
+                    retries.reset()
+                received = file.tell()
+                retries.failed(retry.reason, retry.wait)
 
 
 class _Transfer:
@@ -96,10 +95,10 @@ class _Transfer:
             untrusted = f"{self.address} has a certificate that is not trusted ({error})"
             raise UserError(untrusted, "name the file of its authority in REQUESTS_CA_BUNDLE") from None
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-            if any(is_unknown(getattr(cause, "reason", None)) for cause in error.args):
+            if any(is_unknown_host(getattr(cause, "reason", None)) for cause in error.args):
                 unknown = f"{urlsplit(self.address).hostname} is not a known host"
                 raise UserError(unknown, "check the address and the network") from None
-            raise _Retry(f"the connection to {self.address} failed ({type(error).__name__})") from None
+            raise _Retry(f"could not be read ({type(error).__name__})") from None
         except UserError:
             raise
         except (requests.RequestException, ValueError) as error:  # ValueError: redirected to an invalid address
@@ -119,12 +118,12 @@ class _Transfer:
             check_address(hop.url)
         if response.status_code in TRANSIENT:
             asked = response.headers.get("Retry-After", "")
-            reason = f"{self.address} answered {response.status_code} {response.reason}"
+            reason = f"answered {response.status_code} {response.reason}"
             raise _Retry(reason, float(asked) if asked.isdecimal() else None)
         is_rest = _content_range(response)[0] == self.file.tell()
         if response.status_code == 416 or (response.status_code == 206 and not is_rest):
             self._restart()
-            raise _Retry(f"{self.address} changed during the download")
+            raise _Retry("changed during the download")
         if response.status_code not in (200, 206, 304) or (response.status_code == 304 and not self.known):
             raise UserError(f"{self.address} answered {response.status_code} {response.reason}", "check the address")
 
@@ -143,7 +142,7 @@ class _Transfer:
                 too_large = f"{self.address} is larger than the {self.limit:,} bytes expected"
                 raise UserError(too_large, "check that the file is the expected one")
         if self.file.tell() < total:
-            raise _Retry(f"{self.address} ended after {self.file.tell():,} of {total:,} bytes")
+            raise _Retry(f"ended after {self.file.tell():,} of {total:,} bytes")
         self.file.flush()
 
     def _restart(self) -> None:
