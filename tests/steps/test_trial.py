@@ -69,7 +69,7 @@ def test_a_trial_that_falls_behind_stops_with_a_reason(
         ({"batch_size": "9999"}, "batch_size=9999", "give a smaller"),
     ],
 )
-def test_a_training_that_fails_because_of_its_setting_is_a_result(
+def test_a_training_that_fails_by_its_setting_is_a_result(
     tmp_path: Path, dataset: Path, settings: dict[str, Any], message: str, remedy: str
 ) -> None:
     trial(dataset=dataset, planned=planned(**settings), model=tmp_path / "model", **RUN)

@@ -128,7 +128,7 @@ def test_a_lost_node_and_a_killed_step_cost_a_restart_and_no_job(
 
 
 @pytest.mark.slow
-def test_nodes_stop_without_a_step_and_a_later_step_submits_again(
+def test_nodes_stop_without_a_step_and_a_later_one_submits(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path
 ) -> None:
     timing = killed_when(lambda: has_checkpoint(store), renewal_seconds=0.2, lapse_seconds=4)

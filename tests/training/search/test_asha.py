@@ -85,7 +85,7 @@ def test_a_repeated_trial_decides_as_before(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_killed_before_its_decision_decides_when_repeated(store: Store) -> None:
+def test_a_trial_killed_before_its_decision_decides_later(store: Store) -> None:
     undecided = {"format": "torch2kubeflow/rung", "val_accuracy": 0.4, "trials": None, "reason": None}
     store.put_bytes(json.dumps(undecided).encode(), "sweeps/s/1/2.json")
     assert _halving(store, "1")(_epochs(0.5)) is None
