@@ -32,8 +32,10 @@ REASONS = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    409: "AlreadyExists",
     422: "Invalid",
     500: "InternalError",
+    503: "ServiceUnavailable",
 }
 MODELS = {"pods": "V1Pod", "localsubjectaccessreviews": "V1LocalSubjectAccessReview"}
 

@@ -133,6 +133,7 @@ class TrainerServer(ThreadingHTTPServer):
         self.has_trainer = True
         self.is_old = False  # Trainer 2.1, without patches of a runtime
         self.denied: set[str] = set()  # for example "create trainjobs"
+        self.failures = 0  # requests about jobs to answer with 503
         self.quota = ""  # why admission refuses a job
         self.unscheduled = ""  # why no pod is scheduled
         self.jobs: dict[str, Pods] = {}
@@ -160,6 +161,9 @@ class TrainerServer(ThreadingHTTPServer):
 
     def answer(self, verb: str, plural: str, name: str, query: dict[str, str], body: Any) -> Any:
         """Return the answer as JSON. Raises Refusal if the API would refuse."""
+        if self.failures and plural == "trainjobs":
+            self.failures -= 1
+            raise Refusal(503, "etcd has no leader")
         if f"{verb} {plural}" in self.denied:
             raise Refusal(403, f'{plural}.trainer.kubeflow.org is forbidden: User "ada" cannot {verb} resource')
         if plural == "trainingruntimes" and self.has_trainer and name in self.runtimes:

@@ -19,6 +19,7 @@ from components.shared.models import saved_model
 from components.shared.storage.client import Store
 from components.shared.training.distributed.task import Task
 from components.shared.training.distributed.trainjob import manifest
+from components.shared.training.distributed.trainjob.backend import JobState, open_backend
 from components.shared.training.distributed.trainjob.run import Timing, run_trainjob
 from tests.servers.trainer_server import Pods, TrainerServer, kill, workers
 from tests.trained_digits import SETTINGS
@@ -209,6 +210,26 @@ def test_the_reason_of_a_pending_job_is_logged_once(
     with pytest.raises(Killed):
         train(digits, tmp_path / "model", store, timing=submit_only(trainer))
     assert capsys.readouterr().out.count(f"] waiting for a node: {trainer.unscheduled}\n") == 1
+
+
+def test_an_api_that_fails_for_a_moment_is_asked_again(
+    trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timing = submit_only(trainer)
+    trainer.failures = 1
+    with pytest.raises(Killed):
+        train(digits, tmp_path / "model", store, timing=timing)
+    assert "the Kubernetes API answered 503; retrying in" in capsys.readouterr().out
+    assert len(trainer.submitted) == 1
+
+
+def test_a_job_that_another_process_has_just_created_stays(trainer: TrainerServer) -> None:
+    trainer.unscheduled = "no node"
+    spec = manifest.JobSpec("s3://absent/jobs/a", 2, 1, RUN_ID, "image", "pipeline-runner")
+    with open_backend(SimpleNamespace(**GIVEN)) as backend:
+        for _ in range(2):
+            backend.submit("train-1", spec)
+        assert backend.state("train-1") == JobState.ACTIVE and len(trainer.submitted) == 1
 
 
 def test_the_exit_task_deletes_the_jobs_of_its_run_only(
