@@ -26,6 +26,7 @@ MANIFESTS = ", ".join(
 )
 LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?")  # reached without TLS, as by Docker
 DOCKER_HUB = "docker.io"  # its API has another host
+EVENTS = "see the first pod's events if it stays in ImagePullBackOff"
 Login = tuple[str, str]
 
 
@@ -90,7 +91,7 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
     except requests.RequestException as error:
         return unknown(
             f"registry {image.registry} gives no usable answer here ({type(error).__name__}); the nodes may reach it",
-            "see the first pod's events if it stays in ImagePullBackOff",
+            EVENTS,
         )
     if status == 200:
         return ok(f"image {name} can be pulled")
@@ -103,7 +104,8 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
         )
     if status in (401, 403):
         return problem(f"image {name} cannot be pulled with the pull secret ({status})", "renew the pull secret")
-    return unknown(f"registry {image.registry} answered {status} for image {name}", "try again later")
+    remedy = "try again later" if status == 429 or status >= 500 else EVENTS
+    return unknown(f"registry {image.registry} answered {status} for image {name}", remedy)
 
 
 def _status(image: Image, login: Login | None) -> int:

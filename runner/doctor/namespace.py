@@ -40,7 +40,8 @@ def check_namespace(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]
     """Check that the namespace can hold runs: KFP's own, or a user's Profile."""
     name = cluster.namespace
     if cluster.namespace_object is None:
-        yield problem(f"namespace {name} does not exist", "give another one with --namespace")
+        option = "--kfp-namespace" if cluster.is_standalone else "--namespace"
+        yield problem(f"namespace {name} does not exist", f"give another one with {option}")
     elif cluster.is_standalone:
         yield ok(f"{name} is KFP's own (standalone); runs use service account {cluster.service_account}")
     elif PROFILE.items() <= cluster.namespace_labels.items():
@@ -56,7 +57,7 @@ def check_secrets(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check the Secrets with the steps' S3 credentials; both may be absent."""
     name, source = preflight.parameters["s3_secret"], preflight.parameters["source_secret"]
     yield from _check_keys(cluster.secret(name), name) or [_without_keys(cluster, name)]
-    absent = ok(f"no Secret {source}: a data source in S3 is reached as the store is")
+    absent = ok(f"no Secret {source}: a data source in S3 is read with the credentials of the store")
     yield from _check_keys(cluster.secret(source), source) or [absent]
 
 

@@ -17,6 +17,9 @@ TRANSIENT = "node.kubernetes.io/"  # taints of nodes that are cordoned, not read
 def check_nodes(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check that some node can run each step: one finding for all steps, or one for each that no node can run."""
     nodes = cluster.items(cluster.core.list_node)
+    if not nodes:
+        yield problem("the cluster has no nodes", "add one, unless an autoscaler does so for waiting pods")
+        return
     findings = [_judge(nodes, pod) for pod in preflight.pods]
     bad = [finding for finding in findings if finding.state != "ok"]
     yield from bad

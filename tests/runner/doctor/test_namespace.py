@@ -22,7 +22,7 @@ from tests.servers.kube_server import KubeServer
 
 def test_missing_namespace(cluster: KubeServer, assert_found: AssertFound) -> None:
     cluster.remove("namespaces", "kubeflow")
-    assert_found("problem namespace namespace kubeflow does not exist")
+    assert_found("problem namespace namespace kubeflow does not exist -> give another one with --kfp-namespace")
 
 
 def test_profile_is_recognised_by_its_label(cluster: KubeServer, kfp_api: KfpServer, examine: Examine) -> None:

@@ -4,6 +4,11 @@ from tests.runner.doctor.objects import TOLERATE_ALL, AssertFound, gpu_node, nod
 from tests.servers.kube_server import KubeServer
 
 
+def test_cluster_without_nodes(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.remove("nodes", "worker")
+    assert_found("problem nodes the cluster has no nodes -> add one")
+
+
 def test_no_gpu(cluster: KubeServer, assert_found: AssertFound) -> None:
     assert_found(
         "problem nodes no node that step train may use offers 1 nvidia.com/gpu -> install the device plugin", "gpus=1"
