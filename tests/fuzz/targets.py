@@ -442,7 +442,7 @@ def _checkpoint(folder: Path, file_of: Callable[[bytes], bytes]) -> Target:
         shelf.objects = {name: file_of(content)}
         training = resume()
         if torch.equal(training.number, torch.ones(3)):
-            raise UserError(f"it began anew: {log.getvalue()}")
+            raise UserError(f"it started over: {log.getvalue()}")
 
     return Target([seed], read)
 

@@ -1,1 +1,1 @@
-"""Raw data and prepared data sets: formats, decoding, splits, and the data sets that the store keeps."""
+"""Raw data and prepared data sets: formats, decoding, splits, and the prepared data sets in the store."""

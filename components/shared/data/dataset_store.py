@@ -35,7 +35,7 @@ class StoredDataset:
     """The dataset of a recipe, which are the fields of its document that determine its content, in a store."""
 
     def __init__(self, store: str, recipe: Document, handover_mib: int) -> None:
-        """Raises UserError if the address is wrong; a dataset of more than `handover_mib` MiB becomes remote."""
+        """Open the store; a dataset of more than `handover_mib` MiB becomes remote. Raises UserError if that fails."""
         self._store = open_store(store, os.environ)
         self._recipe = recipe
         self._folder = f"datasets/{sha256_json(recipe)}"

@@ -41,7 +41,7 @@ class StoredShards:
     """The shards at s3://bucket/prefix, each an object `<sha256>.npy`, read through the cache."""
 
     def __init__(self, uri: str) -> None:
-        """Raises UserError if the address, a variable of the environment or the cache cannot be used."""
+        """Open store and cache. Raises UserError if the address, a variable of the environment or a folder is wrong."""
         from components.shared.storage.client import open_store  # takes 0.1 s, which a dataset on disk does not need
 
         self._store = open_store(uri, os.environ)

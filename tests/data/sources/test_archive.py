@@ -196,10 +196,10 @@ def test_an_endless_chain_of_headers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("keep", [0, 0.5])
-def test_a_truncated_archive_is_refused(tmp_path: Path, suffix: str, keep: float) -> None:
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_truncated_archive_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
     path = pack(tmp_path / f"x{suffix}", {"a/1.png": os.urandom(20_000), "a/2.png": os.urandom(20_000)})
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(UserError, match="cannot be read as an archive"):
         unpacked(path)
 

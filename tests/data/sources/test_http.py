@@ -47,8 +47,8 @@ def record_path(tmp_path: Path, url: str) -> Path:
 
 def test_a_file_is_cached_by_its_digest(web_server: Loopback, tmp_path: Path) -> None:
     assert fetched(f"{web_server.url}/a.zip") == BODY
-    kept = tmp_path / "cache" / "torch2kubeflow" / "sha256"
-    assert [path.name for path in kept.iterdir()] == [sha256(BODY)]
+    stored = tmp_path / "cache" / "torch2kubeflow" / "sha256"
+    assert [path.name for path in stored.iterdir()] == [sha256(BODY)]
 
 
 def test_a_cut_download_resumes(web_server: Loopback) -> None:
@@ -124,20 +124,24 @@ def test_attempts_that_gain_nothing_are_limited(web_server: Loopback) -> None:
 
 
 def test_attempts_that_gain_bytes_are_not_limited(web_server: Loopback) -> None:
-    def next_piece(handler: object) -> None:
+    def next_piece(handler: Any) -> None:
         start = int(web_server.asked[-1].get("Range", "bytes=0-")[6:-1])
         end = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
-        handler.reply(206 if start else 200, BODY[start : start + 9], len(BODY), ETag='"1"', Content_Range=end)  # type: ignore[attr-defined]
+        handler.reply(206 if start else 200, BODY[start : start + 9], len(BODY), ETag='"1"', Content_Range=end)
 
     web_server.script = [next_piece] * (2 * ATTEMPTS)
     web_server.script.append(whole)
     assert fetched(f"{web_server.url}/a.zip") == BODY
 
 
-@pytest.mark.parametrize("code", [204, 300, 304, 403, 404, 410])
-def test_another_status_is_final(web_server: Loopback, waits: list[float], code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(code, "check the address") for code in (204, 300, 304, 404, 410)]
+    + [(code, "make it readable without a login") for code in (401, 403)],
+)
+def test_another_status_is_final(web_server: Loopback, waits: list[float], code: int, remedy: str) -> None:
     web_server.script = [answer(code)]
-    with pytest.raises(UserError, match=f"{web_server.url}/a.zip answered {code} .*; check the address"):
+    with pytest.raises(UserError, match=f"{web_server.url}/a.zip answered {code} .*; {remedy}"):
         fetch_url(f"{web_server.url}/a.zip")
     assert len(web_server.asked) == 1 and not waits
 

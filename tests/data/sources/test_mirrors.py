@@ -94,9 +94,9 @@ def test_the_next_mirror_only_delivers_missing_files(web_server: Loopback) -> No
 def test_all_reasons_are_reported_if_every_mirror_fails(web_server: Loopback) -> None:
     web_server.files["/wrong/images"] = b"x"
     web_server.script = [answer(403)]
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         fetch_entry("x", entry(web_server, "shut", "wrong", "absent"))
-    message = str(told.value)
+    message = str(caught.value)
     assert message.startswith("no mirror of x could be used: ")
     for folder, reason in (("shut", "403"), ("wrong", "not the file of the catalogue"), ("absent", "404")):
         assert any(f"/{folder}/" in part and reason in part for part in message.split("; "))

@@ -35,7 +35,7 @@ class UrlSource:
     """A Source: an archive at an address, which may end in `#sha256=<digest>`."""
 
     def __init__(self, url: str) -> None:
-        """Raises UserError if the address does not end in the name of an archive."""
+        """Check the address. Raises UserError if it does not end in the name of an archive."""
         self._url, self._name = url, unquote(urlsplit(url).path).rsplit("/", 1)[-1]
         self._fetched: Fetched | None = None
         if not is_archive(Path(self._name)):

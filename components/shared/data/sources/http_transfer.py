@@ -125,7 +125,8 @@ class _Transfer:
             self._restart()
             raise _Retry("changed during the download")
         if response.status_code not in (200, 206, 304) or (response.status_code == 304 and not self.known):
-            raise UserError(f"{self.address} answered {response.status_code} {response.reason}", "check the address")
+            remedy = "make it readable without a login" if response.status_code in (401, 403) else "check the address"
+            raise UserError(f"{self.address} answered {response.status_code} {response.reason}", remedy)
 
     def _write(self, response: requests.Response) -> None:
         if response.status_code != 206:
@@ -160,7 +161,7 @@ def _content_range(response: requests.Response) -> tuple[int, int]:
 
 
 def check_address(address: str) -> None:
-    """Raises UserError if the address is not https://, except on the loopback interface."""
+    """Raise UserError if the address is not https://, except on the loopback interface."""
     parts = urlsplit(address)
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise UserError(

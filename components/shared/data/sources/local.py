@@ -18,7 +18,7 @@ class LocalSource:
     """A Source: a folder whose pictures are packed, or an archive that is copied."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError if there is no folder or archive at the path."""
+        """Check the path. Raises UserError if there is no folder or archive."""
         if not os.path.exists(path):  # also False if no file can have such a name
             raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
         if not path.is_dir() and not is_archive(path):

@@ -27,7 +27,7 @@ class CatalogueSource:
     """A Source: a data set that is known by name."""
 
     def __init__(self, name: str) -> None:
-        """The name is in the catalogue."""
+        """Open the entry of that name in the catalogue."""
         self._name, self._entry = name, CATALOGUE[name]
 
     def version(self) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.data.sources.archive import Member, is_archive, visible
 from components.shared.data.sources.contents import archive_path, describe_archive, pack
 from components.shared.data.sources.folder_layout import is_picture
@@ -25,7 +25,7 @@ class S3Archive:
     """A Source: an archive at s3://bucket/prefix/name."""
 
     def __init__(self, uri: str) -> None:
-        """Raises UserError if the address, or a variable of the environment, is wrong."""
+        """Open the store. Raises UserError if the address, or a variable of the environment, is wrong."""
         parent, _, self._name = uri.rpartition("/")
         self._uri, self._store = uri, open_source_store(parent)
 
@@ -47,7 +47,7 @@ class S3Prefix:
     """A Source: the objects below s3://bucket/prefix."""
 
     def __init__(self, uri: str) -> None:
-        """Raises UserError if the address, or a variable of the environment, is wrong."""
+        """Open the store. Raises UserError if the address, or a variable of the environment, is wrong."""
         self._uri, self._store = uri, open_source_store(uri)
 
     def version(self) -> str:
@@ -99,5 +99,5 @@ def _read_ahead(store: Store, entries: Iterator[Entry]) -> Iterator[Member]:
 def _open(store: Store, entry: Entry) -> IO[bytes]:
     content, etag = store.get_bytes(entry.name, limit=entry.size)
     if etag != entry.etag:
-        raise UserError(f"{store.uri(entry.name)} changed while it was read", "run it again")
+        raise TransientError(f"{store.uri(entry.name)} changed while it was read", "run it again")
     return io.BytesIO(content)

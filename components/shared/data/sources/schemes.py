@@ -53,7 +53,7 @@ DATA_SETS = tuple(name for name in SOURCES if "://" not in name)
 
 
 def open_source(data: str) -> Source:
-    """Open the data set that the parameter `data` names. Raises UserError if it is of no known kind, or not valid."""
+    """Open the data set that the parameter `data` names. Raises UserError if it is unknown or not valid."""
     if not is_accepted(data):
         raise UserError(f"data={data} is not accepted", f"give {accepted()}")
     try:
