@@ -84,7 +84,9 @@ def _push(name: str, repository: str, tag: str) -> str:
 def _check_committed() -> None:
     changed = git("status", "--porcelain")
     if changed is None:
-        raise UserError(f"{ROOT} is no git checkout, so the images could not name their commit", "push from a checkout")
+        raise UserError(
+            f"git is not installed, or {ROOT} is no git checkout: no commit to name", "push from a checkout"
+        )
     if changed:
         raise UserError(
             f"the git tree is dirty ({changed.splitlines()[0].strip()}), so the images would match no commit",

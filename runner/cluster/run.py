@@ -95,7 +95,7 @@ class Watch:
         """Wait, retry a failed run as often as allowed, write the summary, and return the exit code."""
         while True:
             try:
-                run = self._wait_once()
+                run = self._wait_for_end()
                 failure = self._failure(run)
                 if run.state != "FAILED" or self.retries < 1 or failure.is_permanent:
                     return self._close(run, failure, runs)
@@ -104,7 +104,7 @@ class Watch:
                 if not self._terminate():
                     return INTERRUPTED
 
-    def _wait_once(self) -> Any:
+    def _wait_for_end(self) -> Any:
         """Return the run when it has ended. Raises ApiError if KFP does not answer for ten minutes."""
         answered = time.monotonic()
         while True:

@@ -1,4 +1,4 @@
-"""The images of the steps: their locks, and the whole compiled pipeline in containers of them."""
+"""The images of the steps: their locks, their content, and the whole compiled pipeline in their containers."""
 
 import ast
 import json
@@ -59,7 +59,7 @@ def _unconditional(pins: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["data", "torch", "kfp"])
-def test_the_locks_of_the_images_follow_the_product_s(name: str) -> None:
+def test_the_locks_of_the_images_pin_the_same_versions(name: str) -> None:
     pins = _pins(ROOT / "docker" / f"{name}.txt")
     wanted = {line for line in (ROOT / "docker" / f"{name}.in").read_text().splitlines() if not line.startswith("#")}
     assert wanted <= _names(pins), "run `make lock`"
@@ -128,7 +128,7 @@ def _make(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "error"),
     [
         (("push", "https://registry.example.org"), "REGISTRY=https://registry.example.org"),
         (("push", ""), "REGISTRY= is no registry"),
@@ -137,11 +137,11 @@ def _make(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("push", "registry.example.org/me"), "no git checkout"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words: tuple[str, ...], said: str) -> None:
+def test_an_error_is_one_line_and_exit_code_2(words: tuple[str, ...], error: str) -> None:
     command = [sys.executable, "-m", "runner.build_images", *words]
     refused = subprocess.run(command, cwd=ROOT, env={"PATH": "/nowhere"}, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: ") and said in refused.stderr
+    assert refused.stderr.startswith("error: ") and error in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
@@ -317,7 +317,7 @@ def test_the_whole_pipeline_runs_locked_down(built: Built, ran: Path) -> None:
 def test_a_killed_training_resumes_to_the_same_model(built: Built, pictures: Path, ran: Path, tmp_path: Path) -> None:
     done = _run(built.package, pictures, tmp_path / "root", "train")
     assert done.returncode == 0, done.stdout
-    assert "killed beside ['model.partial']" in done.stdout
+    assert "killed with ['model.partial']" in done.stdout
     assert _model(tmp_path / "root") == _model(ran)
 
 
@@ -325,7 +325,7 @@ def test_a_killed_training_resumes_to_the_same_model(built: Built, pictures: Pat
 def test_pushed_images_are_pinned_and_pulled_by_digest(
     client: docker.DockerClient, place: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """With a lock without PyTorch, whose gigabytes take minutes to push: train, unable to import it, ends the run."""
+    """The lock has no PyTorch, whose gigabytes take minutes to push: train cannot import it, and ends the run."""
     code = ROOT / "components" / "__init__.py"
     changed = {"components/__init__.py": code.read_text() + "# pushed\n", "docker/torch.txt": "not-asked-for\n"}
     with registry(place) as host:

@@ -20,7 +20,7 @@ needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kube
 
 @cache
 def render(overlay: str) -> tuple[Object, ...]:
-    """The objects of an overlay, those without a namespace in the one that `kubectl apply -n` would name."""
+    """Return the objects of an overlay, with the namespace that `kubectl apply -n` would give to those without one."""
     command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == "", done.stderr
@@ -32,7 +32,7 @@ def render(overlay: str) -> tuple[Object, ...]:
 
 
 def find(overlay: str, kind: str, namespace: str | None = None) -> dict[str, Object]:
-    """The objects of one kind by name, of all namespaces or of one."""
+    """Return the objects of one kind by name, of all namespaces or of one."""
     found = [thing for thing in render(overlay) if thing["kind"] == kind]
     inside = [thing for thing in found if namespace in (None, thing["metadata"].get("namespace"))]
     return {thing["metadata"]["name"]: thing for thing in inside}

@@ -1,4 +1,4 @@
-"""The manifests: held to Kubernetes' schemas and restricted Pod Security, and to the names that the pipeline uses."""
+"""The manifests, checked against Kubernetes' schemas, restricted Pod Security, and the names that the pipeline uses."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ def test_every_object_is_valid_in_the_last_three_kubernetes(version: str) -> Non
         assert kubernetes_validate.validate(thing, version, strict=True) == version
 
 
-def test_an_unknown_field_would_be_seen() -> None:
+def test_an_unknown_field_would_be_found() -> None:
     policy = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "datum": {}}
     with pytest.raises(kubernetes_validate.ValidationError, match="datum"):
         kubernetes_validate.validate(policy, kubernetes_validate.latest_version(), strict=True)
@@ -59,7 +59,7 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 
 def _breaches(pod: Object) -> set[str]:
-    """Which rules of the restricted profile of the Pod Security Standards a pod breaks."""
+    """Return the rules of the restricted profile of the Pod Security Standards that a pod breaks."""
     found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
     found |= {"volumes" for volume in pod.get("volumes", []) if not (volume.keys() - {"name"}) <= VOLUMES}
     of_pod = pod.get("securityContext", {})
@@ -79,7 +79,7 @@ def _breaches(pod: Object) -> set[str]:
                 "sysctls": not context.get("sysctls"),
                 "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
             }
-            found |= {name for name, kept in rules.items() if not kept}
+            found |= {name for name, is_met in rules.items() if not is_met}
     return found
 
 
@@ -105,7 +105,7 @@ def test_other_overlays_start_no_pod(overlay: str) -> None:
     assert not list(_pod_specs(render(overlay)))
 
 
-def test_breaches_of_pod_security_would_be_seen() -> None:
+def test_breaches_of_pod_security_would_be_found() -> None:
     assert _breaches({"containers": [{}]}) == {"allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile", "drop"}
     volumes = [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "emptyDir": {}}]
     assert _breaches({"hostPID": True, "volumes": volumes, "containers": []}) == {"hostPID", "volumes"}
@@ -121,7 +121,7 @@ def test_breaches_of_pod_security_would_be_seen() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", RUNS_LIVE_IN)
-def test_what_the_pipeline_names_is_there(overlay: str) -> None:
+def test_the_objects_that_the_pipeline_names_exist(overlay: str) -> None:
     secrets = find(overlay, "Secret", RUNS_LIVE_IN[overlay])
     keyless = {DEFAULTS["s3_secret"]} if overlay == "aws" else set()
     assert secrets.keys() == {DEFAULTS["s3_secret"], DEFAULTS["source_secret"]} - keyless
@@ -144,7 +144,7 @@ def test_checkov_finds_only_the_breach_that_is_put_in(overlay: str, tmp_path: Pa
 
 
 def _checkov(objects: list[Object], folder: Path) -> int:
-    """The exit code of checkov's checks that make up the restricted profile, without any request."""
+    """Return the exit code of checkov's offline checks of the restricted profile."""
     (folder / "rendered.yaml").write_text(yaml.safe_dump_all(objects))
     checks = ",".join(f"CKV_K8S_{number}" for number in (16, 17, 18, 19, 20, 23, 26, 27, 31, 37))
     options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--check", checks]
@@ -195,7 +195,7 @@ def test_the_role_is_bound_to_the_account_of_runs() -> None:
 
 
 @needs_kubectl
-def test_the_quota_refuses_no_pod_for_what_it_leaves_out() -> None:
+def test_the_quota_requires_nothing_that_pods_leave_out() -> None:
     (quota,), (limits,) = find("multi-user", "ResourceQuota").values(), find("multi-user", "LimitRange").values()
     (container,) = limits["spec"]["limits"]
     for name in quota["spec"]["hard"]:
@@ -205,7 +205,7 @@ def test_the_quota_refuses_no_pod_for_what_it_leaves_out() -> None:
 
 
 @needs_kubectl
-def test_the_profile_keeps_what_its_controller_made() -> None:
+def test_the_profile_does_not_change_its_controllers_objects() -> None:
     assert not find("multi-user", "Namespace")
     assert find("multi-user", "ConfigMap").keys() == {DEFAULTS["s3_config"]}
 
@@ -220,11 +220,11 @@ def _patched(path: Path, stored: Object, tmp_path: Path) -> Object:
 
 @needs_kubectl
 @pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
-def test_a_patch_adds_to_what_is_there(path: Path, tmp_path: Path) -> None:
+def test_a_patch_leaves_other_fields_alone(path: Path, tmp_path: Path) -> None:
     kind = "Namespace" if path.stem == "namespace" else "ConfigMap"
-    stored = {"kind": kind, "metadata": {"name": "theirs", "labels": {"theirs": "kept"}}}
-    patched = _patched(path, stored | ({} if kind == "Namespace" else {"data": {"theirs": "kept"}}), tmp_path)
-    assert "kept" in (patched["metadata"]["labels"] if kind == "Namespace" else patched["data"]).values()
+    stored = {"kind": kind, "metadata": {"name": "theirs", "labels": {"theirs": "unchanged"}}}
+    patched = _patched(path, stored | ({} if kind == "Namespace" else {"data": {"theirs": "unchanged"}}), tmp_path)
+    assert "unchanged" in (patched["metadata"]["labels"] if kind == "Namespace" else patched["data"]).values()
     assert kubernetes_validate.validate(patched, kubernetes_validate.latest_version(), strict=True)
     assert str(path.relative_to(ROOT)) in (ROOT / "docs" / "cluster.md").read_text()
 
@@ -265,7 +265,7 @@ def test_docs_name_every_overlay_and_no_missing_path() -> None:
 
 @needs_kubectl
 @pytest.mark.slow
-def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path) -> None:
+def test_the_local_server_starts_and_creates_the_bucket(tmp_path: Path) -> None:
     (server,) = find("local", "StatefulSet").values()
     (container,) = server["spec"]["template"]["spec"]["containers"]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -292,7 +292,7 @@ def test_the_local_server_takes_its_command_and_makes_the_bucket(tmp_path: Path)
 
 
 def _trainer() -> dict[str, Object]:
-    """The objects in manifests/trainer by kind."""
+    """Return the objects in manifests/trainer by kind."""
     command = ["kubectl", "kustomize", str(MANIFESTS / "trainer")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}

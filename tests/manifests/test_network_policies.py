@@ -34,7 +34,7 @@ def _allowed(overlay: str, source: End, target: End, port: int, protocol: str = 
 
 
 def _pods_of_a_run(overlay: str, kind: str) -> list[End]:
-    """The pods of all steps, or one of KFP's driver, which has none of our labels."""
+    """Return the pods of all steps, or one of KFP's driver, which has none of our labels."""
     return [_pod(RUNS_LIVE_IN[overlay], labels) for labels in (STEPS if kind == "steps" else [RUN_LABELS])]
 
 
@@ -112,7 +112,7 @@ def test_a_profile_is_closed_except_for_runs_and_artifacts() -> None:
 
 @needs_kubectl
 @pytest.mark.parametrize("overlay", ["local", "minio"])
-def test_our_own_store_is_reached_by_runs_and_by_nobody_else(overlay: str) -> None:
+def test_only_runs_reach_our_own_store(overlay: str) -> None:
     (server,) = find(overlay, "StatefulSet").values()
     store = _pod(server["metadata"]["namespace"], server["spec"]["template"]["metadata"]["labels"])
     for pod in [*_pods_of_a_run(overlay, "steps"), *_pods_of_a_run(overlay, "driver"), _pod("team-a", {})]:

@@ -61,11 +61,6 @@ def wait(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(path.read_text())
 
 
-def told(stderr: str) -> list[str]:
-    """Return the lines except the warning that the images have no digest."""
-    return [line for line in stderr.splitlines() if not line.startswith("warning: torch2kubeflow/")]
-
-
 def test_a_run_has_the_present_code_and_every_parameter(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(run, "epochs=5", 'node_selector={"disk": "ssd"}', "--pipeline-root", "s3://bucket/runs") == 0
     (version,), (started,) = kfp_api.versions.values(), kfp_api.runs.values()

@@ -105,15 +105,15 @@ def test_no_port_of_the_server_answers_without_keys(tmp_path: Path) -> None:
 @linux
 def test_the_verb_serves_others_and_shows_no_secret(tmp_path: Path) -> None:
     folder = tmp_path / "s3"
-    with _verb(tmp_path) as (verb, said):
+    with _verb(tmp_path) as (verb, printed):
         weed = _weed(tmp_path)
         secret = s3_server.Server(folder).variables["AWS_SECRET_ACCESS_KEY"]
-        assert f". {folder / 'environment'} " in said and "aws s3 ls" in said
+        assert f". {folder / 'environment'} " in printed and "aws s3 ls" in printed
         with s3_server.store_of(None, tmp_path) as store:
             store.put_bytes(b"content", "object")
         shell = f". {folder / 'environment'} && echo $AWS_ENDPOINT_URL_S3 $AWS_SECRET_ACCESS_KEY"
-        told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
-        assert told[1] == secret and told[0] in said
+        variables = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+        assert variables[1] == secret and variables[0] in printed
         second = subprocess.run(verb.args, cwd=ROOT, capture_output=True, text=True)
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr.startswith(f"error: {folder} is in use by process {verb.pid}; ")
@@ -124,7 +124,7 @@ def test_the_verb_serves_others_and_shows_no_secret(tmp_path: Path) -> None:
         assert all(path.stat().st_mode & 0o777 == 0o600 for path in holding)
         commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.exists()]
         assert not any(secret.encode() in command for command in commands)
-        assert secret not in said
+        assert secret not in printed
     assert verb.returncode == 0
     assert not _is_alive(weed)
     assert not (folder / "environment").exists()
@@ -186,8 +186,8 @@ def test_the_users_variables_are_for_the_data() -> None:
         "SOURCE_S3_ENDPOINT": "https://s3.example.org",
         **{f"SOURCE_{name}": value for name, value in user.items() if name.startswith("AWS_")},
     }
-    told = {"SOURCE_AWS_ACCESS_KEY_ID": "told", "SOURCE_AWS_REGION": ""}
-    assert s3_server.step_variables(embedded, {**user, **told}) == {"PATH": "/bin", **embedded, **told}
+    own = {"SOURCE_AWS_ACCESS_KEY_ID": "own", "SOURCE_AWS_REGION": ""}
+    assert s3_server.step_variables(embedded, {**user, **own}) == {"PATH": "/bin", **embedded, **own}
 
 
 def test_without_variables_the_data_are_read_anonymously(monkeypatch: pytest.MonkeyPatch) -> None:
