@@ -1,1 +1,1 @@
-"""What several steps need: formats, transforms, models, metrics, and the small tools around them."""
+"""The library of the steps, in layers: core, storage, data and models, parameters, training, evaluation, registry."""

@@ -11,6 +11,8 @@ from components.shared.storage.lease import Lease
 
 NAME = "jobs/a/lease.json"
 
+pytestmark = pytest.mark.slow  # each test needs the real server
+
 
 def test_a_lease_lapses_for_all_when_it_is_not_renewed(store: Store) -> None:
     with lease.hold(store, NAME, renewal=0.05, lapse=0.4):

@@ -24,8 +24,16 @@ def test_mixing_up_http_and_https_is_reported(server: S3Server, uri: str) -> Non
 def test_a_self_signed_certificate_can_be_trusted(server: S3Server, uri: str, tmp_path: Path) -> None:
     environment = {**server.environment, "AWS_ENDPOINT_URL_S3": server.tls_url}
     assert "not trusted (self-signed certificate); name its authority in AWS_CA_BUNDLE" in error_line(uri, environment)
-    store = open_store(uri, {**environment, "AWS_CA_BUNDLE": str(server.certificate)})
+    environment["AWS_CA_BUNDLE"] = str(server.certificate)
+    store = open_store(uri, environment)
     store.put_file(write(tmp_path / "file", LARGE), "file")
     assert store.get_file("file", tmp_path / "got") == sha256(LARGE)
     reported = error_line(uri, {**environment, "AWS_CA_BUNDLE": str(tmp_path / "none")})
     assert "is not a file; give the file of the trusted certificate authorities" in reported
+
+
+def test_a_certificate_for_another_host_is_reported(server: S3Server, uri: str) -> None:
+    environment = {**server.environment, "AWS_CA_BUNDLE": str(server.certificate)}
+    environment["AWS_ENDPOINT_URL_S3"] = server.tls_url.replace("127.0.0.1", "localhost")
+    reported = error_line(uri, environment)
+    assert "not trusted (Hostname mismatch" in reported and "; use a host name that the certificate holds" in reported

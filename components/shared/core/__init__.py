@@ -1,1 +1,1 @@
-"""What every layer stands on: errors, files, document schemas, the log, code digests, and the machine's resources."""
+"""What all layers use: errors, files, document schemas, the log, code digests, and the machine's resources."""

@@ -17,7 +17,7 @@ _KEYS = "check {keys}"
 _TOKEN = "set {prefix}AWS_SESSION_TOKEN and both keys to new values"
 _REGION = ("the bucket is in another region", "set {prefix}AWS_REGION to it")
 _CODES = {  # code -> message, remedy
-    "NoSuchBucket": ("there is no such bucket", "create it, or correct the address"),
+    "NoSuchBucket": ("there is no such bucket", "create it, or correct its name"),
     "AccessDenied": ("access is denied", "allow these credentials to {rights}"),
     "InvalidAccessKeyId": ("the access key is not known", _KEYS),
     "SignatureDoesNotMatch": ("the secret key does not belong to the access key", _KEYS),
@@ -39,7 +39,9 @@ def api_error(code: str, message: str, uri: str, prefix: str, *, is_anonymous: b
     if code == "PreconditionFailed":
         return TransientError(f"{uri} was changed while it was read", "try again")
     keys = f"{prefix}AWS_ACCESS_KEY_ID and {prefix}AWS_SECRET_ACCESS_KEY"
-    what, remedy = _CODES.get(code, (f"{code}: {message}", "see the server's log"))
+    what, remedy = _CODES.get(
+        code, (f"{code}: {message}", "look up this code in the documentation of S3, or see the server's log")
+    )
     if code == "AccessDenied" and is_anonymous:
         what, remedy = "there are no credentials", "set {keys}"
     remedy = remedy.format(keys=keys, prefix=prefix, rights=_WRITE if is_write else _READ)

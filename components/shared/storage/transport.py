@@ -17,6 +17,12 @@ TRANSIENT_CODE = re.compile(
     rb"<Code>(InternalError|SlowDown|RequestTimeout|OperationAborted|ConditionalRequestConflict"
     rb"|BadDigest|XAmzContentSHA256Mismatch)</Code>"
 )
+CERTIFICATE_REMEDIES = {  # by the verify code of OpenSSL (x509_vfy.h)
+    9: "set this machine's clock",
+    10: "renew the server's certificate, or set this machine's clock",
+    62: "use a host name that the certificate holds",
+    64: "use an address that the certificate holds",
+}
 
 
 class Transport(PoolManager):
@@ -67,7 +73,8 @@ class Transport(PoolManager):
         cause = error.args[0] if error.args else None
         if isinstance(cause, ssl.SSLCertVerificationError):
             message = f"{server} has a certificate that is not trusted ({cause.verify_message})"
-            raise UserError(message, f"name its authority in {self.prefix}AWS_CA_BUNDLE") from None
+            remedy = CERTIFICATE_REMEDIES.get(cause.verify_code, f"name its authority in {self.prefix}AWS_CA_BUNDLE")
+            raise UserError(message, remedy) from None
         if isinstance(error, SSLError) and re.search("WRONG_VERSION_NUMBER|RECORD_LAYER", str(error)):
             raise UserError(f"{server} does not speak TLS", "use http:// instead of https://") from None
 

@@ -46,7 +46,7 @@ def test_s3_without_tls_is_a_warning(s3_cluster: KubeServer, server: S3Server, e
 def test_missing_bucket(s3_cluster: KubeServer, examine: Examine) -> None:
     _, table = examine("store=s3://no-bucket/store")
     assert "problem S3 s3://no-bucket/store of the steps: s3://no-bucket/store" in table
-    assert "there is no such bucket -> create it, or correct the address" in table
+    assert "there is no such bucket -> create it, or correct its name" in table
 
 
 def test_untrusted_certificate(s3_cluster: KubeServer, server: S3Server, examine: Examine) -> None:
