@@ -88,10 +88,9 @@ class _Trial:
 
     @property
     def checkpoints(self) -> tuple[str, list[int]]:
-        """The key and the steps of its checkpoints that it has left in the store."""
-        return read_json(self.folder / "model.json", "torch2kubeflow/model")["checkpoint_key"], self.history[
-            "checkpoints"
-        ]
+        """Return the key and the steps of the checkpoints that it left in the store."""
+        model = read_json(self.folder / "model.json", "torch2kubeflow/model")
+        return model["checkpoint_key"], self.history["checkpoints"]
 
     @property
     def row(self) -> Document:

@@ -27,20 +27,24 @@ RUN: dict[str, type] = {"dataset": str, "seed": int, "threads": int}
 
 def run(words: Sequence[str]) -> None:
     """Train with the parameters in `words`, `name=value` each. Raises UserError if one is wrong, missing or unknown."""
-    kinds = {field.name: str if field.name in TEXTS else field.type for field in fields(Settings)} | RUN
-    given = dict(word.partition("=")[::2] for word in words)
-    if given.keys() != kinds.keys():
-        missing, unknown = sorted(kinds.keys() - given.keys()), sorted(given.keys() - kinds.keys())
-        raise UserError(f"parameters missing: {missing}, unknown: {unknown}", f"give each of {', '.join(kinds)} once")
-    parameters = {name: _value(name, given[name], kind) for name, kind in kinds.items()}
+    parameters = _read_parameters(words)
     dataset, seed, threads = (parameters.pop(name) for name in RUN)
     check(seed=seed, threads=threads)
     settings = read_settings(parameters)
     with tempfile.TemporaryDirectory() as scratch:
         data, folder = open_stored_dataset(dataset, Path(scratch)), Path(scratch) / "model"
         folder.mkdir()
-        how: dict[str, Any] = {"seed": seed, "threads": threads, "store": "", "checkpoint_seconds": 1}
-        train_model(settings, data, **how, folder=folder, stop=_print_accuracy)
+        arguments: dict[str, Any] = {"seed": seed, "threads": threads, "store": "", "checkpoint_seconds": 1}
+        train_model(settings, data, **arguments, folder=folder, stop=_print_accuracy)
+
+
+def _read_parameters(words: Sequence[str]) -> dict[str, Any]:
+    kinds = {field.name: str if field.name in TEXTS else field.type for field in fields(Settings)} | RUN
+    given = dict(word.partition("=")[::2] for word in words)
+    if given.keys() != kinds.keys():
+        missing, unknown = sorted(kinds.keys() - given.keys()), sorted(given.keys() - kinds.keys())
+        raise UserError(f"parameters missing: {missing}, unknown: {unknown}", f"give each of {', '.join(kinds)} once")
+    return {name: _value(name, given[name], kind) for name, kind in kinds.items()}
 
 
 def _print_accuracy(epochs: Sequence[Epoch]) -> None:
