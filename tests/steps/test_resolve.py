@@ -11,7 +11,7 @@ from components.shared.core.errors import UserError
 from components.shared.data.sources.http import fetch_url
 from runner.parameters import parse_parameters
 from tests.servers.loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
-from tests.servers.s3_server import BUCKET, s3_server
+from tests.servers.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.usefixtures("cache")
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
@@ -124,22 +124,19 @@ def test_a_transient_failure_is_retried(web_server: Loopback, monkeypatch: pytes
 
 
 @pytest.mark.slow  # needs the real server
-def test_an_inaccessible_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_server(tmp_path) as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        assert resolve(store=f"s3://{BUCKET}/prefix", data="digits")
-        with pytest.raises(UserError, match=r"s3://no-such-bucket/.*there is no such bucket; create it"):
-            resolve(store="s3://no-such-bucket/prefix", data="digits")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(
-            UserError, match="the secret key does not belong to the access key; check AWS_ACCESS_KEY_ID"
-        ):
-            resolve(store=f"s3://{BUCKET}/prefix", data="digits")
+def test_an_inaccessible_store_is_refused(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    assert resolve(store=f"s3://{BUCKET}/prefix", data="digits")
+    with pytest.raises(UserError, match=r"s3://no-such-bucket/.*there is no such bucket; create it"):
+        resolve(store="s3://no-such-bucket/prefix", data="digits")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(UserError, match="the secret key does not belong to the access key; check AWS_ACCESS_KEY_ID"):
+        resolve(store=f"s3://{BUCKET}/prefix", data="digits")
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("name", "value"),
     [
         ("epochs", 0),
         ("learning_rate", float("nan")),
@@ -152,23 +149,23 @@ def test_an_inaccessible_store_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         ("data", "https://example.org/picture.png"),
     ],
 )
-def test_every_parameter_of_the_run_is_checked(word: str, said: object) -> None:
+def test_every_parameter_of_the_run_is_checked(name: str, value: object) -> None:
     parameters = parse_parameters(pipeline.training, ["data=digits"])
     assert resolve(**parameters)
-    with pytest.raises(UserError, match=f"{word}="):
-        resolve(**{**parameters, word: said})
+    with pytest.raises(UserError, match=f"{name}="):
+        resolve(**{**parameters, name: value})
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         ({"network": "resnet19"}, r"there is no network 'resnet19' \(did you mean resnet18"),
         ({"image_size": 28}, "lenet5 accepts images of 32 x 32 pixels, not 28 x 28; prepare them with image_size=32"),
         ({"network": "inception_v4", "image_size": 16}, r"23 x 23 pixels or more, not 16 x 16; .*image_size=23"),
     ],
 )
-def test_an_unsuitable_network_is_refused(words: dict[str, object], said: str) -> None:
+def test_an_unsuitable_network_is_refused(words: dict[str, object], reason: str) -> None:
     parameters = parse_parameters(pipeline.training, ["data=digits"])
     assert resolve(**{**parameters, "network": "timm:efficientnet_b0", "image_size": 16})
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=reason):
         resolve(**{**parameters, **words})
