@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401
 
+from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.loopback import Loopback, loopback
-from tests.servers.s3_server import S3Server, s3_server
+from tests.servers.s3_server import BUCKET, S3Server, s3_server
 
 ROOT = Path(__file__).parents[1]
 # A background job of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
@@ -98,6 +100,25 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of an empty cache of downloads and shards, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "torch2kubeflow"
+
+
+@pytest.fixture
+def uri(request: pytest.FixtureRequest) -> str:
+    """A prefix on the S3 server for this test only."""
+    return f"s3://{BUCKET}/tests/{request.node.name.partition('[')[0]}-{time.monotonic_ns()}"
+
+
+@pytest.fixture
+def store(server: S3Server, uri: str) -> Store:
+    """The store at `uri`."""
+    return open_store(uri, server.environment)
+
+
+@pytest.fixture
+def s3_variables(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variables by which steps and verbs reach the S3 server."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

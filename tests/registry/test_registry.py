@@ -1,22 +1,22 @@
-"""The models of a store, against a real S3 server: pytest tests/registry/test_registry.py"""
+"""The model registry, against a real S3 server: pytest tests/registry/test_registry.py"""
 
 import copy
 import json
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.files import Document
 from components.shared.registry.champion import Verdict
 from components.shared.registry.registry import RegisteredModel, model_names
-from components.shared.storage.client import Store, open_store
-from tests.servers.s3_server import BUCKET, S3Server
+from components.shared.storage.client import Store
 
 pytestmark = pytest.mark.slow
 
@@ -47,13 +47,7 @@ DOCUMENT = {
         "time": "2026-01-01T00:00:00+00:00",
     },
 }
-STRANGE = [None, True, -1, 2**60, 1.5, float("nan"), "x", "../x", [], [[]], {}, {"x": {}}, [None] * 3]
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, server: S3Server) -> Store:
-    name = request.node.name.partition("[")[0]
-    return open_store(f"s3://{BUCKET}/tests/{name}-{time.monotonic_ns()}", server.environment)
+STRANGE: list[Any] = [None, True, -1, 2**60, 1.5, float("nan"), "x", "../x", [], [[]], {}, {"x": {}}, [None] * 3]
 
 
 @pytest.fixture
@@ -66,21 +60,24 @@ def digest(number: int) -> str:
 
 
 def complete(model: RegisteredModel, *verdicts: Verdict) -> None:
-    """Versions of packages 1, 2 and so on, with no file but an empty document."""
+    """Register the packages 1, 2 and so on, with no file but an empty document."""
     for number, verdict in enumerate(verdicts, 1):
-        version = claimed(model, number)
-        model.finalize(version, lambda _, verdict=verdict: verdict)
+        model.finalize(reserved(model, number), partial(judge, verdict))
 
 
-def claimed(model: RegisteredModel, number: int) -> int:
-    """A version as before its completion, with no file but an empty document."""
+def judge(verdict: Verdict, _: Document) -> Verdict:
+    return verdict
+
+
+def reserved(model: RegisteredModel, number: int) -> int:
+    """Reserve a version, with no file but an empty document."""
     version = int(model.reserve_version(digest(number), **FACTS)["version"])
     model.store.put_bytes(b"", f"models/m/versions/{version}/version.json")
     return version
 
 
-def keep(model: RegisteredModel, folder: Path) -> int:
-    """A version with files."""
+def register(model: RegisteredModel, folder: Path) -> int:
+    """Register package 1 with all files."""
     entry = model.reserve_version(digest(1), **FACTS)
     model.versions.upload(entry, files(model, folder), DOCUMENT, folder)
     model.finalize(entry["version"], lambda _: WINS)
@@ -88,7 +85,7 @@ def keep(model: RegisteredModel, folder: Path) -> int:
 
 
 def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
-    """What `keep` takes."""
+    """Return the files to upload for a version."""
     names = [
         "model.safetensors",
         "model.json",
@@ -106,7 +103,7 @@ def champions(model: RegisteredModel) -> list[tuple[str, int | None, int | None]
     return [(d["action"], d["champion_before"], d["champion_after"]) for d in model.read()["decisions"]]
 
 
-def test_a_store_without_models_has_none(store: Store, model: RegisteredModel) -> None:
+def test_an_empty_store_has_no_models(store: Store, model: RegisteredModel) -> None:
     assert model_names(store) == []
     assert model.read()["versions"] == [] and model.read()["champion"] is None
     with pytest.raises(UserError, match="m has no version 1; it has none"):
@@ -122,24 +119,24 @@ def test_models_are_listed_by_name(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "A", "a/b", "..", "-a"])
-def test_other_names_are_refused(store: Store, name: str) -> None:
-    with pytest.raises(UserError, match="small letters, digits and -"):
+def test_invalid_model_names_are_refused(store: Store, name: str) -> None:
+    with pytest.raises(UserError, match="letters, digits and -"):
         RegisteredModel(store, name)
 
 
-def test_a_package_has_one_number(model: RegisteredModel) -> None:
+def test_a_package_has_one_version_number(model: RegisteredModel) -> None:
     assert [model.reserve_version(digest(n), **FACTS)["version"] for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
     assert [version["state"] for version in model.read()["versions"]] == ["claimed"] * 3
     assert model.entry(2)["package_digest"] == digest(2)
 
 
-def test_what_was_decided_once_is_not_decided_again(model: RegisteredModel) -> None:
+def test_a_version_is_judged_once(model: RegisteredModel) -> None:
     complete(model, WINS, WINS)
-    model.finalize(1, lambda _: pytest.fail("judged again"))
+    model.finalize(1, lambda _: pytest.fail("judged twice"))
     assert champions(model) == [("register", None, 1), ("register", 1, 2)]
 
 
-def test_promotion_by_hand(model: RegisteredModel) -> None:
+def test_promotion(model: RegisteredModel) -> None:
     complete(model, WINS, LOSES)
     assert model.promote(2)["champion"] == 2
     assert model.promote(2)["champion"] == 2
@@ -152,7 +149,7 @@ def test_promotion_by_hand(model: RegisteredModel) -> None:
             model.promote(absent)
 
 
-def test_rollbacks_go_back_one_champion_at_a_time(model: RegisteredModel) -> None:
+def test_rollbacks_restore_one_champion_at_a_time(model: RegisteredModel) -> None:
     complete(model, WINS, WINS, LOSES, WINS)
     assert [model.rollback()["champion"] for _ in range(2)] == [2, 1]
     with pytest.raises(UserError, match="m has no champion to go back to"):
@@ -164,20 +161,18 @@ def test_rollbacks_go_back_one_champion_at_a_time(model: RegisteredModel) -> Non
         model.rollback()
 
 
-def test_a_rollback_passes_over_what_was_pruned(model: RegisteredModel) -> None:
+def test_a_rollback_skips_pruned_versions(model: RegisteredModel) -> None:
     complete(model, WINS, WINS, WINS)
     model.prune(2)
     assert model.rollback()["champion"] == 1
 
 
-def test_a_pruned_version_leaves_its_number_and_nothing_else(
-    model: RegisteredModel, store: Store, tmp_path: Path
-) -> None:
-    version = keep(model, tmp_path)
+def test_pruning_leaves_only_the_number_of_a_version(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
+    version = register(model, tmp_path)
     with pytest.raises(UserError, match="m version 1 is the champion"):
         model.prune(version)
     assert model.read_version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
-    model.finalize(claimed(model, 2), lambda _: WINS)
+    model.finalize(reserved(model, 2), lambda _: WINS)
     model.prune(version)
     model.prune(version)
     assert [entry.name for entry in store.list()] == ["models/m/register.json", "models/m/versions/2/version.json"]
@@ -191,11 +186,11 @@ def test_a_pruned_version_leaves_its_number_and_nothing_else(
         model.promote(version)
 
 
-def test_a_pruning_that_was_broken_off_is_done_to_its_end(
+def test_an_interrupted_pruning_can_be_repeated(
     model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(model, tmp_path)
-    model.finalize(claimed(model, 2), lambda _: WINS)
+    register(model, tmp_path)
+    model.finalize(reserved(model, 2), lambda _: WINS)
     with monkeypatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(Store, "remove", interrupt)
         model.prune(1)
@@ -204,7 +199,7 @@ def test_a_pruning_that_was_broken_off_is_done_to_its_end(
         model.reserve_version(digest(1), **FACTS)
     model.prune(1)
     assert not list(store.list("models/m/versions/1"))
-    keep(model, tmp_path)
+    register(model, tmp_path)
     assert model.read()["versions"][0]["state"] == "complete"
 
 
@@ -212,15 +207,15 @@ def interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_version_whose_files_were_removed_is_not_complete(model: RegisteredModel, store: Store) -> None:
-    version = claimed(model, 1)
+def test_a_version_whose_files_are_missing_is_not_finalized(model: RegisteredModel, store: Store) -> None:
+    version = reserved(model, 1)
     store.remove("models/m/versions/1/version.json")
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
         model.finalize(version, lambda _: WINS)
     assert model.read()["champion"] is None and model.read()["versions"][0]["state"] == "claimed"
 
 
-def test_whoever_claims_again_claims_from_now_on(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserving_again_renews_the_reservation(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as monkeypatch:
         monkeypatch.setattr("components.shared.registry.registry.now", lambda: "2026-01-01T00:00:00+00:00")
         assert model.reserve_version(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
@@ -228,35 +223,40 @@ def test_whoever_claims_again_claims_from_now_on(model: RegisteredModel, monkeyp
     assert len(model.read()["versions"]) == 1
 
 
-def test_what_is_in_the_store_is_not_sent_again_unless_it_is_damaged(
+def test_only_damaged_and_missing_files_are_uploaded_again(
     model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(model, tmp_path)
-    put_file, sent = Store.put_file, []
-    monkeypatch.setattr(Store, "put_file", lambda *a: (sent.append(a[2]), put_file(*a))[1])
-    keep(model, tmp_path)
+    register(model, tmp_path)
+    put_file, sent = Store.put_file, list[str]()
+
+    def send(store: Store, path: Path, name: str, sha256: str) -> str:
+        sent.append(name)
+        return put_file(store, path, name, sha256)
+
+    monkeypatch.setattr(Store, "put_file", send)
+    register(model, tmp_path)
     assert not sent
     damaged = [f"models/m/versions/1/{name}" for name in ("model.json", "serving/m/config.pbtxt")]
     contents = [store.get_bytes(name)[0] for name in damaged]
     store.put_bytes(contents[0][:-1] + b"?", damaged[0])
     store.remove(damaged[1])
-    keep(model, tmp_path)
+    register(model, tmp_path)
     assert sent == damaged
     assert [store.get_bytes(name)[0] for name in damaged] == contents
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00"])
-def test_a_time_without_its_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
+def test_a_time_without_a_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
     model.reserve_version(digest(1), **FACTS)
-    register = model.read()
-    register["versions"][0]["created"] = time
-    store.put_bytes(json.dumps(register).encode(), "models/m/register.json")
+    registry = model.read()
+    registry["versions"][0]["created"] = time
+    store.put_bytes(json.dumps(registry).encode(), "models/m/register.json")
     with pytest.raises(CorruptDataError, match="no valid field 'versions'"):
         model.read()
 
 
-def test_a_version_pruned_while_it_is_registered_is_not_complete(model: RegisteredModel) -> None:
-    version = claimed(model, 1)
+def test_a_version_pruned_meanwhile_is_not_finalized(model: RegisteredModel) -> None:
+    version = reserved(model, 1)
     model.prune(version)
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
         model.finalize(version, lambda _: WINS)
@@ -264,16 +264,16 @@ def test_a_version_pruned_while_it_is_registered_is_not_complete(model: Register
 
 
 def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
-    keep(model, tmp_path)
-    kept = store.get_bytes("models/m/versions/1/version.json")
+    register(model, tmp_path)
+    before = store.get_bytes("models/m/versions/1/version.json")
     given = files(model, tmp_path)
     (tmp_path / "model.json").write_bytes(b"other")
     with pytest.raises(UserError, match=r"versions/1/version.json lists other files than those of the package"):
         model.versions.upload(model.entry(1), given, DOCUMENT, tmp_path)
-    assert store.get_bytes("models/m/versions/1/version.json") == kept
+    assert store.get_bytes("models/m/versions/1/version.json") == before
 
 
-def test_changes_at_once_are_all_kept(model: RegisteredModel) -> None:
+def test_concurrent_changes_are_all_recorded(model: RegisteredModel) -> None:
     complete(model, WINS, WINS, WINS)
 
     def change(number: int) -> None:
@@ -282,57 +282,58 @@ def test_changes_at_once_are_all_kept(model: RegisteredModel) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(16)))
-    register = model.read()
-    assert [entry["version"] for entry in register["versions"]] == list(range(1, 20))
-    after = [decision["champion_after"] for decision in register["decisions"]]
-    assert [decision["champion_before"] for decision in register["decisions"]] == [None, *after[:-1]]
-    assert register["champion"] == after[-1]
+    registry = model.read()
+    assert [entry["version"] for entry in registry["versions"]] == list(range(1, 20))
+    after = [decision["champion_after"] for decision in registry["decisions"]]
+    assert [decision["champion_before"] for decision in registry["decisions"]] == [None, *after[:-1]]
+    assert registry["champion"] == after[-1]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a document can be changed."""
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value in a document."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*path, key)
-        yield from places(child, (*path, key))
+        yield from paths(child, (*path, key))
 
 
 def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    found = place = copy.deepcopy(document)
+    """Return a copy of a document with another value at `path`, or none if `value` is an ellipsis."""
+    found = parent = copy.deepcopy(document)
     for key in path[:-1]:
-        place = place[key]
+        parent = parent[key]
     if value is Ellipsis:
-        del place[path[-1]]
+        del parent[path[-1]]
     else:
-        place[path[-1]] = value
+        parent[path[-1]] = value
     return found
 
 
-def _use_register(model: RegisteredModel) -> None:
+def _use_registry(model: RegisteredModel) -> None:
     for use in (model.read, lambda: model.promote(1), model.rollback):
-        with suppress(UserError):  # of what is sound, but has no champion to go back to
+        with suppress(UserError):  # a valid document may have no champion to go back to
             use()
     model.read()
 
 
 @pytest.mark.parametrize(
     ("name", "read"),
-    [("register.json", _use_register), ("versions/1/version.json", lambda model: model.read_version(1))],
+    [("register.json", _use_registry), ("versions/1/version.json", lambda model: model.read_version(1))],
 )
-def test_a_damaged_document_is_one_line_that_names_it(
+def test_a_damaged_document_is_reported_in_one_line(
     model: RegisteredModel, store: Store, tmp_path: Path, name: str, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(model, tmp_path)
+    register(model, tmp_path)
     content = store.get_bytes(f"models/m/{name}")[0]
     document = json.loads(content)
-    mutants = [json.dumps(changed(document, p, v)).encode() for p in places(document) for v in (..., *STRANGE)]
+    mutants = [json.dumps(changed(document, p, v)).encode() for p in paths(document) for v in (..., *STRANGE)]
     mutants += [b"", b"{", b"[]", b"\xff", b"[" * 10_000, b'{"format":' * 10_000, content[:-10], b"1" * 5000]
     served = b""
 
     def get_bytes(name_: str, limit: int) -> tuple[bytes, str]:
         return (served, "etag") if name_.endswith(name) else Store.get_bytes(store, name_, limit)
 
-    monkeypatch.setattr(store, "get_bytes", get_bytes)  # a thousand of them; the server is not what is tested
+    monkeypatch.setattr(store, "get_bytes", get_bytes)  # there are a thousand, and the server is not under test
     monkeypatch.setattr(store, "put_bytes", lambda *_, **__: "etag")
     refused = 0
     for mutant in mutants:
@@ -345,14 +346,14 @@ def test_a_damaged_document_is_one_line_that_names_it(
     assert len(mutants) > 300 and refused > 0.8 * len(mutants)
 
 
-def test_a_document_that_is_too_large_is_not_read(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
-    keep(model, tmp_path)
+def test_a_document_that_is_too_large_is_refused(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
+    register(model, tmp_path)
     store.put_bytes(b" " * (2**20 + 1), "models/m/versions/1/version.json")
     with pytest.raises(UserError, match=r"version.json has 1,048,577 bytes, and 1,048,576 are allowed"):
         model.read_version(1)
 
 
-def test_a_register_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:
+def test_the_document_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:
     complete(model, WINS)
     store.put_bytes(store.get_bytes("models/m/register.json")[0], "models/n/register.json")
     with pytest.raises(CorruptDataError, match=r"models/n/register.json is of the model 'm'"):

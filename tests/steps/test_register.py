@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -15,37 +14,27 @@ import pytest
 
 from components.export import export
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json, sha256_file, sha256_json
+from components.shared.core.files import read_json, sha256_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.evaluation.document import read_evaluation
 from components.shared.registry.registry import RegisteredModel
-from components.shared.storage.client import Store, open_store
+from components.shared.storage.client import Store
 from tests.evaluation.page import assert_self_contained
 from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 from tests.small_packages import Artifacts, right, write_artifacts, write_dataset
 from tests.trained_digits import CLASSES
 
 IMAGES = 700
-NAME = "light-dark"  # what the name of the small data set becomes
+NAME = "light-dark"  # made from the name of the small data set, "Light & dark"
 FIRST = right(IMAGES, range(600))
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_variables")]
+
+Capture = pytest.CaptureFixture[str]
 
 
 class Killed(BaseException):
-    """In place of kill -9."""
-
-
-@pytest.fixture
-def uri(request: pytest.FixtureRequest, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A prefix of the test's own, which the environment lets the step reach."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://{BUCKET}/tests/{request.node.name.partition('[')[0]}-{time.monotonic_ns()}"
-
-
-@pytest.fixture
-def store(server: S3Server, uri: str) -> Store:
-    return open_store(uri, server.environment)
+    """Stands for kill -9."""
 
 
 @pytest.fixture
@@ -65,7 +54,7 @@ def first(tmp_path: Path, dataset: Path) -> Artifacts:
 
 @pytest.fixture(scope="module")
 def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
-    """A real model, with the program that ONNX Runtime can run."""
+    """A real model, whose program ONNX Runtime can run."""
     package = tmp_path_factory.mktemp("exported") / "package"
     folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
     export(**folders, threads=1, package=package)
@@ -73,8 +62,8 @@ def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
 
 
 def overwrite(server: S3Server, store: Store, name: str, content: bytes, **metadata: str) -> None:
-    """Write an object past the code under test."""
-    key = f"{store.uri(name)}".removeprefix(f"s3://{BUCKET}/")
+    """Write an object, bypassing the code under test."""
+    key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
     server.client.put_object(BUCKET, key, BytesIO(content), len(content), metadata=metadata)
 
 
@@ -82,26 +71,23 @@ def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def test_the_first_version_is_the_champion_and_all_of_it_is_in_the_store(
-    digits: Artifacts, tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.setenv("RUN_ID", "run-1")
-    monkeypatch.setenv("STEP_IMAGE", "registry/image@sha256:1")
-    monkeypatch.setenv("REVISION", "abc")
-    found = digits.register(tmp_path / "out", uri, "digits")
-    assert found == {
+def test_the_first_version_is_the_champion(first: Artifacts, tmp_path: Path, uri: str, capsys: Capture) -> None:
+    assert first.register(tmp_path / "out", uri) == {
         "format": "torch2kubeflow/registration",
-        "name": "digits",
+        "name": NAME,
         "version": 1,
         "is_champion": True,
         "reason": "there was no champion before",
-        "uri": f"{uri}/models/digits/versions/1",
-        "package_digest": digits.digest,
+        "uri": f"{uri}/models/{NAME}/versions/1",
+        "package_digest": first.digest,
         "figures": None,
     }
-    assert capsys.readouterr().out.endswith(
-        "[register] digits version 1 is the champion: there was no champion before\n"
-    )
+    line = f"[register] {NAME} version 1 is the champion: there was no champion before\n"
+    assert capsys.readouterr().out.endswith(line)
+
+
+def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
+    digits.register(tmp_path / "out", uri, "digits")
     sources = {
         "model.safetensors": digits.model,
         "model.json": digits.model,
@@ -111,24 +97,42 @@ def test_the_first_version_is_the_champion_and_all_of_it_is_in_the_store(
         "serving/digits/1/model.onnx": digits.package,
     }
     document = RegisteredModel(store, "digits").read_version(1)
+    assert document["files"].keys() == {*sources, "serving/digits/config.pbtxt"}
     for path, folder in sources.items():
         store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document["files"][path]["sha256"])
         assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
-    assert document["metrics"]["accuracy"] == document["metrics"]["accuracy"] > 0.5
+
+
+def test_a_version_records_metrics_and_provenance(
+    digits: Artifacts, tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_ID", "run-1")
+    monkeypatch.setenv("STEP_IMAGE", "registry/image@sha256:1")
+    monkeypatch.setenv("REVISION", "abc")
+    digits.register(tmp_path / "out", uri, "digits")
+    document = RegisteredModel(store, "digits").read_version(1)
+    assert document["metrics"]["accuracy"] == read_evaluation(digits.evaluation)["accuracy"] > 0.5
     assert document["classes"] == CLASSES
     origin = document["provenance"]
     assert origin["data"]["source"] == "scikit-learn" and origin["data"]["parameters"] == {"image_size": 32}
     assert (origin["revision"], origin["image"], origin["run_id"]) == ("abc", "registry/image@sha256:1", "run-1")
+
+
+def test_the_triton_config_matches_the_onnx_model(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
+    digits.register(tmp_path / "out", uri, "digits")
     config = store.get_bytes("models/digits/versions/1/serving/digits/config.pbtxt")[0].decode()
     assert 'name: "digits"' in config and "max_batch_size: " in config
     assert 'name: "images" data_type: TYPE_UINT8 dims: [1, 32, 32]' in config
     assert 'name: "probabilities" data_type: TYPE_FP32 dims: [10]' in config
-    session = onnxruntime.InferenceSession(tmp_path / "serving/digits/1/model.onnx")
-    assert session.get_inputs()[0].shape[1:] == [1, 32, 32] and session.get_outputs()[0].shape[1:] == [10]
+    store.get_file("models/digits/versions/1/serving/digits/1/model.onnx", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.shape[1:]) == ("images", [1, 32, 32])
+    assert (probabilities.name, probabilities.shape[1:]) == ("probabilities", [10])
 
 
 @pytest.mark.parametrize(
-    ("places", "significance", "n01", "n10", "wins", "told"),
+    ("places", "significance", "n01", "n10", "wins", "line"),
     [
         ([range(620)], 0.05, 20, 0, True, r"is the champion: 88.57% against 85.71% of version 1, p = 1.9e-06$"),
         ([range(10, 630)], 0.05, 30, 10, True, r"is the champion: 88.57% against 85.71% of version 1, p = 0.0022$"),
@@ -138,7 +142,7 @@ def test_the_first_version_is_the_champion_and_all_of_it_is_in_the_store(
         ([range(10, 610)], 0.05, 10, 10, False, r"85.71% against 85.71% of version 1, which is not better$"),
     ],
 )
-def test_the_challenger_wins_if_it_is_better_by_more_than_chance(
+def test_the_challenger_must_be_better_by_more_than_chance(
     first: Artifacts,
     dataset: Path,
     tmp_path: Path,
@@ -149,8 +153,8 @@ def test_the_challenger_wins_if_it_is_better_by_more_than_chance(
     n01: int,
     n10: int,
     wins: bool,
-    told: str,
-    capsys: Any,
+    line: str,
+    capsys: Capture,
 ) -> None:
     first.register(tmp_path / "out1", uri)
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, *places))
@@ -159,18 +163,16 @@ def test_the_challenger_wins_if_it_is_better_by_more_than_chance(
     assert (found["figures"]["n01"], found["figures"]["n10"], found["figures"]["images"]) == (n01, n10, IMAGES)
     assert found["figures"]["champion_accuracy"] == 600 / IMAGES
     assert found["figures"]["rescored"] is False and found["figures"]["decided_before"] == 0
-    assert re.search(told, capsys.readouterr().out.strip())
-    register = model.read()
-    assert register["champion"] == (2 if wins else 1)
-    assert register["decisions"][-1]["figures"] == found["figures"]
+    assert re.search(line, capsys.readouterr().out.strip())
+    registry = model.read()
+    assert registry["champion"] == (2 if wins else 1)
+    assert registry["decisions"][-1]["figures"] == found["figures"]
     page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
     assert "This test split has decided between two versions 0 times before" in page.text
     assert found["reason"] in page.text and found["package_digest"] in page.text
 
 
-def test_how_often_a_test_split_has_decided_is_counted(
-    first: Artifacts, dataset: Path, tmp_path: Path, uri: str
-) -> None:
+def test_the_decisions_of_a_test_split_are_counted(first: Artifacts, dataset: Path, tmp_path: Path, uri: str) -> None:
     first.register(tmp_path / "out0", uri)
     for number in range(1, 4):
         made = write_artifacts(tmp_path / f"next{number}", dataset, right(IMAGES, range(600 - number)))
@@ -179,7 +181,7 @@ def test_how_often_a_test_split_has_decided_is_counted(
     assert "This test split has decided between two versions 2 times before" in page.text
 
 
-def test_a_champion_of_another_test_split_is_scored_anew(
+def test_a_champion_of_another_test_split_is_scored_on_this_one(
     digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
 ) -> None:
     digits.register(tmp_path / "out1", uri, "digits")
@@ -199,7 +201,7 @@ def test_a_champion_of_another_test_split_is_scored_anew(
 
 
 def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """A dataset of the digits' classes with these images to test."""
+    """Write a dataset with the classes of the digits and these test images."""
     folder.mkdir()
     counts = {"train": 0, "val": 0, "test": len(labels)}
     writer = DatasetWriter(folder, classes=CLASSES, image_shape=(1, 32, 32), counts=counts)
@@ -209,24 +211,24 @@ def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"classes": ["dark", "light"]}, "version 1 has other classes"),
         ({"side": 5}, r"version 1 reads images of shape \[1, 4, 4\], not \[1, 5, 5\]"),
     ],
 )
-def test_what_cannot_be_compared_leaves_the_champion_and_says_how_to_promote_by_hand(
-    first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel, change: dict[str, Any], told: str
+def test_a_model_that_cannot_be_compared_can_be_promoted_by_hand(
+    first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel, change: dict[str, Any], reason: str
 ) -> None:
     first.register(tmp_path / "out1", uri)
     other = write_dataset(tmp_path / "other", IMAGES, **change)
     found = write_artifacts(tmp_path / "second", other, right(IMAGES, range(IMAGES))).register(tmp_path / "out2", uri)
     assert (found["version"], found["is_champion"], found["figures"]) == (2, False, None)
-    assert re.search(f"{told}; .*python pipeline.py models promote {NAME} 2$", found["reason"])
+    assert re.search(f"{reason}; .*python pipeline.py models promote {NAME} 2$", found["reason"])
     assert model.promote(2)["champion"] == 2
 
 
-def test_a_champion_whose_program_is_none_stays_and_is_named(
+def test_a_champion_that_cannot_be_scored_stays(
     first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
     first.register(tmp_path / "out1", uri)
@@ -235,7 +237,7 @@ def test_a_champion_whose_program_is_none_stays_and_is_named(
     assert not found["is_champion"] and "version 1 cannot be scored on the new test split" in found["reason"]
 
 
-def test_the_same_package_again_is_the_same_version_and_decides_nothing(
+def test_a_package_registered_again_changes_nothing(
     first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, store: Store
 ) -> None:
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
@@ -247,8 +249,8 @@ def test_the_same_package_again_is_the_same_version_and_decides_nothing(
     assert {entry.name: entry.etag for entry in store.list()} == objects
 
 
-def test_the_same_package_again_undoes_no_rollback(
-    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, capsys: Any
+def test_a_package_registered_again_undoes_no_rollback(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, capsys: Capture
 ) -> None:
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
     for made in (first, second):
@@ -263,7 +265,7 @@ def test_the_same_package_again_undoes_no_rollback(
     assert third.register(tmp_path / "out", uri)["is_champion"], "it is better than the champion, not than version 2"
 
 
-def test_a_pruned_version_is_made_whole_by_its_package_and_not_judged_again(
+def test_a_pruned_version_is_restored_and_not_judged_again(
     first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
@@ -272,13 +274,13 @@ def test_a_pruned_version_is_made_whole_by_its_package_and_not_judged_again(
     model.prune(1)
     decisions = model.read()["decisions"]
     assert first.register(tmp_path / "out", uri)["version"] == 1
-    register = model.read()
-    assert (register["champion"], register["decisions"]) == (2, decisions)
-    assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
+    registry = model.read()
+    assert (registry["champion"], registry["decisions"]) == (2, decisions)
+    assert [version["state"] for version in registry["versions"]] == ["complete", "complete"]
     assert model.read_version(1)["package_digest"] == first.digest
 
 
-def test_killed_at_any_write_it_is_the_same_version_the_next_time(
+def test_killed_at_any_write_it_resumes_the_same_version(
     first: Artifacts, dataset: Path, tmp_path: Path, uri: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
@@ -310,16 +312,16 @@ def test_killed_at_any_write_it_is_the_same_version_the_next_time(
                 assert not (tmp_path / "out/registration").exists()
         assert first.register(tmp_path / "out", uri, name)["version"] == 1
         assert second.register(tmp_path / "out", uri, name)["version"] == 2
-        register = RegisteredModel(store, name).read()
-        assert [version["state"] for version in register["versions"]] == ["complete", "complete"]
-        assert register["champion"] == 2
+        registry = RegisteredModel(store, name).read()
+        assert [version["state"] for version in registry["versions"]] == ["complete", "complete"]
+        assert registry["champion"] == 2
         for number, made in ((1, first), (2, second)):
             assert RegisteredModel(store, name).read_version(number)["package_digest"] == made.digest
-    assert at == 11, "10 writes: a claim, seven files, the document, the end"
+    assert at == 11, "10 writes: the reservation, seven files, the document, the decision"
 
 
 @pytest.mark.parametrize("count", [2, 100])
-def test_many_at_once_get_numbers_without_holes_and_the_best_is_the_champion(
+def test_of_concurrent_registrations_the_best_is_the_champion(
     dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel, count: int
 ) -> None:
     levels = np.random.default_rng(0).permutation(np.arange(1, count + 1) * 7)
@@ -329,21 +331,21 @@ def test_many_at_once_get_numbers_without_holes_and_the_best_is_the_champion(
     ]
     with ThreadPoolExecutor(count) as pool:
         outcomes = list(pool.map(lambda m: m.register(m.model.parent / "out", uri), made))
-    register = model.read()
+    registry = model.read()
     assert sorted(outcome["version"] for outcome in outcomes) == list(range(1, count + 1))
     for outcome, artifacts in zip(outcomes, made, strict=True):
-        entry = register["versions"][outcome["version"] - 1]
+        entry = registry["versions"][outcome["version"] - 1]
         assert (entry["package_digest"], entry["state"]) == (artifacts.digest, "complete")
         assert model.read_version(outcome["version"])["package_digest"] == artifacts.digest
-    assert len(register["decisions"]) == count
-    assert register["champion"] == outcomes[int(levels.argmax())]["version"]
-    champions = [decision["champion_after"] for decision in register["decisions"]]
-    assert [decision["champion_before"] for decision in register["decisions"]] == [None, *champions[:-1]]
+    assert len(registry["decisions"]) == count
+    assert registry["champion"] == outcomes[int(levels.argmax())]["version"]
+    champions = [decision["champion_after"] for decision in registry["decisions"]]
+    assert [decision["champion_before"] for decision in registry["decisions"]] == [None, *champions[:-1]]
 
 
 @pytest.mark.parametrize("with_digest", [False, True])
 @pytest.mark.parametrize("path", ["predictions.npy", "version.json"])
-def test_flipped_bytes_of_the_champion_are_named_and_never_used(
+def test_a_damaged_file_of_the_champion_is_reported_not_used(
     first: Artifacts,
     dataset: Path,
     tmp_path: Path,
@@ -358,25 +360,25 @@ def test_flipped_bytes_of_the_champion_are_named_and_never_used(
     name = f"models/{NAME}/versions/1/{path}"
     content, _ = store.get_bytes(name)
     key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
-    kept = server.client.stat_object(BUCKET, key).metadata["x-amz-meta-sha256"]
+    sha256 = server.client.stat_object(BUCKET, key).metadata["x-amz-meta-sha256"]
     damaged = flipped(content) if path == "predictions.npy" else content.replace(b'"name"', b'"mame"', 1)
-    overwrite(server, store, name, damaged, **({"sha256": kept} if with_digest else {}))
+    overwrite(server, store, name, damaged, **({"sha256": sha256} if with_digest else {}))
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))
     found = second.register(tmp_path / "out2", uri)
     assert (found["is_champion"], found["figures"]) == (False, None)
     assert store.uri(name) in found["reason"] and "models promote" in found["reason"]
     first.register(tmp_path / "out1", uri)
-    mended, _ = store.get_bytes(name)
+    repaired, _ = store.get_bytes(name)
     if path == "version.json":
-        mended, content = (facts_but_times(document) for document in (mended, content))
-    assert mended == content, "its package again mends it"
+        repaired, content = without_times(repaired), without_times(content)
+    assert repaired == content, "registering its package repairs it"
 
 
-def facts_but_times(content: bytes) -> bytes:
+def without_times(content: bytes) -> bytes:
     return re.sub(rb'"(time|created)": "[^"]*"', b"", content)
 
 
-def test_a_flipped_program_of_the_champion_is_named_and_never_run(
+def test_a_damaged_program_of_the_champion_is_never_run(
     digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
 ) -> None:
     digits.register(tmp_path / "out1", uri, "digits")
@@ -388,7 +390,7 @@ def test_a_flipped_program_of_the_champion_is_named_and_never_run(
     assert not found["is_champion"] and store.uri(name) in found["reason"]
 
 
-def test_a_damaged_register_is_named(first: Artifacts, tmp_path: Path, uri: str, store: Store) -> None:
+def test_a_damaged_registry_document_is_reported(first: Artifacts, tmp_path: Path, uri: str, store: Store) -> None:
     first.register(tmp_path / "out1", uri)
     name = f"models/{NAME}/register.json"
     store.put_bytes(store.get_bytes(name)[0].replace(b'"champion": 1', b'"champion": 7'), name)
@@ -397,7 +399,7 @@ def test_a_damaged_register_is_named(first: Artifacts, tmp_path: Path, uri: str,
     assert not (tmp_path / "out2/registration").exists()
 
 
-def test_without_a_store_nothing_is_kept_and_the_page_says_so(first: Artifacts, tmp_path: Path, capsys: Any) -> None:
+def test_without_a_store_nothing_is_registered(first: Artifacts, tmp_path: Path, capsys: Capture) -> None:
     found = first.register(tmp_path / "out")
     assert found["name"] == NAME and found["package_digest"] == first.digest
     assert (found["version"], found["is_champion"], found["uri"], found["figures"]) == (None, False, None, None)
@@ -406,18 +408,18 @@ def test_without_a_store_nothing_is_kept_and_the_page_says_so(first: Artifacts, 
         assert "nothing is stored: the parameter store is empty; give store=s3://bucket/prefix" in text
 
 
-def test_no_output_tells_the_keys(
-    first: Artifacts, tmp_path: Path, uri: str, store: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch
+def test_no_output_contains_the_keys(
+    first: Artifacts, tmp_path: Path, uri: str, store: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first.register(tmp_path / "out", uri)
-    told = [capsys.readouterr().out.encode()]
-    told += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    told += [store.get_bytes(entry.name)[0] for entry in store.list()]
+    outputs = [capsys.readouterr().out.encode()]
+    outputs += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    outputs += [store.get_bytes(entry.name)[0] for entry in store.list()]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-wrong")
     with pytest.raises(UserError, match="the secret key does not belong to the access key") as refused:
         first.register(tmp_path / "out", uri)
-    told.append(str(refused.value).encode())
-    assert not [text for text in told if SECRET.encode() in text or KEY.encode() in text]
+    outputs.append(str(refused.value).encode())
+    assert not [text for text in outputs if SECRET.encode() in text or KEY.encode() in text]
 
 
 @pytest.mark.parametrize(
@@ -452,7 +454,7 @@ def test_a_document_without_a_field_is_refused(
         first.register(tmp_path / "out")
 
 
-def test_files_that_are_not_the_packages_are_not_sent(
+def test_files_that_do_not_match_the_package_are_refused(
     first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
     np.save(first.evaluation / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
@@ -461,10 +463,11 @@ def test_files_that_are_not_the_packages_are_not_sent(
     assert model.read()["champion"] is None
 
 
-def test_a_data_set_without_a_letter_needs_a_model_name(tmp_path: Path, first: Artifacts, dataset: Path) -> None:
+def test_a_data_set_without_letters_needs_a_model_name(tmp_path: Path, first: Artifacts, dataset: Path) -> None:
     other = Path(shutil.copytree(dataset, tmp_path / "dataset"))
     document = read_json(other / "dataset.json", "torch2kubeflow/dataset")
     rename(other, {**document, "name": "猫"})
+    assert open_dataset(other).document["name"] == "猫"
     moved = Artifacts(other, first.model, first.evaluation, first.package)
     with pytest.raises(UserError, match="give model_name"):
         moved.register(tmp_path / "out")
@@ -474,4 +477,3 @@ def test_a_data_set_without_a_letter_needs_a_model_name(tmp_path: Path, first: A
 def rename(folder: Path, document: dict[str, Any]) -> None:
     content = {name: value for name, value in document.items() if name != "checksum"}
     (folder / "dataset.json").write_text(json.dumps({**content, "checksum": sha256_json(content)}))
-    assert sha256_file(folder / "dataset.json")

@@ -1,4 +1,4 @@
-"""A store on the real S3 server, directly and through a network with scripted faults."""
+"""The real S3 server, reached through a network with scripted faults."""
 
 import time
 from collections.abc import Iterator
@@ -6,19 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from components.shared.storage.client import Store, open_store
-from tests.servers.s3_server import BUCKET, Proxy, S3Server, proxy
-
-
-@pytest.fixture
-def uri(request: pytest.FixtureRequest) -> str:
-    """Return a prefix for this test only."""
-    return f"s3://{BUCKET}/tests/{request.node.name.partition('[')[0]}-{time.monotonic_ns()}"
-
-
-@pytest.fixture
-def store(server: S3Server, uri: str) -> Store:
-    """Return the store at `uri`."""
-    return open_store(uri, server.environment)
+from tests.servers.s3_server import Proxy, S3Server, proxy
 
 
 @pytest.fixture
