@@ -44,7 +44,9 @@ def model(store: Store) -> RegisteredModel:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("small") / "dataset", IMAGES)
+    folder = tmp_path_factory.mktemp("small") / "dataset"
+    write_dataset(folder, IMAGES)
+    return folder
 
 
 @pytest.fixture
