@@ -5,11 +5,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 CHECKOV := .venv-checkov/.ready
 FUZZ := .venv-fuzz/.ready
+MUTANTS := .venv-mutants/.ready
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz docs test-docs lint bench lock lock-cpu clean
+.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz mutants docs test-docs lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ test-slow: $(READY) ## Take every network of docs/networks.md through the pipeli
 fuzz: $(READY) $(FUZZ) ## Damage inputs of every reader for minutes, e.g. make fuzz ARGS="--seconds 600 tar zip"
 	@PYTHONPATH=.venv-fuzz $(BIN)/python -m tests.fuzz $(ARGS)
 
+mutants: $(READY) $(MUTANTS) ## Measure which share of small mistakes the tests notice (an hour)
+	@$(BIN)/python bench/mutants.py $(ARGS)
+
 docs: $(READY) ## Write the generated parts of docs/
 	@$(BIN)/python -m docs.generate
 
@@ -70,11 +74,11 @@ lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv .venv-checkov .venv-fuzz build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov .venv-fuzz .venv-mutants build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(CHECKOV): requirements-checkov.txt | $(READY)
-	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-checkov
-	@$(BIN)/uv pip install -q --python .venv-checkov/bin/python --require-hashes -r $<
+$(CHECKOV) $(MUTANTS): .venv-%/.ready: requirements-%.txt | $(READY)
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-$*
+	@$(BIN)/uv pip install -q --python .venv-$*/bin/python --require-hashes -r $<
 	@touch $@
 
 $(FUZZ): requirements-fuzz.txt | $(READY)

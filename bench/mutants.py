@@ -35,29 +35,23 @@ from pathlib import Path
 from cosmic_ray.ast import get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+
+def nodes(tree):
+    yield tree
+    for child in getattr(tree, "children", []):
+        yield from nodes(child)
+
+operators = {name: get_operator(name)() for name in operator_names() if "NoOp" not in name and "Variable" not in name}
 found = []
 for path in sys.argv[3:]:
-    for name in operator_names():
-        if name == "core/NoOp" or "Variable" in name:
-            continue
-        operator, tree = get_operator(name)(), get_ast(Path(path).read_text())
-        stack, count = [tree], 0
-        while stack:
-            node = stack.pop()
-            for start, _ in operator.mutation_positions(node):
-                found.append((path, name, start[0]))
-            stack += getattr(node, "children", [])
-occurrences = {}
-numbered = []
-for path, name, line in sorted(found):
-    occurrences[path, name] = occurrences.get((path, name), -1) + 1
-    numbered.append((path, name, occurrences[path, name]))
-chosen = random.Random(int(sys.argv[2])).sample(numbered, min(int(sys.argv[1]), len(numbered)))
-mutants = []
-for path, name, occurrence in chosen:
-    source = Path(path).read_text()
-    mutants.append({"path": path, "operator": name, "code": mutate_code(source, get_operator(name)(), occurrence)})
-print(json.dumps({"all": len(numbered), "mutants": mutants}))
+    tree = list(nodes(get_ast(Path(path).read_text())))
+    for name, operator in operators.items():
+        count = sum(len(list(operator.mutation_positions(node))) for node in tree)
+        found += [(path, name, occurrence) for occurrence in range(count)]
+chosen = random.Random(int(sys.argv[2])).sample(found, min(int(sys.argv[1]), len(found)))
+codes = [mutate_code(Path(path).read_text(), operators[name], occurrence) for path, name, occurrence in chosen]
+mutants = [{"path": path, "operator": name, "code": code} for (path, name, _), code in zip(chosen, codes)]
+print(json.dumps({"all": len(found), "mutants": mutants}))
 """
 
 
