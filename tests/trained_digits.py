@@ -1,4 +1,4 @@
-"""A small dataset and a network trained on it by hand, for the tests of the steps after training."""
+"""Small datasets of scikit-learn's digits, and networks trained on them, for the tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from components.shared.data.dataset import DatasetWriter, open_dataset, write_do
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
 from components.shared.storage.client import Store
+from components.shared.training.settings import Settings, read_settings
 from components.train import train
 
 SETTINGS: dict[str, Any] = {
@@ -49,13 +50,14 @@ SETTINGS: dict[str, Any] = {
     "store": "",
     "checkpoint_seconds": 30,
 }
-# Names as an unkind stranger would choose them.
+RUN: dict[str, Any] = {"seed": 0, "threads": 1, "store": "", "checkpoint_seconds": 1}
+# Names as an attacker would choose them.
 CLASSES = ["<script>alert(0)</script>", '"1"', "$2_$", "三", "{{ 4 }}", "5 " * 40, "</style>", "7\n7", "&amp;", "9"]
 SHARD_BYTES = 100 * 1024  # two shards of the test split
 
 
 def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int = 1) -> Path:
-    """As many of the ten digits as there are classes, enlarged to 32 x 32: the last 150 of them to test."""
+    """Write as many of the ten digits as there are classes, enlarged to 32 x 32: the last 150 of them to test."""
     pixels, labels = load_digits(n_class=len(classes), return_X_y=True)
     images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(4, 2).repeat(4, 3).repeat(channels, 1)
     places = {"train": slice(0, -200), "val": slice(-200, -150), "test": slice(-150, None)}
@@ -65,13 +67,13 @@ def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int 
     writer = DatasetWriter(folder, classes=classes, image_shape=shape, counts=counts, shard_bytes=SHARD_BYTES)
     for name, place in places.items():
         writer.append(name, images[place], labels[place].astype(np.int64))
-    origin = {"source": "scikit-learn", "raw_digest": "0" * 64, "parameters": {"image_size": 32}}
+    origin: dict[str, Any] = {"source": "scikit-learn", "raw_digest": "0" * 64, "parameters": {"image_size": 32}}
     writer.finish(name="<b>digits</b>", **origin, seconds={"download": 0.5, "preprocess": 1.5})
     return folder
 
 
 def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
-    """LeNet-5 after some epochs of plain gradient descent; its history is made up."""
+    """Write LeNet-5 after some epochs of plain gradient descent; its history is made up."""
     data = open_dataset(dataset)
     facts: dict[str, Any] = {name: data.document[name] for name in ("classes", "image_shape", "mean", "std")}
     architecture = {"name": "lenet5", "num_classes": len(data.classes), "image_shape": facts["image_shape"]}
@@ -82,9 +84,9 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     images, labels = map(torch.from_numpy, data.load("train"))
     pixels = normalize(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
     for _ in range(epochs):
-        for batch, target in zip(pixels.split(32), labels.split(32), strict=True):
+        for batch, target in zip(torch.split(pixels, 32), torch.split(labels, 32), strict=True):
             network.zero_grad()
-            cross_entropy(network(batch), target).backward()
+            cross_entropy(network(batch), target).backward()  # type: ignore[no-untyped-call]
             for weights in network.parameters():
                 assert weights.grad is not None
                 weights.data -= 0.1 * weights.grad  # torch.optim would take seconds to import
@@ -137,3 +139,19 @@ def write_stored_digits(folder: Path, store: Store) -> Path:
         (folder / entry["path"]).unlink()
     write_document(folder, {**data.document, "shards": store.uri("datasets/shards")})
     return folder
+
+
+def settings(**changes: Any) -> Settings:
+    """SETTINGS, some of them changed, as the engine takes them."""
+    return read_settings({**SETTINGS, **changes})
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a model in a folder, by name."""
+    return dict(saved_model.load(folder).module.state_dict())
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """The largest difference between the weights of two models."""
+    first, second = read_weights(one), read_weights(other)
+    return max(float((first[name] - second[name]).abs().max()) for name in first)

@@ -29,25 +29,25 @@ def test_lenet5_without_bias_has_no_vectors() -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_activation_and_pooling_gives_logits_for_colour_and_three_classes(activation: str, pooling: str) -> None:
+def test_every_activation_and_pooling_gives_logits(activation: str, pooling: str) -> None:
     network = factory.build(
         {**LENET, "num_classes": 3, "image_shape": [3, 32, 32], "activation": activation, "pooling": pooling}
     )
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
-def test_leaky_clipped_has_slope_one_hundredth_below_0_and_above_1() -> None:
+def test_leaky_clipped_has_slope_0_01_outside_0_to_1() -> None:
     activation = factory.build({**LENET, "activation": "leaky_clipped"}).activation
     assert isinstance(activation, torch.nn.Module)
     values = activation(torch.tensor([-2.0, 0.0, 0.25, 1.0, 3.0]))
     assert values.tolist() == pytest.approx([-0.02, 0.0, 0.25, 1.0, 1.02])
 
 
-def test_an_image_of_28_pixels_is_refused_with_the_remedy() -> None:
+def test_an_image_of_28_pixels_is_refused() -> None:
     with pytest.raises(UserError, match=r"not 28 x 28; .*image_size=32"):
         factory.build({**LENET, "image_shape": [1, 28, 28]})
 
 
-def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(UserError, match=r"'lenet6' \(did you mean lenet5\?\); give one of lenet5, "):
         factory.build({**LENET, "name": "lenet6"})

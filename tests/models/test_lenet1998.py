@@ -73,7 +73,7 @@ def connections(module: nn.Module, output: Tensor) -> int:
     return places * sum(weights.numel() for weights in module.parameters())
 
 
-def test_it_has_the_papers_weights_and_connections_in_every_layer() -> None:
+def test_each_layer_has_the_papers_weights_and_connections() -> None:
     net, found = network(), {}
     for name, layer in net.named_children():
         layer.register_forward_hook(
@@ -107,7 +107,7 @@ def test_every_map_of_c3_sees_the_maps_of_table_1() -> None:
     assert seen == TABLE
 
 
-def test_c3_is_the_sum_of_the_convolutions_of_its_connections_in_the_tables_order() -> None:
+def test_c3_sums_the_convolutions_of_its_connections() -> None:
     layer, maps = TableConvolution(CONNECTIONS, 5), torch.rand(2, 6, 14, 14)
     kernels = iter(layer.weight)
     for column, (sources, found) in enumerate(zip(TABLE, layer(maps).unbind(1), strict=True)):
@@ -115,14 +115,14 @@ def test_c3_is_the_sum_of_the_convolutions_of_its_connections_in_the_tables_orde
         assert torch.allclose(found, torch.stack(parts).sum(0) + layer.bias[column], atol=1e-5)
 
 
-def test_subsampling_is_the_sum_of_a_window_times_a_coefficient_plus_a_bias() -> None:
+def test_subsampling_scales_and_shifts_the_sum_of_a_window() -> None:
     layer = Subsampling(2)
     layer.coefficient.data, layer.bias.data = torch.tensor([0.5, -1.0]), torch.tensor([3.0, 0.25])
     maps = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(1, 2, 2, 2)
     assert layer(maps).flatten().tolist() == [8.0, -9.75]
 
 
-def test_squashing_keeps_plus_and_minus_1_and_bends_most_there() -> None:
+def test_squash_maps_1_to_1_where_its_curvature_is_largest() -> None:
     places = torch.linspace(-3, 3, 601, dtype=torch.float64)
     values = squash(places)
     bend = values.diff().diff().abs()
@@ -136,18 +136,18 @@ def test_the_output_is_the_squared_distance_to_each_bitmap() -> None:
     assert layer(torch.tensor([[0.5, 2.0]])).tolist() == [[9.25, 1.25]]  # 0.25 + 9 and 0.25 + 1
 
 
-def test_what_f6_says_of_a_bitmap_costs_nothing_and_of_another_four_for_every_pixel() -> None:
+def test_the_penalty_is_4_for_each_differing_pixel() -> None:
     pictures = bitmaps()
     others = (pictures[3] != pictures).sum(1)
     assert torch.equal(network().output(pictures[3:4])[0], 4.0 * others)
     assert others[3] == 0
 
 
-def test_the_bitmaps_are_ten_different_pictures_of_7_by_12_as_drawn() -> None:
+def test_the_bitmaps_are_ten_different_images_of_7_by_12() -> None:
     pictures = bitmaps()
     assert [[len(row) for row in line.split()] for line in BITMAPS.split("\n") if line] == [[7] * 10] * 12
     assert pictures.shape == (10, 84)
-    assert pictures.unique().tolist() == [-1, 1]
+    assert torch.unique(pictures).tolist() == [-1, 1]
     drawn = ["".join("#" if pixel > 0 else "." for pixel in row) for row in pictures[1].view(12, 7)]
     assert drawn == ["...##..", "..###..", ".####.."] + ["...##.."] * 8 + [".######"]
     assert min((a != b).sum().item() for i, a in enumerate(pictures) for b in pictures[:i]) >= 10
@@ -171,7 +171,7 @@ def test_the_loss_is_equation_9() -> None:
     assert loss.item() == pytest.approx(sum(expected) / 2, abs=1e-6)
 
 
-def test_the_fresh_weights_lie_evenly_within_2_point_4_over_the_fan_in() -> None:
+def test_initial_weights_are_uniform_within_2_4_over_the_fan_in() -> None:
     net = network()
     fan_ins = {"c1": 25, "s2": 4, "s4": 4, "c5": 400, "f6": 120}
     drawn = [(weights, fan_in) for name, fan_in in fan_ins.items() for weights in net.get_submodule(name).parameters()]
@@ -183,7 +183,7 @@ def test_the_fresh_weights_lie_evenly_within_2_point_4_over_the_fan_in() -> None
     assert deviations == pytest.approx([1 / math.sqrt(3)] * 21, rel=0.15)
 
 
-def test_gradients_reach_every_weight_and_the_bitmaps_stay() -> None:
+def test_every_weight_has_a_gradient_and_the_bitmaps_are_fixed() -> None:
     net, (images, labels) = network(), digits(32)
     before = {name: weights.clone() for name, weights in net.state_dict().items()}
     learn(net, images, labels, steps=2)
@@ -191,7 +191,7 @@ def test_gradients_reach_every_weight_and_the_bitmaps_stay() -> None:
     assert changed == {name for name, _ in net.named_parameters()} == before.keys() - {"output.centres"}
 
 
-def test_it_learns_32_pictures_by_heart() -> None:
+def test_it_overfits_32_images() -> None:
     net, (images, labels) = network(), digits(32)
     losses = learn(net, images, labels, steps=100)
     assert losses[1] < losses[0]
@@ -199,7 +199,7 @@ def test_it_learns_32_pictures_by_heart() -> None:
     assert torch.equal(net(images).argmax(1), labels)
 
 
-def test_equal_seeds_give_equal_weights_bit_by_bit() -> None:
+def test_equal_seeds_give_bit_identical_weights() -> None:
     states = []
     for seed in (3, 3, 4):
         net = network(seed)
@@ -220,7 +220,7 @@ def test_equal_seeds_give_equal_weights_bit_by_bit() -> None:
         ({"bias": False}, "has biases, not bias=False; give bias=True"),
     ],
 )
-def test_what_was_not_published_is_refused_with_the_remedy(changes: dict[str, Any], message: str) -> None:
+def test_what_was_not_published_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         factory.build({"name": "lenet5_1998", "num_classes": 10, "image_shape": list(SHAPE), **changes})
 
@@ -241,8 +241,8 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
         {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},
         {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}},
     )
-    given = {"dataset": tmp_path / "dataset", "model": tmp_path / "model", "threads": 1}
-    written = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
+    given: dict[str, Any] = {"dataset": tmp_path / "dataset", "model": tmp_path / "model", "threads": 1}
+    written: dict[str, Any] = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
     evaluate(**given, min_accuracy=0.5, min_recall=0.0, store="", **written)
     export(**given, evaluation=tmp_path / "evaluation", package=tmp_path / "package")
     package = read_json(tmp_path / "package/package.json", "torch2kubeflow/package")

@@ -15,7 +15,7 @@ from torch import nn
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.models import catalogue, factory, saved_model
+from components.shared.models import catalogue, factory, saved_model, zoo
 from components.shared.models.catalogue import ZOO
 from components.shared.models.layers import RootMeanSquarePool2d
 from components.shared.models.pretrained import freeze_stages, load_pretrained, stages
@@ -70,38 +70,36 @@ def test_a_network_has_its_published_number_of_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_network_learns_from_the_smallest_pictures_it_takes(name: str) -> None:
+def test_a_network_learns_from_the_smallest_images_it_accepts(name: str) -> None:
     torch.manual_seed(0)
     size = ZOO[name].smallest
     network = build(name, size)
     logits = network(pictures(size))
     assert logits.shape == (2, 10)
-    nn.functional.cross_entropy(logits, torch.tensor([3, 7])).backward()
+    nn.functional.cross_entropy(logits, torch.tensor([3, 7])).backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in network.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", [name for name, row in ZOO.items() if row.smallest > 8])
-def test_smaller_pictures_are_refused_with_the_smallest_size_and_would_not_work(name: str) -> None:
+def test_smaller_images_are_refused_and_would_not_work(name: str) -> None:
     size = ZOO[name].smallest - 1
     with pytest.raises(UserError, match=f"{size + 1} x {size + 1} pixels or more, not {size} x {size}; .*image_size"):
         build(name, size)
     with torch.device("meta"), pytest.raises(RuntimeError, match=r"too small|larger than|greater than"):
-        factory.zoo.build(name, num_classes=10, image_shape=[3, size, size])(pictures(size))
+        zoo.build(name, num_classes=10, image_shape=[3, size, size])(pictures(size))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("meta")
 @pytest.mark.parametrize("name", ZOO)
-def test_a_network_takes_grey_pictures_of_any_size(name: str) -> None:
+def test_a_network_accepts_grey_images_of_any_size(name: str) -> None:
     for made_for in (33, -(-ZOO[name].size // 3)):  # with the small stem, and with the published one
         assert build(name, made_for, channels=1)(pictures(made_for + 18, channels=1)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("size, seen", [(32, 32), (74, 74), (75, 19)])
-def test_pictures_of_less_than_a_third_of_the_published_size_keep_their_resolution_in_the_stem(
-    size: int, seen: int
-) -> None:
+def test_the_stem_preserves_the_resolution_of_small_images(size: int, seen: int) -> None:
     network, shapes = build("resnet18", size).eval(), []
     network.get_submodule("layer1").register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[-2:]))
     network(pictures(size, count=1))
@@ -110,7 +108,7 @@ def test_pictures_of_less_than_a_third_of_the_published_size_keep_their_resoluti
 
 @pytest.mark.parametrize("channels", [1, 5])
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
-def test_pictures_have_any_number_of_channels(name: str, channels: int) -> None:
+def test_images_may_have_any_number_of_channels(name: str, channels: int) -> None:
     assert build(name, 8, channels)(pictures(8, channels)).isfinite().all()
 
 
@@ -123,12 +121,12 @@ def test_pictures_have_any_number_of_channels(name: str, channels: int) -> None:
         pytest.param("xception", True, marks=pytest.mark.slow),
     ],
 )
-def test_features_are_dropped_in_training_where_the_paper_does(name: str, drops: bool) -> None:
+def test_dropout_is_that_of_the_paper(name: str, drops: bool) -> None:
     network, images = build(name, 8), pictures(8)
     assert torch.equal(network(images), network(images)) is not drops
 
 
-def test_a_seed_gives_the_same_weights_again() -> None:
+def test_equal_seeds_give_equal_weights() -> None:
     def seeded() -> dict[str, torch.Tensor]:
         torch.manual_seed(7)
         return build("mobilenet_v2", 32, channels=1).state_dict()
@@ -161,7 +159,7 @@ def save(folder: Path, name: str, network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", pytest.param("densenet121", marks=pytest.mark.slow)])
-def test_another_activation_takes_the_place_of_every_relu(name: str) -> None:
+def test_an_activation_replaces_every_relu(name: str) -> None:
     network, head_inputs = build(name, 8, activation="tanh"), []
     kinds = {type(module) for module in network.modules()}
     assert nn.Tanh in kinds and not kinds & {nn.ReLU, nn.ReLU6}
@@ -172,14 +170,14 @@ def test_another_activation_takes_the_place_of_every_relu(name: str) -> None:
 
 
 @pytest.mark.parametrize("pooling, kind", [("avg", nn.AvgPool2d), ("rms", RootMeanSquarePool2d), ("max", nn.MaxPool2d)])
-def test_another_pooling_takes_the_place_of_every_max_pooling(pooling: str, kind: type[nn.Module]) -> None:
+def test_a_pooling_replaces_every_max_pooling(pooling: str, kind: type[nn.Module]) -> None:
     network = build("squeezenet1_1", 75, pooling=pooling)
     kinds = [type(m) for m in network.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d)]
     assert kinds == [kind] * 3
     assert network(pictures(75)).shape == build("squeezenet1_1", 75)(pictures(75)).shape
 
 
-def test_without_bias_no_convolution_and_no_linear_layer_has_one() -> None:
+def test_without_bias_no_convolution_or_linear_layer_has_one() -> None:
     network = build("squeezenet1_1", 32, bias=False)
     assert not [name for name in network.state_dict() if name.endswith("bias")]
     assert network(pictures(32)).shape == (2, 10)
@@ -201,23 +199,23 @@ def test_without_bias_no_convolution_and_no_linear_layer_has_one() -> None:
         ),
     ],
 )
-def test_what_a_network_cannot_exchange_is_refused_by_name(name: str, argument: dict[str, Any], refusal: str) -> None:
+def test_what_a_network_cannot_replace_is_refused_by_name(name: str, argument: dict[str, Any], refusal: str) -> None:
     with pytest.raises(UserError, match=refusal):
         build(name, 32, **argument)
 
 
-def test_the_root_mean_square_is_torchs_scaled_power_average() -> None:
+def test_rms_pooling_equals_scaled_lp_pooling() -> None:
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(RootMeanSquarePool2d(2)(x), nn.LPPool2d(2, 2)(x) / 2)
 
 
-def test_the_root_mean_square_of_a_black_border_has_no_nan_in_its_gradient() -> None:
+def test_rms_pooling_of_a_black_border_has_a_finite_gradient() -> None:
     x = torch.zeros(1, 1, 4, 4, requires_grad=True)
     RootMeanSquarePool2d(2)(x).sum().backward()
     assert x.grad is not None and torch.equal(x.grad, torch.zeros_like(x))
 
 
-def test_any_other_network_of_timm_is_there() -> None:
+def test_any_other_network_of_timm_can_be_built() -> None:
     network = build("timm:efficientnet_lite0", 32, channels=1, num_classes=4)
     assert network.training
     assert network(pictures(32, channels=1)).shape == (2, 4)
@@ -232,13 +230,13 @@ def test_any_other_network_of_timm_is_there() -> None:
         ("timm:vit_tiny_patch16_224", 32, "does not accept images of 3 x 32 x 32 .*image_size=224"),
     ],
 )
-def test_a_network_that_is_not_there_or_takes_other_pictures_is_refused(name: str, size: int, refusal: str) -> None:
+def test_a_network_that_is_unknown_or_does_not_fit_is_refused(name: str, size: int, refusal: str) -> None:
     with pytest.raises(UserError, match=refusal):
         build(name, size)
 
 
 @pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
-def test_a_network_for_colours_alone_refuses_grey_pictures() -> None:
+def test_a_network_for_colour_images_refuses_grey_ones() -> None:
     assert build("timm:csatv2", 64, channels=3).training
     with pytest.raises(UserError, match=r"^timm:csatv2 accepts only images of 3 channels, not of 1; "):
         build("timm:csatv2", 64, channels=1)
@@ -254,7 +252,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_pretrained_weights_are_all_loaded_but_a_head_of_other_classes(weights: Path) -> None:
+def test_pretrained_weights_are_loaded_except_a_differing_head(weights: Path) -> None:
     network = build("resnet18", 224)
     before = network.get_parameter("fc.weight").clone()
     assert load_pretrained(network, weights) == ["fc.bias", "fc.weight"]
@@ -265,14 +263,14 @@ def test_pretrained_weights_are_all_loaded_but_a_head_of_other_classes(weights: 
     )
 
 
-def test_a_pretrained_head_of_as_many_classes_is_loaded_too(weights: Path) -> None:
+def test_a_pretrained_head_of_equal_classes_is_loaded(weights: Path) -> None:
     network = build("resnet18", 224, num_classes=1000)
     assert load_pretrained(network, weights, sha256_file(weights)) == []
     assert torch.equal(network.get_parameter("fc.weight"), load_file(weights)["fc.weight"])
 
 
 @pytest.mark.parametrize("channels", [1, 6])
-def test_pretrained_filters_see_pictures_of_other_channels_as_they_saw_colour(weights: Path, channels: int) -> None:
+def test_pretrained_filters_fit_other_numbers_of_channels(weights: Path, channels: int) -> None:
     colour, other = build("resnet18", 224).eval(), build("resnet18", 224, channels).eval()
     load_pretrained(colour, weights)
     load_pretrained(other, weights)
@@ -281,7 +279,7 @@ def test_pretrained_filters_see_pictures_of_other_channels_as_they_saw_colour(we
     torch.testing.assert_close(seen, colour.get_submodule("conv1")(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
 
 
-def test_weights_of_a_models_folder_are_checked_against_its_document(tmp_path: Path) -> None:
+def test_weights_in_a_folder_are_checked_by_its_document(tmp_path: Path) -> None:
     network = build("squeezenet1_1", 32, channels=1)
     save(tmp_path, "squeezenet1_1", network)
     assert load_pretrained(build("squeezenet1_1", 32, channels=1), tmp_path) == []
@@ -299,12 +297,12 @@ def test_weights_of_a_models_folder_are_checked_against_its_document(tmp_path: P
         ("resnet18", 32, r"64 x 3 x 7 x 7 as conv1\.weight, .* 64 x 3 x 3 x 3: .* larger image_size"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_in_one_line(weights: Path, name: str, size: int, refusal: str) -> None:
+def test_weights_that_do_not_fit_are_refused(weights: Path, name: str, size: int, refusal: str) -> None:
     with pytest.raises(UserError, match=refusal):
         load_pretrained(build(name, size), weights)
 
 
-def test_a_file_that_is_missing_changed_or_no_safetensors_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_a_missing_changed_or_malformed_file_is_refused(weights: Path, tmp_path: Path) -> None:
     network = build("squeezenet1_1", 32)
     with pytest.raises(UserError, match=r"model\.safetensors does not exist"):
         load_pretrained(network, tmp_path)
@@ -315,7 +313,7 @@ def test_a_file_that_is_missing_changed_or_no_safetensors_is_refused(weights: Pa
         load_pretrained(network, tmp_path)
 
 
-def test_frozen_stages_keep_their_weights_and_statistics_in_training() -> None:
+def test_training_does_not_change_frozen_stages() -> None:
     network = build("resnet18", 32)
     frozen = freeze_stages(network, 3)
     names = list(stages(network))
@@ -333,19 +331,19 @@ def test_frozen_stages_keep_their_weights_and_statistics_in_training() -> None:
     assert changed == {*names[3:], "fc"}
 
 
-def test_the_parts_of_features_are_stages_and_more_than_there_are_is_refused() -> None:
+def test_parts_of_features_are_stages_and_too_many_are_refused() -> None:
     network = build("squeezenet1_1", 32)
     assert list(stages(network))[:2] == ["features.0", "features.3"]
     with pytest.raises(UserError, match=r"more than the 9 stages before the head: features\.0, "):
         freeze_stages(network, 99)
 
 
-def test_the_table_knows_the_names_of_the_networks_built_here() -> None:
+def test_the_catalogue_names_the_networks_of_the_factory() -> None:
     assert tuple(factory.NETWORKS) == catalogue.LENETS
 
 
 @pytest.mark.slow
-def test_lenet5_and_the_table_load_no_library_that_they_do_not_need() -> None:
+def test_lenet5_and_the_catalogue_import_only_what_they_need() -> None:
     code = """
         import sys
         import components.shared.models.catalogue
@@ -358,7 +356,7 @@ def test_lenet5_and_the_table_load_no_library_that_they_do_not_need() -> None:
     subprocess.run([sys.executable, "-c", re.sub(r"^ {8}", "", code, flags=re.M)], cwd=ROOT, check=True)
 
 
-def test_the_networks_of_the_documentation_are_those_of_the_table() -> None:
+def test_the_documentation_lists_the_networks_of_the_catalogue() -> None:
     rows = re.findall(r"^\| `.*arxiv\.org.*$", (ROOT / "docs" / "networks.md").read_text(), re.M)
     assert rows == [
         f"| `{name}` | [{row.title}](https://arxiv.org/abs/{row.paper}) | {row.library} | {row.size} | {row.smallest} "

@@ -45,7 +45,7 @@ def image_size(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_learns_32_pictures_by_heart(tmp_path: Path, name: str) -> None:
+def test_a_network_overfits_32_images(tmp_path: Path, name: str) -> None:
     size = image_size(name)
     images, labels = pictures(TRAINED_TOGETHER, size)
     (tmp_path / "dataset").mkdir()

@@ -35,7 +35,7 @@ def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimiz
     assert model.document["val_accuracy"] > 0.7
 
 
-def test_the_document_tells_what_made_the_model(digits: Path, tmp_path: Path) -> None:
+def test_the_document_describes_how_the_model_was_trained(digits: Path, tmp_path: Path) -> None:
     model = trained(digits, tmp_path / "model", seed=3)
     data, document = open_dataset(digits), model.document
     assert document["dataset_digest"] == data.digest
@@ -46,17 +46,17 @@ def test_the_document_tells_what_made_the_model(digits: Path, tmp_path: Path) ->
     assert document["parameters"] == {k: v for k, v in SETTINGS.items() if k not in others}
 
 
-def test_the_key_of_the_checkpoints_depends_on_whatever_determines_the_weights(digits: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_key_depends_on_what_determines_weights(digits: Path, tmp_path: Path) -> None:
     def key(**settings: Any) -> str:
         document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": "400", **settings}).document
         return str(document["checkpoint_key"])
 
-    others = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
+    others: list[dict[str, Any]] = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
     assert len({key(), *(key(**settings) for settings in others)}) == 1 + len(others)
     assert key() == key(checkpoint_seconds=7)
 
 
-def test_the_history_tells_each_epoch_and_the_seconds_of_all_steps_so_far(digits: Path, tmp_path: Path) -> None:
+def test_the_history_has_each_epoch_and_the_seconds_of_all_steps(digits: Path, tmp_path: Path) -> None:
     history = trained(digits, tmp_path / "model", epochs=3).history
     assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2, 3]
     rates = [epoch["learning_rate"] for epoch in history["epochs"]]
@@ -67,7 +67,9 @@ def test_the_history_tells_each_epoch_and_the_seconds_of_all_steps_so_far(digits
 
 
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("sgd", 0.3), ("adamw", 0.1)])
-def test_the_best_epochs_weights_are_kept(digits: Path, tmp_path: Path, optimizer: str, learning_rate: float) -> None:
+def test_the_weights_of_the_best_epoch_are_saved(
+    digits: Path, tmp_path: Path, optimizer: str, learning_rate: float
+) -> None:
     # The first rate makes the accuracy jump up and down; the second leaves it at one value in most epochs.
     settings = {"optimizer": optimizer, "learning_rate": learning_rate, "epochs": 6, "ema_decay": 0.0}
     model = trained(digits, tmp_path / "model", **settings)
@@ -76,7 +78,7 @@ def test_the_best_epochs_weights_are_kept(digits: Path, tmp_path: Path, optimize
     assert val_accuracy(model, digits) == pytest.approx(best["val_accuracy"]) == model.document["val_accuracy"]
 
 
-def test_averaged_weights_differ_from_raw_ones_and_soon_forget_the_initial_ones(digits: Path, tmp_path: Path) -> None:
+def test_averaged_weights_soon_forget_the_initial_ones(digits: Path, tmp_path: Path) -> None:
     raw = trained(digits, tmp_path / "raw", epochs=6, ema_decay=0.0)
     averaged = trained(digits, tmp_path / "averaged", epochs=6, ema_decay=0.9999)
     assert averaged.document["weights_sha256"] != raw.document["weights_sha256"]
@@ -101,7 +103,7 @@ def test_progress_shows_loss_and_images_per_second(
     assert lines[-1].startswith("[train] best epoch 1: val accuracy ")
 
 
-def test_equal_inputs_give_bit_identical_files_and_another_seed_others(digits: Path, tmp_path: Path) -> None:
+def test_equal_inputs_give_bit_identical_files(digits: Path, tmp_path: Path) -> None:
     for name, seed in {"first": 0, "second": 0, "other": 1}.items():
         trained(digits, tmp_path / name, seed=seed)
     for file in ("model.safetensors", "model.json"):
@@ -120,7 +122,7 @@ def test_another_process_gives_bit_identical_files(digits: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_training_does_not_wait_for_pytorchs_compiler_to_be_imported(digits: Path, tmp_path: Path) -> None:
+def test_training_does_not_import_pytorchs_compiler(digits: Path, tmp_path: Path) -> None:
     arguments = {**SETTINGS, "dataset": str(digits), "model": str(tmp_path / "model")}
     code = (
         f"import sys; from components.train import train; train(**{arguments!r}); print('torch._dynamo' in sys.modules)"
@@ -136,9 +138,7 @@ def test_the_smallest_set_of_options_trains_too(digits: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_network_with_batch_normalisation_is_kept_with_the_statistics_of_its_averaged_weights(
-    small_digits: Path, tmp_path: Path
-) -> None:
+def test_batch_norm_statistics_are_saved_with_averaged_weights(small_digits: Path, tmp_path: Path) -> None:
     settings = {"network": "resnet18", "optimizer": "adamw", "learning_rate": 0.003, "shift": 0.0, "epochs": 6}
     model = trained(small_digits, tmp_path / "model", **settings)
     assert model.document["architecture"]["name"] == model.document["parameters"]["network"] == "resnet18"
@@ -161,14 +161,12 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
     assert model.history["epochs"][0]["train_loss"] == pytest.approx(expected.item())
 
 
-def test_a_batch_of_one_image_is_refused_where_it_would_be_normalised(small_digits: Path, tmp_path: Path) -> None:
+def test_batch_norm_refuses_a_batch_of_one_image(small_digits: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"resnet18 normalizes .* give batch_size=2 or more"):
         trained(small_digits, tmp_path / "model", network="resnet18", batch_size="1")
 
 
-def test_a_loss_that_is_not_finite_is_told_with_place_and_remedy_and_leaves_nothing(
-    digits: Path, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"loss became (nan|inf) in epoch 1, step \d at learning_rate=10000000000.0; give a low"
     ):
@@ -176,7 +174,7 @@ def test_a_loss_that_is_not_finite_is_told_with_place_and_remedy_and_leaves_noth
     assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_larger_than_the_train_split_is_refused_and_an_equal_one_is_not(digits: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_train_split_is_refused(digits: Path, tmp_path: Path) -> None:
     trained(digits, tmp_path / "model", batch_size="400", epochs=1)
     with pytest.raises(UserError, match="batch_size=401 is more than the 400 images of the train split; give a small"):
         trained(digits, tmp_path / "model", batch_size="401")
@@ -188,7 +186,7 @@ def test_a_dataset_of_another_size_is_refused(tmp_path: Path) -> None:
         trained(write_digits(tmp_path / "small", enlarge=3), tmp_path / "model")
 
 
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
         trained(tmp_path, tmp_path / "model")
 
@@ -196,9 +194,7 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("epochs", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0), ("optimizer", "lion")]
 )
-def test_a_parameter_out_of_range_is_refused_before_anything_is_touched(
-    tmp_path: Path, name: str, value: object
-) -> None:
+def test_a_parameter_out_of_range_is_refused_at_once(tmp_path: Path, name: str, value: object) -> None:
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match=f"{name}={value} is not accepted"):
         trained(tmp_path, tmp_path / "model", **{name: value})
@@ -206,7 +202,7 @@ def test_a_parameter_out_of_range_is_refused_before_anything_is_touched(
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_no_step_leaves_the_cycle_between_0_and_the_peak(name: str) -> None:
+def test_schedules_stay_between_0_and_the_peak(name: str) -> None:
     shares = [SCHEDULES[name](step, 100) for step in range(100)]
     assert max(shares) == 1 and min(shares) > 0
     assert shares[:5] == sorted(shares[:5]) and shares[4:] == sorted(shares[4:], reverse=True)

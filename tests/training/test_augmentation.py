@@ -24,31 +24,31 @@ def dots(count: int, height: int, width: int, up: int, left: int) -> Tensor:
 
 
 def offsets(images: Tensor) -> Tensor:
-    """The centre of mass (count x 2: down, right), in pixels from the place (height // 2, width // 2)."""
+    """The centre of mass (count x 2: down, right), in pixels from (height // 2, width // 2)."""
     mass = images[:, 0] / images.sum(dim=(1, 2, 3)).view(-1, 1, 1)
     rows, columns = (torch.arange(n) - n // 2 for n in images.shape[2:])
     return torch.stack([(mass.sum(2) * rows).sum(1), (mass.sum(1) * columns).sum(1)], dim=1)
 
 
-def test_limits_of_0_give_the_images_untouched() -> None:
+def test_limits_of_0_return_the_images_as_they_are() -> None:
     images = torch.rand(2, 1, 8, 8)
     assert moved(images) is images
 
 
-def test_a_seed_gives_one_augmentation() -> None:
+def test_equal_seeds_give_equal_augmentations() -> None:
     images = torch.rand(4, 1, 16, 16)
-    limits = {"rotation": 10.0, "shift": 2.0, "scale": 0.1, "shear": 0.1}
+    limits: dict[str, Any] = {"rotation": 10.0, "shift": 2.0, "scale": 0.1, "shear": 0.1}
     assert moved(images, **limits).equal(moved(images, **limits))
     assert not moved(images, **limits).equal(moved(images, seed=1, **limits))
 
 
-def test_a_shift_stays_within_its_limit_and_differs_between_images() -> None:
+def test_shifts_differ_within_their_limit() -> None:
     found = offsets(moved(dots(200, 24, 40, up=0, left=0), shift=3.0))
     assert found.abs().max() <= 3.01
     assert (found.abs().amax(dim=0) > 2.5).all() and (found.std(dim=0) > 1).all()
 
 
-def test_a_rotation_keeps_the_distance_from_the_centre_and_its_limit_on_wide_images_too() -> None:
+def test_rotations_of_wide_images_stay_within_their_limit() -> None:
     start = torch.tensor([-7.5, 0.5])  # the dot of `dots`, from the centre of the image between four pixels
     found = offsets(moved(dots(200, 24, 40, up=8, left=0), rotation=30.0)) + 0.5
     assert torch.allclose(found.norm(dim=1), start.norm(), atol=0.1)
@@ -56,13 +56,13 @@ def test_a_rotation_keeps_the_distance_from_the_centre_and_its_limit_on_wide_ima
     assert 28 < angles.max() <= 31
 
 
-def test_a_scale_stays_within_its_limit() -> None:
+def test_scales_differ_within_their_limit() -> None:
     found = offsets(moved(dots(200, 40, 40, up=8, left=8), scale=0.2)) + 0.5
     assert (found < -7.5 / 1.2 + 0.2).all() and (found > -7.5 / 0.8 - 0.2).all()
     assert (found.std(dim=0) > 0.5).all()
 
 
-def test_a_shear_moves_rows_against_each_other() -> None:
+def test_a_shear_moves_rows_sideways() -> None:
     down, right = (offsets(moved(dots(200, 40, 40, up=8, left=0), shear=0.5)) + 0.5).unbind(1)
     assert torch.allclose(down, torch.tensor(-7.5), atol=0.1)
     assert 3 < (right - 0.5).abs().max() < 0.5 * 7.5 + 0.2
@@ -76,7 +76,7 @@ def test_pixels_from_outside_repeat_the_border() -> None:
 @pytest.mark.parametrize("limit", NONE)
 def test_each_limit_alone_changes_the_images(limit: str) -> None:
     images = torch.rand(3, 2, 16, 16)
-    result = moved(images, **{limit: 0.5})
+    result = moved(images, **dict[str, Any]({limit: 0.5}))
     assert result.shape == images.shape and not result.equal(images)
 
 
@@ -88,14 +88,14 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert (is_mirrored ^ is_same).all() and 70 < is_mirrored.sum() < 130
 
 
-def test_mixup_blends_each_image_with_the_next_by_its_share() -> None:
+def test_mixup_blends_each_image_with_the_next() -> None:
     mix = draw_mix(torch.Generator().manual_seed(0), mixup=0.4, cutmix=0.0, height=8, width=8)
     images = torch.rand(3, 1, 8, 8)
     assert mix and 0 <= mix.share <= 1
     assert torch.allclose(mixed(images, mix), images * mix.share + images[[1, 2, 0]] * (1 - mix.share))
 
 
-def test_cutmix_puts_a_piece_of_the_next_image_into_each_and_its_share_is_the_area() -> None:
+def test_cutmix_pastes_a_box_of_the_next_image_of_its_share() -> None:
     generator, areas = torch.Generator().manual_seed(0), set()
     for _ in range(20):
         mix = draw_mix(generator, mixup=0.0, cutmix=1.0, height=8, width=6)

@@ -1,4 +1,4 @@
-"""Trainings that are killed and go on from their checkpoints in a real S3 server"""
+"""Trainings that resume from checkpoints in a real S3 server: pytest tests/training/test_checkpoints.py"""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow  # each needs the real server
 
 ROOT = Path(__file__).parents[2]
 BATCHES = 40  # in an epoch
-PATIENCE = 200  # seconds, for a machine that is busy
+PATIENCE = 200  # seconds, for a busy machine
 QUICK = {**SETTINGS, "batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}
 IMPATIENT = {"optimizer": "adamw", "learning_rate": 0.1, "ema_decay": 0.0, "epochs": 30, "patience": 2}
 SLOW_CHILD = """
@@ -58,7 +58,7 @@ Files = dict[str, str]
 
 @pytest.fixture
 def uri(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A store of the test's own, which the environment tells how to reach."""
+    """The address of an empty store, with the environment that reaches it."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/test-{time.monotonic_ns()}"
@@ -111,7 +111,7 @@ def start_slow_child(dataset: Path, folder: Path, store: str, **settings: Any) -
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def steps_kept(store: Store) -> list[int]:
+def stored_steps(store: Store) -> list[int]:
     return [step_of(entry.name) for entry in store.list("checkpoints")]
 
 
@@ -131,7 +131,7 @@ def terminate() -> None:
     [{}, {"optimizer": "sgd", "learning_rate": 0.05}, {"optimizer": "adamw"}, IMPATIENT],
     ids=["muon", "sgd", "adamw", "patience"],
 )
-def test_a_training_stopped_by_sigterm_four_times_ends_in_the_same_model(
+def test_four_sigterms_do_not_change_the_model(
     digits: Path, tmp_path: Path, uri: str, at_step: Any, settings: dict[str, Any]
 ) -> None:
     expected = trained(digits, tmp_path / "whole", **settings)
@@ -144,7 +144,7 @@ def test_a_training_stopped_by_sigterm_four_times_ends_in_the_same_model(
         with pytest.raises(SystemExit, match="143"):
             trained(digits, tmp_path / "model", uri, **settings)
         assert not list(tmp_path.glob("model*"))
-        assert steps_kept(open_store(uri, os.environ))[-1] == stop
+        assert stored_steps(open_store(uri, os.environ))[-1] == stop
     at_step(pytest.fail)
     assert trained(digits, tmp_path / "model", uri, **settings) == expected
     history = json.loads((tmp_path / "model/history.json").read_text())
@@ -152,11 +152,9 @@ def test_a_training_stopped_by_sigterm_four_times_ends_in_the_same_model(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_statistics_and_dropout_go_on_as_if_they_had_not_been_interrupted(
-    tmp_path: Path, uri: str, at_step: Any
-) -> None:
+def test_a_sigterm_does_not_change_batch_norm_and_dropout(tmp_path: Path, uri: str, at_step: Any) -> None:
     small = write_digits(tmp_path / "digits", enlarge=1)
-    settings = {"network": "mobilenet_v2", "optimizer": "adamw", "batch_size": 100, "epochs": 2}
+    settings: dict[str, Any] = {"network": "mobilenet_v2", "optimizer": "adamw", "batch_size": 100, "epochs": 2}
     expected = trained(small, tmp_path / "whole", **settings)
     for stop in (3, 4):  # after 3 of 8 steps, and after 7
         at_step(lambda number, stop=stop: terminate() if number == stop else None)
@@ -175,7 +173,7 @@ def test_statistics_and_dropout_go_on_as_if_they_had_not_been_interrupted(
     ],
     ids=["muon", "sgd", "adamw"],
 )
-def test_a_training_killed_goes_on_with_every_local_file_gone_and_ends_in_the_same_model(
+def test_a_kill_that_loses_local_files_does_not_change_the_model(
     digits: Path,
     tmp_path: Path,
     store: Store,
@@ -192,34 +190,34 @@ def test_a_training_killed_goes_on_with_every_local_file_gone_and_ends_in_the_sa
         handler.hang_up()
 
     with start_slow_child(digits, tmp_path / "lost", store.uri(), **settings) as child:
-        wait_until(lambda: steps_kept(store))
+        wait_until(lambda: stored_steps(store))
         if moment == "upload":
             between.script.append(hold)
             assert held.wait(PATIENCE)
         else:
             time.sleep(0.3)
         child.kill()
-    (kept,) = steps_kept(store)
+    (stored,) = stored_steps(store)
     found = trained(digits, tmp_path / "model", store.uri(), **settings)
-    assert f"resumed after step {kept:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
-    assert kept > 0 and found == trained(digits, tmp_path / "whole", **settings)
+    assert f"resumed after step {stored:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
+    assert stored > 0 and found == trained(digits, tmp_path / "whole", **settings)
 
 
-def test_two_trainings_of_the_same_key_at_once_end_in_the_same_model(
+def test_two_trainings_of_one_key_end_in_the_same_model(
     digits: Path, tmp_path: Path, store: Store, at_step: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = trained(digits, tmp_path / "whole")
     at_step(lambda _: time.sleep(0.01))
     with start_slow_child(digits, tmp_path / "other", store.uri()) as child:
-        wait_until(lambda: steps_kept(store))
+        wait_until(lambda: stored_steps(store))
         assert trained(digits, tmp_path / "model", store.uri()) == whole
-        told = child.communicate(timeout=PATIENCE)[0] + capsys.readouterr().out
+        output = child.communicate(timeout=PATIENCE)[0] + capsys.readouterr().out
     assert child.returncode == 0 and digests(tmp_path / "other") == whole
-    assert "resumed after" in told and "not saved" not in told and "not used" not in told
-    assert steps_kept(store)[-1] == 4 * BATCHES
+    assert "resumed after" in output and "not saved" not in output and "not used" not in output
+    assert stored_steps(store)[-1] == 4 * BATCHES
 
 
-def test_a_store_that_fails_during_the_training_does_not_stop_it_and_is_tried_again(
+def test_a_store_that_fails_does_not_stop_the_training(
     digits: Path, tmp_path: Path, store: Store, between: Proxy, at_step: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail_for_a_while(number: int) -> None:
@@ -231,14 +229,14 @@ def test_a_store_that_fails_during_the_training_does_not_stop_it_and_is_tried_ag
 
     at_step(fail_for_a_while)
     found = trained(digits, tmp_path / "model", store.uri())
-    told = capsys.readouterr().out
-    assert "was not saved, the training continues: http://127.0.0.1" in told and "access is denied" in told
-    assert steps_kept(store)[-1] == 4 * BATCHES
+    output = capsys.readouterr().out
+    assert "was not saved, the training continues: http://127.0.0.1" in output and "access is denied" in output
+    assert stored_steps(store)[-1] == 4 * BATCHES
     at_step(lambda _: None)
     assert found == trained(digits, tmp_path / "whole")
 
 
-def test_a_store_that_cannot_be_reached_at_the_start_is_told_before_the_training(
+def test_an_unreachable_store_is_refused_before_the_training(
     digits: Path, tmp_path: Path, uri: str, between: Proxy, at_step: Any
 ) -> None:
     at_step(pytest.fail)
@@ -249,7 +247,9 @@ def test_a_store_that_cannot_be_reached_at_the_start_is_told_before_the_training
 
 
 @pytest.fixture(scope="module")
-def kept(server: S3Server, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Files]:
+def stopped_twice(
+    server: S3Server, digits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], Files]:
     """Two checkpoints of a training, name -> content, and the digests of its model."""
     store = open_store(f"s3://{BUCKET}/kept", server.environment)
     folder = tmp_path_factory.mktemp("kept")
@@ -314,24 +314,34 @@ UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize("damage", UNUSABLE)
-def test_a_checkpoint_that_is_not_one_of_this_training_is_told_and_the_next_older_used(
-    digits: Path, tmp_path: Path, store: Store, kept: Any, damage: str, capsys: pytest.CaptureFixture[str]
+def test_an_unusable_checkpoint_is_skipped_for_an_older_one(
+    digits: Path,
+    tmp_path: Path,
+    store: Store,
+    stopped_twice: Any,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ((older, good), (newer, bad)), expected = kept[0].items(), kept[1]
+    ((older, good), (newer, bad)), expected = stopped_twice[0].items(), stopped_twice[1]
     spoil, reason = UNUSABLE[damage]
     store.put_bytes(good, older)
     store.put_bytes(spoil(bad, tmp_path), newer)
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
-    told, goes_on = capsys.readouterr().out.splitlines()[:2]
-    assert told.startswith(f"[train] {store.uri(newer)} was not used: ")
-    assert re.search(reason, told)
-    assert goes_on.startswith("[train] resumed after step 51, from ")
+    skipped, resumed = capsys.readouterr().out.splitlines()[:2]
+    assert skipped.startswith(f"[train] {store.uri(newer)} was not used: ")
+    assert re.search(reason, skipped)
+    assert resumed.startswith("[train] resumed after step 51, from ")
 
 
-def test_bytes_flipped_in_the_store_are_told_and_the_training_starts_afresh_where_nothing_older_is(
-    digits: Path, tmp_path: Path, server: S3Server, store: Store, kept: Any, capsys: pytest.CaptureFixture[str]
+def test_the_training_restarts_if_its_only_checkpoint_is_corrupt(
+    digits: Path,
+    tmp_path: Path,
+    server: S3Server,
+    store: Store,
+    stopped_twice: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (_, (newer, content)), expected = kept[0].items(), kept[1]
+    (_, (newer, content)), expected = stopped_twice[0].items(), stopped_twice[1]
     client, key = server.client, store.uri(newer).removeprefix(f"s3://{BUCKET}/")
     metadata = {"sha256": hashlib.sha256(content).hexdigest()}
     client.put_object(BUCKET, key, BytesIO(bytes([content[0] ^ 1]) + content[1:]), len(content), metadata=metadata)
@@ -339,11 +349,16 @@ def test_bytes_flipped_in_the_store_are_told_and_the_training_starts_afresh_wher
     assert "is damaged: its SHA-256 is" in capsys.readouterr().out
 
 
-def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
-    digits: Path, tmp_path: Path, store: Store, kept: Any, between: Proxy, capsys: pytest.CaptureFixture[str]
+def test_a_checkpoint_may_be_deleted_after_it_was_listed(
+    digits: Path,
+    tmp_path: Path,
+    store: Store,
+    stopped_twice: Any,
+    between: Proxy,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (older, _), (newer, _) = kept[0].items()
-    for name, content in kept[0].items():
+    (older, _), (newer, _) = stopped_twice[0].items()
+    for name, content in stopped_twice[0].items():
         store.put_bytes(content, name)
 
     def vanish(handler: Handler) -> None:
@@ -351,7 +366,7 @@ def test_a_checkpoint_that_vanishes_after_it_was_listed_is_no_mistake(
         forward(handler)
 
     between.script += [forward, vanish]
-    assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == kept[1]
+    assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == stopped_twice[1]
     assert capsys.readouterr().out.startswith(f"[train] resumed after step 51, from {store.uri(older)}\n")
 
 
@@ -377,9 +392,7 @@ class Counting:
         self.completed_steps = state.figures["done"]
 
 
-def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_are_removed(
-    tmp_path: Path, store: Store, between: Proxy
-) -> None:
+def test_the_training_does_not_wait_for_a_slow_store(tmp_path: Path, store: Store, between: Proxy) -> None:
     is_free = threading.Event()
 
     def puts() -> int:
@@ -408,9 +421,7 @@ def test_the_training_does_not_wait_for_a_slow_store_and_its_older_checkpoints_a
     assert not list(tmp_path.iterdir())
 
 
-def test_the_checkpoints_of_an_earlier_writer_are_removed_too_once_there_are_two_newer_ones(
-    tmp_path: Path, store: Store
-) -> None:
+def test_checkpoints_of_an_earlier_attempt_are_deleted(tmp_path: Path, store: Store) -> None:
     def end_at_3(done: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -418,22 +429,22 @@ def test_the_checkpoints_of_an_earlier_writer_are_removed_too_once_there_are_two
 
     with pytest.raises(KeyboardInterrupt):
         run_resumably(Counting(end_at_3), store, "key", 0, tmp_path)
-    first = steps_kept(store)
+    first = stored_steps(store)
     training = Counting(lambda _: time.sleep(0.01))
     left = run_resumably(training, store, "key", 0, tmp_path)
-    last = steps_kept(store)
+    last = stored_steps(store)
     assert left == last
     assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.completed_steps == 50
 
 
-def test_a_thread_may_train_too(tmp_path: Path, store: Store) -> None:
+def test_a_training_may_run_in_a_thread(tmp_path: Path, store: Store) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(run_resumably, Counting(), store, "key", 1, tmp_path).result()
-    assert steps_kept(store) == [50]
+    assert stored_steps(store) == [50]
 
 
 class Hanging(Shelf):
-    """A store that takes no file until `is_free`, and counts those that it is given."""
+    """A store that accepts no file before `is_free`, and counts those that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -447,7 +458,7 @@ class Hanging(Shelf):
 
 @pytest.mark.parametrize("stop", [3, 51, None], ids=["sigterm", "sigterm-after-the-last-step", "end"])
 @pytest.mark.parametrize("seconds", [0, 999], ids=["on-its-way", "begun-at-the-end"])
-def test_a_store_that_hangs_is_left_alone_at_the_end(
+def test_an_upload_that_hangs_is_abandoned_at_the_end(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -463,18 +474,18 @@ def test_a_store_that_hangs_is_left_alone_at_the_end(
         with pytest.raises(SystemExit) if stop else nullcontext():
             run_resumably(training, store, "key", seconds, tmp_path)
         assert shelf.given == 1 and not list(tmp_path.iterdir())
-        told = (
+        output = (
             f"[log] the checkpoint of step {training.completed_steps} was not saved: the store took more than 0.5 s\n"
         )
-        assert capsys.readouterr().out == told
+        assert capsys.readouterr().out == output
     finally:
         shelf.is_free.set()
 
 
-def test_forgotten_checkpoints_are_those_of_one_training_alone(tmp_path: Path, store: Store) -> None:
+def test_only_checkpoints_of_the_given_training_are_deleted(tmp_path: Path, store: Store) -> None:
     for key in ("key", "key2"):
         assert run_resumably(Counting(), store, key, 1, tmp_path) == [50]
-    others = "checkpoints/key/0000000007.safetensors"  # of a training that is on its way
+    others = "checkpoints/key/0000000007.safetensors"  # of a training that is still running
     store.put_bytes(b"", others)
     delete_checkpoints(store, "key", [50])
     assert [entry.name for entry in store.list()] == [others, "checkpoints/key2/0000000050.safetensors"]

@@ -1,0 +1,38 @@
+"""The batches of a split: pytest tests/training/test_batches.py"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.shared.core.files import sha256_file
+from components.shared.data.dataset import open_dataset
+from components.shared.training import batches
+from tests.trained_digits import trained
+
+
+def test_memory_mapped_shards_give_the_same_weights(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(digits, tmp_path / "held")
+    monkeypatch.setattr(batches, "free_memory", lambda: 0)
+    trained(digits, tmp_path / "mapped")
+    assert sha256_file(tmp_path / "held/model.json") == sha256_file(tmp_path / "mapped/model.json")
+
+
+def test_batches_of_many_shards_hold_the_chosen_images(digits: Path, tmp_path: Path) -> None:
+    data = open_dataset(digits)
+    images, labels = map(torch.from_numpy, data.load("train"))
+    mapped = batches.MappedSplit(data, "train")
+    parts = [(images[:3].numpy(), labels[:3].numpy()), (images[3:].numpy(), labels[3:].numpy())]
+    mapped._shards, mapped._ends = parts, torch.tensor([3, 400]).numpy()
+    some = batches.Batches(mapped, 400, torch.device("cpu"), prefetch=True)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    found = list(some.each(order.split(30)))  # type: ignore[no-untyped-call]
+    assert torch.cat([i for i, _ in found]).equal(images[order]) and torch.cat([n for _, n in found]).equal(
+        labels[order]
+    )
+    assert next(some.each(order.split(30)))[1].equal(labels[order[:30]])  # type: ignore[no-untyped-call]
+    shares = [torch.cat([n for _, n in some.in_order(150, rank, 3)]) for rank in range(3)]
+    assert [len(share) for share in shares] == [134, 133, 133]
+    assert shares[1].equal(labels[1::3])
