@@ -15,7 +15,7 @@ from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.raw import Chunk, Raw, open_raw
-from components.shared.data.sources import contents as module
+from components.shared.data.sources import packing
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
 from tests.servers.loopback import Loopback, picture, sha256, tar_bytes
@@ -140,7 +140,7 @@ def test_packing_is_reproducible(tmp_path: Path) -> None:
 
 
 def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
     raw = get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
     assert len(raw.document["files"]) == 4
     assert samples(raw) == of_pictures()
@@ -235,7 +235,7 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PICTURE_BYTES", 999)
+    monkeypatch.setattr(packing, "MAX_PICTURE_BYTES", 999)
     archive = zip_of(tmp_path / "pets.zip", {**PICTURES, "cat/big.png": bytes(1000)})
     refused(archive, tmp_path, "holds cat/big.png of 1,000 bytes, more than 999; shrink it")
 

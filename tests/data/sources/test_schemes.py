@@ -11,7 +11,12 @@ from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.raw import open_raw
 from components.shared.data.sources import schemes
-from components.shared.data.sources.schemes import DATA_SETS, SOURCES, open_source
+from components.shared.data.sources.digits import Digits
+from components.shared.data.sources.http import UrlSource
+from components.shared.data.sources.local import LocalSource
+from components.shared.data.sources.mirrors import CatalogueSource
+from components.shared.data.sources.s3 import S3Archive, S3Prefix
+from components.shared.data.sources.schemes import DATA_SETS, SOURCES, Source, open_source
 from components.shared.parameters import check
 from tests.data.sources import toy_source
 
@@ -58,6 +63,13 @@ def test_other_names_and_schemes_are_refused(data: str) -> None:
 @pytest.mark.parametrize("module", sorted(set(SOURCES.values())))
 def test_each_module_opens_sources(module: str) -> None:
     assert callable(import_module(f"{schemes.__package__}.{module}").open_source)
+
+
+def test_sources_follow_the_protocol(tmp_path: Path) -> None:
+    address = "https://example.org/a.zip"
+    sources: list[Source] = [Digits(), CatalogueSource("mnist"), UrlSource(address), LocalSource(tmp_path)]
+    sources += [S3Archive("s3://bucket/a.zip"), S3Prefix("s3://bucket/a")]
+    assert all(callable(source.version) and callable(source.fetch) for source in sources)
 
 
 def test_names_need_no_network() -> None:

@@ -14,8 +14,8 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, read_json, sha256_file, write_json
 from components.shared.data.sources.archive import SUFFIXES, is_archive
-from components.shared.data.sources.contents import archive_path, describe_archive
 from components.shared.data.sources.http_transfer import check_address, download, request_headers
+from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.download_cache import cache_folder, cache_path, cached
 

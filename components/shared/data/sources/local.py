@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
 from components.shared.data.sources.archive import SUFFIXES, is_archive, members, refuse_unreadable
-from components.shared.data.sources.contents import archive_path, describe_archive, pack
+from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 
 

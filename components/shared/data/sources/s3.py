@@ -12,8 +12,8 @@ from typing import IO
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.sources.archive import Member, is_archive, visible
-from components.shared.data.sources.contents import archive_path, describe_archive, pack
 from components.shared.data.sources.folder_layout import is_picture
+from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.client import Entry, Store, open_store
 

@@ -1,6 +1,6 @@
-"""The contents of a folder, an archive or a bucket as raw files: IDX files, or pictures in an archive or in tar shards.
+"""The files of a folder, an archive or a bucket as raw data: pictures packed into tar shards, or copied IDX files.
 
-A raw folder holds few large files, for a cluster copies artifacts file by file.
+They become few large files, because a cluster copies artifacts file by file.
 """
 
 import os
