@@ -56,5 +56,6 @@ def read_failure(step: str | None, lines: Iterable[str]) -> Failure:
 def find_user_error(error: Exception) -> UserError | None:
     """Return the error of a verb that the user can fix, also in the file system; None if it is a bug."""
     if isinstance(error, OSError) and error.errno in REMEDIES:
-        return UserError(f"{error.strerror}: {error.filename}", REMEDIES[error.errno])
+        message = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+        return UserError(message, REMEDIES[error.errno])
     return as_user_error(error)
