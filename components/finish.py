@@ -1,4 +1,4 @@
-"""Step finish: how the run ended -> a record. It runs last whatever happened, and is never cached."""
+"""Step finish: the final state of a run -> a record. It runs last, also after a failure, and is never cached."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from components.shared.parameters import DISTRIBUTED, SWEEP
 from components.shared.storage.client import open_store
 
 FORMAT = "torch2kubeflow/record"
-SEARCHED = ("settings", "stopping", "reduction", "first_rung")  # parameters that only the graph `sweep` has
+SWEEP_PARAMETERS = ("settings", "stopping", "reduction", "first_rung")  # no other graph has them
 
 
 class FinalStatus(Protocol):
-    """What KFP tells an exit task, as `kfp.dsl.PipelineTaskFinalStatus`; clusters leave the error empty."""
+    """What KFP passes to an exit task, as `kfp.dsl.PipelineTaskFinalStatus`; in a cluster the error is empty."""
 
     state: str
     error_message: str
@@ -27,9 +27,10 @@ def finish(
 ) -> None:
     """Write `record.json` to folder `record`: the run's id, name, graph, parameters and final state.
 
-    With a `store` it is also kept there, as `runs/<run_id>.json`. A run of the graph `distributed` leaves no TrainJob.
+    With a `store`, the record is also stored there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph
+    `distributed` are deleted.
     """
-    given = {name: value for name, value in parameters.items() if graph == SWEEP or name not in SEARCHED}
+    given = {name: value for name, value in parameters.items() if graph == SWEEP or name not in SWEEP_PARAMETERS}
     with new_folder(record) as folder:
         document = {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Small artifacts of models that predict what a test wants, for what comes after export."""
+"""Small artifacts of models with given predictions, for tests of what comes after export."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ CLASSES = ["light", "dark"]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The folders of what a run made of one model."""
+    """The folders of a model's artifacts."""
 
     dataset: Path
     model: Path
@@ -32,7 +32,7 @@ class Artifacts:
         return str(read_package(self.package)["digest"])
 
     def register(self, folder: Path, store: str = "", name: str = "", significance: float = 0.05) -> dict[str, Any]:
-        """Run the step; its outputs, beside the page `promotion.html`, lie in `folder`; returns `registration.json`."""
+        """Run the step register with its outputs in `folder`; return `registration.json`."""
         register(
             dataset=self.dataset,
             model=self.model,
@@ -52,7 +52,7 @@ class Artifacts:
 
 
 def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, side: int = 4, seed: int = 0) -> Path:
-    """Pictures (side x side) at random, `images` of them to test."""
+    """Write a dataset of random images (side x side), `images` of them in the test split."""
     random = np.random.default_rng(seed)
     counts = {"train": 8, "val": 8, "test": images}
     folder.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, s
 
 
 def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndarray, seed: int = 0) -> Artifacts:
-    """Model, evaluation and package of a model that has the images `right` (bool, N) of the test split right."""
+    """Write model, evaluation and package of a model that classifies the test images `right` (bool, N) correctly."""
     data = open_dataset(dataset)
     labels = data.load("test")[1]
     predictions = np.eye(len(data.classes), dtype=np.float32)[(labels + ~np.asarray(right)) % len(data.classes)]
@@ -108,9 +108,9 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
     return made
 
 
-def right(images: int, *places: range) -> np.ndarray:
-    """Which images (bool, N) are right: those at `places`."""
+def right(images: int, *ranges: range) -> np.ndarray:
+    """Return an array (bool, N) that is true in `ranges`."""
     found = np.zeros(images, bool)
-    for place in places:
-        found[place] = True
+    for numbers in ranges:
+        found[numbers] = True
     return found

@@ -1,10 +1,10 @@
-"""What a browser would find in an HTML page, for tests."""
+"""A parser that finds in an HTML page what a browser would."""
 
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """Collects the tags, their attributes and the text."""
+    """The tags, attributes and text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Page(HTMLParser):
 
 
 def assert_self_contained(html: str) -> Page:
-    """It runs no script and loads nothing but what lies inside it."""
+    """Assert that a page runs no scripts and loads nothing from outside; return it."""
     page = Page(html)
     assert "script" not in page.tags
     assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)

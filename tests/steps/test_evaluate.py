@@ -24,7 +24,7 @@ from tests.trained_digits import CLASSES, write_dataset, write_model
 FORMAT = "torch2kubeflow/evaluation"
 
 
-def evaluated(artifacts: Path, folder: Path, store: str = "", **thresholds: float) -> Evaluation:
+def evaluated(artifacts: Path, folder: Path, store: str = "", /, **thresholds: float) -> Evaluation:
     return evaluate(
         dataset=artifacts / "dataset",
         model=artifacts / "model",
@@ -45,7 +45,7 @@ def outcome(artifacts: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     return np.load(artifacts / "evaluation/predictions.npy"), labels, document
 
 
-def test_predictions_are_the_networks_probabilities_over_all_shards(artifacts: Path) -> None:
+def test_predictions_are_the_probabilities_of_the_network(artifacts: Path) -> None:
     probabilities, labels, _ = outcome(artifacts)
     data, model = open_dataset(artifacts / "dataset"), saved_model.load(artifacts / "model")
     images = torch.from_numpy(data.load("test")[0])
@@ -56,7 +56,7 @@ def test_predictions_are_the_networks_probabilities_over_all_shards(artifacts: P
     assert probabilities == pytest.approx(expected, abs=1e-6)
 
 
-def test_figures_are_those_calculated_by_hand(artifacts: Path) -> None:
+def test_figures_match_a_calculation_by_hand(artifacts: Path) -> None:
     probabilities, labels, document = outcome(artifacts)
     predicted = [max(range(len(CLASSES)), key=row.__getitem__) for row in probabilities.tolist()]
     matrix = [[0] * len(CLASSES) for _ in CLASSES]
@@ -80,7 +80,7 @@ def test_figures_are_those_calculated_by_hand(artifacts: Path) -> None:
     assert 0 < document["expected_calibration_error"] < 0.3
 
 
-def test_the_document_names_what_was_evaluated_and_carries_the_seconds_on(artifacts: Path) -> None:
+def test_the_document_names_data_and_model_and_adds_its_seconds(artifacts: Path) -> None:
     _, _, document = outcome(artifacts)
     data, model = open_dataset(artifacts / "dataset"), saved_model.load(artifacts / "model")
     assert (document["dataset_digest"], document["model_digest"]) == (data.digest, model.digest)
@@ -89,7 +89,7 @@ def test_the_document_names_what_was_evaluated_and_carries_the_seconds_on(artifa
     assert document["accepted"] is True and document["reasons"] == []
 
 
-def test_the_outcome_is_plain_finite_and_short_as_kubeflow_wants_it(artifacts: Path, tmp_path: Path) -> None:
+def test_the_result_suits_kubeflow(artifacts: Path, tmp_path: Path) -> None:
     result = evaluated(artifacts, tmp_path)
     assert all(type(value) is float for value in result.metrics.values())
     assert type(result.accepted) is bool
@@ -97,7 +97,7 @@ def test_the_outcome_is_plain_finite_and_short_as_kubeflow_wants_it(artifacts: P
     assert result.classes == CLASSES
 
 
-def test_the_report_is_self_contained_and_shows_hostile_names_as_text(artifacts: Path) -> None:
+def test_the_report_is_self_contained_and_escapes_names(artifacts: Path) -> None:
     page = assert_self_contained((artifacts / "report.html").read_text())
     for name in ("<b>digits</b>", *CLASSES):
         assert name in page.text
@@ -110,14 +110,14 @@ def test_the_report_is_self_contained_and_shows_hostile_names_as_text(artifacts:
         ({"min_recall": 1.0}, r"recall 0\.\d+ of class '.*' \(and that of \d more\) is below min_recall=1\.0"),
     ],
 )
-def test_a_model_below_a_threshold_is_not_accepted_and_the_reason_told(
+def test_a_model_below_a_threshold_is_refused_with_the_reason(
     artifacts: Path, tmp_path: Path, thresholds: dict[str, float], reason: str
 ) -> None:
     assert evaluated(artifacts, tmp_path, **thresholds).accepted is False
     document = read_json(tmp_path / "evaluation/evaluation.json", FORMAT)
     assert document["accepted"] is False
-    (told,) = document["reasons"]
-    assert re.fullmatch(reason, told)
+    (found,) = document["reasons"]
+    assert re.fullmatch(reason, found)
 
 
 def test_a_model_exactly_on_the_thresholds_is_accepted(artifacts: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_model_exactly_on_the_thresholds_is_accepted(artifacts: Path, tmp_path
     assert evaluated(artifacts, tmp_path, **exactly).accepted is True
 
 
-def test_two_classes_in_colour_of_which_one_is_never_predicted(tmp_path: Path) -> None:
+def test_a_class_that_is_never_predicted(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", ["zero", "one"], channels=3)
     write_model(tmp_path / "model", dataset, epochs=0)
     result = evaluated(tmp_path, tmp_path)
@@ -148,10 +148,10 @@ def test_a_perfect_model(tmp_path: Path) -> None:
     write_model(tmp_path / "model", tmp_path / "dataset", epochs=4)
     result = evaluated(tmp_path, tmp_path, min_accuracy=1.0, min_recall=1.0)
     assert result.accepted and result.metrics["accuracy"] == result.metrics["accuracy_high"] == 1
-    assert "every test image was classified rightly" in (tmp_path / "report.html").read_text()
+    assert "every test image was classified correctly" in (tmp_path / "report.html").read_text()
 
 
-def test_another_dataset_than_the_models_is_refused_and_nothing_written(artifacts: Path, tmp_path: Path) -> None:
+def test_a_dataset_other_than_the_models_is_refused(artifacts: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "dataset", list("0123456789"))
     with pytest.raises(UserError, match=f"was trained on the dataset .*, not on {open_dataset(other).digest}"):
         evaluate(
@@ -193,8 +193,8 @@ def test_only_the_last_checkpoint_of_the_training_stays(
         ]
         for name in names:
             store.put_bytes(b"checkpoint", name)
-        evaluated(tmp_path, tmp_path, store=store.uri())
+        evaluated(tmp_path, tmp_path, store.uri())
         assert [entry.name for entry in store.list()] == names[1:], "step 3 is another training's"
-        evaluated(tmp_path, tmp_path, store="s3://no-such-bucket")
-    told = "[evaluate] superseded checkpoints were not deleted: s3://no-such-bucket"
-    assert told in capsys.readouterr().out
+        evaluated(tmp_path, tmp_path, "s3://no-such-bucket")
+    line = "[evaluate] superseded checkpoints were not deleted: s3://no-such-bucket"
+    assert line in capsys.readouterr().out

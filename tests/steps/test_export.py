@@ -50,16 +50,14 @@ def document(package: Path) -> dict[str, Any]:
 
 
 def evaluated(artifacts: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Test images and the probabilities that the evaluation found."""
+    """Return the test images and their probabilities in the evaluation."""
     images, _ = open_dataset(artifacts / "dataset").load("test")
     return images, np.load(artifacts / "evaluation/predictions.npy")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 150])
-def test_both_programs_turn_any_number_of_pictures_into_what_was_evaluated(
-    artifacts: Path, package: Path, size: int
-) -> None:
+def test_both_programs_predict_what_was_evaluated(artifacts: Path, package: Path, size: int) -> None:
     images, expected = evaluated(artifacts)
     session = onnxruntime.InferenceSession(package / "model.onnx", providers=["CPUExecutionProvider"])
     (by_onnx,) = session.run(["probabilities"], {"images": images[:size]})
@@ -69,7 +67,7 @@ def test_both_programs_turn_any_number_of_pictures_into_what_was_evaluated(
 
 
 @pytest.mark.slow
-def test_the_programs_say_themselves_what_they_are(artifacts: Path, package: Path) -> None:
+def test_the_programs_describe_themselves(artifacts: Path, package: Path) -> None:
     known = document(package)
     graph = onnx.load(package / "model.onnx")
     onnx.checker.check_model(graph, full_check=True)
@@ -86,18 +84,18 @@ def test_the_programs_say_themselves_what_they_are(artifacts: Path, package: Pat
 
 
 @pytest.mark.slow
-def test_the_document_tells_files_and_metrics(artifacts: Path, package: Path) -> None:
+def test_the_document_lists_files_and_metrics(artifacts: Path, package: Path) -> None:
     known = document(package)
     assert known["files"].keys() == {"model.onnx", "model.pt2"}
     for name, entry in known["files"].items():
         assert entry == {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
-    assert known["metrics"].keys() == set(METRICS), "no thresholds, which are no figures of the model"
+    assert known["metrics"].keys() == set(METRICS), "no thresholds: they are not figures of the model"
     assert "parity" not in known, "it differs from CPU to CPU"
     assert known["predictions_sha256"] == sha256_file(artifacts / "evaluation/predictions.npy")
 
 
 @pytest.mark.slow
-def test_parity_and_time_are_told_beside_the_package(package: Path) -> None:
+def test_measurements_are_apart_from_the_package(package: Path) -> None:
     measured = read_json(package / "measurements.json", "torch2kubeflow/measurements")
     assert measured["parity"]["images"] == 150
     assert all(0 <= difference < 1e-5 for difference in measured["parity"]["largest_difference"].values())
@@ -109,9 +107,7 @@ def test_parity_and_time_are_told_beside_the_package(package: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_exported_again_is_the_same_package_byte_by_byte(
-    artifacts: Path, package: Path, tmp_path: Path
-) -> None:
+def test_a_model_exported_again_is_the_same_package(artifacts: Path, package: Path, tmp_path: Path) -> None:
     again = exported(artifacts, tmp_path)
     for name in ("package.json", "model.onnx", "model.pt2"):
         assert (again / name).read_bytes() == (package / name).read_bytes(), name
@@ -135,16 +131,14 @@ def test_a_package_that_was_changed_is_refused(package: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_programs_do_not_tell_the_paths_of_the_machine_that_made_them(package: Path) -> None:
+def test_the_programs_contain_no_paths_of_this_machine(package: Path) -> None:
     here = str(Path(__file__).parents[2]).encode()
     for name in ("model.onnx", "model.pt2"):  # neither is compressed
         assert here not in (package / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_predictions_of_another_class_than_pytorchs_stop_the_export(
-    artifacts: Path, copied: Path, tmp_path: Path
-) -> None:
+def test_predictions_of_other_classes_stop_the_export(artifacts: Path, copied: Path, tmp_path: Path) -> None:
     predictions = np.load(copied / "predictions.npy")
     predictions[[3, 77]] = np.roll(predictions[[3, 77]], 1, axis=1)
     np.save(copied / "predictions.npy", predictions)
@@ -187,16 +181,16 @@ def test_an_evaluation_without_a_field_is_refused(artifacts: Path, copied: Path,
         exported(artifacts, tmp_path, evaluation=copied)
 
 
-def test_a_folder_that_is_no_evaluation_is_refused(artifacts: Path, tmp_path: Path) -> None:
+def test_a_folder_without_evaluation_is_refused(artifacts: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"evaluation\.json is missing"):
         exported(artifacts, tmp_path, evaluation=tmp_path)
 
 
 @pytest.mark.slow
-def test_onnx_runtime_is_kept_from_calling_home(tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     code = "import components.shared.evaluation.inference as p, pathlib, sys; p.load_onnx(pathlib.Path(sys.argv[1]), 1)"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     run = subprocess.run([sys.executable, "-c", code, "none.onnx"], cwd=ROOT, env=environment, capture_output=True)
-    assert b"none.onnx" in run.stderr  # it came as far as loading the program
-    assert not list(tmp_path.iterdir()), "it keeps what it has to tell in the user's cache"
+    assert b"none.onnx" in run.stderr  # it got as far as loading the model
+    assert not list(tmp_path.iterdir()), "it collects telemetry in the user's cache"

@@ -1,4 +1,4 @@
-"""The record of how a run ended."""
+"""The step finish: pytest tests/steps/test_finish.py"""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.servers.s3_server import BUCKET, s3_server
 
 
 @pytest.mark.parametrize("state, graph", [("SUCCEEDED", "training"), ("FAILED", "sweep")])
-def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: Path, state: str, graph: str) -> None:
+def test_the_record_holds_parameters_and_final_state(tmp_path: Path, state: str, graph: str) -> None:
     (tmp_path / "record").mkdir()
     (tmp_path / "record" / "of an earlier attempt").touch()
     status = SimpleNamespace(state=state, error_message="")
@@ -39,7 +39,7 @@ def test_the_record_names_the_run_its_parameters_and_its_final_state(tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_record_is_kept_in_the_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = SimpleNamespace(state="FAILED", error_message="")
     with s3_server(tmp_path) as server:
         for name, value in server.environment.items():

@@ -460,7 +460,7 @@ def test_files_that_do_not_match_the_package_are_refused(
     first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
     np.save(first.evaluation / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
-    with pytest.raises(UserError, match=r"predictions.npy is not what its digest says"):
+    with pytest.raises(UserError, match=r"predictions.npy is damaged"):
         first.register(tmp_path / "out", uri)
     assert model.read()["champion"] is None
 

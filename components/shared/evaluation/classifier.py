@@ -1,4 +1,4 @@
-"""A trained network as one function from pixels to probabilities."""
+"""A trained network as one function from pixels to probabilities, for evaluation and export."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from components.shared.models.saved_model import Model
 
 
 class Classifier(nn.Module):
-    """Normalisation, network and softmax in one module that torch.export can trace."""
+    """Normalization, network and softmax in one module that torch.export can trace."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class Classifier(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (uint8, N x C x H x W) to probabilities (float32, N x classes)."""
+        """Classify images (uint8, N x C x H x W); return probabilities (float32, N x classes)."""
         logits: Tensor = self.network(normalize(images, self.mean, self.std))
         return logits.softmax(dim=1)
 
 
 def on_arrays(module: Callable[[Tensor], Tensor]) -> Classify:
-    """The module as a function of NumPy arrays, without gradients."""
+    """Return the module as a function of NumPy arrays, without gradients."""
 
     @torch.inference_mode()
     def classify(images: Images) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The document `evaluation.json` that the step evaluate leaves, as later steps read it."""
+"""The document `evaluation.json` of an evaluated model, as later steps read it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from components.shared.core.schema import check_fields, is_map, is_number, is_sh
 
 FORMAT = "torch2kubeflow/evaluation"
 MAX_BYTES = 2**28  # a confusion matrix of 5,000 classes
-METRICS = (  # what was measured, in one number each
+METRICS = (  # those that are a single number
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -20,7 +20,7 @@ METRICS = (  # what was measured, in one number each
 
 
 def read_evaluation(folder: str | Path) -> Document:
-    """Read `evaluation.json`; UserError where it is missing or a field that later steps use is of another kind."""
+    """Read `evaluation.json`. Raises UserError if it is missing or a field that later steps use is invalid."""
     path = Path(folder) / "evaluation.json"
     document = read_json(path, FORMAT, MAX_BYTES)
     check_fields(document, _FIELDS, str(path), "evaluate the model again")

@@ -1,7 +1,6 @@
 """The package: the folder of an exported model and the document that describes it, writer and reader side by side.
 
-`package.json`, written last, tells neither the time nor how the programs did on a machine: the packages of equal models
-are equal, byte by byte.
+`package.json`, written last, holds neither times nor measurements: equal models have equal packages, byte by byte.
 """
 
 from collections.abc import Callable
@@ -24,21 +23,22 @@ from components.shared.core.schema import (
 )
 
 FORMAT = "torch2kubeflow/package"
+EXPORT_AGAIN = "export the model again"
 
 
 def write_package(folder: Path, description: Document) -> None:
-    """Write `package.json`, to which the digest of the document and, through it, of the files is added."""
+    """Write `package.json`, with its own digest added, which covers those of the files."""
     document = {"format": FORMAT, **description}
     write_json(folder / "package.json", {**document, "digest": sha256_json(document)})
 
 
 def read_package(folder: str | Path) -> Document:
-    """Read `package.json`; UserError where it is missing, differs from its digest or has a field of another kind."""
+    """Read `package.json`. Raises UserError if it is missing, differs from its digest or has an invalid field."""
     path = Path(folder) / "package.json"
     document = read_json(path, FORMAT)
     if document.get("digest") != sha256_without(document, "digest"):
-        raise UserError(f"{path} differs from its digest; export the model again")
-    check_fields(document, _FIELDS, str(path), "export the model again")
+        raise UserError(f"{path} differs from its digest", EXPORT_AGAIN)
+    check_fields(document, _FIELDS, str(path), EXPORT_AGAIN)
     return document
 
 

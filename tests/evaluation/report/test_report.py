@@ -67,7 +67,7 @@ def pictures(page: Page) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(uri))) for uri in uris]
 
 
-def test_names_from_outside_are_text_everywhere_also_inside_the_diagrams() -> None:
+def test_names_from_outside_are_escaped_also_in_diagrams() -> None:
     mistake = Mistake(picture(1, 32), 7, truth=HOSTILE, predicted=HOSTILE, **PROBABILITIES)
     html = render(**documents([[0, 9], [9, 1]], [HOSTILE, "b"]), mistakes=[mistake])
     page = assert_self_contained(html)
@@ -75,7 +75,7 @@ def test_names_from_outside_are_text_everywhere_also_inside_the_diagrams() -> No
     assert HOSTILE in Page(html[html.rindex("<svg") : html.rindex("</svg>")]).text, "the step in the last diagram"
 
 
-def test_the_promotion_page_shows_what_comes_from_outside_as_text() -> None:
+def test_the_promotion_page_escapes_text_from_outside() -> None:
     outcome = {"version": 2, "champion_before": 1, "champion_after": 1, "champion": 1, "decided_before": 3}
     html = page_of("promotion.html").render(
         name=HOSTILE,
@@ -91,24 +91,24 @@ def test_the_promotion_page_shows_what_comes_from_outside_as_text() -> None:
 
 def test_a_perfect_model_has_no_mistakes_to_show() -> None:
     page = assert_self_contained(render(**documents([[5, 0], [0, 5]], ["a", "b"]), mistakes=[]))
-    assert page.text.count("None: every test image was classified rightly.") == 2
+    assert page.text.count("None: every test image was classified correctly.") == 2
     assert "Accepted" in page.text and "Not accepted" not in page.text
 
 
-def test_a_refused_model_tells_why() -> None:
+def test_a_refused_model_shows_the_reason() -> None:
     page = Page(render(**documents([[0, 5], [5, 0]], ["a", "b"]), mistakes=[]))
     assert "Not accepted" in page.text and "recall 0 of class 'a' is too low" in page.text
 
 
 @pytest.mark.parametrize("num_classes", [2, 20])
-def test_few_classes_have_a_matrix_of_numbers(num_classes: int) -> None:
+def test_few_classes_get_a_matrix_of_numbers(num_classes: int) -> None:
     matrix = np.full((num_classes, num_classes), 1234).tolist()
     html = render(**documents(matrix, [f"class {n}" for n in range(num_classes)]), mistakes=[])
     cells = html[html.index('<table class="matrix">') :].partition("</table>")[0]
     assert cells.count("1,234") == num_classes**2
 
 
-def test_a_hundred_classes_have_a_picture_of_the_matrix_and_stay_small() -> None:
+def test_many_classes_get_a_small_picture_of_the_matrix() -> None:
     matrix = (90 * np.eye(100, dtype=int) + 1).tolist()
     matrix[3][5] = 40
     html = render(**documents(matrix, [f"class {n}" for n in range(100)]), mistakes=[])
@@ -118,7 +118,7 @@ def test_a_hundred_classes_have_a_picture_of_the_matrix_and_stay_small() -> None
     assert "40class 3class 5" in page.text.replace("\n", ""), "the most frequent confusion"
 
 
-def test_pictures_keep_their_colour_and_large_ones_become_small() -> None:
+def test_images_keep_their_colour_and_large_ones_shrink() -> None:
     colour, large = picture(3, 32), picture(3, 300)
     mistakes = [Mistake(p, 0, truth="a", predicted="b", **PROBABILITIES) for p in (colour, large, picture(1, 32))]
     page = assert_self_contained(render(**documents([[5, 1], [1, 5]], ["a", "b"]), mistakes=mistakes))

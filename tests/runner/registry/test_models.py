@@ -1,9 +1,8 @@
-"""The verbs models, verify and lineage, against a real S3 server."""
+"""The verbs models, verify and lineage, against a real S3 server: pytest tests/runner/registry/test_models.py"""
 
 import argparse
 import json
 import re
-import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,14 +12,14 @@ import pytest
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.registry.registry import RegisteredModel
-from components.shared.storage.client import Store, open_store
+from components.shared.storage.client import Store
 from runner.registry import models, verify
 from tests.runner.verbs import pipeline
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
 from tests.trained_digits import SETTINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_variables")]
 
 IMAGES = 700
 NAME = "digits"
@@ -28,15 +27,8 @@ Verb = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return open_store(f"s3://{BUCKET}/verbs/{time.monotonic_ns()}", server.environment)
-
-
-@pytest.fixture
 def model(store: Store, tmp_path: Path) -> RegisteredModel:
-    """Three versions, each clearly better than the one before."""
+    """A model with three versions, each clearly better than the one before."""
     dataset = write_dataset(tmp_path / "dataset", IMAGES)
     for seed, good in enumerate((500, 600, 690)):
         made = write_artifacts(tmp_path / str(seed), dataset, right(IMAGES, range(good)), seed)
@@ -47,7 +39,7 @@ def model(store: Store, tmp_path: Path) -> RegisteredModel:
 
 @pytest.fixture
 def verb(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verb:
-    """Exit code and output of a verb on the store."""
+    """A function that runs a verb on the store and returns exit code and output."""
 
     def call(*words: str) -> tuple[int, str]:
         parser = argparse.ArgumentParser()
@@ -74,7 +66,7 @@ def test_versions_are_listed_with_the_champion(verb: Verb, model: RegisteredMode
     assert verb("models", "list") == (0, shown)
 
 
-def test_an_empty_store_says_how_a_model_comes_into_it(verb: Verb) -> None:
+def test_an_empty_store_shows_how_to_register_a_model(verb: Verb) -> None:
     assert "no models yet" in verb("models")[1]
     with pytest.raises(UserError, match="no models yet"):
         verb("models", "rollback", NAME)
@@ -93,20 +85,20 @@ def test_promotion_and_rollback(verb: Verb, model: RegisteredModel) -> None:
         verb("models", "promote", "other", "1")
 
 
-def test_two_versions_are_compared(verb: Verb, model: RegisteredModel) -> None:
+def test_diff_shows_what_differs_between_two_versions(verb: Verb, model: RegisteredModel) -> None:
     _, shown = verb("models", "diff", NAME, "1", "3")
     (line,) = [line for line in shown.splitlines() if line.startswith("metrics.accuracy")]
     assert line.split() == ["metrics.accuracy", "0.714286", "0.985714"]
     assert "dataset_digest" not in shown, "both were trained on the same data"
 
 
-def test_pruning_keeps_the_newest_the_champion_and_the_one_to_roll_back_to(verb: Verb, model: RegisteredModel) -> None:
+def test_pruning_keeps_newest_champion_and_previous_champion(verb: Verb, model: RegisteredModel) -> None:
     everything = {entry.name for entry in model.store.list()}
-    _, told = verb("models", "prune", "--keep", "1", "--dry-run")
-    assert told.splitlines() == [f"would remove {NAME} version 1"]
+    _, shown = verb("models", "prune", "--keep", "1", "--dry-run")
+    assert shown.splitlines() == [f"would remove {NAME} version 1"]
     assert {entry.name for entry in model.store.list()} == everything
-    _, told = verb("models", "prune", "--keep", "1")
-    assert told.splitlines() == [f"removed {NAME} version 1"]
+    _, shown = verb("models", "prune", "--keep", "1")
+    assert shown.splitlines() == [f"removed {NAME} version 1"]
     gone = everything - {entry.name for entry in model.store.list()}
     assert gone and all(name.startswith(f"models/{NAME}/versions/1/") for name in gone)
     assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete", "complete"]
@@ -116,7 +108,7 @@ def test_pruning_keeps_the_newest_the_champion_and_the_one_to_roll_back_to(verb:
         verb("models", "promote", NAME, "1")
 
 
-def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, model: RegisteredModel) -> None:
+def test_leftovers_of_interrupted_runs_are_removed_once_old(store: Store, model: RegisteredModel) -> None:
     needed = {entry.name for entry in store.list()}
     facts = {"accuracy": 0.5, "images": 1, "test_split_digest": "1" * 64, "model_digest": "2" * 64, "run_id": ""}
     model.reserve_version("3" * 64, **facts)
@@ -127,27 +119,27 @@ def test_what_broken_runs_have_left_is_removed_once_it_is_old(store: Store, mode
     store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
     store.put_bytes(b"no document", f"datasets/{'6' * 64}/dataset.json")
     assert not list(models.prune(store, days=1, keep=None, is_dry=False))
-    told = list(models.prune(store, days=0, keep=None, is_dry=False))
-    assert len(told) == 6 and any("1 rungs of the sweep 888888888888" in line for line in told)
+    lines = list(models.prune(store, days=0, keep=None, is_dry=False))
+    assert len(lines) == 6 and any("1 rungs of the sweep 888888888888" in line for line in lines)
     assert {entry.name for entry in store.list()} == needed
     assert model.read()["versions"][3]["state"] == "pruned"
     assert model.reserve_version("7" * 64, **facts)["version"] == 5, "a number is never used twice"
 
 
-def test_a_rehearsal_tells_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
+def test_a_dry_run_lists_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
     for number, good in enumerate((500, 600, 690)):
         dataset = write_dataset(tmp_path / f"dataset-{number}", IMAGES, seed=number)
         made = write_artifacts(tmp_path / str(number), dataset, right(IMAGES, range(good)), number)
         made.register(tmp_path / f"out-{number}", store.uri(), NAME)
-        keep_prepared(store, dataset, str(number) * 64)
+        store_prepared(store, dataset, str(number) * 64)
     words = ("models", "prune", "--keep", "1", "--older-than", "0")
-    rehearsed = verb(*words, "--dry-run")[1].splitlines()
-    assert f"would remove the prepared data {'1' * 12}" in rehearsed
-    assert [line.replace("removed", "would remove") for line in verb(*words)[1].splitlines()] == rehearsed
+    dry = verb(*words, "--dry-run")[1].splitlines()
+    assert f"would remove the prepared data {'1' * 12}" in dry
+    assert [line.replace("removed", "would remove") for line in verb(*words)[1].splitlines()] == dry
 
 
-def keep_prepared(store: Store, dataset: Path, recipe: str) -> None:
-    """Put a dataset into the store as its preparation does."""
+def store_prepared(store: Store, dataset: Path, recipe: str) -> None:
+    """Store a dataset as the step preprocess does."""
     content = (dataset / "dataset.json").read_bytes()
     document = json.loads(content)
     samples = {"samples_sha256": "0" * 64}
@@ -156,33 +148,31 @@ def keep_prepared(store: Store, dataset: Path, recipe: str) -> None:
     store.put_bytes(content, f"datasets/{recipe}/dataset.json")
 
 
-def test_what_pruning_or_a_late_registration_left_of_a_version_is_removed(store: Store, model: RegisteredModel) -> None:
+def test_leftovers_of_a_pruned_version_are_removed(store: Store, model: RegisteredModel) -> None:
     model.prune(1)
     needed = {entry.name for entry in store.list()}
     late = f"models/{NAME}/versions/1/model.pt2"
     store.put_bytes(b"sent late", late)
     assert not list(models.prune(store, days=1, keep=None, is_dry=False))
-    told = list(models.prune(store, days=0, keep=None, is_dry=False))
-    assert told == [f"removed 1 files uploaded for {NAME} version 1 after it was removed"]
+    lines = list(models.prune(store, days=0, keep=None, is_dry=False))
+    assert lines == [f"removed 1 files uploaded for {NAME} version 1 after it was removed"]
     assert {entry.name for entry in store.list()} == needed
-    register = model.read()
-    register["versions"][0]["state"] = "pruning"
-    store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+    registry = model.read()
+    registry["versions"][0]["state"] = "pruning"
+    store.put_bytes(json.dumps(registry).encode(), f"models/{NAME}/register.json")
     store.put_bytes(b"not removed", late)
-    told = list(models.prune(store, days=1, keep=None, is_dry=False))
-    assert told == [f"removed {NAME} version 1, whose removal was interrupted"]
+    lines = list(models.prune(store, days=1, keep=None, is_dry=False))
+    assert lines == [f"removed {NAME} version 1, whose removal was interrupted"]
     assert {entry.name for entry in store.list()} == needed
     assert model.read()["versions"][0]["state"] == "pruned"
 
 
-def test_no_data_is_removed_where_a_version_does_not_tell_what_it_was_trained_on(
-    store: Store, model: RegisteredModel
-) -> None:
+def test_no_data_is_removed_if_its_use_is_unknown(store: Store, model: RegisteredModel) -> None:
     store.put_bytes(b"{}", f"models/{NAME}/versions/2/version.json")
     store.put_bytes(b"a shard", f"datasets/shards/{'5' * 64}.npy")
     before = {entry.name for entry in store.list()}
-    (told,) = models.prune(store, days=0, keep=None, is_dry=False)
-    assert re.match(r"no prepared data is removed, .*versions/2/version.json", told)
+    (line,) = models.prune(store, days=0, keep=None, is_dry=False)
+    assert re.match(r"no prepared data is removed, .*versions/2/version.json", line)
     assert {entry.name for entry in store.list()} == before
 
 
@@ -202,20 +192,20 @@ def test_a_flipped_bit_is_found_and_named(server: S3Server, verb: Verb, model: R
     server.client.put_object(BUCKET, name, BytesIO(content), len(content))
     code, shown = verb("verify", f"{NAME}/3")
     assert code == 1
-    assert f"versions/3/{file} has the digest" in shown
+    assert f"versions/3/{file} is damaged" in shown
     assert "intact" not in shown
 
 
 @pytest.mark.parametrize(
-    ("file", "told"),
+    ("file", "message"),
     [
         ("serving/digits/1/model.onnx", "the package's ONNX program is"),
         ("model.pt2", "the package's torch.export program is"),
         ("predictions.npy", "the package's predictions.npy is"),
     ],
 )
-def test_a_file_of_another_package_is_found_though_its_digest_is_right(
-    verb: Verb, model: RegisteredModel, tmp_path: Path, file: str, told: str
+def test_a_file_of_another_package_is_found(
+    verb: Verb, model: RegisteredModel, tmp_path: Path, file: str, message: str
 ) -> None:
     (tmp_path / "other").write_bytes(b"of another package")
     digest = model.store.put_file(tmp_path / "other", f"models/{NAME}/versions/3/{file}")
@@ -223,25 +213,25 @@ def test_a_file_of_another_package_is_found_though_its_digest_is_right(
     document["files"][file] = {"sha256": digest, "bytes": 18}
     model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
     code, shown = verb("verify", f"{NAME}/3")
-    assert code == 1 and f"{told} " in shown and "intact" not in shown
+    assert code == 1 and f"{message} " in shown and "intact" not in shown
 
 
-def test_a_register_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
-    register = model.read()
-    register["versions"][2]["package_digest"] = "0" * 64
-    model.store.put_bytes(json.dumps(register).encode(), f"models/{NAME}/register.json")
+def test_an_entry_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
+    registry = model.read()
+    registry["versions"][2]["package_digest"] = "0" * 64
+    model.store.put_bytes(json.dumps(registry).encode(), f"models/{NAME}/register.json")
     code, shown = verb("verify", f"{NAME}/3")
     assert code == 1 and f"the registry's digest of the package is {'0' * 64}" in shown
 
 
-def test_a_version_of_code_with_other_parameters_is_not_trained_again(verb: Verb, model: RegisteredModel) -> None:
+def test_a_version_with_other_parameters_is_not_retrained(verb: Verb, model: RegisteredModel) -> None:
     with pytest.raises(
         UserError, match=r"version 3 was trained by code with other parameters \(accumulate, activation"
     ):
         verb("verify", f"{NAME}/3", "--retrain")
 
 
-def test_training_again_elsewhere_says_so_first(
+def test_retraining_elsewhere_is_logged_first(
     verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = model.read_version(3)
@@ -264,15 +254,13 @@ def test_training_again_elsewhere_says_so_first(
 @pytest.mark.parametrize(
     "words", [("verify", f"{NAME}/1"), ("lineage", f"{NAME}/1"), ("models", "diff", NAME, "1", "3")]
 )
-def test_of_a_pruned_version_it_is_said_that_it_was_pruned(
-    verb: Verb, model: RegisteredModel, words: tuple[str, ...]
-) -> None:
+def test_a_pruned_version_is_reported_as_pruned(verb: Verb, model: RegisteredModel, words: tuple[str, ...]) -> None:
     model.prune(1)
     with pytest.raises(UserError, match=r"versions/1/version.json does not exist: the version is pruned"):
         verb(*words)
 
 
-def test_lineage_is_a_tree_from_the_data_to_the_version(verb: Verb, model: RegisteredModel) -> None:
+def test_lineage_is_a_tree_from_data_to_version(verb: Verb, model: RegisteredModel) -> None:
     code, shown = verb("lineage", f"{NAME}/2")
     assert code == 0
     lines = [line for line in shown.splitlines() if line.lstrip().startswith(("data", "└─"))]
@@ -282,6 +270,6 @@ def test_lineage_is_a_tree_from_the_data_to_the_version(verb: Verb, model: Regis
 
 
 @pytest.mark.parametrize("address", ["digits", "s3://bucket/models/digits", "digits/first"])
-def test_what_names_no_version_is_refused(verb: Verb, address: str) -> None:
+def test_an_invalid_address_is_refused(verb: Verb, address: str) -> None:
     with pytest.raises(UserError, match="is not a version; give NAME/VERSION"):
         verb("verify", address)

@@ -1,1 +1,1 @@
-"""The HTML reports and their plots."""
+"""The HTML reports and their diagrams."""

@@ -1,4 +1,4 @@
-"""The HTML pages: each needs no network and no script, and shows what comes from outside as text."""
+"""HTML pages made from templates: without network access and scripts; text from outside is escaped."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ READS = ("templates/page.html",)
 
 
 def page(name: str) -> jinja2.Template:
-    """The template in file `name`, which extends `page.html`; a name that it is not given is an error."""
+    """Return the template `name`, which extends `page.html`. Rendering it without one of its variables is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The report's diagrams, as SVG whose colours follow the page's light or dark theme."""
+"""The diagrams of the report, as SVG in colours that follow the light or dark theme of the page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from components.shared.core.files import Document
 
-# Drawn in colours that nothing else has, which then give way to the page's variables.
+# Matplotlib cannot draw in CSS variables: it draws in these unique colours, which are then replaced.
 _INK, _LINE, _GOOD, _BAD, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
 _THEME = {
     _INK: "var(--muted)",
@@ -23,7 +23,7 @@ _THEME = {
     _SECOND: "var(--second)",
 }
 _VALIDATION = ("validation", _GOOD)
-_GOOD_PIXEL, _BAD_PIXEL = "#2f81f7", "#e5534b"  # inside a bitmap, readable on both
+_GOOD_PIXEL, _BAD_PIXEL = "#2f81f7", "#e5534b"  # of a bitmap, readable on both themes
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": _LINE,
@@ -55,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def losses(epochs: Sequence[Document], best_epoch: int) -> str:
-    """The loss of the training and the validation split over the epochs."""
+    """Draw the loss on the training and the validation split by epoch."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _over_epochs(epochs, best_epoch, {"train_loss": ("training", _SECOND), "val_loss": _VALIDATION})
         axes.set_ylabel("loss")
@@ -63,7 +63,7 @@ def losses(epochs: Sequence[Document], best_epoch: int) -> str:
 
 
 def accuracies(epochs: Sequence[Document], best_epoch: int) -> str:
-    """The accuracy on the validation split over the epochs."""
+    """Draw the accuracy on the validation split by epoch."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _over_epochs(epochs, best_epoch, {"val_accuracy": _VALIDATION})
         axes.set_ylabel("accuracy")
@@ -72,7 +72,7 @@ def accuracies(epochs: Sequence[Document], best_epoch: int) -> str:
 
 
 def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> str:
-    """The validation accuracy of a sweep's trials over their epochs, by name, each with its state; `best` on top."""
+    """Draw the validation accuracy of a sweep's trials by epoch; `curves` maps names to state and epochs."""
     looks = {
         "best": (f"the best, trial {best}", _GOOD, "o", 2.4),
         "done": ("trained to the end", _INK, "o", 1.2),
@@ -101,7 +101,7 @@ def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> s
 def _over_epochs(
     epochs: Sequence[Document], best_epoch: int, curves: Mapping[str, tuple[str, str]]
 ) -> tuple[Figure, Axes]:
-    """Curves by the name of their figure in the history, each with label and colour."""
+    """Draw `curves`, which map names of figures in the history to label and colour."""
     figure = Figure(figsize=(4.6, 2.9))
     axes: Axes = figure.subplots()
     numbers = [epoch["epoch"] for epoch in epochs]
@@ -115,7 +115,7 @@ def _over_epochs(
 
 
 def reliability(bins: Sequence[Document]) -> str:
-    """Accuracy against confidence, bin by bin, and below it how many predictions each bin holds."""
+    """Draw accuracy against confidence by bin and, below it, the number of predictions in each bin."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.9))
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
@@ -138,7 +138,7 @@ def reliability(bins: Sequence[Document]) -> str:
 
 
 def seconds(steps: Mapping[str, float]) -> str:
-    """How long each step took, the slowest on top."""
+    """Draw how long each step took, the slowest on top."""
     slowest = sorted(steps.items(), key=lambda item: item[1])
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 0.6 + 0.4 * len(slowest)))
@@ -154,7 +154,7 @@ def seconds(steps: Mapping[str, float]) -> str:
 
 
 def confusion(matrix: Sequence[Sequence[int]]) -> str:
-    """The matrix of many classes as a picture, where a cell is as dense as the cube root of its share of the row."""
+    """Draw a confusion matrix of many classes; a cell is as dense as the cube root of its share of the row."""
     counts = np.array(matrix)
     pixels = np.zeros((*counts.shape, 4))
     pixels[:] = to_rgba(_BAD_PIXEL)

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that needs no network and no script."""
+"""The report of an evaluation: one self-contained HTML page."""
 
 import base64
 import io
@@ -16,14 +16,14 @@ from components.shared.evaluation.report.html import page
 
 READS = ("templates/report.html",)
 
-TABLE_CLASSES = 20  # up to here the confusion matrix is a table with numbers, beyond it a picture
+TABLE_CLASSES = 20  # with more classes, the confusion matrix is a picture instead of a table
 CONFUSIONS = 10
 THUMBNAIL = 96  # pixels of the longer side, at most
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture (uint8, C x H x W) taken for another class, and the probabilities of that class and the true one."""
+    """A misclassified image (uint8, C x H x W), with the probabilities of the predicted and the true class."""
 
     image: NDArray[np.uint8]
     number: int
@@ -36,7 +36,7 @@ class Mistake:
 def render(
     *, evaluation: Document, model: Document, history: Document, seconds: float, mistakes: Sequence[Mistake]
 ) -> str:
-    """The page, from the documents of evaluation, model and history; `seconds` is what the evaluation took so far."""
+    """Return the page of an evaluated model, from its documents; `seconds` is the duration of the evaluation so far."""
     matrix, classes = evaluation["confusion_matrix"], evaluation["classes"]
     epochs, best = history["epochs"], history["best_epoch"]
     return page("report.html").render(
@@ -48,7 +48,7 @@ def render(
         wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
         matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,
         confusions=_confusions(matrix, classes),
-        # Safe: of these texts all come from here, but for the names of steps, which matplotlib escapes.
+        # Safe: all texts in the diagrams are our own, except the names of steps, which matplotlib escapes.
         losses=Markup(plots.losses(epochs, best)),
         accuracies=Markup(plots.accuracies(epochs, best)),
         reliability=Markup(plots.reliability(evaluation["reliability"])),
@@ -58,12 +58,12 @@ def render(
 
 
 def _shaded(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, int]]]:
-    """Each count with the density of its cell in percent: the cube root of its share of the row."""
+    """Return each count with the density of its cell in percent: the cube root of its share of the row."""
     return [[(count, round(100 * (count / sum(row)) ** (1 / 3))) for count in row] for row in matrix]
 
 
 def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """The most frequent confusions: true class, predicted class, count."""
+    """Return the most frequent confusions: true class, predicted class, count."""
     pairs = [
         (true, predicted, count)
         for true, row in zip(classes, matrix, strict=True)
