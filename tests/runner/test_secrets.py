@@ -91,7 +91,7 @@ def test_a_run_leaves_its_secret_nowhere(server: S3Server, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("environment", "words", "error"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret-5cc1"}, ["data=s3://bucket/x"], "the secret key is not that of"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong-secret-5cc1"}, ["data=s3://bucket/x"], "the secret key does not belong to"),
         ({"AWS_SESSION_TOKEN": TOKEN}, ["data=s3://bucket/x"], "the access key is not known"),
         ({"AWS_ENDPOINT_URL_S3": f"http://key:{TOKEN}@127.0.0.1:1"}, ["data=s3://bucket/x"], "a user or password"),
     ],
