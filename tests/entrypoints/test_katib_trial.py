@@ -165,7 +165,7 @@ def test_the_collector_reads_the_accuracy_of_each_epoch(server: S3Server, prepar
         ({"bias": "yes"}, "bias=yes has the wrong type"),
         ({"learning_rate": "-1"}, "learning_rate=-1.0 is not accepted; give a number above 0"),
         ({"colour": "red"}, "unknown: ['colour']"),
-        ({"dataset": "s3://bucket/digits"}, "is no prepared dataset; give s3://bucket/prefix/datasets/<recipe>"),
+        ({"dataset": "s3://bucket/digits"}, "is not a prepared dataset; give s3://bucket/prefix/datasets/<recipe>"),
         ({}, "has no dataset.json"),
     ],
 )
