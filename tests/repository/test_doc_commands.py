@@ -21,7 +21,7 @@ ELSEWHERE = {
     "make (images|push)( .*)?": "tests/images/test_images.py builds and pushes with Docker",
     "kubectl get experiment .*": "needs Katib's CRD",
     "kubectl label namespace team-a katib.*": "needs a cluster",
-    "kubectl apply -n team-a -f experiment.yaml": "tests/steps/test_katib_trial.py checks it and runs a trial",
+    "kubectl apply -n team-a -f experiment.yaml": "tests/entrypoints/test_katib_trial.py checks it and runs a trial",
     "kubectl .* port-forward .*": "needs a cluster",
 }
 RUNS = [command for command in COMMANDS if command.startswith("make run ARGS=")]

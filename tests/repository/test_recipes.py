@@ -164,7 +164,7 @@ def test_add_a_parameter(repository: Repository) -> None:
     repository.insert("components/steps.py", "        clip_norm=clip_norm,\n", "        dither=dither,\n")
     repository.insert("components/train.py", field, added)
     repository.insert("components/shared/training/settings.py", "    clip_norm: float\n", "    dither: float\n")
-    katib = "tests/steps/test_katib_trial.py"
+    katib = "tests/entrypoints/test_katib_trial.py"
     assert "test_generated_documents_are_current" in repository.failures(DOCS, katib)
     repository.insert("manifests/katib/experiment.yaml", "- clip_norm=0.0\n", "                  - dither=0.0\n")
     repository.insert("tests/trained_digits.py", '    "clip_norm": 0.0,\n', '    "dither": 0.0,\n')
