@@ -23,6 +23,7 @@ from components.shared.data.dataset_store import SHARDS, open_stored_dataset, re
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints import run_resumably
+from components.shared.training.state import StateDict
 from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner
@@ -78,7 +79,7 @@ def test_the_registry_opens_with_both_versions(reached: Store, capsys: pytest.Ca
     assert [(entry["version"], entry["state"]) for entry in register["versions"]] == [(1, "complete"), (2, "complete")]
     assert register["champion"] == CHAMPION
     assert [decision["action"] for decision in register["decisions"]] == ["register", "register"]
-    assert [model.version(number)["provenance"]["seed"] for number in (1, 2)] == [0, 1]
+    assert [model.read_version(number)["provenance"]["seed"] for number in (1, 2)] == [0, 1]
     assert run_verb(models, "list", "--store", reached.uri()) == 0
     listed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
     assert listed == [["digits", "1", "complete"], ["digits", "2", "champion"]]
@@ -94,15 +95,15 @@ def test_each_version_is_intact(reached: Store, capsys: pytest.CaptureFixture[st
 @pytest.mark.slow
 def test_the_champions_predictions_are_read(reached: Store) -> None:
     model = RegisteredModel(reached, "digits")
-    document = model.version(CHAMPION)
+    document = model.read_version(CHAMPION)
     images = model.entry(CHAMPION)["images"]
-    assert model.predictions(document, images).shape == (images, 10)
+    assert model.versions.read_predictions(document, images).shape == (images, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_prepared_data_of_a_version_open_intact(reached: Store, tmp_path: Path, number: int) -> None:
-    expected = RegisteredModel(reached, "digits").version(number)["provenance"]["dataset_digest"]
+    expected = RegisteredModel(reached, "digits").read_version(number)["provenance"]["dataset_digest"]
     recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
     (recipe,) = [name for name in recipes if read_recipe(reached, name)[0] == expected]
     data = open_stored_dataset(reached.uri(f"datasets/{recipe}"), tmp_path)
@@ -123,23 +124,20 @@ class Stopped:
     """A training that takes over the state of a checkpoint and is at its end then."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.done, self.figures_found = 0, dict[str, Any]()
+        self.completed_steps, self.found = 0, dict[str, Any]()
         self._tensors = tensors
 
     def steps(self) -> Iterator[None]:
         yield from ()
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {name: torch.zeros_like(tensor) for name, tensor in self._tensors.items()}
+    def state_dict(self) -> StateDict:
+        return StateDict({name: torch.zeros_like(tensor) for name, tensor in self._tensors.items()}, {})
 
-    def figures(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, tensors: Any, figures: dict[str, Any]) -> None:
-        assert tensors.keys() == self._tensors.keys()
-        assert all(torch.equal(tensors[name], self._tensors[name]) for name in tensors)
-        self.figures_found = figures
-        self.done = STOPPED_AFTER
+    def load_state_dict(self, state: StateDict) -> None:
+        assert state.tensors.keys() == self._tensors.keys()
+        assert all(torch.equal(tensor, self._tensors[name]) for name, tensor in state.tensors.items())
+        self.found = state.figures
+        self.completed_steps = STOPPED_AFTER
 
 
 @pytest.mark.slow
@@ -152,8 +150,8 @@ def test_the_checkpoint_of_a_stopped_training_loads(reached: Store, tmp_path: Pa
         training = Stopped({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     (tmp_path / "scratch").mkdir()
     assert run_resumably(training, reached, key, 3600, tmp_path / "scratch") == [STOPPED_AFTER]
-    assert training.done == STOPPED_AFTER, "it was restored"
-    assert training.figures_found["key"] == key
+    assert training.completed_steps == STOPPED_AFTER, "it was restored"
+    assert training.found["key"] == key
 
 
 def test_the_deploy_file_is_read() -> None:

@@ -1,6 +1,7 @@
 """The digests of the steps' code: pytest tests/core/test_code_digest.py"""
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -148,7 +149,7 @@ def resolve() -> str:
 
 
 def test_a_step_refuses_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve.__wrapped__, "__module__", "components.resolve")
+    monkeypatch.setattr(inspect.unwrap(resolve), "__module__", "components.resolve")
     monkeypatch.setenv("CODE_VERSION", code_version())
     assert resolve() == "done"
     monkeypatch.setenv("CODE_VERSION", "another")  # a comment of another module has changed

@@ -43,7 +43,7 @@ from components.shared.training.checkpoints import run_resumably
 from components.shared.training.state import StateDict
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
-from tests.servers.loopback import picture, tar_bytes
+from tests.servers.loopback import TarMode, picture, tar_bytes
 
 SIZE = 16  # of pictures
 IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
@@ -242,7 +242,7 @@ def archive(suffix: str, folder: Path) -> Target:
                     while file.read(2**20):
                         pass
 
-    mode = {".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
+    mode: dict[str, TarMode] = {".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
     return Target([tar_bytes(FILES, mode[suffix])] if suffix in mode else _zips(), read)
 
 

@@ -119,7 +119,10 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-def tar_bytes(files: dict[str, bytes], mode: Literal["w", "w:gz", "w:bz2", "w:xz"] = "w:gz") -> bytes:
+TarMode = Literal["w", "w:gz", "w:bz2", "w:xz"]
+
+
+def tar_bytes(files: dict[str, bytes], mode: TarMode = "w:gz") -> bytes:
     """Return a tar archive of the files (name -> bytes)."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode=mode) as tar:

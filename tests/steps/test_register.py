@@ -66,7 +66,7 @@ def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
 def overwrite(server: S3Server, store: Store, name: str, content: bytes, **metadata: str) -> None:
     """Write an object, bypassing the code under test."""
     key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
-    server.client.put_object(BUCKET, key, BytesIO(content), len(content), metadata=metadata)
+    server.client.put_object(BUCKET, key, BytesIO(content), len(content), metadata={**metadata})
 
 
 def flipped(content: bytes) -> bytes:
@@ -362,7 +362,9 @@ def test_a_damaged_file_of_the_champion_is_reported_not_used(
     name = f"models/{NAME}/versions/1/{path}"
     content, _ = store.get_bytes(name)
     key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
-    sha256 = server.client.stat_object(BUCKET, key).metadata["x-amz-meta-sha256"]
+    metadata = server.client.stat_object(BUCKET, key).metadata
+    assert metadata
+    sha256 = metadata["x-amz-meta-sha256"]
     damaged = flipped(content) if path == "predictions.npy" else content.replace(b'"name"', b'"mame"', 1)
     overwrite(server, store, name, damaged, **({"sha256": sha256} if with_digest else {}))
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(650)))

@@ -344,7 +344,7 @@ def test_the_training_restarts_if_its_only_checkpoint_is_corrupt(
     (_, (newer, content)), expected = stopped_twice[0].items(), stopped_twice[1]
     client, key = server.client, store.uri(newer).removeprefix(f"s3://{BUCKET}/")
     metadata = {"sha256": hashlib.sha256(content).hexdigest()}
-    client.put_object(BUCKET, key, BytesIO(bytes([content[0] ^ 1]) + content[1:]), len(content), metadata=metadata)
+    client.put_object(BUCKET, key, BytesIO(bytes([content[0] ^ 1]) + content[1:]), len(content), metadata={**metadata})
     assert trained(digits, tmp_path / "model", store.uri(), epochs=3) == expected
     assert "is damaged: its SHA-256 is" in capsys.readouterr().out
 
