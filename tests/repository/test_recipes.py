@@ -17,13 +17,13 @@ SMALL = ("data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_reca
 PORT = '''
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def count(dataset: Input[Dataset], counted: Output[Artifact]) -> None:
+def tally(dataset: Input[Dataset], counted: Output[Artifact]) -> None:
     """Count the images."""
-    from components import count
+    from components import tally
 
-    count.count(dataset=dataset.path, counted=counted.path)
+    tally.tally(dataset=dataset.path, counted=counted.path)
 '''
-STEP = '''"""Step count: a prepared dataset -> the number of its images."""
+STEP = '''"""Step tally: a prepared dataset -> the number of its images."""
 
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
@@ -31,7 +31,7 @@ from components.shared.data.dataset import open_dataset
 
 
 @step
-def count(*, dataset: str, counted: str) -> None:
+def tally(*, dataset: str, counted: str) -> None:
     """Write `counted.json` to folder `counted`."""
     with new_folder(counted) as folder:
         write_json(folder / "counted.json", {"format": "toy", "images": sum(open_dataset(dataset).counts.values())})
@@ -100,28 +100,28 @@ def test_add_a_data_source(repository: Repository, local_run: Callable[..., str]
 
 
 def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> None:
-    repository.write("components/count.py", STEP)
+    repository.write("components/tally.py", STEP)
     port = "    download.download(data=data, version=version, raw=raw.path)\n"
     repository.insert("components/steps.py", port, PORT)
     assert "test_the_table_of_steps_is_that_of_the_ports" in repository.failures(STEPS)
-    row = '    Step("preprocess", "data", "raw files -> prepared dataset"),\n'
-    repository.insert("components/step_table.py", row, '    Step("count", "data", "images -> their number"),\n')
-    resources = '\n    "count": Resources(("1", "1"), ("256Mi", "1Gi"), 10 * MINUTE),'
+    row = '    Step("tally", "data", "prepared dataset -> the number of its images"),\n'
+    repository.insert_before("components/step_table.py", '    Step("finish", ', row)
+    resources = '\n    "tally": Resources(("1", "1"), ("256Mi", "1Gi"), 10 * MINUTE),'
     repository.insert_before("pipeline.py", '\n    "resolve": Resources(', resources)
     call = '        data = prepared.outputs["dataset"]\n'
-    repository.insert("pipeline.py", call, "        _add(steps.count, parameters, dataset=data)\n")
+    repository.insert("pipeline.py", call, "        _add(steps.tally, parameters, dataset=data)\n")
     assert repository.failures(STEPS, DOCS) == {
         "test_generated_documents_are_current",
         "test_images_of_the_steps_are_those_of_the_cluster_page",
         "test_every_field_of_the_summary_is_described",
         "test_picture_of_the_pipeline_has_every_step_of_a_training",
     }
-    repository.insert("docs/cluster.md", "| `data` | resolve, download, preprocess, ", "count, ")
-    repository.insert("docs/summary.md", "The steps are resolve, download, preprocess, ", "count, ")
-    repository.insert("docs/pipeline.svg", ">preprocess</text>", "<text>count</text>")
+    repository.insert("docs/cluster.md", "| `data` | resolve, download, preprocess, ", "tally, ")
+    repository.insert("docs/summary.md", "The steps are resolve, download, preprocess, ", "tally, ")
+    repository.insert("docs/pipeline.svg", ">preprocess</text>", "<text>tally</text>")
     repository.make_docs()
     assert repository.failures(STEPS, DOCS) == set()
-    assert "count " in local_run(*SMALL)
+    assert "tally " in local_run(*SMALL)
 
 
 def test_add_a_graph(repository: Repository, local_run: Callable[..., str]) -> None:

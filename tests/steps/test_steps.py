@@ -52,7 +52,7 @@ def test_a_port_calls_its_function_once_and_never_branches(name: str) -> None:
 
 
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)
-def test_every_step_of_a_compiled_pipeline_is_known_to_the_runner(graph: str, tmp_path: Path) -> None:
+def test_the_runner_knows_every_step_of_a_compiled_pipeline(graph: str, tmp_path: Path) -> None:
     package = compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")
     compiled, _ = yaml.safe_load_all(package.read_text())
     executors = compiled["deploymentSpec"]["executors"]
