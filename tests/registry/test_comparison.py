@@ -1,0 +1,53 @@
+"""The comparison of a challenger with the champion: pytest tests/registry/test_comparison.py"""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.shared.core.files import Document
+from components.shared.data.dataset import open_dataset
+from components.shared.registry.comparison import Comparison, champion_judge, digest_of_test_split
+from tests.small_packages import CLASSES, write_dataset
+
+FIGURES: dict[str, Any] = {"champion": 1, "images": 100, "rescored": False, "decided_before": 0}
+FIGURES |= {"champion_accuracy": 0.5, "challenger_accuracy": 0.75, "significance": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("n01", "n10", "p_value", "wins", "reason"),
+    [
+        (30, 5, 0.01, True, "75.00% against 50.00% of version 1, p = 0.01"),
+        (30, 5, 0.05, False, "75.00% against 50.00% of version 1, p = 0.05, which may be chance (significance 0.05)"),
+        (5, 30, 0.01, False, "75.00% against 50.00% of version 1, which is not better"),
+        (5, 5, 0.01, False, "75.00% against 50.00% of version 1, which is not better"),
+    ],
+)
+def test_the_challenger_must_be_better_by_more_than_chance(
+    n01: int, n10: int, p_value: float, wins: bool, reason: str
+) -> None:
+    comparison = Comparison(n01=n01, n10=n10, p_value=p_value, **FIGURES)
+    assert (comparison.challenger_wins, comparison.reason) == (wins, reason)
+
+
+def test_a_champion_is_scored_once(tmp_path: Path) -> None:
+    data = open_dataset(write_dataset(tmp_path / "dataset", 10))
+    labels = data.load("test")[1]
+    perfect, wrong = np.eye(2, dtype=np.float32)[labels], np.eye(2, dtype=np.float32)[1 - labels]
+    provenance = {"test_split_digest": digest_of_test_split(data)}
+    version = {"classes": CLASSES, "input": {"shape": ["batch", *data.image_shape]}, "provenance": provenance}
+    reads: list[int] = []
+
+    def read_version(number: int) -> Document:
+        reads.append(number)
+        return version
+
+    versions = SimpleNamespace(read_predictions=lambda document, images: wrong)
+    model: Any = SimpleNamespace(name="m", versions=versions, read_version=read_version)
+    judge = champion_judge(model, 3, data, perfect, 0.05, 1, tmp_path)
+    verdicts = [judge({"champion": champion, "decisions": []}) for champion in (None, 1, 1, 2)]
+    assert reads == [1, 2]
+    assert [verdict.wins for verdict in verdicts] == [True] * 4
+    assert verdicts[1].figures is not None and (verdicts[1].figures["n01"], verdicts[1].figures["n10"]) == (10, 0)
