@@ -118,7 +118,8 @@ def _describe_change(model: RegisteredModel, before: int | None, registry: Docum
     champion = registry["champion"]
     if champion == before:
         return f"{model.name} version {champion} is the champion already"
-    return f"{model.name} version {champion} is the champion now, in place of version {before}: {model.uri(champion)}"
+    replaced = f", replacing version {before}" if before else ""
+    return f"{model.name} version {champion} is the champion now{replaced}: {model.uri(champion)}"
 
 
 def _diff(arguments: argparse.Namespace, store: Store) -> Iterator[str]:

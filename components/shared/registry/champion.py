@@ -8,7 +8,7 @@ from components.shared.core.files import Document
 
 
 class Verdict(NamedTuple):
-    """Whether a challenger replaces the champion, the figures of their comparison (None without one), and why."""
+    """The result of judging a challenger: does it replace the champion, the figures (None if not compared), and why."""
 
     wins: bool
     figures: Document | None

@@ -39,12 +39,12 @@ class Comparison:
 
     @property
     def challenger_wins(self) -> bool:
-        """Whether the challenger is better by more than chance."""
+        """Return whether the challenger is better by more than chance."""
         return self.n01 > self.n10 and self.p_value < self.significance
 
     @property
     def reason(self) -> str:
-        """The decision in words."""
+        """Return the decision in words."""
         against = f"{self.challenger_accuracy:.2%} against {self.champion_accuracy:.2%} of version {self.champion}"
         if self.n01 <= self.n10:
             return f"{against}, which is not better"

@@ -73,11 +73,11 @@ def test_an_empty_store_shows_how_to_register_a_model(verb: Verb) -> None:
 
 
 def test_promotion_and_rollback(verb: Verb, model: RegisteredModel) -> None:
-    assert "version 2 is the champion now, in place of version 3" in verb("models", "rollback", NAME)[1]
-    assert "version 1 is the champion now, in place of version 2" in verb("models", "rollback", NAME)[1]
+    assert "version 2 is the champion now, replacing version 3" in verb("models", "rollback", NAME)[1]
+    assert "version 1 is the champion now, replacing version 2" in verb("models", "rollback", NAME)[1]
     with pytest.raises(UserError, match="no champion to go back to"):
         verb("models", "rollback", NAME)
-    assert "version 3 is the champion now, in place of version 1" in verb("models", "promote", NAME, "3")[1]
+    assert "version 3 is the champion now, replacing version 1" in verb("models", "promote", NAME, "3")[1]
     assert "already" in verb("models", "promote", NAME, "3")[1]
     with pytest.raises(UserError, match="no version 4; it has versions 1 to 3"):
         verb("models", "promote", NAME, "4")
