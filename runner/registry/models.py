@@ -12,7 +12,7 @@ from components.shared.core.files import Document
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
 from runner.local.s3_server import RUNS, store_of
-from runner.registry.retention import Retention, RetentionError
+from runner.registry.retention import DEFAULT_DAYS, Retention, RetentionError
 
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
@@ -47,7 +47,7 @@ def add_parser(verbs: Any) -> None:
     prune = actions.add_parser("prune", help="remove unneeded versions, and leftovers of interrupted runs")
     prune.add_argument("--keep", type=_count, metavar="N", help="newest versions of each model to keep (default all)")
     text = "minimum age of the checkpoints, prepared data and unfinished uploads to remove (default 7)"
-    prune.add_argument("--older-than", type=_days, default=7.0, metavar="DAYS", help=text)
+    prune.add_argument("--older-than", type=_days, default=DEFAULT_DAYS, metavar="DAYS", help=text)
     prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     prune.set_defaults(act=_prune)
     for action in actions.choices.values():

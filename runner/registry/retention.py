@@ -19,6 +19,8 @@ from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed import handoff
 from components.shared.training.search import asha
 
+DEFAULT_DAYS = 7.0  # age from which a leftover is unneeded
+
 
 class Unneeded(NamedTuple):
     """Something to remove from a store, and how."""

@@ -18,6 +18,7 @@ from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 FORMAT = "torch2kubeflow/lease"
+RENEWAL_SECONDS, LAPSE_SECONDS = 30.0, 300.0  # of a holder that chooses no others
 SECONDS = 30.0  # between two checks, until the document has been read
 HELD, LAPSED = "held", "lapsed"
 

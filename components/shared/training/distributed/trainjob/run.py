@@ -27,8 +27,8 @@ class Timing(NamedTuple):
 
     pause: Callable[[], object] = partial(time.sleep, 5.0)  # between two polls of its state
     log_seconds: float = 1.0  # between two polls of its log
-    renewal_seconds: float = 30.0  # of the lease under which its nodes work
-    lapse_seconds: float = 300.0
+    renewal_seconds: float = lease.RENEWAL_SECONDS  # of the lease under which its nodes work
+    lapse_seconds: float = lease.LAPSE_SECONDS
 
 
 TIMING = Timing()
