@@ -24,7 +24,7 @@ from mnist import defaults, prepare
 
 from components import train as step
 from components.shared.storage.client import open_store
-from components.shared.training.checkpoints import CheckpointManager
+from components.shared.training.checkpoints.manager import CheckpointManager
 from components.shared.training.loop import Training
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
 

@@ -17,7 +17,7 @@ from components.shared.core.step import step
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 from components.shared.parameters import check
-from components.shared.training.checkpoint_store import delete_superseded
+from components.shared.training.checkpoints.store import delete_superseded
 
 READS = ("shared/evaluation/report/templates/comparison.html",)
 

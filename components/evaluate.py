@@ -25,7 +25,7 @@ from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render
 from components.shared.models import saved_model
 from components.shared.parameters import check
-from components.shared.training.checkpoint_store import delete_superseded
+from components.shared.training.checkpoints.store import delete_superseded
 
 MISTAKES = 50  # shown in the report
 

@@ -22,8 +22,8 @@ from components.shared.data.dataset import SPLITS
 from components.shared.data.dataset_store import SHARDS, open_stored_dataset, read_recipe
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
-from components.shared.training.checkpoints import run_resumably
-from components.shared.training.state import StateDict
+from components.shared.training.checkpoints.manager import run_resumably
+from components.shared.training.checkpoints.state import StateDict
 from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner

@@ -39,8 +39,8 @@ from components.shared.registry.champion import Verdict, decision_about, times_d
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
-from components.shared.training.checkpoints import run_resumably
-from components.shared.training.state import StateDict
+from components.shared.training.checkpoints.manager import run_resumably
+from components.shared.training.checkpoints.state import StateDict
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
 from tests.servers.loopback import TarMode, picture, tar_bytes

@@ -14,7 +14,7 @@ from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset
 from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
-from components.shared.training.checkpoints import run_resumably
+from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
 from components.shared.training.history import Stop
 from components.shared.training.loop import Training

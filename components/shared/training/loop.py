@@ -25,12 +25,12 @@ from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
 from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 from components.shared.training.batches import Batch, open_batches
+from components.shared.training.checkpoints.state import StateDict, TrainingState
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.history import Epoch, Stop
 from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
 from components.shared.training.schedules import SCHEDULES
 from components.shared.training.settings import ENGINE, Settings
-from components.shared.training.state import StateDict, TrainingState
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
 VALIDATION_BATCH = 1000  # at most
@@ -185,7 +185,7 @@ class Training:
         if s.clip_norm:
             nn.utils.clip_grad_norm_(state.optimizer.parameters, s.clip_norm)
         state.optimizer.step(self._learning_rate_share(state.completed_steps))
-        state.update_average(s.ema_decay)
+        state.average.update(state.completed_steps)
         self.pending_losses.append(total)
         state.step += 1
 
@@ -217,7 +217,7 @@ class Training:
     def _end_epoch(self, number: int, label: str) -> None:
         """Validate the averaged network, and append the epoch to the history."""
         state, group = self.state, self.group
-        group.broadcast_(*state.averaged.buffers())
+        group.broadcast_(*state.average.network.buffers())
         val_loss, val_accuracy = self._validate()
         self._check_finite(val_loss, f"the validation loss became {val_loss} after epoch {number}")
         rate = self.steps_per_epoch * self.settings.step_images / state.step_seconds
@@ -247,7 +247,7 @@ class Training:
         size = max(fits_in_training, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
         for images, labels in self.val_batches.in_order(size, self.group.rank, self.group.size):
             with autocast(self.settings, self.group.device):
-                logits = self.state.averaged(normalize(images, self.mean, self.std)).float()
+                logits = self.state.average.network(normalize(images, self.mean, self.std)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(dim=1) == labels).sum())
         loss, correct_sum = self.group.all_reduce_sum(loss, correct)

@@ -13,6 +13,7 @@ from components.shared.core.files import Document
 from components.shared.training.history import Epoch, History, read_epochs
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.settings import Settings
+from components.shared.training.weight_averaging import WeightAverage
 
 
 class StateDict(NamedTuple):
@@ -25,8 +26,7 @@ class StateDict(NamedTuple):
 class TrainingState:
     """The networks, the optimizer, the random generators, the history, and the position within the current epoch.
 
-    The averaged network follows the trained one by an exponential moving average (EMA); it is the one that is validated
-    and saved.
+    The network of averaged weights is the one that is validated and saved.
     """
 
     def __init__(
@@ -35,11 +35,8 @@ class TrainingState:
         """Start at the first step, with the network on its device; `started` is a time of time.monotonic()."""
         self.network, self.device = network, next(network.parameters()).device
         self.max_epochs, self.steps_per_epoch = settings.epochs, steps_per_epoch
-        self.averaged = copy.deepcopy(network).eval()
-        self.best = copy.deepcopy(self.averaged)  # as averaged at the end of the best epoch
-        pairs = list(zip(_tensors(self.averaged), _tensors(network), strict=True))
-        self.averaged_pairs = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.copied_buffers = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters of batch norms
+        self.average = WeightAverage(network, settings.ema_decay)
+        self.best = copy.deepcopy(self.average.network)  # as averaged at the end of the best epoch
         self.optimizer = Optimizer(settings.optimizer, network, settings.learning_rate, settings.weight_decay)
         self.generator = torch.Generator().manual_seed(seed)  # draws the order of the images and the augmentation
         self.epoch_generator = torch.Generator()  # `generator` as it was when the epoch began
@@ -63,20 +60,7 @@ class TrainingState:
         self.history.epochs.append(epoch)
         self.step, self.total_loss = 0, 0.0
         if self.history.best is epoch:
-            self.best.load_state_dict(self.averaged.state_dict())
-
-    @torch.no_grad()
-    def update_average(self, ema_decay: float) -> None:
-        """Move the averaged network towards the trained one.
-
-        The decay is smaller in the first steps, so that the random weights are soon forgotten, as in TensorFlow's
-        ExponentialMovingAverage.
-        """
-        decay = min(ema_decay, (1 + self.completed_steps) / (10 + self.completed_steps))
-        averages, raws = zip(*self.averaged_pairs, strict=True)
-        torch._foreach_lerp_(averages, raws, 1 - decay)
-        for average, raw in self.copied_buffers:
-            average.copy_(raw)
+            self.best.load_state_dict(self.average.network.state_dict())
 
     def state_dict(self) -> StateDict:
         """Return the state; names, shapes and dtypes of the tensors are the same at every step."""
@@ -118,7 +102,7 @@ class TrainingState:
         self.epoch_started = time.monotonic() - figures["epoch_seconds"]
 
     def _weights(self) -> dict[str, Tensor]:
-        networks = {"network": self.network, "averaged": self.averaged, "best": self.best}
+        networks = {"network": self.network, "averaged": self.average.network, "best": self.best}
         weights = {f"{of}.{name}": t for of, module in networks.items() for name, t in module.state_dict().items()}
         states = enumerate(self.optimizer.states)
         return weights | {f"optimizer.{index}.{name}": t for index, state in states for name, t in state.items()}
@@ -128,11 +112,6 @@ class TrainingState:
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
         return {f"generator.{name}": generator for name, generator in generators.items()}
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    """Return the weights, and statistics such as those of batch normalization."""
-    return [*network.parameters(), *network.buffers()]
 
 
 def _read_figures(figures: Document, max_epochs: int, steps_per_epoch: int) -> list[Epoch]:

@@ -28,18 +28,19 @@ from components.shared.core.errors import CorruptDataError, TransientError, User
 from components.shared.core.files import sha256_file
 from components.shared.storage import retry
 from components.shared.storage.client import Store, open_store
-from components.shared.training import checkpoints, loop
+from components.shared.training import loop
 from components.shared.training.augmentation import warp
-from components.shared.training.checkpoint_store import delete_checkpoints, step_of
-from components.shared.training.checkpoints import run_resumably
-from components.shared.training.state import StateDict
+from components.shared.training.checkpoints import manager as checkpoints
+from components.shared.training.checkpoints.manager import run_resumably
+from components.shared.training.checkpoints.state import StateDict
+from components.shared.training.checkpoints.store import delete_checkpoints, step_of
 from tests.fuzz.shelf import Shelf
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, forward, hang_up, proxy
 from tests.trained_digits import SETTINGS, write_digits
 
 pytestmark = pytest.mark.slow  # each needs the real server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BATCHES = 40  # in an epoch
 PATIENCE = 200  # seconds, for a busy machine
 QUICK = {**SETTINGS, "batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}

@@ -4,7 +4,7 @@ Each is one safetensors file `checkpoints/<key>/<step>.safetensors`: the tensors
 `state` with the other figures, and the `checksum` of both. The key is a digest of all that determines the weights, so
 that a retry, a rerun and the next scheduled run find them. The last one holds the complete training: a kill between the
 end of the training and the upload of the model costs seconds, and so does a step that must run again after a change of
-other code. Once the model has been evaluated, `delete_superseded` of checkpoint_store.py deletes the ones before it.
+other code. Once the model has been evaluated, `delete_superseded` of store.py deletes the ones before it.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from components.shared.core.errors import CorruptDataError, UserError, raise_as_
 from components.shared.core.files import Document, parse_json
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
-from components.shared.training.checkpoint_store import checkpoint_name, list_checkpoints, step_of
+from components.shared.training.checkpoints.state import StateDict
+from components.shared.training.checkpoints.store import checkpoint_name, list_checkpoints, step_of
 from components.shared.training.distributed.process_group import SINGLE, ProcessGroup
-from components.shared.training.state import StateDict
 
 FORMAT = "torch2kubeflow/checkpoint"
 KEEP_LAST = 2
