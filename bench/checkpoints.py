@@ -1,10 +1,10 @@
-"""What checkpoints cost a training: `python bench/checkpoints.py`.
+"""Measure the cost of checkpoints: `python bench/checkpoints.py`.
 
 Trains LeNet-5 on MNIST with a checkpoint every 30 seconds to a server of this machine (SeaweedFS), and without, in
-turn, each in a process of its own. A training counts from its first step to its last; the checkpoint at the very end,
-which is waited for, is told on its own. Two trainings differ by more than checkpoints cost, so that this is measured
-directly: the seconds that the training waits for a copy of its state, and the processor's seconds of the thread that
-sends it.
+turn, each in a process of its own. A training is measured from its first step to its last; the checkpoint at the very
+end, for which it waits, is reported separately. Two trainings differ by more than checkpoints cost, so the cost is
+measured directly: the seconds in which the training waits for a copy of its state, and the CPU seconds of the thread
+that uploads it.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _measure(server: S3Server, dataset: Path, model: Path, pairs: int, epochs: i
             arguments = {name: given[name] for name in signature(step.train).parameters}
             seconds[kind].append(_in_a_process(arguments, server))
             print(f"{kind}: {seconds[kind][-1]}", flush=True)
-            _empty(server)  # or the next one would be over at once
+            _empty(server)  # or the next training would find a finished one
     shares = [round(a["steps"] / b["steps"] - 1, 5) for a, b in zip(seconds["with"], seconds["without"], strict=True)]
     costs = [round((run["copying"] + run["sending"]) / run["steps"], 5) for run in seconds["with"]]
     document = {
@@ -83,7 +83,7 @@ def _in_a_process(arguments: dict[str, Any], server: S3Server) -> dict[str, floa
 
 
 def _train(arguments: dict[str, Any]) -> None:
-    """Train, and print the seconds of the steps, those after the last one, and those of the checkpoints on the way."""
+    """Train, and print the seconds of the steps, those after the last one, and those of the checkpoints in between."""
     steps, marks, spent = Training.steps, [0.0, 0.0], {"copying": 0.0, "sending": 0.0}
 
     def measured(name: str, work: Callable[..., None], clock: Callable[[], float]) -> Callable[..., None]:

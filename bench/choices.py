@@ -1,11 +1,11 @@
-"""What the choices of the book's chapter do to a network: `python bench/choices.py`.
+"""Measure how activation, pooling and depth change a network: `python bench/choices.py`.
 
 activation   LeNet-5 with each activation: epochs until 99 % of the validation split are right
 pooling      the same with max, average and root-mean-square pooling
 depth        stacks of 2 to 56 convolutions with and without skip connections: the gradient that reaches the first one
              before any training, and the validation accuracy after it; drawn as docs/depth.svg
 
-MNIST, one seed; the test split is not looked at.
+MNIST, one seed; the test split is not used.
 """
 
 import argparse
@@ -97,7 +97,7 @@ class Stack(nn.Module):
         self.skips = skips
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (float32, N x 1 x 32 x 32) to logits (N x 10)."""
+        """Map images (float32, N x 1 x 32 x 32) to logits (N x 10)."""
         x = functional.relu(self.first(images))
         for convolution in self.convolutions:
             found = functional.relu(convolution(x))
@@ -107,7 +107,7 @@ class Stack(nn.Module):
 
 
 def _stack(data: Dataset, arguments: argparse.Namespace, depth: int, skips: bool) -> Row:
-    """The norm of the first gradient of the first convolution, and what a short training reaches."""
+    """Return the norm of the first gradient of the first convolution, and the accuracy of a short training."""
     torch.manual_seed(0)
     network = Stack(depth, skips).to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(data.document[name]) for name in ("mean", "std"))

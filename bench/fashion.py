@@ -1,6 +1,7 @@
-"""ResNet-18 on Fashion-MNIST on the CPU: `python bench/fashion.py`.
+"""Train ResNet-18 on Fashion-MNIST on the CPU: `python bench/fashion.py`.
 
-The pictures keep their 28 pixels, and the network's stem their resolution. Writes `bench/results/fashion.json`.
+The images have their original 28 pixels, and the stem of the network preserves their resolution. Writes
+`bench/results/fashion.json`.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from mnist import prepare
 from training import measure_ours
 
 TARGET = 0.935
-SETTINGS: dict[str, Any] = {  # what to change of the defaults, beside the size
+SETTINGS: dict[str, Any] = {  # changes of the defaults, besides the size
     "network": "resnet18",
     "epochs": 4,
     "weight_decay": 0.1,

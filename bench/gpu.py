@@ -1,11 +1,11 @@
-"""The engine on one GPU: `python bench/gpu.py`.
+"""Measure the engine on one GPU: `python bench/gpu.py`.
 
 lenet5     seconds of the training step until LeNet-5 has 99 % of MNIST's test split right, for five seeds
 networks   images/s and share of the peak of ResNet-50 and ResNet-152 at 224 pixels in bfloat16: by the engine from a
            dataset on the device and from memory-mapped shards, and by the loop of timm's benchmark.py, which trains on
-           one batch that lies on the device and so reads no pictures at all; in turn, in one process
+           one batch on the device and so reads no images; in turn, in one process
 
-Where there is no GPU it says so and ends with 2; `--device cpu` tries the code on small pictures there.
+Without a GPU it exits with 2; `--device cpu` tries the code there, with a small `--size`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from components.shared.training.utilization import peak_operations, training_ope
 NETWORKS = ("resnet50", "resnet152")
 CLASSES = 1000
 TARGET = 0.95  # of timm's images/s, with the whole input path
-HELD = {"held": 1.0, "streamed": 0.0}  # share of the memory that a split may take
+HELD = {"held": 1.0, "streamed": 0.0}  # share of the memory that a whole split may take
 
 
 def main() -> int:
@@ -43,14 +43,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("lenet5", "networks"), action="append", help="one part (both)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the pictures")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--pictures", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=30, help="steps of a round, after ten that are not counted")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("error: there is no GPU here; give --device cpu to try the code", file=sys.stderr)
+        print("error: there is no GPU; give --device cpu to try the code", file=sys.stderr)
         return 2
     parts = arguments.part or ("lenet5", "networks")
     device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _pictures(folder: Path, count: int, size: int) -> Dataset:
-    """A dataset of noise: what stands in a picture does not change how fast it is learnt."""
+    """Write a dataset of noise: the content of an image does not change the speed."""
     folder.mkdir()
     random, counts = np.random.default_rng(0), {"train": count, "val": 1, "test": 1}
     classes = [f"{number:03}" for number in range(CLASSES)]
@@ -90,12 +90,14 @@ def _pictures(folder: Path, count: int, size: int) -> Dataset:
 
 
 def _measure(name: str, data: Dataset, device: torch.device, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of all three, each round's, and the medians of how many times as fast as timm's loop ours is."""
+    """Return images per second of all three in each round, and the median ratios of the engine to timm's loop."""
     works = {kind: _ours(name, data, device, arguments.batch, share) for kind, share in HELD.items()}
     works["timm"] = _timm(name, device, data.image_shape[-1], arguments.batch)
     rates: dict[str, list[float]] = {kind: [] for kind in works}
     for work in works.values():
-        _seconds(work, device, min(10, arguments.steps))  # not counted: it finds memory and the fastest kernels
+        _seconds(
+            work, device, min(10, arguments.steps)
+        )  # not counted: they allocate memory and find the fastest kernels
     for number in range(arguments.rounds):
         for kind in list(works)[:: -1 if number % 2 else 1]:
             seconds = _seconds(works[kind], device, arguments.steps)
@@ -129,10 +131,10 @@ def _ours(name: str, data: Dataset, device: torch.device, batch: int, share: flo
 
 
 def _timm(name: str, device: torch.device, size: int, batch: int) -> Iterator[None]:
-    """The loop of `benchmark.py --bench train --amp --amp-dtype bfloat16 --channels-last` of timm's repository."""
+    """Train by the loop of `benchmark.py --bench train --amp --amp-dtype bfloat16 --channels-last` of timm."""
     network = timm.create_model(name, num_classes=CLASSES)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, nesterov=True)  # what timm makes of sgd
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, nesterov=True)  # timm's choice for sgd
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch,), device=device)
     while True:

@@ -1,7 +1,7 @@
-"""Images/s of pixels made ready for training: `python bench/input.py`.
+"""Measure images per second of the input path: `python bench/input.py`.
 
 torchvision's MNIST with per-image transforms through a DataLoader (in this process, and with a worker on each core; the
-faster of the two counts) against batches gathered from one uint8 tensor and normalised as a whole, as the step train
+faster of the two counts) against batches gathered from one uint8 tensor and normalized as a whole, as the step train
 does. Each makes one pass over the training images, in turn.
 """
 

@@ -1,11 +1,11 @@
-"""Test error of LeNet-5 as published in 1998, on MNIST as it is and with distortions.
+"""Measure the test error of LeNet-5 as published in 1998, on plain and distorted MNIST.
 
 python bench/lenet1998.py                      # both parts
 python bench/lenet1998.py --part distorted     # one of them
 
-The paper's 20 passes by AdamW in small batches, in place of its diagonal Levenberg-Marquardt method picture by picture.
-As in the paper, distortions are shifts, scaling, squeezing and shear, drawn anew for each picture and pass. The weights
-are those of the pass with the lowest validation error; only these see the test split. Each part writes
+The paper's 20 passes by AdamW in small batches, instead of its diagonal Levenberg-Marquardt method image by image. As
+in the paper, distortions are shifts, scaling, squeezing and shear, drawn for each image and pass. The weights are those
+of the pass with the lowest validation error; only they are tested. Each part writes
 `bench/results/lenet1998-<part>.json`.
 """
 
@@ -37,11 +37,11 @@ PARTS: dict[str, dict[str, float]] = {
 }
 PUBLISHED = {"plain": 0.95, "distorted": 0.8}  # percent of the test split
 
-Split = tuple[Tensor, Tensor]  # normalised images (float32, N x 1 x 32 x 32) and labels (int64, N)
+Split = tuple[Tensor, Tensor]  # normalized images (float32, N x 1 x 32 x 32) and labels (int64, N)
 
 
 def main() -> None:
-    """Train, print, and write the parts' results."""
+    """Train, print, and write the results of the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="one part (both)")
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _run(data: Dataset, part: str, seed: int) -> dict[str, Any]:
-    """The errors in percent, the passes and the seconds, on the clock and of the processor, of one training."""
+    """Train once; return errors in percent, passes, and seconds of the clock and of the processor."""
     started, processor_started = time.monotonic(), time.process_time()
     train, val, test = (_load(data, name) for name in ("train", "val", "test"))
     best, val_errors = _train(train, val, part, seed)
@@ -79,7 +79,7 @@ def _load(data: Dataset, name: str) -> Split:
 
 
 def _train(train: Split, val: Split, part: str, seed: int) -> tuple[LeNet5Of1998, list[float]]:
-    """The network after its best pass, and the validation error of every pass in percent."""
+    """Return the network after its best pass, and the validation error of every pass in percent."""
     torch.manual_seed(seed)
     network = LeNet5Of1998(num_classes=10, image_shape=(1, 32, 32)).to(memory_format=torch.channels_last)
     optimizer = Optimizer("adamw", network, LEARNING_RATE, weight_decay=0.0)
@@ -102,7 +102,7 @@ def _pass(
     limits: dict[str, float],
     number: int,
 ) -> float:
-    """Take a step for each whole batch of the train split; the mean loss."""
+    """Take a step for each whole batch of the train split; return the mean loss."""
     images, labels = train
     batches = torch.randperm(len(labels), generator=generator)[: len(labels) // BATCH_SIZE * BATCH_SIZE].view(
         -1, BATCH_SIZE
@@ -119,7 +119,7 @@ def _pass(
 
 @torch.no_grad()
 def _error(network: LeNet5Of1998, split: Split) -> float:
-    """The share of a split that is taken for another class, in percent."""
+    """Return the percentage of a split that is misclassified."""
     images, labels = split
     found = torch.cat([network(batch).argmax(dim=1) for batch in torch.split(images, 1000)])
     return round(100 * (found != labels).double().mean().item(), 4)

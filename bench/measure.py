@@ -1,6 +1,6 @@
-"""What the benches share: the description of the machine, child processes measured from outside, and written results.
+"""Describe the machine, measure child processes, and write results: shared by the benches.
 
-Nothing heavy is imported here: a child's peak memory counts at least what its parent held when it started the child.
+Nothing large is imported here: the peak memory of a child is at least that of its parent when it started the child.
 """
 
 import json
@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "onnx", 
 
 
 def hardware() -> dict[str, Any]:
-    """The machine in figures: CPU model, cores that this process may use, memory in GiB, Python and platform."""
+    """Describe the machine: CPU model, cores that this process may use, memory in GiB, Python and platform."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -35,7 +35,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of the libraries whose speed the benches depend on."""
+    """Return the installed versions of the libraries whose speed the benches depend on."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -56,9 +56,9 @@ def write_result(name: str, document: Mapping[str, Any]) -> Path:
 
 
 def peak_memory_of(command: Sequence[str]) -> tuple[float, int, str]:
-    """Run a command in the repository's root: its wall seconds, its peak resident memory in bytes, and its stdout.
+    """Run a command in the repository's root; return its wall seconds, peak resident memory in bytes, and stdout.
 
-    A command that fails is a CalledProcessError; its stderr is passed through.
+    Raises CalledProcessError if the command fails; its stderr is passed through.
     """
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""MNIST as our prepared dataset, and the same pixels as torchvision's dataset, for the benches that compare the two."""
+"""MNIST as a prepared dataset, and the same pixels as a dataset of torchvision, for the benches that compare them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from pipeline import training
 
 
 def defaults() -> dict[str, Any]:
-    """The pipeline's parameters with their defaults."""
+    """Return the parameters of the pipeline with their defaults."""
     return {name: spec.default for name, spec in training.component_spec.inputs.items()}
 
 
 def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
-    """Download a data set and prepare it in `scratch` with the pipeline's defaults, but for `changes`."""
+    """Download a data set and prepare it in `scratch` with the pipeline's defaults, except for `changes`."""
     names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed", "store", "handover_mib")
     download(data=source, version=resolve(data=source, store=""), raw=str(scratch / "raw"))
     settings = {**defaults(), **changes}
@@ -30,7 +30,7 @@ def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
 
 
 def torchvision_mnist(data: Dataset, scratch: Path, transform: Any) -> tuple[MNIST, MNIST]:
-    """torchvision's dataset on the pixels of `data`, in images of 28 x 28: train and val together, and test."""
+    """Return the pixels of `data` as datasets of torchvision, of 28 x 28 pixels: train and val together, and test."""
     folder = scratch / "MNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, names in (("train", ("train", "val")), ("t10k", ("test",))):

@@ -1,7 +1,7 @@
-"""Images per second of each network, by the engine and by a plain loop: `python bench/networks.py`.
+"""Measure images per second of each network, by the engine and by a plain loop: `python bench/networks.py`.
 
 The plain loop is what a user writes: torchvision's MNIST enlarged by a transform, a DataLoader with a worker on each
-core, torch.optim.SGD, cross entropy. Both train the same network on the same pictures in batches of one size, each in a
+core, torch.optim.SGD, cross entropy. Both train the same network on the same images in batches of one size, each in a
 process of its own, in turn; the first two steps are not counted.
 """
 
@@ -32,16 +32,16 @@ from components.shared.training.loop import Training
 from components.shared.training.settings import read_settings
 
 RATE = "images/s: "
-SMALL = 32  # pixels, to which the pipeline brings MNIST
+SMALL = 32  # pixels, to which the pipeline enlarges MNIST
 
 
 def main() -> None:
     """Measure, print, and write `bench/results/networks-<size>.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=["lenet5", *ZOO], metavar="NAME")
-    parser.add_argument("--size", type=int, default=SMALL, help="height and width of the pictures")
+    parser.add_argument("--size", type=int, default=SMALL, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=4, help="of a round, at least, and at least two steps")
+    parser.add_argument("--seconds", type=float, default=4, help="of a round at least, and two steps at least")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # KIND FOLDER of one of the two
     arguments = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _measure(name: str, scratch: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of both, each round's, and the median of how many times as fast ours is."""
+    """Return images per second of both in each round, and the median of how many times as fast the engine is."""
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     given = [f"--{key}={getattr(arguments, key)}" for key in ("size", "batch", "seconds")]
     command = [sys.executable, __file__, f"--networks={name}", *given, "--child"]
@@ -73,7 +73,7 @@ def _measure(name: str, scratch: str, arguments: argparse.Namespace) -> dict[str
     ):
         children = {"ours": ours, "plain": plain}
         for child in children.values():
-            _next_rate(child)  # not counted: the first step finds its memory
+            _next_rate(child)  # not counted: the first step allocates its memory
         for number in range(arguments.rounds):
             for kind in list(children)[:: -1 if number % 2 else 1]:
                 rates[kind].append(_next_rate(children[kind]))
@@ -84,7 +84,7 @@ def _measure(name: str, scratch: str, arguments: argparse.Namespace) -> dict[str
 
 
 def _next_rate(child: subprocess.Popen[str]) -> float:
-    """Have a child take its next steps."""
+    """Let a child take its next steps."""
     assert child.stdin and child.stdout
     child.stdin.write("go\n")
     for line in child.stdout:
@@ -94,7 +94,7 @@ def _next_rate(child: subprocess.Popen[str]) -> float:
 
 
 def _child(kind: str, scratch: Path, arguments: argparse.Namespace) -> None:
-    """Take two steps at the first line of stdin, and a round of steps at each other one; print images a second."""
+    """Take two steps at the first line of stdin, and a round of steps at each other one; print images per second."""
     (name,) = arguments.networks
     data = open_dataset(scratch / str(arguments.size) / "dataset")
     if kind == "ours":

@@ -1,8 +1,8 @@
-"""Training from memory-mapped shards: `python bench/streaming.py`.
+"""Measure training from memory-mapped shards: `python bench/streaming.py`.
 
-MNIST's 60,000 training pictures written out 1, 10 and 100 times, and LeNet-5 trained on them for as many steps by a
-process of its own: once streamed from the shards, and where it fits also held in memory. A process' memory is its
-own, anonymous part; the pages of mapped files belong to the system's cache, which gives them up when memory is short.
+MNIST's 60,000 training images are written 1, 10 and 100 times, and LeNet-5 is trained on them for a number of steps in
+a process of its own: streamed from the shards and, if it fits, loaded into memory. Only the anonymous memory of the
+process counts; the pages of mapped files belong to the system's cache, which drops them when memory is short.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _write_copies(data: Any, folder: Path, copies: int) -> int:
-    """A dataset whose train split is so many times what `data` has for train and val; its number of pictures."""
+    """Write a dataset whose train split is that of `data` and its val split, `copies` times; return its size."""
     from components.shared.data.dataset import SPLITS, DatasetWriter
 
     folder.mkdir()
@@ -76,7 +76,7 @@ def _in_a_process(folder: Path, share: float, steps: int) -> dict[str, float]:
 
 
 def _child(folder: str, share: str, steps: str) -> None:
-    """Train for some steps, and print images a second, waiting, and the memory that the training has added, in MiB."""
+    """Train for some steps, and print images per second and the memory that the training has added, in MiB."""
     from mnist import defaults
 
     from components.shared.data.dataset import open_dataset
@@ -100,7 +100,7 @@ def _child(folder: str, share: str, steps: str) -> None:
 
 
 def _anonymous_mib() -> float:
-    """The process' own memory."""
+    """Return the anonymous memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
 

@@ -1,4 +1,4 @@
-"""Accuracy and seconds of LeNet-5 on MNIST, over several seeds.
+"""Measure accuracy and seconds of LeNet-5 on MNIST, over several seeds.
 
 python bench/training.py                              # all three parts: hours
 python bench/training.py --part defaults --seeds 5    # the pipeline's defaults
@@ -7,7 +7,7 @@ python bench/training.py --part baseline              # seconds to 99 %: QUICK b
 
 The plain recipe is the MNIST example of the PyTorch project: its network, torchvision's dataset with per-image
 transforms through a DataLoader, batches of 64, Adadelta. Our settings were chosen on the validation split. Each part
-writes `bench/results/training-<part>.json` after every seed, so that a long run can be cut.
+writes `bench/results/training-<part>.json` after every seed, so that a long run may be interrupted.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
 from components.train import train
 
-# What to change of the defaults for the most accurate LeNet-5 in five minutes on two cores.
+# Changes of the defaults for the most accurate LeNet-5 in five minutes on two cores.
 ACCURATE: dict[str, Any] = {
     "epochs": 40,
     "learning_rate": 0.01,
@@ -44,7 +44,7 @@ ACCURATE: dict[str, Any] = {
     "shear": 0.2,
     "ema_decay": 0.998,
 }
-# What to change of the defaults to be at 99 % soonest: every one of five seeds' validation accuracy is above it.
+# Changes of the defaults to reach 99 % soonest: the validation accuracy of each of five seeds is above it.
 QUICK: dict[str, Any] = {
     "epochs": 1,
     "learning_rate": 0.025,
@@ -61,7 +61,7 @@ Run = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, print, and write the parts' results."""
+    """Measure, print, and write the results of the parts."""
     parts: dict[str, Callable[[Dataset, Path, int], Run]] = {
         "defaults": lambda data, scratch, seed: measure_ours(data, scratch, seed, {}),
         "accurate": lambda data, scratch, seed: measure_ours(data, scratch, seed, ACCURATE),
@@ -81,14 +81,14 @@ def main() -> None:
 
 
 def _summary(runs: list[Run]) -> Run:
-    """Medians of the runs' figures, the lowest test accuracy, and the runs themselves."""
+    """Return the medians over the runs, the lowest test accuracy, and the runs themselves."""
     names = [name for name, value in runs[0].items() if isinstance(value, float)]
     medians = {f"median_{name}": median(run[name] for run in runs) for name in names}
     return {**medians, "lowest_test_accuracy": min(run["test_accuracy"] for run in runs), "runs": runs}
 
 
 def measure_ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
-    """Train by the step's own function; the seconds are the whole step's, without imports."""
+    """Train by the function of the step; the seconds are those of the whole step, without imports."""
     given = {**defaults(), **changes, "seed": seed, "dataset": data.folder, "model": scratch / "model"}
     started = time.monotonic()
     train(**{name: given[name] for name in signature(train).parameters})
@@ -108,7 +108,7 @@ def _test_accuracy(data: Dataset, model: saved_model.Model) -> float:
 
 
 def _side_by_side(data: Dataset, scratch: Path, seed: int) -> Run:
-    """QUICK, and then the plain recipe until its test accuracy is TARGET, evaluated after each epoch."""
+    """Train with QUICK, and then by the plain recipe until its test accuracy, measured after each epoch, is TARGET."""
     ours = measure_ours(data, scratch, seed, QUICK)
     torch.manual_seed(seed)
     transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
