@@ -69,7 +69,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
         (SHARED / "data/sources/http.py", {"resolve", "download"}),
         (SHARED / "core/__init__.py", set(STEPS) - {"finish"}),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Path) else "-".join(sorted(value)),
 )
 def test_a_change_reaches_the_steps_that_use_it(copy: Path, path: Path, steps: set[str]) -> None:
     with open(copy / path, "a") as file:
