@@ -17,24 +17,25 @@ SMALL = ("data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_reca
 PORT = '''
 
 @dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def tally(dataset: Input[Dataset], counted: Output[Artifact]) -> None:
-    """Count the images."""
+def tally(model: Input[Model], tallied: Output[Artifact]) -> None:
+    """Count the files of a model."""
     from components import tally
 
-    tally.tally(dataset=dataset.path, counted=counted.path)
+    tally.tally(model=model.path, tallied=tallied.path)
 '''
-STEP = '''"""Step tally: a prepared dataset -> the number of its images."""
+STEP = '''"""Step tally: a model -> the number of its files."""
+
+from pathlib import Path
 
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
-from components.shared.data.dataset import open_dataset
 
 
 @step
-def tally(*, dataset: str, counted: str) -> None:
-    """Write `counted.json` to folder `counted`."""
-    with new_folder(counted) as folder:
-        write_json(folder / "counted.json", {"format": "toy", "images": sum(open_dataset(dataset).counts.values())})
+def tally(*, model: str, tallied: str) -> None:
+    """Write `tallied.json` to folder `tallied`."""
+    with new_folder(tallied) as folder:
+        write_json(folder / "tallied.json", {"format": "toy", "files": len(list(Path(model).iterdir()))})
 '''
 NETWORK = '''"""A network of one layer."""
 
@@ -104,12 +105,13 @@ def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> No
     port = "    download.download(data=data, version=version, raw=raw.path)\n"
     repository.insert("components/steps.py", port, PORT)
     assert "test_the_table_of_steps_is_that_of_the_ports" in repository.failures(STEPS)
-    row = '    Step("tally", "data", "prepared dataset -> the number of its images"),\n'
-    repository.insert_before("components/step_table.py", '    Step("finish", ', row)
+    row = '    Step("tally", "data", "model -> the number of its files"),\n'
+    repository.insert_before("components/step_table.py", '    Step("evaluate", ', row)
     resources = '\n    "tally": Resources(("1", "1"), ("256Mi", "1Gi"), 10 * MINUTE),'
     repository.insert_before("pipeline.py", '\n    "resolve": Resources(', resources)
-    call = '        data = prepared.outputs["dataset"]\n'
-    repository.insert("pipeline.py", call, "        _add(steps.tally, parameters, dataset=data)\n")
+    evaluated = "        evaluated = _add(steps.evaluate, parameters, dataset=data, model=model)\n"
+    repository.insert_before("pipeline.py", evaluated, "        tallied = _add(steps.tally, parameters, model=model)\n")
+    repository.insert("pipeline.py", evaluated, "        evaluated.after(tallied)\n")
     assert repository.failures(STEPS, DOCS) == {
         "test_generated_documents_are_current",
         "test_images_of_the_steps_are_those_of_the_cluster_page",
