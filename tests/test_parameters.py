@@ -78,7 +78,7 @@ def test_only_graph_distributed_trains_on_several_nodes(graph: str, nodes: int, 
 
 def test_a_network_is_known_and_takes_the_image_size() -> None:
     check(network="lenet5", image_size=32)
-    with pytest.raises(UserError, match="no network is named 'lenet6'"):
+    with pytest.raises(UserError, match="there is no network 'lenet6'"):
         check(network="lenet6")
     with pytest.raises(UserError, match=r"lenet5 takes .* 32 x 32 pixels"):
         check(network="lenet5", image_size=64)
