@@ -111,56 +111,56 @@ def shared_parameters(
 
     Args:
         data: mnist, fashion-mnist, kmnist, cifar10, digits, or a https://, s3:// or file:// URI.
-        image_size: Height and width in pixels to which images are brought (LeNet-5 reads 32).
-        val_fraction: Share of the training images held out for validation, where the source has no val split.
-        test_fraction: Share of the images held out for the test, where the source has no test split.
-        max_bad_images: Broken pictures to skip and list before the step fails.
+        image_size: Height and width in pixels to which images are scaled (LeNet-5 reads 32).
+        val_fraction: Share of the training images held out for validation, if the source has no val split.
+        test_fraction: Share of the images held out for the test, if the source has no test split.
+        max_bad_images: Number of broken pictures to skip and list; one more fails the step.
         network: lenet5, lenet5_1998, resnet18, mobilenet_v2 or another of docs/networks.md, or timm:NAME.
         activation: default (the network's own), sigmoid, tanh, relu, leaky_relu or leaky_clipped (slope 0.01 off 0..1).
         pooling: default (the network's own), max, avg or rms (root mean square) in place of max pooling.
         bias: Whether convolutions and linear layers have a bias.
-        pretrained: Weights to start from: a folder, a .safetensors file or s3://..., with #sha256=... if that is known.
-        frozen_stages: Stages of the network, from the first on, whose weights stay as they are.
+        pretrained: Weights to start from: a folder, a .safetensors file or s3://..., with #sha256=... to check them.
+        frozen_stages: Number of stages of the network, from the first, whose weights are not trained.
         optimizer: muon, sgd (with Nesterov momentum) or adamw.
-        schedule: one_cycle (a short rise of the learning rate and a straight fall) or cosine.
+        schedule: one_cycle (a short warm-up of the learning rate, then a linear decay) or cosine.
         learning_rate: Peak of the learning rate.
         weight_decay: Decoupled weight decay of the weight matrices; biases are not decayed.
         batch_size: Images in a training batch, over all GPUs; auto takes the largest power of two that fits.
-        accumulate: Batches whose gradients are summed up for a step.
-        clip_norm: Norm to which larger gradients are scaled down; 0 leaves them.
+        accumulate: Number of batches whose gradients are accumulated for one step.
+        clip_norm: Norm to which larger gradients are scaled down; 0 does not clip.
         epochs: Passes over the training split.
-        label_smoothing: Share of the target spread over all classes; lenet5_1998, whose loss is its own, has none.
+        label_smoothing: Share of the target spread over all classes; lenet5_1998 has its own loss and ignores it.
         rotation: Random rotation of training images, in degrees to either side.
         shift: Random shift, in pixels to each side.
         scale: Random scaling, as a share to either side (0.1 is 90 % to 110 %).
         shear: Random shear, as the tangent of the angle to either side.
         flip: Whether half of the training images are mirrored.
-        mixup: Alpha of mixup, which blends each training image with another; 0 for none.
-        cutmix: Alpha of CutMix, which puts a piece of another image into each; 0 for none.
-        ema_decay: Decay per step of the averaged weights that are evaluated and kept; 0 keeps the raw ones.
+        mixup: Alpha of mixup, which blends each training image with another; 0 turns it off.
+        cutmix: Alpha of CutMix, which pastes a piece of another image into each; 0 turns it off.
+        ema_decay: Decay per step of the averaged weights, which are evaluated and saved; 0 saves the raw ones.
         patience: Epochs without a better validation accuracy before training stops; 0 never stops early.
         precision: float32, bfloat16, or auto, which is bfloat16 on GPUs and float32 on CPUs.
-        torch_compile: Whether PyTorch compiles the network: a minute's start, faster on GPUs; the image needs gcc.
+        torch_compile: Whether PyTorch compiles the network: a minute longer to start, faster on GPUs; needs gcc.
         deterministic: Whether equal runs give bit-identical weights on GPUs too, which costs some speed there.
         min_accuracy: Test accuracy below which the model is not accepted.
         min_recall: Recall of the weakest class below which the model is not accepted.
         seed: Seed of the split, the initial weights, the order of the images and the augmentation.
-        threads: CPU threads of PyTorch; 0 takes what the CPU quota allows. Another number gives slightly other weights.
-        store: s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models; empty keeps nothing.
+        threads: CPU threads of PyTorch; 0 takes what the CPU quota allows. The number slightly changes the weights.
+        store: s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models; empty stores nothing.
         model_name: Name under which an accepted model is registered in the store; empty takes the data set's name.
-        significance: P-value of McNemar's test below which a better model takes the champion's place.
+        significance: P-value of McNemar's test below which a better model replaces the champion.
         checkpoint_seconds: Seconds between two checkpoints of the training, which go to the store.
-        handover_mib: Size of a prepared data set, in MiB, above which the steps read it from the store piece by piece.
-        nodes: Machines that train together, each with so many GPUs; more than 1 need the graph `distributed`.
+        handover_mib: Size of a prepared data set, in MiB, above which steps read it from the store shard by shard.
+        nodes: Machines that train together, each with `gpus` GPUs; more than 1 need the graph `distributed`.
         gpus: GPUs for training; 0 trains on the CPU.
         gpu_resource: Kubernetes' name of the GPU resource, such as nvidia.com/gpu or amd.com/gpu.
         node_selector: Labels of the nodes to train on, such as {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}.
         tolerations: Taints that the training pod tolerates, such as [{"key": "nvidia.com/gpu", "operator": "Exists"}].
         train_cpu: CPUs of the training pod, in a cluster.
         train_memory: Memory of the training pod, in a cluster.
-        s3_secret: Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it, the pod's own identity counts.
-        s3_config: ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_CA_BUNDLE and ca.crt, as far as they are needed.
-        source_secret: Secret with the same names, for a data source in an S3 of its own.
+        s3_secret: Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it, the pod's own identity is used.
+        s3_config: ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_CA_BUNDLE and ca.crt, those that are needed.
+        source_secret: Secret with the same names, for a data source in another S3.
     """
 
 
@@ -174,9 +174,9 @@ def sweep_parameters(
 
     Args:
         settings: One object for each trial, with the parameters of the training that differ in it.
-        stopping: none, or asha: a trial stops where others have left it behind, which takes a store.
-        reduction: With asha, 1 of so many trials goes on at each rung; the next rung is after so many times the epochs.
-        first_rung: With asha, the epochs after which trials are compared for the first time.
+        stopping: none, or asha, which stops a trial that has fallen behind the others; it needs a store.
+        reduction: With asha, 1 in this many trials continues at a rung; the next is after this many times the epochs.
+        first_rung: With asha, the number of epochs after which trials are first compared.
     """
 
 
