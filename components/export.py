@@ -7,14 +7,13 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
@@ -23,23 +22,18 @@ from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, Images, Labels, open_dataset
+from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import write_package
-from components.shared.evaluation.inference import BATCH, Classify, load_onnx, predict
+from components.shared.evaluation.inference import Classify, load_onnx
+from components.shared.evaluation.parity import prove_parity
 from components.shared.models import saved_model
 from components.shared.parameters import check
 
 MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
-TIE = 1e-6  # two classes whose probabilities differ by less may swap ranks
-TOLERANCE = 1e-4  # in a probability: another program adds float32 numbers in another order
 LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.05  # for each program and batch size
-
-
-class ParityError(RuntimeError):
-    """An exported program does not predict what PyTorch predicts."""
 
 
 @step
@@ -76,7 +70,7 @@ def export(
         }
         measurements = {  # apart from the package, because they differ from machine to machine
             "format": MEASUREMENTS_FORMAT,
-            "parity": _prove_parity(programs, data, predictions),
+            "parity": prove_parity(programs, data, predictions),
             "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
             "seconds": {**evaluated["seconds"], "export": time.monotonic() - started},
         }
@@ -152,48 +146,6 @@ def _garbage_collection_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Document:
-    """Return how far the programs differ from the evaluated predictions, over the whole test split.
-
-    The step evaluate made these with PyTorch; one batch shows whether PyTorch predicts the same in this process.
-    """
-    shards = list(data.shards("test"))
-    batch = list(_first_batch(shards))
-    num_first = sum(len(labels) for _, labels in batch)
-    progress = log.Progress("comparing", num_first + 2 * len(evaluated), "images")
-    eager = predict(programs["eager"], batch, progress)
-    differences = {"evaluated": _difference("the evaluation and PyTorch", evaluated[:num_first], eager)}
-    for name in ("onnxruntime", "torch_export"):
-        found = predict(programs[name], shards, progress)
-        differences[name] = _difference(f"{name} and the evaluation", found, evaluated)
-    return {"images": len(evaluated), "largest_difference": differences}
-
-
-def _first_batch(shards: Sequence[tuple[Images, Labels]]) -> Iterator[tuple[Images, Labels]]:
-    """Yield the first `BATCH` images of the shards."""
-    size = BATCH
-    for images, labels in shards:
-        yield images[:size], labels[:size]
-        size -= len(labels)
-        if size <= 0:
-            return
-
-
-def _difference(names: str, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the largest difference of a probability. Raises ParityError if it is too large or a class differs."""
-    if found.shape != expected.shape:
-        raise ParityError(f"{names} have predictions of different shapes: {found.shape} and {expected.shape}")
-    second, first = np.sort(expected, axis=1)[:, -2:].T
-    others = int(((found.argmax(axis=1) != expected.argmax(axis=1)) & (first - second >= TIE)).sum())
-    largest = float(np.abs(found - expected).max())
-    if others or not largest <= TOLERANCE:  # NaN is no parity
-        raise ParityError(
-            f"{names} differ in the class of {others:,} of {len(expected):,} test images, and by up to "
-            f"{largest:.2g} in a probability (allowed: {TOLERANCE:g}); this model is not exported"
-        )
-    return largest
 
 
 def _latencies(program: Classify, data: Dataset) -> dict[str, float]:

@@ -14,12 +14,13 @@ import onnxruntime
 import pytest
 import torch
 
-from components.export import ParityError, export
+from components.export import export
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json, sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import METRICS
 from components.shared.evaluation.exported_model import read_package
+from components.shared.evaluation.parity import ParityError
 from tests.conftest import ROOT
 from tests.trained_digits import CLASSES, write_dataset
 

@@ -11,10 +11,12 @@ tests/core/test_code_digest.py looks for what is missing.
 """
 
 import ast
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +45,20 @@ def code_digest(module: str, root: Path = ROOT) -> str:
         parts |= {path: (root / path).read_text() for path in _read(root, name)[2]}
     port = _port(root, module)
     return sha256_json([*sorted(parts.items()), port])[:12]
+
+
+def check_code(step: str, module: str) -> None:
+    """Raise UserError if the pipeline was compiled from other code of a step than this process has.
+
+    Only the code that the step reaches counts: a comment elsewhere makes no mixture of images.
+    """
+    version, digest = os.environ.get("CODE_VERSION"), os.environ.get("CODE_DIGEST")
+    if not version or version == code_version() or digest == code_digest(module):
+        return
+    raise UserError(
+        f"the code of step {step} is {code_digest(module)} here, and the pipeline was compiled from {digest}",
+        "run the pipeline again, in a cluster after pushing images of the same code",
+    )
 
 
 def _reached(root: Path, module: str) -> set[str]:

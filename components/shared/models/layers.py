@@ -1,8 +1,11 @@
-"""The activations and poolings by name, which replace those of a network."""
+"""The activations and poolings by name, and their exchange in a network."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from components.shared.core.errors import UserError
 from components.shared.models import catalogue
 
 LEAK = 0.01
@@ -40,3 +43,35 @@ POOLINGS: dict[str, type[nn.MaxPool2d | nn.AvgPool2d]] = {
     "avg": nn.AvgPool2d,
     "rms": RootMeanSquarePool2d,
 }
+
+
+def replace_activation(network: nn.Module, name: str, activation: str) -> None:
+    """Replace every ReLU of a network. Raises UserError if it has none."""
+    if not _replace(network, (nn.ReLU, nn.ReLU6), lambda _: ACTIVATIONS[activation]()):
+        raise UserError(f"{name} has no ReLU that activation={activation} could replace", "give activation=default")
+
+
+def replace_pooling(network: nn.Module, what: str, pooling: str) -> None:
+    """Replace every max pooling of a network. Raises UserError if it has none."""
+
+    def other(old: nn.Module) -> nn.Module:
+        assert isinstance(old, nn.MaxPool2d)
+        return POOLINGS[pooling](old.kernel_size, old.stride, old.padding, ceil_mode=old.ceil_mode)
+
+    if not _replace(network, (nn.MaxPool2d,), other):
+        raise UserError(f"{what} has no max pooling that pooling={pooling} could replace", "give pooling=default")
+
+
+def _replace(network: nn.Module, kinds: tuple[type[nn.Module], ...], other: Callable[[nn.Module], nn.Module]) -> int:
+    """Replace every module whose type is one of `kinds` by `other(module)`; return how many there were."""
+    found = [(n, module) for n, module in network.named_modules(remove_duplicate=False) if type(module) in kinds]
+    for name, module in found:
+        network.set_submodule(name, other(module))
+    return len(found)
+
+
+def remove_bias(network: nn.Module) -> None:
+    """Remove the bias of every convolution and linear layer."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_parameter("bias", None)

@@ -4,7 +4,7 @@ A library is imported only when a network of it is built, because that takes sec
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from components.shared.core.errors import UserError, did_you_mean
 from components.shared.models import catalogue
-from components.shared.models.layers import ACTIVATIONS, POOLINGS, UNCHANGED
+from components.shared.models.layers import UNCHANGED, remove_bias, replace_activation, replace_pooling
 
 RGB = 3  # channels
 
@@ -39,11 +39,11 @@ def build(
     else:
         network = _published(catalogue.ZOO[name], name, num_classes, channels, height)
     if activation not in UNCHANGED:
-        _replace_activation(network, name, activation)
+        replace_activation(network, name, activation)
     if pooling not in UNCHANGED:
-        _replace_pooling(network, f"{name} for images of {height} x {height} pixels", pooling)
+        replace_pooling(network, f"{name} for images of {height} x {height} pixels", pooling)
     if not bias:
-        _remove_bias(network)
+        remove_bias(network)
     return network
 
 
@@ -154,31 +154,3 @@ def _preserve_resolution(network: nn.Module, stem: Sequence[str]) -> None:
         for module in part.modules():
             if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
                 module.stride = (1, 1)
-
-
-def _replace_activation(network: nn.Module, name: str, activation: str) -> None:
-    if not _replace(network, (nn.ReLU, nn.ReLU6), lambda _: ACTIVATIONS[activation]()):
-        raise UserError(f"{name} has no ReLU that activation={activation} could replace", "give activation=default")
-
-
-def _replace_pooling(network: nn.Module, what: str, pooling: str) -> None:
-    def other(old: nn.Module) -> nn.Module:
-        assert isinstance(old, nn.MaxPool2d)
-        return POOLINGS[pooling](old.kernel_size, old.stride, old.padding, ceil_mode=old.ceil_mode)
-
-    if not _replace(network, (nn.MaxPool2d,), other):
-        raise UserError(f"{what} has no max pooling that pooling={pooling} could replace", "give pooling=default")
-
-
-def _replace(network: nn.Module, kinds: tuple[type[nn.Module], ...], other: Callable[[nn.Module], nn.Module]) -> int:
-    """Replace every module whose type is one of `kinds` by `other(module)`; return how many there were."""
-    found = [(n, module) for n, module in network.named_modules(remove_duplicate=False) if type(module) in kinds]
-    for name, module in found:
-        network.set_submodule(name, other(module))
-    return len(found)
-
-
-def _remove_bias(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_parameter("bias", None)
