@@ -18,6 +18,7 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
     warnings.simplefilter("ignore")
     import kfp.local  # noqa: F401
 
+from components.shared.core import log
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.loopback import Loopback, loopback
@@ -63,6 +64,12 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluation=folder / "evaluation",
     )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def log_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the name that steps of an earlier test, run by several threads, have left to the log."""
+    monkeypatch.setattr(log, "_name", "log")
 
 
 @pytest.fixture(scope="session")

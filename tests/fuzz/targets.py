@@ -399,7 +399,7 @@ class _Counter:
 
     def load_state_dict(self, state: StateDict) -> None:
         done = state.figures.get("done")
-        if type(done) is not int or done < 0:
+        if type(done) is not int or not 0 <= done < 10**10:
             raise CorruptDataError("it has no number of steps")
         self.number.copy_(state.tensors["number"])
         self.completed_steps = done

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ SHARED = Path("components/shared")
 REPORT = SHARED / "evaluation/report/templates/report.html"
 AUGMENTATION = SHARED / "training/augmentation.py"
 LOOP = SHARED / "training/loop.py"
+METRICS = SHARED / "evaluation/metrics.py"
+TRAINED = "epoch 1/1: 100 %"  # in the log of a run that trained
 COMMENT = "\n# Nothing that runs.\n"
 CODE = "\nMORE = 1\n"
 GRAPHS = {
@@ -26,7 +27,6 @@ GRAPHS = {
     "sweep": ("trial", ('settings=[{"learning_rate": 0.01}, {"learning_rate": 0.04}]',)),
     "distributed": ("train-distributed", ("nodes=2",)),
 }
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -54,40 +54,49 @@ def states(summary: dict[str, Any]) -> dict[str, str]:
     return {name: step["state"] for name, step in summary["steps"].items()}
 
 
+def log(checkout: Path) -> str:
+    return (checkout / "runs/latest/kfp.log").read_text()
+
+
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_a_new_report_trains_nothing_and_registers_nothing(checkout: Path, graph: str) -> None:
+def test_a_run_reuses_what_a_change_does_not_reach(checkout: Path, graph: str) -> None:
+    training = GRAPHS[graph][0]
     first = run(checkout, graph)
+    _a_new_report_trains_nothing_and_makes_no_version(checkout, graph, training, first)
+    trained = _new_training_code_trains_again(checkout, graph, training)
+    _a_finished_training_is_found_in_the_store(checkout, graph, training, trained)
+
+
+def _a_new_report_trains_nothing_and_makes_no_version(
+    checkout: Path, graph: str, training: str, first: dict[str, Any]
+) -> None:
     append(checkout / REPORT, "<!-- more -->\n")
     append(checkout / LOOP, COMMENT)
     second = run(checkout, graph)
     assert states(second)["evaluate"] == "done"
-    assert {states(second)[step] for step in ("download", "preprocess", GRAPHS[graph][0])} == {"cached"}
+    assert {states(second)[step] for step in ("download", "preprocess", training)} == {"cached"}
     assert second["registered"]["version"] == first["registered"]["version"] == 1
 
 
-@pytest.mark.parametrize(
-    ("graph", "path"), [("training", AUGMENTATION), ("sweep", AUGMENTATION), ("distributed", LOOP)]
-)
-def test_new_training_code_trains_again(checkout: Path, graph: str, path: Path) -> None:
-    run(checkout, graph)
-    append(checkout / path, CODE)
-    second = states(run(checkout, graph))
-    assert (second["preprocess"], second[GRAPHS[graph][0]]) == ("cached", "done")
-    assert "epoch 1/1: 100 %" in (checkout / "runs/latest/kfp.log").read_text()
+def _new_training_code_trains_again(checkout: Path, graph: str, training: str) -> dict[str, Any]:
+    append(checkout / (LOOP if graph == "distributed" else AUGMENTATION), CODE)
+    summary = run(checkout, graph)
+    assert (states(summary)["preprocess"], states(summary)[training]) == ("cached", "done")
+    assert TRAINED in log(checkout)
+    return summary
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_a_finished_training_is_found_in_the_store(checkout: Path, graph: str) -> None:
-    run(checkout, graph)
-    first = (checkout / "runs/latest/model/model.safetensors").read_bytes()
-    append(checkout / SHARED / "evaluation/metrics.py", CODE)
-    second = run(checkout, graph, "--no-cache")
-    assert states(second)[GRAPHS[graph][0]] == "done"
-    log = (checkout / "runs/latest/kfp.log").read_text()
-    assert "epoch 1/1: 100 %" not in log, "nothing is trained again"
-    assert (checkout / "runs/latest/model/model.safetensors").read_bytes() == first
-    assert second["registered"]["version"] == 1
+def _a_finished_training_is_found_in_the_store(
+    checkout: Path, graph: str, training: str, trained: dict[str, Any]
+) -> None:
+    weights = (checkout / "runs/latest/model/model.safetensors").read_bytes()
+    append(checkout / METRICS, CODE)
+    summary = run(checkout, graph, "--no-cache")
+    assert states(summary)[training] == "done"
+    assert TRAINED not in log(checkout)
+    assert (checkout / "runs/latest/model/model.safetensors").read_bytes() == weights
+    assert summary["registered"]["version"] == trained["registered"]["version"]
