@@ -36,7 +36,7 @@ test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-quick: $(READY) ## Test what takes seconds
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
 
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50; half an hour), and test what else befalls them
 	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/runner/local/test_faults.py $(ARGS)
@@ -60,7 +60,7 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 bench: $(READY) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
-	@for script in input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
+	@for script in starts input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
 	@$(LOCK) requirements.in -o requirements.txt

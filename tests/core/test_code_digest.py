@@ -56,6 +56,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
     assert changed_steps(copy) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "steps"),
     [
@@ -131,6 +132,7 @@ def test_a_declaration_of_nothing_is_an_error(copy: Path, entry: str) -> None:
         code_digest("components.train", copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["3.12", "3.13"])
 def test_other_pythons_give_the_same_digests(version: str) -> None:
     installed = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}*/bin/python"))
