@@ -48,7 +48,7 @@ def read_failure(step: str | None, lines: Iterable[str]) -> Failure:
         event = read_event(line)
         if event is None:
             shown.append(line)
-        elif event["event"] == "error":
+        elif event.get("event") == "error":
             reported = error_from_json(event)
     return Failure(step, tuple(shown[-LAST_LINES:]), reported)
 

@@ -9,6 +9,7 @@ import urllib3
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
+from components.shared.core.log import read_event
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.api import find_run
@@ -37,7 +38,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Print the logs. Raises UserError if none can be read."""
+    """Print the logs, without the events for the runner. Raises UserError if none can be read."""
     if arguments.step and arguments.step not in steps_of(pipeline):
         raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
     connection = connect(arguments)
@@ -51,7 +52,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     for step, log in logs.items():
         if len(logs) > 1:
             print(f"== {step}")
-        print(log.rstrip())
+        print("\n".join(line for line in log.rstrip().splitlines() if read_event(line) is None))
     print(connection.ui_link("run", run.run_id))
     return 0
 

@@ -189,7 +189,7 @@ class Watch:
         if run_state.steps(run, self.pipeline)["evaluate"]["state"] != "done":
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
-        events = [event for line in lines if (event := read_event(line)) and event["event"] == "verdict"]
+        events = [event for line in lines if (event := read_event(line)) and event.get("event") == "verdict"]
         return events[-1] if events else None
 
 

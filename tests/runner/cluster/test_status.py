@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.shared.core.errors import UserError
+from components.shared.core.log import EVENT
 from components.step_table import names_in
 from pipeline import sweep, training
 from runner.cluster import logs, run, run_state, status
@@ -93,7 +94,11 @@ def test_an_unknown_run(kfp_api: KfpServer) -> None:
 
 
 def test_logs_come_from_kfp(kfp_api: KfpServer, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    kfp_api.logs = {pod_name("executor#resolve"): "[resolve] here\n", pod_name("executor#train"): "[train] there\n"}
+    event = EVENT + '{"event": "verdict"}\n'
+    kfp_api.logs = {
+        pod_name("executor#resolve"): f"[resolve] here\n{event}",
+        pod_name("executor#train"): "[train] there\n",
+    }
     capsys.readouterr()
     assert run_verb(logs, run_id) == 0
     assert capsys.readouterr().out.splitlines()[:-1] == ["== resolve", "[resolve] here", "== train", "[train] there"]
