@@ -5,6 +5,7 @@ seed, and runs for each the tests that reach its line. A mutant is noticed if a 
 environment of cosmic-ray is `make .venv-mutants/.ready`, from requirements-mutants.txt.
 
 python bench/mutants.py --sample 20 --seed 1    # another, smaller sample
+python bench/mutants.py --quick                 # only by the tests of `make test-quick`: a lower bound, in minutes
 """
 
 import argparse
@@ -72,18 +73,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     total, mutants = _sample(arguments.sample, arguments.seed)
     with tempfile.TemporaryDirectory() as scratch:
         checkouts: Queue[Path] = Queue()
         for number in range(WORKERS):
             checkouts.put(_copy(Path(scratch) / str(number)))
-        tests = _tests_by_line(Path(scratch) / "0")
+        chosen = ["-m", "not slow"] if arguments.quick else []
+        tests = _tests_by_line(Path(scratch) / "0", chosen)
 
         def outcome(mutant: Mutant) -> dict[str, Any]:
             checkout = checkouts.get()
             try:
-                return _test(mutant, checkout, tests.get((mutant.path, mutant.line), []))
+                return _test(mutant, checkout, chosen, tests.get((mutant.path, mutant.line), []))
             finally:
                 checkouts.put(checkout)
 
@@ -91,7 +94,7 @@ def main() -> None:
             results = list(pool.map(outcome, mutants))
     noticed = sum(result["noticed"] for result in results)
     print(f"{noticed} of {len(results)} mutants were noticed: {noticed / len(results):.1%}")
-    write_result("mutants", {"seed": arguments.seed, "all": total, "noticed": noticed, "mutants": results})
+    write_result("mutants", {**vars(arguments), "all": total, "noticed": noticed, "mutants": results})
 
 
 def _sample(size: int, seed: int) -> tuple[int, list[Mutant]]:
@@ -116,10 +119,10 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _tests_by_line(checkout: Path) -> dict[tuple[str, int], list[str]]:
+def _tests_by_line(checkout: Path, chosen: list[str]) -> dict[tuple[str, int], list[str]]:
     """Return the ids of the tests that reach each line, from one run of all with coverage."""
     options = ["--cov=components", "--cov-context=test", "--cov-report=", "-q", "-n", str(WORKERS), "--dist=loadfile"]
-    subprocess.run([sys.executable, "-m", "pytest", *options, *TESTS], cwd=checkout, check=False)
+    subprocess.run([sys.executable, "-m", "pytest", *options, *chosen, *TESTS], cwd=checkout, check=False)
     found = defaultdict(set)
     with sqlite3.connect(checkout / ".coverage") as database:
         files = {
@@ -135,13 +138,23 @@ def _tests_by_line(checkout: Path) -> dict[tuple[str, int], list[str]]:
     return {place: sorted(tests) for place, tests in found.items()}
 
 
-def _test(mutant: Mutant, checkout: Path, tests: list[str]) -> dict[str, Any]:
+def _test(mutant: Mutant, checkout: Path, chosen: list[str], tests: list[str]) -> dict[str, Any]:
     """Run the tests that reach a mutant's line or, if that runs at import, those of its layer."""
     path = checkout / mutant.path
     layer = mutant.path.split("/")[2]
     original = path.read_text()
     path.write_text(mutant.code)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(tests or [f"tests/{layer}"])]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *chosen,
+        *(tests or [f"tests/{layer}"]),
+    ]
     try:
         code = subprocess.run(
             command, cwd=checkout, timeout=SECONDS, capture_output=True, env=os.environ, check=False
