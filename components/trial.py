@@ -59,7 +59,7 @@ def trial(
             if settings.gpus > 1:
                 launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
             else:
-                train_model(settings, data, **run, folder=folder, stop=stop)
+                train_model(settings, data, **run, folder=folder, stop=stop, stop_rule=stop.rule if stop else "")
         except (CorruptDataError, TransientError):  # not because of the setting
             raise
         except UserError as failure:

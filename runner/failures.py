@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from components.shared.core.errors import TransientError, UserError, as_user_error, error_from_json
+from components.shared.core.errors import CorruptDataError, TransientError, UserError, as_user_error, error_from_json
 from components.shared.core.log import read_event
 
 DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
@@ -26,8 +26,8 @@ class Failure:
 
     @property
     def is_permanent(self) -> bool:
-        """Whether the step would fail again: a mistake of the user that is not transient."""
-        return self.reported is not None and not isinstance(self.reported, TransientError)
+        """Return whether the step would fail again: a mistake that neither time nor a new copy of the data fixes."""
+        return self.reported is not None and not isinstance(self.reported, TransientError | CorruptDataError)
 
     @property
     def error(self) -> str | None:

@@ -59,6 +59,9 @@ def test_a_trial_that_falls_behind_stops_with_a_reason(
     trial(planned=slow, model=tmp_path / "again", **run)  # resumes from its checkpoint
     again = read_json(tmp_path / "again" / "history.json", "torch2kubeflow/history")
     assert (len(again["epochs"]), again["stopped"]) == (1, second["stopped"])
+    trial(planned=planned(learning_rate=1e-5, epochs=5), model=tmp_path / "whole", **run)
+    whole = read_json(tmp_path / "whole" / "history.json", "torch2kubeflow/history")
+    assert (len(whole["epochs"]), whole["stopped"]) == (5, ""), "another rule takes no stopped training for its own"
 
 
 @pytest.mark.slow

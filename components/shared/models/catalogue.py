@@ -1,6 +1,7 @@
 """The networks by name, and the facts about each; needs none of the libraries that build them."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from components.shared.core.errors import UserError, did_you_mean
 
@@ -73,6 +74,12 @@ ZOO = {
     "shufflenet_v2_x1_0": Network("ShuffleNetV2 1x", "torchvision", 224, 2_278_604, 69.36, V1, "1807.11164", RESNET),
     "squeezenet1_1": Network("SqueezeNet 1.1", "torchvision", 224, 1_235_496, 58.18, V1, "1602.07360", SQUEEZENET),
 }
+
+
+def library_version(name: str) -> str:
+    """Return the name and version of the library that builds a network; empty if its code is ours."""
+    library = "timm" if name.startswith(TIMM) else ZOO[name].library if name in ZOO else "here"
+    return "" if library == "here" else f"{library} {version(library)}"
 
 
 def check(name: str, size: int) -> None:

@@ -33,14 +33,15 @@ def train_model(
     checkpoint_seconds: int,
     folder: Path,
     stop: Stop | None = None,
+    stop_rule: str = "",
 ) -> None:
     """Train a network on the train split of `data` and write the weights of the best epoch into `folder`.
 
     If torchrun has set its variables, this process is one of several, of which the first writes. With a `store`, a
     checkpoint is written there every `checkpoint_seconds`, and the training resumes from the newest one of equal
-    inputs. `stop` is asked after each epoch, and ends the training by returning a reason. Raises UserError if the
-    dataset does not fit the network or the batch, the loss is not finite, memory is too small, or the store cannot be
-    read.
+    inputs. `stop` is asked after each epoch, and ends the training by returning a reason; `stop_rule` names the rule,
+    so that no training under another one resumes from what this one ended. Raises UserError if the dataset does
+    not fit the network or the batch, the loss is not finite, memory is too small, or the store cannot be read.
     """
     with init_process_group(settings.gpus) as group:
         _start_torch(threads, settings.deterministic)
@@ -50,7 +51,7 @@ def train_model(
                     settings, batch_size=group.broadcast_object(lambda: largest_batch(settings, data, group))
                 )
             torch.manual_seed(seed)  # after the search for a batch size, which draws numbers
-            training = Training(settings, data, group, seed, stop)
+            training = Training(settings, data, group, seed, stop, stop_rule)
             checkpoints = _take_steps(training, group, store, checkpoint_seconds, folder)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and OUT_OF_MEMORY not in str(error):

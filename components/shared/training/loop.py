@@ -22,6 +22,7 @@ from components.shared.core.files import Document, sha256_json
 from components.shared.core.resources import inference_batch_size
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
+from components.shared.models.catalogue import library_version
 from components.shared.models.normalize import normalize
 from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 from components.shared.training.batches import Batch, open_batches
@@ -41,11 +42,17 @@ class Training:
     """A training from its first step to its last; all that the steps change is in `state`."""
 
     def __init__(
-        self, settings: Settings, data: Dataset, group: ProcessGroup, seed: int, stop: Stop | None = None
+        self,
+        settings: Settings,
+        data: Dataset,
+        group: ProcessGroup,
+        seed: int,
+        stop: Stop | None = None,
+        stop_rule: str = "",
     ) -> None:
         """Load the data and build the network; `stop` is asked after each epoch for a reason to end the training."""
         started = time.monotonic()
-        self.settings, self.data, self.group, self.stop = settings, data, group, stop
+        self.settings, self.data, self.group, self.stop, self.stop_rule = settings, data, group, stop, stop_rule
         self.steps_per_epoch = _count_steps(settings, data.counts["train"], group.size)
         self.train_batches = open_batches(data, "train", group.device)
         self.val_batches = open_batches(data, "val", group.device)
@@ -64,8 +71,9 @@ class Training:
 
     @property
     def key(self) -> str:
-        """Return the digest of all that determines the weights."""
-        return sha256_json(self.provenance)
+        """Return the digest of all that determines when the training ends, and with which weights."""
+        library = library_version(self.settings.network)
+        return sha256_json({**self.provenance, "library": library, "stop_rule": self.stop_rule})
 
     @property
     def completed_steps(self) -> int:

@@ -50,6 +50,11 @@ class SuccessiveHalving:
         self._store, self._sweep, self._trial = store, sweep, trial
         self._epochs, self._first_rung, self._reduction = epochs, first_rung, reduction
 
+    @property
+    def rule(self) -> str:
+        """Return what determines the decisions: the sweep, whose id depends on all trials and on the rungs."""
+        return f"asha {self._sweep} trial {self._trial}"
+
     def __call__(self, epochs: Sequence[Validated]) -> str | None:
         """Decide; if the store fails, the trial continues."""
         rung = len(epochs)
