@@ -154,7 +154,7 @@ def test_add_a_network(repository: Repository, local_run: Callable[..., str]) ->
 
 def test_add_a_parameter(repository: Repository) -> None:
     repository.insert("pipeline.py", "    clip_norm: float = 0.0,\n", "    dither: float = 0.0,\n")
-    repository.insert("pipeline.py", "larger gradients are scaled down; 0 leaves them.\n", "        dither: Noise.\n")
+    repository.insert("pipeline.py", "larger gradients are scaled down; 0 does not clip.\n", "        dither: Noise.\n")
     assert repository.failures(STEPS) >= {
         "test_port_and_function_have_the_same_parameters",
         "test_every_parameter_is_described_and_has_a_rule",
