@@ -62,7 +62,7 @@ lint: $(READY) ## Check style and types
 bench: $(READY) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
 	@for script in starts input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
 
-lock: $(READY) ## Pin requirements.in anew, and from it what the images hold
+lock: $(READY) ## Pin requirements.in again, and from it what the images hold
 	@$(LOCK) requirements.in -o requirements.txt
 	@for list in data torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done

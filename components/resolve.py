@@ -24,7 +24,7 @@ def resolve(*, data: str, store: str, **parameters: Any) -> str:
     """
     check(data=data, store=store, **parameters)
     if store:
-        next(open_store(store, os.environ).list("runs"), None)  # a HEAD request would not report a missing bucket
+        open_store(store, os.environ).check_access()
     version = open_source(data).version()
     log.info(f"{data} is at {version}")
     return version

@@ -53,7 +53,7 @@ def trial(
     if one["rungs"]:
         stop = SuccessiveHalving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
     if store:
-        next(open_store(store, os.environ).list("checkpoints"), None)  # a store that refuses is no result of a setting
+        open_store(store, os.environ).check_access()  # a store that refuses is no result of a setting
     log.info(f"settings: {json.dumps(one['settings'])}")
     error = None
     with new_folder(model) as folder:

@@ -16,6 +16,7 @@ from components.shared.registry.champion import previous_champion
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
+from components.shared.training.checkpoints import store as checkpoints
 from components.shared.training.distributed import handoff
 from components.shared.training.search import asha
 
@@ -51,7 +52,7 @@ class Retention:
             for version, description in self._versions(model, keep):
                 removed.add((name, version))
                 yield Unneeded(description, partial(model.prune, version))
-        yield from self._folders("checkpoints", lambda key, n: f"{n} checkpoints of the training {key[:12]}")
+        yield from self._folders(checkpoints.FOLDER, lambda key, n: f"{n} checkpoints of the training {key[:12]}")
         yield from self._folders(asha.FOLDER, lambda sweep, n: f"{n} rungs of the sweep {sweep[:12]}")
         yield from self._folders(handoff.FOLDER, lambda job, n: f"{n} files of the job {job}")
         yield from self._uploads()

@@ -174,6 +174,10 @@ class Store:
                 raise UserError(message, "check that it is the right object")
             return download.read(), download.etag
 
+    def check_access(self) -> None:
+        """Raise UserError if the store cannot be used; a HEAD request would not report a missing bucket."""
+        next(self.list("runs"), None)
+
     def list(self, under: str = "") -> Iterator[Entry]:
         """Yield the objects below the folder `under` in the order of their names, requesting a page at a time."""
         start = f"{self._key(under)}/" if under else self._folder
