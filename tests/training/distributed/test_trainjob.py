@@ -41,7 +41,8 @@ GIVEN: dict[str, Any] = {
         {"name": "dshm", "mountPath": "/dev/shm"},
     ],
 }
-LONG: dict[str, Any] = {"epochs": 40, "batch_size": "100"}
+# Of seconds, so that what the test does at the first checkpoint happens before the end.
+LONG: dict[str, Any] = {"epochs": 120, "batch_size": "100"}
 ENDLESS = {**LONG, "epochs": 4000}
 FAST = Timing(pause=partial(time.sleep, 0.1), log_seconds=0.1)
 
@@ -108,7 +109,7 @@ def test_two_nodes_survive_a_killed_process(
     assert model.document["processes"] == 2 and killed[0].restarts == 0
     out = capfd.readouterr().out
     assert "[train] resumed after step" in out
-    assert out.count("[train] epoch 40/40: val loss") == 1
+    assert out.count("[train] epoch 120/120: val loss") == 1
     assert not trainer.jobs and not list(store.list("jobs"))
 
 
