@@ -47,7 +47,7 @@ def _check_trials(pipeline: BaseComponent, parameters: dict[str, Any]) -> None:
 def _unknown(word: str, name: str, names: list[str]) -> UserError:
     if name in names:
         return UserError(f"{word} has no value", f"give {name}=...")
-    message = f"{word!r} is no parameter{did_you_mean(name, names)}"
+    message = f"{word!r} is not a parameter{did_you_mean(name, names)}"
     return UserError(message, f"give name=value with one of: {', '.join(names)}")
 
 
@@ -70,7 +70,7 @@ def _value(name: str, text: str, kind: type) -> Any:
             list: "a JSON list",
             dict: "a JSON object",
         }[kind]
-        raise UserError(f"{name}={text} is of the wrong type", f"give {accepted}") from None
+        raise UserError(f"{name}={text} has the wrong type", f"give {accepted}") from None
 
 
 def _json(text: str, kind: type) -> Any:

@@ -31,7 +31,7 @@ Rule = tuple[Callable[[Any], bool], str]  # whether a value is accepted, and wha
 
 
 def _between(low: float, high: float) -> Rule:
-    return (lambda value: low <= value <= high), f"a number from {low:g} to {high:g}"
+    return (lambda value: low <= value <= high), f"a number from {low:,} to {high:,}"
 
 
 def _at_least(low: int) -> Rule:
@@ -108,7 +108,7 @@ RULES: dict[str, Rule] = {
     "weight_decay": _between(0, 1),
     "batch_size": ((lambda value: re.fullmatch("auto|[1-9][0-9]{0,8}", str(value)) is not None), "1 or more, or auto"),
     "accumulate": _between(1, 100_000),
-    "clip_norm": _between(0, 1e6),
+    "clip_norm": _between(0, 1_000_000),
     "epochs": _at_least(1),
     "label_smoothing": _BELOW_ONE,
     "rotation": _between(0, 180),

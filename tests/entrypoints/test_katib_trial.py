@@ -26,7 +26,7 @@ from components.shared.parameters import check
 from components.shared.storage.client import open_store
 from runner.parameters import parse_parameters
 from tests.conftest import ROOT
-from tests.manifests.test_manifests import _breaches
+from tests.manifests.pod_security import breaches
 from tests.servers.s3_server import BUCKET, S3Server
 
 EXPERIMENT = yaml.safe_load((ROOT / "manifests" / "katib" / "experiment.yaml").read_text())
@@ -89,7 +89,7 @@ def test_the_template_uses_each_searched_parameter() -> None:
 def test_the_job_is_valid_under_restricted_pod_security() -> None:
     job = {**TEMPLATE["trialSpec"], "metadata": {"name": "trial"}}
     assert kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
-    assert not _breaches(job["spec"]["template"]["spec"])
+    assert not breaches(job["spec"]["template"]["spec"])
     assert "metadata" not in job["spec"]["template"], (
         "with our label, a NetworkPolicy would cut it off from Katib's database"
     )

@@ -24,6 +24,7 @@ from components.shared import parameters
 from components.shared.training.distributed.trainjob import manifest
 from runner.doctor.trainer import RIGHTS
 from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
+from tests.manifests.pod_security import breaches
 
 DEFAULTS = {name: spec.default for name, spec in pipeline.training.component_spec.inputs.items()}
 PATCHES = sorted([*MANIFESTS.glob("admin/*.yaml"), *MANIFESTS.glob("overlays/*/patches/*.yaml")])
@@ -55,41 +56,13 @@ def _pod_specs(objects: tuple[Object, ...]) -> Iterator[tuple[str, Object]]:
             yield thing["metadata"]["name"], spec.get("template", thing)["spec"]
 
 
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-
-
-def _breaches(pod: Object) -> set[str]:
-    """Return the rules of the restricted profile of the Pod Security Standards that a pod breaks."""
-    found = {name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)}
-    found |= {"volumes" for volume in pod.get("volumes", []) if not (volume.keys() - {"name"}) <= VOLUMES}
-    of_pod = pod.get("securityContext", {})
-    for kind in ("containers", "initContainers", "ephemeralContainers"):
-        for container in pod.get(kind, []):
-            context = {**of_pod, **container.get("securityContext", {})}
-            capabilities = context.get("capabilities", {})
-            rules = {
-                "privileged": not context.get("privileged"),
-                "allowPrivilegeEscalation": context.get("allowPrivilegeEscalation") is False,
-                "runAsNonRoot": context.get("runAsNonRoot") is True,
-                "runAsUser": context.get("runAsUser") != 0,
-                "seccompProfile": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
-                "drop": "ALL" in capabilities.get("drop", []),
-                "add": set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"},
-                "procMount": context.get("procMount", "Default") == "Default",
-                "sysctls": not context.get("sysctls"),
-                "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
-            }
-            found |= {name for name, is_met in rules.items() if not is_met}
-    return found
-
-
 @needs_kubectl
 @pytest.mark.parametrize("overlay", ["local", "minio"])
 def test_a_server_is_restricted_and_never_another_image(overlay: str) -> None:
     pods = list(_pod_specs(render(overlay)))
     assert [name for name, _ in pods] == ["s3"]
     for _, pod in pods:
-        assert not _breaches(pod)
+        assert not breaches(pod)
         assert not pod["automountServiceAccountToken"]
         for container in pod["containers"]:
             assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", container["image"])
@@ -106,9 +79,9 @@ def test_other_overlays_start_no_pod(overlay: str) -> None:
 
 
 def test_breaches_of_pod_security_would_be_found() -> None:
-    assert _breaches({"containers": [{}]}) == {"allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile", "drop"}
+    assert breaches({"containers": [{}]}) == {"allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile", "drop"}
     volumes = [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "emptyDir": {}}]
-    assert _breaches({"hostPID": True, "volumes": volumes, "containers": []}) == {"hostPID", "volumes"}
+    assert breaches({"hostPID": True, "volumes": volumes, "containers": []}) == {"hostPID", "volumes"}
     context = {"privileged": True, "runAsUser": 0, "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}
     container = {"securityContext": context, "ports": [{"hostPort": 80}]}
     pod = {
@@ -116,7 +89,7 @@ def test_breaches_of_pod_security_would_be_found() -> None:
         "initContainers": [container],
     }
     broken = {"privileged", "allowPrivilegeEscalation", "runAsUser", "seccompProfile", "add", "hostPort"}
-    assert _breaches(pod) == broken
+    assert breaches(pod) == broken
 
 
 @needs_kubectl
@@ -308,7 +281,7 @@ def test_the_runtime_is_valid_and_its_pods_are_restricted() -> None:
     template = job["template"]["spec"]["template"]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node", **template["metadata"]}}
     assert kubernetes_validate.validate(pod | {"spec": template["spec"]}, LAST_THREE[0], strict=True)
-    assert not _breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
+    assert not breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
     (container,) = template["spec"]["containers"]
     assert container["name"] == manifest.NODE and container["securityContext"]["readOnlyRootFilesystem"]
     assert template["spec"]["securityContext"]["runAsUser"] == pipeline.USER

@@ -45,7 +45,7 @@ def test_a_value_may_contain_equals_signs() -> None:
     [
         ("epoch=3", "did you mean epochs?"),
         ("fast", "give name=value with one of: data, image_size"),
-        ("epochs=two", "epochs=two is of the wrong type; give a whole number"),
+        ("epochs=two", "epochs=two has the wrong type; give a whole number"),
         ("epochs=2.5", "give a whole number"),
         ("learning_rate=fast", "give a number"),
         ("bias=perhaps", "give true or false"),

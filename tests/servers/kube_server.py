@@ -68,7 +68,7 @@ class KubeServer(ThreadingHTTPServer):
     daemon_threads = True  # so that a client's idle connection does not block the end
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), KubeHandler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.token = TOKEN
         self.objects: dict[tuple[str, str, str], Any] = {}  # (resource, namespace, name) -> model
@@ -146,7 +146,7 @@ class KubeServer(ThreadingHTTPServer):
         return model
 
 
-class _Handler(BaseHTTPRequestHandler):
+class KubeHandler(BaseHTTPRequestHandler):
     server: KubeServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else every answer waits for the client's delayed acknowledgement
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-Answer = Callable[[_Handler], None]
+Answer = Callable[[KubeHandler], None]
 VERSION = client.VersionInfo(
     major="1",
     minor="34",
@@ -215,7 +215,7 @@ def error(status: int, message: str = "scripted") -> Answer:
     return lambda handler: handler.refuse(Refusal(status, message))
 
 
-def cut(handler: _Handler) -> None:
+def cut(handler: KubeHandler) -> None:
     """Hang up without an answer."""
     handler.close_connection = True
 

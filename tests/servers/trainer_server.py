@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 from kubernetes import client
 
-from tests.servers.kube_server import Refusal, _Handler
+from tests.servers.kube_server import KubeHandler, Refusal
 from tests.servers.loopback import serving
 
 ROOT = Path(__file__).parents[2]
@@ -273,7 +273,7 @@ def _bare(value: Any) -> Any:
     return [_bare(item) for item in value] if isinstance(value, list) else value
 
 
-class Handler(_Handler):
+class Handler(KubeHandler):
     """Answers as the Kubernetes API does."""
 
     server: TrainerServer  # type: ignore[assignment]

@@ -299,12 +299,12 @@ def test_an_uploaded_version_is_run_with_its_own_parameters(kfp_api: KfpServer) 
     assert run_verb(run, "--version", version.display_name, "batch_size=64") == 0
     (started,) = kfp_api.runs.values()
     assert started.runtime_config.parameters == {"data": "mnist", "batch_size": 64}
-    with pytest.raises(UserError, match=r"'epochs=4' is no parameter; .*batch_size"):
+    with pytest.raises(UserError, match=r"'epochs=4' is not a parameter; .*batch_size"):
         run_verb(run, "--version", version.display_name, "epochs=4")
 
 
 def test_user_errors_start_and_upload_nothing(kfp_api: KfpServer) -> None:
-    with pytest.raises(UserError, match=r"epochs=many is of the wrong type"):
+    with pytest.raises(UserError, match=r"epochs=many has the wrong type"):
         run_verb(run, "epochs=many")
     with pytest.raises(UserError, match="is not uploaded"):
         run_verb(run, "--version", "v1")

@@ -37,9 +37,9 @@ def test_deploy_file_of_this_repository_is_accepted() -> None:
         ({"schedules": {"nightly": {**NIGHTLY, "max_concurrency": 11}}}, "11 is not accepted; give a whole number"),
         (
             {"parameters": {"epoch": 3}, "schedules": {"nightly": NIGHTLY}},
-            "schedules.nightly: 'epoch=3' is no parameter",
+            "schedules.nightly: 'epoch=3' is not a parameter",
         ),
-        ({"parameters": {"epochs": 2.5}, "schedules": {"nightly": NIGHTLY}}, "epochs=2.5 is of the wrong type"),
+        ({"parameters": {"epochs": 2.5}, "schedules": {"nightly": NIGHTLY}}, "epochs=2.5 has the wrong type"),
         ({"parameters": {"epochs": 0}, "schedules": {"nightly": NIGHTLY}}, "epochs=0 is not accepted; give 1 or more"),
         ({"parameters": {"epochs": None}, "schedules": {"nightly": NIGHTLY}}, "parameter epochs has no value"),
     ],

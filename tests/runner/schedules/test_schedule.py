@@ -78,7 +78,9 @@ def test_follow_latest_before_the_first_upload_is_refused(kfp_api: KfpServer) ->
 def test_add_with_an_older_version_and_its_parameters(kfp_api: KfpServer) -> None:
     run_verb(upload, pipeline=changed_pipeline)
     (version,) = kfp_api.versions.values()
-    with pytest.raises(UserError, match=r"'epochs=5' is no parameter; give name=value with one of: batch_size, data"):
+    with pytest.raises(
+        UserError, match=r"'epochs=5' is not a parameter; give name=value with one of: batch_size, data"
+    ):
         _add("epochs=5", "--version", version.display_name)
     _add("batch_size=64", "--version", version.display_name)
     assert _only_item(kfp_api).pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
