@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
@@ -17,17 +16,15 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_file, new_folder, write_json
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, Labels, open_dataset
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import FORMAT, METRICS
 from components.shared.evaluation.inference import predict
 from components.shared.evaluation.metrics import measure, roc_curve
-from components.shared.evaluation.report.report import Mistake, render
+from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
 from components.shared.models import saved_model
 from components.shared.parameters import check
 from components.shared.training.checkpoints.store import delete_superseded
-
-MISTAKES = 50  # shown in the report
 
 
 class Evaluation(NamedTuple):
@@ -74,7 +71,7 @@ def evaluate(
         )
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
         document = _describe(measure(probabilities, labels, data.classes), data, trained, min_accuracy, min_recall)
-        mistakes = _mistakes(probabilities, labels, data)
+        mistakes = worst_mistakes(probabilities, labels, data)
         _write_report(report, document, trained, time.monotonic() - started, mistakes)
         document["seconds"] = {**trained.history["seconds"], "evaluate": time.monotonic() - started}
         write_json(folder / "evaluation.json", document)
@@ -135,24 +132,6 @@ def _judge(figures: Document, min_accuracy: float, min_recall: float) -> Documen
         )
     thresholds = {"min_accuracy": min_accuracy, "min_recall": min_recall}
     return {"accepted": not reasons, "reasons": reasons, **thresholds, **figures}
-
-
-def _mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dataset) -> list[Mistake]:
-    """Return the misclassified test images, the most confident first."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
-    return [
-        Mistake(
-            image=image,
-            number=number,
-            truth=data.classes[labels[number]],
-            predicted=data.classes[predicted[number]],
-            probability=float(confidence[number]),
-            truth_probability=float(probabilities[number, labels[number]]),
-        )
-        for number, image in zip(worst, data.take("test", worst), strict=True)
-    ]
 
 
 def _write_report(

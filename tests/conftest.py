@@ -21,8 +21,8 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
 from components.shared.core import log
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
-from tests.servers.loopback import Loopback, loopback
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
+from tests.servers.web_server import WebServer, run_web_server
 
 ROOT = Path(__file__).parents[1]
 # A background job of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
@@ -96,9 +96,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def web_server() -> Iterator[Loopback]:
+def web_server() -> Iterator[WebServer]:
     """A web server on the loopback interface, without files."""
-    with loopback() as web_server:
+    with run_web_server() as web_server:
         yield web_server
 
 

@@ -11,7 +11,7 @@ from components.shared.core.errors import UserError
 from components.shared.data import raw as raw_module
 from components.shared.data.raw import Chunk, Raw, open_raw, write_raw
 from components.shared.data.sources.idx import write_idx
-from tests.servers.loopback import picture, tar_bytes
+from tests.sample_files import picture, tar_bytes
 
 IMAGES = np.arange(5 * 4 * 4, dtype=np.uint8).reshape(5, 4, 4)
 LABELS = np.array([0, 1, 1, 0, 1], np.uint8)

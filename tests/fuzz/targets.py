@@ -43,7 +43,7 @@ from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
-from tests.servers.loopback import TarMode, picture, tar_bytes
+from tests.sample_files import TarMode, picture, tar_bytes
 
 SIZE = 16  # of pictures
 IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.fuzz.confinement import Escape, Hang, confined
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets import FILES, TARGETS
-from tests.servers.loopback import tar_bytes
+from tests.sample_files import tar_bytes
 
 EXAMPLES = 1000
 

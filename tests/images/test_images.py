@@ -29,7 +29,7 @@ from components.shared.training.settings import ENGINE
 from runner.compile import compile_pipeline
 from tests.conftest import ROOT
 from tests.images.containers import base_image, docker_client, registry
-from tests.servers.loopback import picture
+from tests.sample_files import picture
 
 CLASSES = ("cat", "dog", "owl")
 PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "threads": 1}

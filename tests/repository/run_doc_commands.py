@@ -25,8 +25,9 @@ from runner.cli import main
 from runner.cluster import run
 from tests.conftest import ROOT, Runner
 from tests.repository.documents import DOCUMENTS, all_commands, blocks, read, words_of_run
+from tests.sample_files import picture, sha256, tar_bytes
 from tests.servers.kfp_server import KfpServer, Stage, pod_name
-from tests.servers.loopback import loopback, picture, sha256, tar_bytes
+from tests.servers.web_server import run_web_server
 
 COMMANDS = all_commands()
 VERBS = [command for command in COMMANDS if command.startswith("python pipeline.py ")]
@@ -58,7 +59,7 @@ def test_local_runs(command: str, tmp_path: Path, run_pipeline: Runner) -> None:
     for name, content in PICTURES.items():
         (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "pictures" / name).write_bytes(content)
-    with loopback() as server:
+    with run_web_server() as server:
         server.files["/pictures.tar.gz"] = tar_bytes(PICTURES)
         done = run_pipeline(*_small(words_of_run(command), tmp_path / "pictures", server.url))
     assert done.returncode == 0, done.stderr

@@ -159,7 +159,7 @@ def test_add_a_parameter(repository: Repository) -> None:
         "test_port_and_function_have_the_same_parameters",
         "test_every_parameter_is_described_and_has_a_rule",
     }
-    rule = '    "clip_norm": _between(0, 1e6),\n'
+    rule = '    "clip_norm": _between(0, 1_000_000),\n'
     repository.insert("components/shared/parameters.py", rule, '    "dither": _between(0, 1),\n')
     field, added = "    clip_norm: float,\n", "    dither: float,\n"
     repository.insert("components/steps.py", field, added, times=5)

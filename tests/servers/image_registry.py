@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 CHALLENGE = 'Bearer realm="http://HOST/token",service="r",scope="pull"'
 GRANT = '{"token": "granted"}'

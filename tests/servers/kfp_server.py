@@ -22,7 +22,7 @@ import kfp_server_api as api
 
 from tests.servers.kfp_http import Answer, Handler
 from tests.servers.kfp_messages import Refusal, Request, check_parameters, matches, parse, uploaded
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state

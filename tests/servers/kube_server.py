@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 from kubernetes import client
 
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 TOKEN = "kube-token-7d31"
 USER = "ada"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 PORT = struct.pack("<H", 8888)
 BINARY, CLOSE = 2, 8

@@ -19,7 +19,7 @@ import urllib3
 from minio import Minio
 
 from runner.local import s3_server as embedded
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 BUCKET = "bucket"
 KEY, SECRET = "write-key", "write-secret-5cc1"

@@ -25,7 +25,7 @@ import yaml
 from kubernetes import client
 
 from tests.servers.kube_server import KubeHandler, Refusal
-from tests.servers.loopback import serving
+from tests.servers.web_server import serving
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "team"

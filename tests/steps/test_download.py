@@ -18,7 +18,8 @@ from components.shared.data.raw import Chunk, Raw, open_raw
 from components.shared.data.sources import packing
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
-from tests.servers.loopback import Loopback, picture, sha256, tar_bytes
+from tests.sample_files import picture, sha256, tar_bytes
+from tests.servers.web_server import WebServer
 
 pytestmark = pytest.mark.usefixtures("cache")
 PICTURES = {f"{kind}/{number}.png": picture(number) for number, kind in enumerate(("cat", "cat", "dog", "dog"))}
@@ -112,7 +113,7 @@ def test_a_folder_that_changed_during_the_run_is_refused(tmp_path: Path) -> None
     changed_since(str(pets), version, tmp_path)
 
 
-def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, web_server: Loopback) -> None:
+def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, web_server: WebServer) -> None:
     web_server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
     version = resolve(store="", data=f"{web_server.url}/pets.tar.gz")
     web_server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
@@ -278,7 +279,7 @@ def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_the_digest_of_a_downloaded_archive_is_recorded(
-    tmp_path: Path, web_server: Loopback, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, web_server: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     web_server.files["/pets.tar.gz?v=1"] = archive = tar_bytes(PICTURES)
     raw = get(f"{web_server.url}/pets.tar.gz?v=1", tmp_path)
@@ -287,13 +288,13 @@ def test_the_digest_of_a_downloaded_archive_is_recorded(
     assert f"pets.tar.gz sha256={sha256(archive)}" in capsys.readouterr().out
 
 
-def test_an_archive_with_another_digest_is_refused(tmp_path: Path, web_server: Loopback) -> None:
+def test_an_archive_with_another_digest_is_refused(tmp_path: Path, web_server: WebServer) -> None:
     web_server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
     refused(f"{web_server.url}/pets.tar.gz#sha256={'0' * 64}", tmp_path, f"not {'0' * 64}")
 
 
 def test_a_data_set_of_the_catalogue_comes_from_a_mirror(
-    tmp_path: Path, web_server: Loopback, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, web_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {path.name: path.read_bytes() for path in idx_of(tmp_path / "idx", "train", "t10k").iterdir()}
     web_server.files = {f"/{name}.gz": gzip.compress(content) for name, content in contents.items()}

@@ -10,15 +10,16 @@ from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.sources.http import fetch_url
 from runner.parameters import parse_parameters
-from tests.servers.loopback import Loopback, answer, etag, loopback, picture, sha256, tar_bytes
+from tests.sample_files import picture, sha256, tar_bytes
 from tests.servers.s3_server import BUCKET, S3Server
+from tests.servers.web_server import WebServer, answer, etag, run_web_server
 
 pytestmark = pytest.mark.usefixtures("cache")
 ARCHIVE = tar_bytes({"cat/1.png": picture(0), "dog/1.png": picture(1)})
 
 
 @pytest.fixture
-def web_server(web_server: Loopback) -> Loopback:
+def web_server(web_server: WebServer) -> WebServer:
     """The server, with an archive."""
     web_server.files["/pets.tar.gz"] = ARCHIVE
     return web_server
@@ -82,7 +83,7 @@ def test_a_changed_archive_has_another_version(tmp_path: Path) -> None:
     assert resolve(store="", data=str(archive)) != first
 
 
-def test_the_version_of_a_url_is_its_etag(web_server: Loopback, cache: Path) -> None:
+def test_the_version_of_a_url_is_its_etag(web_server: WebServer, cache: Path) -> None:
     first = resolve(store="", data=f"{web_server.url}/pets.tar.gz")
     assert first == resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"
     assert not list(cache.rglob(sha256(ARCHIVE))), "the file itself is not fetched"
@@ -90,25 +91,25 @@ def test_the_version_of_a_url_is_its_etag(web_server: Loopback, cache: Path) -> 
     assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(b'new')}"
 
 
-def test_without_an_etag_the_version_is_last_modified(web_server: Loopback) -> None:
+def test_without_an_etag_the_version_is_last_modified(web_server: WebServer) -> None:
     web_server.script = [answer(200, ARCHIVE, Last_Modified="Tue, 01 Sep 2026 00:00:00 GMT")]
     assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == "Last-Modified: Tue, 01 Sep 2026 00:00:00 GMT"
 
 
-def test_without_validators_the_version_is_the_digest(web_server: Loopback) -> None:
+def test_without_validators_the_version_is_the_digest(web_server: WebServer) -> None:
     web_server.script = [answer(200, ARCHIVE)] * 2
     assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"sha256:{sha256(ARCHIVE)}"
 
 
 def test_a_required_digest_is_the_version() -> None:
-    with loopback() as gone:
+    with run_web_server() as gone:
         pass
     assert resolve(store="", data=f"{gone.url}/pets.tar.gz#sha256={'a' * 64}") == f"sha256:{'a' * 64}"
 
 
 def test_the_last_version_is_used_if_the_server_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    with loopback() as gone:
+    with run_web_server() as gone:
         gone.files["/pets.tar.gz"] = ARCHIVE
         url = f"{gone.url}/pets.tar.gz"
         with_record = fetch_url(url).version
@@ -117,7 +118,7 @@ def test_the_last_version_is_used_if_the_server_is_unreachable(monkeypatch: pyte
         resolve(store="", data=url.replace("pets", "others"))
 
 
-def test_a_transient_failure_is_retried(web_server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_failure_is_retried(web_server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     web_server.script = [answer(503), answer(429)]
     assert resolve(store="", data=f"{web_server.url}/pets.tar.gz") == f"ETag: {etag(ARCHIVE)}"

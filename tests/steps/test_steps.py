@@ -15,7 +15,6 @@ from components.shared.parameters import RULES
 from components.step_table import STEPS, names_in
 from runner.compile import compile_pipeline
 from runner.graphs import steps_of
-from runner.parameters import parse_parameters
 
 PORTS = {
     node.name: node
@@ -75,7 +74,6 @@ def test_the_table_of_steps_is_that_of_the_ports() -> None:
 
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)
 def test_every_parameter_is_described_and_has_a_rule(graph: str) -> None:
-    parameters = parse_parameters(pipeline.GRAPHS[graph], [])
     for name, spec in pipeline.GRAPHS[graph].component_spec.inputs.items():
         assert spec.description, name
         assert name in RULES, name

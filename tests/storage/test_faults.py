@@ -11,7 +11,7 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
 from components.shared.storage.errors import NoSuchObject
 from components.shared.storage.retry import ATTEMPTS, MAX_WAIT_SECONDS
-from tests.servers.loopback import sha256
+from tests.sample_files import sha256
 from tests.servers.s3_server import (
     BUCKET,
     Fault,

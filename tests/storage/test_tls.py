@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.storage.client import open_store
-from tests.servers.loopback import sha256
+from tests.sample_files import sha256
 from tests.servers.s3_server import S3Server
 from tests.storage.samples import LARGE, error_line, write
 

@@ -18,7 +18,7 @@ import pytest
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.storage.client import PART_BYTES, Store
 from components.shared.storage.errors import NoSuchObject, disk_error
-from tests.servers.loopback import sha256
+from tests.sample_files import sha256
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, delay, forward
 from tests.storage.samples import LARGE, SMALL, write
 

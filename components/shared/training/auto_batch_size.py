@@ -13,7 +13,8 @@ from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.training.batches import fits_on, split_bytes
 from components.shared.training.distributed.process_group import ProcessGroup
-from components.shared.training.initialize import architecture, autocast
+from components.shared.training.initialize import architecture
+from components.shared.training.precision import autocast
 from components.shared.training.settings import Settings
 
 LARGEST = 4096  # images, for one process

@@ -1,4 +1,4 @@
-"""What a training starts from: a network with random or pretrained weights, and the precision it computes in."""
+"""What a training starts from: a network with random or pretrained weights, compiled if asked."""
 
 import os
 import shutil
@@ -38,16 +38,6 @@ def architecture(settings: Settings, data: Dataset) -> Document:
         "pooling": settings.pooling,
         "bias": settings.bias,
     }
-
-
-def is_bfloat16(settings: Settings, device: torch.device) -> bool:
-    """Return whether the network computes in bfloat16; its weights are float32 in any case."""
-    return {"auto": device.type == "cuda", "bfloat16": True, "float32": False}[settings.precision]
-
-
-def autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    """Return a context in which the network computes in the precision of the settings."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16(settings, device))
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -29,7 +29,8 @@ from components.shared.training.batches import Batch, open_batches
 from components.shared.training.checkpoints.state import StateDict, TrainingState
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.history import Epoch, Stop
-from components.shared.training.initialize import architecture, autocast, compiled, is_bfloat16, start_network
+from components.shared.training.initialize import architecture, compiled, start_network
+from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES
 from components.shared.training.settings import ENGINE, Settings
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations

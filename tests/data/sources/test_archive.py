@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.shared.core.errors import UserError
 from components.shared.data.sources import archive
 from components.shared.data.sources.archive import is_archive, members
-from tests.servers.loopback import TarMode, tar_bytes
+from tests.sample_files import TarMode, tar_bytes
 
 FILES = {"a/1.png": b"one" * 100, "a/2.png": b"two", "b/1.png": b"three"}
 TARS: dict[str, TarMode] = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}

@@ -12,7 +12,8 @@ from components.shared.core.errors import UserError
 from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.data.sources.mirrors import fetch_entry
 from components.shared.storage.download_cache import cache_path
-from tests.servers.loopback import Loopback, answer, sha256
+from tests.sample_files import sha256
+from tests.servers.web_server import WebServer, answer
 
 FILES = {"images": bytes(range(256)) * 50, "labels": b"0123456789"}
 
@@ -23,7 +24,7 @@ def no_waiting(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def web_server(web_server: Loopback) -> Loopback:
+def web_server(web_server: WebServer) -> WebServer:
     """The server: the mirror good/ has the files, gz/ has them gzipped."""
     for name, content in FILES.items():
         web_server.files[f"/good/{name}"] = content
@@ -31,7 +32,7 @@ def web_server(web_server: Loopback) -> Loopback:
     return web_server
 
 
-def entry(web_server: Loopback, *folders: str) -> Entry:
+def entry(web_server: WebServer, *folders: str) -> Entry:
     files = tuple(File(name, len(content), sha256(content)) for name, content in FILES.items())
     mirrors = [
         Mirror("web", f"{web_server.url}/{folder}/", suffix=".gz" if folder == "gz" else "") for folder in folders
@@ -43,12 +44,12 @@ def contents(paths: dict[str, Path]) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
-def test_one_mirror_is_enough(web_server: Loopback) -> None:
+def test_one_mirror_is_enough(web_server: WebServer) -> None:
     assert contents(fetch_entry("x", entry(web_server, "good", "bad"))) == FILES
     assert len(web_server.asked) == len(FILES)
 
 
-def test_a_gzipped_file_is_decompressed(web_server: Loopback) -> None:
+def test_a_gzipped_file_is_decompressed(web_server: WebServer) -> None:
     assert contents(fetch_entry("x", entry(web_server, "gz"))) == FILES
 
 
@@ -62,7 +63,7 @@ def test_a_gzipped_file_is_decompressed(web_server: Loopback) -> None:
     ],
 )
 def test_the_second_mirror_is_tried_if_the_first_fails(
-    web_server: Loopback, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
+    web_server: WebServer, capsys: pytest.CaptureFixture[str], content: bytes | None, reason: str
 ) -> None:
     if content is not None:
         web_server.files["/bad/images"] = content
@@ -80,18 +81,18 @@ def test_the_second_mirror_is_tried_if_the_first_fails(
         gzip.compress(bytes(1 << 20)),
     ],
 )
-def test_a_broken_gzip_is_skipped(web_server: Loopback, content: bytes) -> None:
+def test_a_broken_gzip_is_skipped(web_server: WebServer, content: bytes) -> None:
     web_server.files["/gz/images.gz"] = content
     assert contents(fetch_entry("x", entry(web_server, "gz", "good"))) == FILES
 
 
-def test_the_next_mirror_only_delivers_missing_files(web_server: Loopback) -> None:
+def test_the_next_mirror_only_delivers_missing_files(web_server: WebServer) -> None:
     web_server.files["/half/images"] = FILES["images"]
     assert contents(fetch_entry("x", entry(web_server, "half", "good"))) == FILES
     assert len(web_server.asked) == 3
 
 
-def test_all_reasons_are_reported_if_every_mirror_fails(web_server: Loopback) -> None:
+def test_all_reasons_are_reported_if_every_mirror_fails(web_server: WebServer) -> None:
     web_server.files["/wrong/images"] = b"x"
     web_server.script = [answer(403)]
     with pytest.raises(UserError) as caught:
@@ -102,20 +103,20 @@ def test_all_reasons_are_reported_if_every_mirror_fails(web_server: Loopback) ->
         assert any(f"/{folder}/" in part and reason in part for part in message.split("; "))
 
 
-def test_cached_files_need_no_network(web_server: Loopback) -> None:
+def test_cached_files_need_no_network(web_server: WebServer) -> None:
     fetch_entry("x", entry(web_server, "good"))
     web_server.asked.clear()
     assert contents(fetch_entry("x", entry(web_server, "good"))) == FILES
     assert not web_server.asked
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_again(web_server: Loopback) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(web_server: WebServer) -> None:
     fetch_entry("x", entry(web_server, "good"))["labels"].write_bytes(b"damaged")
     assert contents(fetch_entry("x", entry(web_server, "good"))) == FILES
     assert len(web_server.asked) == len(FILES) + 1
 
 
-def test_a_missing_client_is_reported(web_server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported(web_server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     mirrors = (Mirror("npm", "x@1"), Mirror("debian", "x", folder="absent/"))
     with pytest.raises(

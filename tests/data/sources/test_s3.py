@@ -10,7 +10,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.raw import Raw, open_raw
 from components.shared.storage.client import open_store
-from tests.servers.loopback import picture, tar_bytes
+from tests.sample_files import picture, tar_bytes
 from tests.servers.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.slow

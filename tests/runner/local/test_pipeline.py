@@ -20,7 +20,7 @@ from components.shared.data.dataset import open_dataset
 from components.step_table import names_in
 from runner.local import s3_server
 from tests.conftest import ROOT, Runner, run_local
-from tests.servers.loopback import picture
+from tests.sample_files import picture
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.shared.core.files import Document
+from components.shared.data.dataset import Dataset, Labels
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
 
@@ -18,6 +19,7 @@ READS = ("templates/report.html",)
 
 TABLE_CLASSES = 20  # with more classes, the confusion matrix is a picture instead of a table
 CONFUSIONS = 10
+MISTAKES = 50
 THUMBNAIL = 96  # pixels of the longer side, at most
 
 
@@ -31,6 +33,24 @@ class Mistake:
     predicted: str
     probability: float
     truth_probability: float
+
+
+def worst_mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dataset) -> list[Mistake]:
+    """Return the misclassified test images, the most confident first."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES].tolist()
+    return [
+        Mistake(
+            image=image,
+            number=number,
+            truth=data.classes[labels[number]],
+            predicted=data.classes[predicted[number]],
+            probability=float(confidence[number]),
+            truth_probability=float(probabilities[number, labels[number]]),
+        )
+        for number, image in zip(worst, data.take("test", worst), strict=True)
+    ]
 
 
 def render(

@@ -1,21 +1,16 @@
-"""A web server on the loopback interface with scripted failures, and small files for tests to serve."""
+"""A web server on the loopback interface with scripted failures: downloads that are cut, refused or not resumed."""
 
 import hashlib
-import io
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal, TypeVar
-
-import numpy as np
-from PIL import Image
+from typing import TypeVar
 
 Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
-class Loopback(ThreadingHTTPServer):
+class WebServer(ThreadingHTTPServer):
     """Serves `files` (path -> bytes); each entry of `script` answers one request in place of the server."""
 
     def __init__(self) -> None:
@@ -27,7 +22,7 @@ class Loopback(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Loopback
+    server: WebServer
 
     def do_GET(self) -> None:
         self.server.asked.append(dict(self.headers))
@@ -101,33 +96,7 @@ def serving(server: Server) -> Iterator[Server]:
 
 
 @contextmanager
-def loopback() -> Iterator[Loopback]:
+def run_web_server() -> Iterator[WebServer]:
     """Run a server until the end of the block."""
-    with serving(Loopback()) as server:
+    with serving(WebServer()) as server:
         yield server
-
-
-def sha256(body: bytes) -> str:
-    """Return the SHA-256 as hexadecimal digits."""
-    return hashlib.sha256(body).hexdigest()
-
-
-def picture(seed: int) -> bytes:
-    """Return a small PNG, a different one for every seed."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-TarMode = Literal["w", "w:gz", "w:bz2", "w:xz"]
-
-
-def tar_bytes(files: dict[str, bytes], mode: TarMode = "w:gz") -> bytes:
-    """Return a tar archive of the files (name -> bytes)."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode=mode) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return archive.getvalue()
