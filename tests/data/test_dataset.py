@@ -333,6 +333,17 @@ def test_counts_that_do_not_add_up_are_reported(small: Small, tmp_path: Path) ->
         open_dataset(folder)
 
 
+@pytest.mark.parametrize("splits", [("train", "val"), ("train", "val", "test", "more")])
+def test_other_splits_than_three_are_reported(small: Small, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    folder = shutil.copytree(small[0], tmp_path / "copy")
+    document = json.loads((folder / "dataset.json").read_bytes())
+    found = {name: document["splits"].get(name, document["splits"]["test"]) for name in splits}
+    digest = sha256_json({name: split["digest"] for name, split in found.items()})
+    forge(folder, {**document, "splits": found, "digest": digest})
+    with pytest.raises(UserError, match="splits"):
+        open_dataset(folder)
+
+
 def test_document_with_nan_is_reported(small: Small, tmp_path: Path) -> None:
     folder = shutil.copytree(small[0], tmp_path / "copy")
     text = (folder / "dataset.json").read_text()

@@ -95,7 +95,8 @@ def test_a_container_may_have_credentials(server: S3Server, uri: str, monkeypatc
 def test_a_profile_may_hold_the_keys(server: S3Server, uri: str, tmp_path: Path) -> None:
     file = tmp_path / "credentials"
     variables = {"AWS_ENDPOINT_URL_S3": server.url, "AWS_PROFILE": "mine", "AWS_SHARED_CREDENTIALS_FILE": str(file)}
-    assert "AWS_PROFILE=mine gave no S3 credentials" in error_line(uri, variables)
+    reported = error_line(uri, variables)
+    assert "AWS_PROFILE=mine gave no S3 credentials" in reported and f"has both keys in {file}, or set" in reported
     file.write_text(f"[mine]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
     assert open_store(uri, variables).stat("a") is None
     file.write_text(f"[mine\n{SECRET}")

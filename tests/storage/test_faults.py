@@ -92,6 +92,13 @@ def test_a_transient_failure_is_survived(
     assert not proxied.exists("file")
 
 
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_each_transient_status_is_retried(proxied: Store, network: Proxy, waits: list[float], status: int) -> None:
+    network.script = [answer(status)]
+    proxied.put_bytes(SMALL, "a")
+    assert len(waits) == 1 and proxied.get_bytes("a")[0] == SMALL
+
+
 @pytest.mark.parametrize("code", ["RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "OperationAborted"])
 def test_bytes_that_arrived_damaged_are_sent_again(
     proxied: Store, network: Proxy, waits: list[float], code: str

@@ -1,6 +1,7 @@
 """Leases in the store: pytest tests/storage/test_lease.py"""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,26 @@ def test_a_lapse_that_could_not_be_marked_is_retried(store: Store, monkeypatch: 
         patch.setattr(store, "put_bytes", fail)
         assert not Lease(store, NAME).is_lapsed()
     assert Lease(store, NAME).is_lapsed()
+
+
+def test_a_renewal_that_fails_is_logged_and_repeated(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_bytes = store.put_bytes
+    failures = iter([UserError("the store refuses"), UserError("the store refuses")])
+
+    def fail_twice(*arguments: Any, **options: Any) -> str:
+        if (failure := next(failures, None)) and lost:
+            raise failure
+        return put_bytes(*arguments, **options)
+
+    lost: list[bool] = []
+    monkeypatch.setattr(store, "put_bytes", fail_twice)
+    with lease.hold(store, NAME, renewal=0.05, lapse=0.5):
+        lost.append(True)
+        time.sleep(1)
+        assert not Lease(store, NAME).is_lapsed()
+    assert "was not renewed; retrying in 0.05 s: the store refuses" in capsys.readouterr().out
 
 
 def test_a_watch_stops_its_process_when_the_lease_lapses(store: Store) -> None:

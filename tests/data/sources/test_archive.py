@@ -60,6 +60,12 @@ def test_members_come_in_archive_order(tmp_path: Path, suffix: str) -> None:
     assert list(unpacked(path).items()) == list(FILES.items())
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_name_may_be_of_any_language(tmp_path: Path, suffix: str) -> None:
+    files = {"Äpfel/größe.png": b"one", "猫/1.png": b"two"}
+    assert unpacked(pack(tmp_path / f"a{suffix}", files)) == files
+
+
 def test_a_folder_is_read_by_name(tmp_path: Path) -> None:
     for name in ("b/1.png", "a/2.png", "a/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

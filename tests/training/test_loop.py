@@ -1,0 +1,34 @@
+"""The training loop: what it says of a loss that is not finite, and the figures that it measures."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from components.shared.core.errors import UserError
+from components.shared.data.dataset import open_dataset
+from components.shared.training.distributed.process_group import SINGLE
+from components.shared.training.loop import Training
+from tests.trained_digits import settings, trained
+
+
+def test_the_first_loss_that_is_not_finite_is_named(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^the loss became (nan|inf) in epoch 1, step 2 at learning_rate=1e\+30; give"):
+        trained(digits, tmp_path / "model", optimizer="sgd", learning_rate=1e30)
+
+
+def test_times_of_a_training_add_up(digits: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    history = trained(digits, tmp_path / "model", epochs=3).history
+    elapsed = time.monotonic() - started
+    assert 0 < sum(epoch["seconds"] for epoch in history["epochs"]) <= history["seconds"]["train"] <= elapsed
+    assert all(0 < epoch["data_wait"] < 1 for epoch in history["epochs"])
+
+
+def test_a_checkpoint_holds_the_seconds_so_far(digits: Path) -> None:
+    started = time.monotonic()
+    training = Training(settings(), open_dataset(digits), SINGLE, seed=0)
+    next(training.steps())
+    figures = training.state_dict().figures
+    elapsed = time.monotonic() - started
+    assert 0 < figures["epoch_seconds"] <= elapsed and 0 < figures["seconds"] <= elapsed
