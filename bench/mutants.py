@@ -7,7 +7,6 @@ environment of cosmic-ray is `make .venv-mutants/.ready`, from requirements-muta
 
 python bench/mutants.py --sample 20 --seed 1    # another, smaller sample
 python bench/mutants.py --quick                 # only by the tests of `make test-quick`: a lower bound, in minutes
-python bench/mutants.py --survivors             # those that survived last time again, by ten minutes of tests
 """
 
 import argparse
@@ -33,8 +32,6 @@ COPIED = ("components", "runner", "tests", "docker", "manifests", "pipeline.py",
 WORKERS = 2
 TEST_SECONDS = 120  # of tests for a mutant, by the time that they take without it
 START_SECONDS = 60
-FACTS = ("path", "line", "operator", "before", "after")
-RESULT = ROOT / "bench" / "results" / "mutants.json"
 ENUMERATE = """
 import json, random, sys
 from contextlib import suppress
@@ -77,11 +74,6 @@ class Mutant:
     before: str
     after: str
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is reported of it, without its code."""
-        return {name: getattr(self, name) for name in FACTS}
-
 
 def main() -> None:
     """Take the sample, test each mutant, and write bench/results/mutants.json."""
@@ -89,14 +81,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--survivors", action="store_true")
     arguments = parser.parse_args()
     total, mutants = _sample(arguments.sample, arguments.seed)
-    known: list[dict[str, Any]] = []
-    if arguments.survivors:
-        known = [found for found in json.loads(RESULT.read_text())["mutants"] if found["noticed"]]
-        mutants = [mutant for mutant in mutants if mutant.facts not in [_facts(found) for found in known]]
-    test_seconds = 600 if arguments.survivors else TEST_SECONDS
     with tempfile.TemporaryDirectory() as scratch:
         checkouts: Queue[Path] = Queue()
         for number in range(WORKERS):
@@ -107,21 +93,15 @@ def main() -> None:
         def outcome(mutant: Mutant) -> dict[str, Any]:
             checkout = checkouts.get()
             try:
-                return _test(
-                    mutant, checkout, _fastest(tests[mutant.path, mutant.line], seconds, test_seconds), seconds
-                )
+                return _test(mutant, checkout, _fastest(tests[mutant.path, mutant.line], seconds), seconds)
             finally:
                 checkouts.put(checkout)
 
         with ThreadPoolExecutor(WORKERS) as pool:
-            results = [*known, *pool.map(outcome, mutants)]
+            results = list(pool.map(outcome, mutants))
     noticed = sum(result["noticed"] for result in results)
     print(f"{noticed} of {len(results)} mutants were noticed: {noticed / len(results):.1%}")
     write_result("mutants", {**vars(arguments), "all": total, "noticed": noticed, "mutants": results})
-
-
-def _facts(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in FACTS}
 
 
 def _sample(size: int, seed: int) -> tuple[int, list[Mutant]]:
@@ -166,8 +146,8 @@ def _measure_tests(
     return seconds, reached
 
 
-def _fastest(tests: set[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Return tests of `limit` seconds in all, file by file, those first whose file takes the shortest time."""
+def _fastest(tests: set[str], seconds: dict[str, float]) -> list[str]:
+    """Return tests of TEST_SECONDS in all, file by file, those first whose file takes the shortest time."""
     files = defaultdict(list)
     for test in sorted(tests & set(seconds)):
         files[test.partition("::")[0]].append(test)
@@ -176,7 +156,7 @@ def _fastest(tests: set[str], seconds: dict[str, float], limit: float) -> list[s
     for group in sorted(files.values(), key=lambda group: sum(seconds[test] for test in group)):
         for test in sorted(group, key=lambda test: seconds[test]):
             total += seconds[test]
-            if total <= limit or not found:
+            if total <= TEST_SECONDS or not found:
                 found.append(test)
     return found
 
@@ -196,8 +176,9 @@ def _test(mutant: Mutant, checkout: Path, tests: list[str], seconds: dict[str, f
         noticed = True
     finally:
         path.write_text(original)
+    facts = {name: getattr(mutant, name) for name in ("path", "line", "operator", "before", "after")}
     print(f"{'noticed ' if noticed else 'SURVIVED'} {mutant.path}:{mutant.line} {mutant.after}", flush=True)
-    return {**mutant.facts, "tests": len(tests), "noticed": noticed}
+    return {**facts, "tests": len(tests), "noticed": noticed}
 
 
 if __name__ == "__main__":
