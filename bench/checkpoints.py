@@ -15,14 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from measure import ROOT, median, write_result
-from mnist import defaults, prepare
+from mnist import prepare
 
 from components import train as step
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
 from components.shared.training.checkpoints.manager import CheckpointManager
 from components.shared.training.loop import Training
@@ -52,8 +52,8 @@ def _measure(server: S3Server, dataset: Path, model: Path, pairs: int, epochs: i
     seconds: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for pair in range(pairs):
         for kind in list(KINDS)[:: -1 if pair % 2 else 1]:
-            given = {**defaults(), "dataset": str(dataset), "model": str(model), "epochs": epochs, "store": KINDS[kind]}
-            arguments = {name: given[name] for name in signature(step.train).parameters}
+            recipe = TrainingRecipe.of(epochs=epochs, store=KINDS[kind]).text()
+            arguments = {"dataset": str(dataset), "recipe": recipe, "model": str(model)}
             seconds[kind].append(_in_a_process(arguments, server))
             print(f"{kind}: {seconds[kind][-1]}", flush=True)
             _empty(server)  # or the next training would find a finished one
@@ -65,7 +65,7 @@ def _measure(server: S3Server, dataset: Path, model: Path, pairs: int, epochs: i
         "seconds_of_the_last_checkpoint": median(
             a["end"] - b["end"] for a, b in zip(seconds["with"], seconds["without"], strict=True)
         ),
-        "checkpoint_seconds": defaults()["checkpoint_seconds"],
+        "checkpoint_seconds": TrainingRecipe().checkpoint_seconds,
         "epochs": epochs,
         "costs": costs,
         "differences_between_trainings": shares,

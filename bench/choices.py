@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from measure import ROOT, write_result
-from mnist import defaults, prepare
+from mnist import prepare
 from torch import Tensor, nn
 from torch.nn import functional
 
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
+from components.shared.models.layers import ACTIVATIONS, POOLINGS
 from components.shared.models.normalize import normalize
-from components.shared.parameters import ACTIVATIONS, POOLINGS
+from components.shared.parameters.training import Settings
 from components.shared.training.engine import train_model
 from components.shared.training.history import Epoch
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
-from components.shared.training.settings import read_settings
 
 TARGET = 0.99
 DEPTHS = (2, 8, 20, 38, 56)
@@ -76,7 +76,7 @@ def _until_target(data: Dataset, scratch: Path, arguments: argparse.Namespace, *
 
     folder = scratch / "-".join(choice.values())
     folder.mkdir()
-    settings = read_settings({**defaults(), **choice, "epochs": arguments.epochs})
+    settings = Settings.of(**choice, epochs=arguments.epochs)
     run: Row = {"seed": 0, "threads": 0, "store": "", "checkpoint_seconds": 1}
     train_model(settings, data, **run, folder=folder, stop=stop)
     accuracies = [epoch["val_accuracy"] for epoch in saved_model.load(folder).history["epochs"]]

@@ -21,15 +21,15 @@ import numpy as np
 import timm
 import torch
 from measure import ROOT, median, write_result
-from mnist import defaults, prepare
+from mnist import prepare
 from torch.nn import functional
 from training import QUICK, measure_ours
 
 from components.shared.data.dataset import Dataset, DatasetWriter, open_dataset
+from components.shared.parameters.training import Settings
 from components.shared.training import batches
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.loop import Training
-from components.shared.training.settings import read_settings
 from components.shared.training.utilization import peak_operations, training_operations
 
 NETWORKS = ("resnet50", "resnet152")
@@ -122,11 +122,11 @@ def _seconds(work: Iterator[None], device: torch.device, steps: int) -> float:
 
 
 def _ours(name: str, data: Dataset, device: torch.device, batch: int, share: float) -> Iterator[None]:
-    changes = {"network": name, "optimizer": "sgd", "learning_rate": 0.001, "batch_size": str(batch)}
-    plain = {"shift": 0.0, "label_smoothing": 0.0, "precision": "bfloat16", "epochs": 10_000}
+    changes: dict[str, Any] = {"network": name, "optimizer": "sgd", "learning_rate": 0.001, "batch_size": batch}
+    plain: dict[str, Any] = {"shift": 0.0, "label_smoothing": 0.0, "precision": "bfloat16", "epochs": 10_000}
     gpus = "1" if device.type == "cuda" else "0"
     batches.RESIDENT_SHARE = share
-    settings = read_settings({**defaults(), **changes, **plain, "gpus": gpus})
+    settings = Settings.of(**changes, **plain, gpus=gpus)
     yield from Training(settings, data, ProcessGroup(0, 1, device), seed=0).steps()
 
 

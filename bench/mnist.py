@@ -12,20 +12,15 @@ from components.download import download
 from components.preprocess import preprocess
 from components.resolve import resolve
 from components.shared.data.dataset import Dataset, open_dataset
-from pipeline import training
-
-
-def defaults() -> dict[str, Any]:
-    """Return the parameters of the pipeline with their defaults."""
-    return {name: spec.default for name, spec in training.component_spec.inputs.items()}
+from components.shared.parameters.preparation import PreprocessRecipe
 
 
 def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
     """Download a data set and prepare it in `scratch` with the pipeline's defaults, except for `changes`."""
-    names = ("image_size", "val_fraction", "test_fraction", "max_bad_images", "seed", "store", "handover_mib")
-    download(data=source, version=resolve(data=source, store=""), raw=str(scratch / "raw"))
-    settings = {**defaults(), **changes}
-    preprocess(raw=str(scratch / "raw"), dataset=str(scratch / "dataset"), **{name: settings[name] for name in names})
+    version = resolve(graph="training", data=source, options={}).version
+    download(data=source, version=version, raw=str(scratch / "raw"))
+    recipe = PreprocessRecipe.of(**changes).text()
+    preprocess(raw=str(scratch / "raw"), recipe=recipe, dataset=str(scratch / "dataset"))
     return open_dataset(scratch / "dataset")
 
 

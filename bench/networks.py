@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from measure import ROOT, median, write_result
-from mnist import defaults, prepare, torchvision_mnist
+from mnist import prepare, torchvision_mnist
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
@@ -27,9 +27,9 @@ from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.models import factory
 from components.shared.models.catalogue import ZOO
+from components.shared.parameters.training import Settings
 from components.shared.training.distributed.process_group import SINGLE
 from components.shared.training.loop import Training
-from components.shared.training.settings import read_settings
 
 RATE = "images/s: "
 SMALL = 32  # pixels, to which the pipeline enlarges MNIST
@@ -115,9 +115,9 @@ def _child(kind: str, scratch: Path, arguments: argparse.Namespace) -> None:
 
 
 def _ours(name: str, data: Dataset, batch: int) -> Iterator[None]:
-    changes = {"network": name, "optimizer": "sgd", "learning_rate": 0.001, "batch_size": str(batch)}
-    plain = {"shift": 0.0, "label_smoothing": 0.0, "epochs": 1000}
-    yield from Training(read_settings({**defaults(), **changes, **plain}), data, SINGLE, seed=0).steps()
+    changes: dict[str, Any] = {"network": name, "optimizer": "sgd", "learning_rate": 0.001, "batch_size": batch}
+    plain: dict[str, Any] = {"shift": 0.0, "label_smoothing": 0.0, "epochs": 1000}
+    yield from Training(Settings.of(**changes, **plain), data, SINGLE, seed=0).steps()
 
 
 def _plain(name: str, data: Dataset, pictures: MNIST, batch: int) -> Iterator[None]:

@@ -41,7 +41,7 @@ def {step}(**arguments):
     return {result}
 """
 RESULTS = {
-    "resolve": "'version'",
+    "resolve": "('version', 'preparation', 'training', '', 'evaluation', 0, 'registration')",
     "evaluate": "SimpleNamespace(accepted=True, metrics={'accuracy': 1.0}, classes=['a', 'b'], "
     "confusion_matrix=[[1, 0], [0, 1]], roc_curve=([0.0, 1.0], [0.0, 1.0], [1.0, 0.0]))",
 }

@@ -26,13 +26,14 @@ DOWNLOAD = """
 import sys
 from components.download import download
 from components.resolve import resolve
-download(data=sys.argv[1], version=resolve(data=sys.argv[1], store=""), raw=sys.argv[2])
+version = resolve(graph="training", data=sys.argv[1], options={}).version
+download(data=sys.argv[1], version=version, raw=sys.argv[2])
 """
 PREPROCESS = """
 import sys
 from components.preprocess import preprocess
-preprocess(raw=sys.argv[1], image_size=32, val_fraction=0.1, test_fraction=0.15, max_bad_images=0, seed=0,
-           store="", handover_mib=0, dataset=sys.argv[2])
+from components.shared.parameters.preparation import PreprocessRecipe
+preprocess(raw=sys.argv[1], recipe=PreprocessRecipe().text(), dataset=sys.argv[2])
 """
 
 

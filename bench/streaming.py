@@ -77,18 +77,16 @@ def _in_a_process(folder: Path, share: float, steps: int) -> dict[str, float]:
 
 def _child(folder: str, share: str, steps: str) -> None:
     """Train for some steps, and print images per second and the memory that the training has added, in MiB."""
-    from mnist import defaults
-
     from components.shared.data.dataset import open_dataset
+    from components.shared.parameters.training import Settings
     from components.shared.training import batches
     from components.shared.training.distributed.process_group import SINGLE
     from components.shared.training.loop import Training
-    from components.shared.training.settings import read_settings
 
     batches.RESIDENT_SHARE = float(share)
     before = _anonymous_mib()
-    settings = {**defaults(), "batch_size": str(BATCH), "epochs": 1000}
-    training = Training(read_settings(settings), open_dataset(folder), SINGLE, seed=0)
+    settings = Settings.of(batch_size=BATCH, epochs=1000)
+    training = Training(settings, open_dataset(folder), SINGLE, seed=0)
     most, started = 0.0, time.perf_counter()
     for number, _ in enumerate(training.steps(), 1):
         if number % 50 == 0:

@@ -14,13 +14,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from measure import ROOT, median, write_result
-from mnist import defaults, prepare, torchvision_mnist
+from mnist import prepare, torchvision_mnist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Adadelta
@@ -31,6 +30,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
+from components.shared.parameters.training import TrainingRecipe
 from components.train import train
 
 # Changes of the defaults for the most accurate LeNet-5 in five minutes on two cores.
@@ -89,9 +89,9 @@ def _summary(runs: list[Run]) -> Run:
 
 def measure_ours(data: Dataset, scratch: Path, seed: int, changes: Run) -> Run:
     """Train by the function of the step; the seconds are those of the whole step, without imports."""
-    given = {**defaults(), **changes, "seed": seed, "dataset": data.folder, "model": scratch / "model"}
+    recipe = TrainingRecipe.of(**changes, seed=seed).text()
     started = time.monotonic()
-    train(**{name: given[name] for name in signature(train).parameters})
+    train(dataset=data.folder, recipe=recipe, model=scratch / "model")
     seconds = time.monotonic() - started
     return {
         "seed": seed,

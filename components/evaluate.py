@@ -23,7 +23,7 @@ from components.shared.evaluation.inference import predict
 from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
 from components.shared.models import saved_model
-from components.shared.parameters import check
+from components.shared.parameters.evaluation import EvaluateRecipe, Gates
 from components.shared.training.checkpoints.store import delete_superseded
 
 
@@ -42,10 +42,7 @@ def evaluate(
     *,
     dataset: str | Path,
     model: str | Path,
-    min_accuracy: float,
-    min_recall: float,
-    threads: int,
-    store: str,
+    recipe: str,
     metrics: str | Path,
     classification: str | Path,
     report: str | Path,
@@ -55,14 +52,14 @@ def evaluate(
 
     The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
     is also written to the JSON files `metrics` and `classification`. Of the checkpoints of the training, only the last
-    one stays in `store`. Raises UserError if a parameter is out of range or the model was trained on another dataset.
+    one stays in the store. Raises UserError if the recipe is none or the model was trained on another dataset.
     """
     started = time.monotonic()
-    check(min_accuracy=min_accuracy, min_recall=min_recall, threads=threads, store=store)
+    parameters = EvaluateRecipe.read(recipe)
     data, trained = _open(dataset, model)
-    if store:
-        delete_superseded(store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
-    prepare_process(threads)
+    if parameters.store:
+        delete_superseded(parameters.store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
+    prepare_process(parameters.threads)
     shards = list(data.shards("test"))
     labels = np.concatenate([labels for _, labels in shards])
     with new_folder(evaluation) as folder:
@@ -70,7 +67,7 @@ def evaluate(
             on_arrays(Classifier(trained)), shards, log.Progress("test split", len(labels), "images")
         )
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
-        document = _describe(measure(probabilities, labels, data.classes), data, trained, min_accuracy, min_recall)
+        document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters)
         mistakes = worst_mistakes(probabilities, labels, data)
         _write_report(report, document, trained, time.monotonic() - started, mistakes)
         document["seconds"] = {**trained.history["seconds"], "evaluate": time.monotonic() - started}
@@ -94,13 +91,11 @@ def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.
     return data, trained
 
 
-def _describe(
-    figures: Document, data: Dataset, model: saved_model.Model, min_accuracy: float, min_recall: float
-) -> Document:
+def _describe(figures: Document, data: Dataset, model: saved_model.Model, gates: Gates) -> Document:
     """Return the document of the evaluation, without its seconds."""
     return {
         "format": FORMAT,
-        **_judge(figures, min_accuracy, min_recall),
+        **_judge(figures, gates),
         "dataset": data.document["name"],
         "dataset_digest": data.digest,
         "model_digest": model.digest,
@@ -118,8 +113,9 @@ def _result(document: Document, curve: tuple[list[float], list[float], list[floa
     )
 
 
-def _judge(figures: Document, min_accuracy: float, min_recall: float) -> Document:
+def _judge(figures: Document, gates: Gates) -> Document:
     """Return the verdict, the reasons for a refusal, the thresholds, and the figures."""
+    min_accuracy, min_recall = gates.min_accuracy, gates.min_recall
     reasons = []
     if figures["accuracy"] < min_accuracy:
         reasons.append(f"accuracy {figures['accuracy']:.6g} is below min_accuracy={min_accuracy}")

@@ -29,7 +29,7 @@ from components.shared.evaluation.exported_model import write_package
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.parity import prove_parity
 from components.shared.models import saved_model
-from components.shared.parameters import check
+from components.shared.parameters.common import Threads
 
 MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
 LATENCY_BATCHES = (1, 256)
@@ -47,7 +47,7 @@ def export(
     of any test image, or by more than 1e-4 in a probability; or if these are not what PyTorch predicts here.
     """
     started = time.monotonic()
-    check(threads=threads)
+    Threads.of(threads=threads)
     data, trained, evaluated = _open(dataset, model, evaluation)
     prepare_process(threads)
     classifier = Classifier(trained)

@@ -1,17 +1,17 @@
 """Step finish: the final state of a run -> a record. It runs last, also after a failure, and is never cached."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.core import log
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
-from components.shared.parameters import DISTRIBUTED, SWEEP
+from components.shared.parameters.table import DISTRIBUTED
 from components.shared.storage.client import open_store
 
 FORMAT = "torch2kubeflow/record"
-SWEEP_PARAMETERS = ("settings", "stopping", "reduction", "first_rung")  # no other graph has them
 
 
 class FinalStatus(Protocol):
@@ -23,14 +23,21 @@ class FinalStatus(Protocol):
 
 @step
 def finish(
-    *, run_id: str, run_name: str, status: FinalStatus, record: str | Path, store: str, graph: str, **parameters: Any
+    *,
+    run_id: str,
+    run_name: str,
+    status: FinalStatus,
+    graph: str,
+    store: str,
+    options: Mapping[str, Any],
+    record: str | Path,
+    **inputs: Any,
 ) -> None:
-    """Write `record.json` to folder `record`: the run's id, name, graph, parameters and final state.
+    """Write `record.json` to folder `record`: the run's id, name, graph, main parameters and final state.
 
     With a `store`, the record is also stored there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph
     `distributed` are deleted.
     """
-    given = {name: value for name, value in parameters.items() if graph == SWEEP or name not in SWEEP_PARAMETERS}
     with new_folder(record) as folder:
         document = {
             "format": FORMAT,
@@ -39,7 +46,7 @@ def finish(
             "graph": graph,
             "state": status.state,
             "error": status.error_message,
-            "parameters": {"store": store, **given},
+            "parameters": {"store": store, **inputs, **options},
         }
         write_json(folder / "record.json", document)
     if graph == DISTRIBUTED:

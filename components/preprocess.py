@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared import parameters
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
@@ -27,6 +26,8 @@ from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.parameters.common import Seed
+from components.shared.parameters.preparation import Preparation, PreprocessRecipe
 
 CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
 BLOCK_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block
@@ -38,45 +39,33 @@ _DROPPED = len(SPLITS)
 def preprocess(
     *,
     raw: str,
-    image_size: int,
-    val_fraction: float,
-    test_fraction: float,
-    max_bad_images: int,
-    seed: int,
-    store: str,
-    handover_mib: int,
+    recipe: str,
     dataset: str,
 ) -> None:
     """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.
 
     With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it. Raises
-    UserError if a parameter is out of range, there are fewer than two classes, a split has no image of a class, or more
+    UserError if the recipe is none, there are fewer than two classes, a split has no image of a class, or more
     than `max_bad_images` pictures are bad.
     """
     started = time.monotonic()
-    settings = {
-        "image_size": image_size,
-        "val_fraction": val_fraction,
-        "test_fraction": test_fraction,
-        "max_bad_images": max_bad_images,
-        "seed": seed,
-    }
-    parameters.check(**settings, store=store, handover_mib=handover_mib)
+    parameters = PreprocessRecipe.read(recipe)
+    settings = {name: getattr(parameters, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
     source = open_raw(raw)
     if len(source.classes) < 2:
         raise UserError(
             f"{source.name} has too few classes ({source.classes})", "give a data set of two or more classes"
         )
-    recipe = {"raw_digest": source.digest, "parameters": settings, "code_version": code_digest(__name__)}
+    determining = {"raw_digest": source.digest, "parameters": settings, "code_version": code_digest(__name__)}
     with new_folder(dataset) as folder:
-        if not store:
-            _prepare(source, folder, recipe, started)
+        if not parameters.store:
+            _prepare(source, folder, determining, started)
             return
         from components.shared.data.dataset_store import StoredDataset  # 0.1 s, most of it the S3 client
 
-        stored = StoredDataset(store, recipe, handover_mib)
+        stored = StoredDataset(parameters.store, determining, parameters.handover_mib)
         if not stored.fetch(folder):
-            _prepare(source, folder, recipe, started)
+            _prepare(source, folder, determining, started)
             stored.upload(folder)
         stored.finalize(folder, **_origin(source, started))
 

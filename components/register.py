@@ -25,7 +25,7 @@ from components.shared.data.sources.schemes import DATA_SETS
 from components.shared.evaluation.document import read_evaluation
 from components.shared.evaluation.exported_model import read_package
 from components.shared.evaluation.report.html import page
-from components.shared.parameters import check
+from components.shared.parameters.registration import RegisterRecipe
 from components.shared.registry.champion import decision_about, now, times_decided
 from components.shared.registry.comparison import champion_judge, digest_of_test_split
 from components.shared.registry.registry import RegisteredModel
@@ -54,28 +54,26 @@ def register(
     model: str | Path,
     evaluation: str | Path,
     package: str | Path,
-    store: str,
-    model_name: str,
-    significance: float,
-    threads: int,
+    recipe: str,
     registration: str | Path,
     promotion: str | Path,
 ) -> None:
     """Make `package` a version of a model in the store; write folder `registration` and the page `promotion`.
 
-    A package is one version, however often it is registered, and is judged once. Without a `store` nothing is stored,
-    and `registration.json` says so. Raises UserError if a parameter is out of range, the artifacts do not belong
+    A package is one version, however often it is registered, and is judged once. Without a store nothing is stored,
+    and `registration.json` says so. Raises UserError if the recipe is none, the artifacts do not belong
     together, the store cannot be used, or its registry is damaged.
     """
-    check(store=store, model_name=model_name, significance=significance, threads=threads)
+    parameters = RegisterRecipe.read(recipe)
+    store, significance = parameters.store, parameters.significance
     challenger = _Challenger.open(Path(dataset), Path(model), Path(evaluation), Path(package))
-    name = model_name or _default_name(challenger.data)
+    name = parameters.model_name or _default_name(challenger.data)
     with new_folder(registration) as folder:
         if store:
             scratch = folder / "scratch"
             scratch.mkdir()
             registered = RegisteredModel(open_store(store, os.environ), name)
-            outcome = _register(challenger, registered, significance, thread_count(threads), scratch)
+            outcome = _register(challenger, registered, significance, thread_count(parameters.threads), scratch)
             scratch.rmdir()
         else:
             outcome = _Outcome(reason="nothing is stored: the parameter store is empty; give store=s3://bucket/prefix")

@@ -1,30 +1,68 @@
-"""Step resolve: a run's parameters -> the version of its data. It is never cached, and all later caching relies on it.
+"""Step resolve: a run's parameters -> the version of its data, and the recipe of each step. It is never cached.
 
-It runs first and takes a second: what the user can fix is refused here, before anything is downloaded.
+It runs first and takes a second: what the user can fix is refused here, before anything is downloaded. All later
+caching relies on what it returns: a step is done again if its recipe has changed.
 """
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from components.shared.core import log
 from components.shared.core.step import step
 from components.shared.data.sources.schemes import open_source
-from components.shared.parameters import check
+from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.recipe import Recipe
+from components.shared.parameters.registration import RegisterRecipe
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.table import DISTRIBUTED, SWEEP, inputs_of, merge_options
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
+from components.shared.training.search.planned import plan
 
 READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
 
 
-@step
-def resolve(*, data: str, store: str, **parameters: Any) -> str:
-    """Return the version of the data at the URI `data` now: equal versions hold equal data.
+class Resolved(NamedTuple):
+    """What the later steps get: recipes as texts, and what each pod of a sweep has to do."""
 
-    Raises UserError if any parameter of the run is out of its range, `data` is unknown or out of reach, or there is no
-    access to the `store`.
+    version: str
+    preparation: str
+    training: str
+    evaluation: str
+    threads: int
+    registration: str
+    Output: list[str]  # the name that KFP's local runner wants for what a loop reads; empty in other graphs
+
+
+@step
+def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolved:
+    """Check all parameters of a run of `graph`; return the present version of its data, and the recipes.
+
+    Equal versions hold equal data. Raises UserError if a parameter is unknown or out of its range, the data is unknown
+    or out of reach, or there is no access to the store.
     """
-    check(data=data, store=store, **parameters)
-    if store:
-        open_store(store, os.environ).check_access()
-    version = open_source(data).version()
-    log.info(f"{data} is at {version}")
-    return version
+    given = {name: value for name, value in inputs.items() if name in inputs_of(graph)}
+    values = merge_options(graph, given, options).values()
+    if graph == DISTRIBUTED:  # other nodes read the data from the store, whatever its size
+        values["handover_mib"] = 0
+    training = TrainingRecipe.taken_from(values)
+    planned = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
+    if planned:
+        log.info(f"{len(values['settings'])} trials, dealt to {len(planned)} pods")
+    if values["store"]:
+        open_store(values["store"], os.environ).check_access()
+    version = open_source(values["data"]).version()
+    log.info(f"{values['data']} is at {version}")
+    texts: list[type[Recipe]] = [PreprocessRecipe, TrainingRecipe, EvaluateRecipe, RegisterRecipe]
+    preparation, trained, evaluation, registration = (recipe.taken_from(values).text() for recipe in texts)
+    return Resolved(
+        version=version,
+        preparation=preparation,
+        training=trained,
+        evaluation=evaluation,
+        threads=values["threads"],
+        registration=registration,
+        Output=[pod.text() for pod in planned],
+    )

@@ -22,12 +22,11 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("resolve", "data", "source URI and all parameters -> the version of the data, on which caching depends"),
+    Step("resolve", "data", "all parameters -> the recipe of each step; source URI -> the version of the data"),
     Step("download", "data", "source URI -> raw files, verified"),
     Step("preprocess", "data", "raw files -> prepared dataset"),
     Step("train", "torch", "prepared dataset -> model", graph="training", trains=True),
-    Step("plan", "data", "settings of a sweep -> its trials, checked", graph="sweep"),
-    Step("trial", "torch", "prepared dataset and one setting -> model", graph="sweep", trains=True),
+    Step("trial", "torch", "prepared dataset and some settings -> a model for each", graph="sweep", trains=True),
     Step("compare", "torch", "models of all trials -> the best by validation accuracy, and a report", graph="sweep"),
     Step(
         "train-distributed",

@@ -4,66 +4,32 @@ On several GPUs, one process trains on each. The engine is components/shared/tra
 """
 
 from pathlib import Path
-from typing import Any
 
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
-from components.shared.parameters import check
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.distributed.launch import launch
 from components.shared.training.engine import train_model
-from components.shared.training.settings import read_settings
 
 
 @step
 def train(
     *,
     dataset: str | Path,
-    network: str,
-    activation: str,
-    pooling: str,
-    bias: bool,
-    pretrained: str,
-    frozen_stages: int,
-    optimizer: str,
-    schedule: str,
-    learning_rate: float,
-    weight_decay: float,
-    batch_size: str,
-    accumulate: int,
-    clip_norm: float,
-    epochs: int,
-    label_smoothing: float,
-    rotation: float,
-    shift: float,
-    scale: float,
-    shear: float,
-    flip: bool,
-    mixup: float,
-    cutmix: float,
-    ema_decay: float,
-    patience: int,
-    precision: str,
-    torch_compile: bool,
-    deterministic: bool,
-    seed: int,
-    threads: int,
-    gpus: str,
-    store: str,
-    checkpoint_seconds: int,
+    recipe: str,
     model: str | Path,
 ) -> None:
     """Train a network on the train split of `dataset` and write the weights of the best epoch to folder `model`.
 
-    The best epoch has the highest validation accuracy or, among equals, the lowest validation loss. With a `store`, a
+    The best epoch has the highest validation accuracy or, among equals, the lowest validation loss. With a store, a
     checkpoint is written there every `checkpoint_seconds`, and a retry resumes from the newest one of equal inputs; the
-    result is the same, except for the seconds. Raises UserError if a parameter is out of range, the dataset does not
+    result is the same, except for the seconds. Raises UserError if the recipe is none, the dataset does not
     fit the network or the batch, there are fewer GPUs than `gpus`, the loss is not finite, memory is too small, or the
     store cannot be read at the start.
     """
-    settings = read_settings(locals())
-    run: dict[str, Any] = {"seed": seed, "threads": threads, "store": store, "checkpoint_seconds": checkpoint_seconds}
-    check(**run)
+    parameters = TrainingRecipe.read(recipe)
+    settings, run = parameters.as_settings(), parameters.run_arguments()
     with new_folder(model) as folder:
         if settings.gpus > 1:
             launch(settings, dataset, processes=settings.gpus, **run, folder=folder)

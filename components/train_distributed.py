@@ -5,13 +5,12 @@ the job that exists.
 """
 
 from pathlib import Path
-from typing import Any
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import Document, new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
-from components.shared.parameters import check
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.distributed.task import Task
 from components.shared.training.distributed.trainjob.manifest import TaskConfig
 from components.shared.training.distributed.trainjob.run import run_trainjob
@@ -21,26 +20,21 @@ from components.shared.training.distributed.trainjob.run import run_trainjob
 def train_distributed(
     *,
     dataset: str | Path,
-    seed: int,
-    threads: int,
-    nodes: int,
-    store: str,
-    checkpoint_seconds: int,
+    recipe: str,
     task_config: TaskConfig,
     model: str | Path,
-    **parameters: Any,
 ) -> None:
     """Train as step train does, on `nodes` machines with `gpus` GPUs each, and fetch the model to folder `model`.
 
-    `parameters` are all those of a training; the job's pods get what `task_config` says. Raises UserError if a
-    parameter is out of range, there is no `store` or the dataset is not in it, Trainer or a permission is missing, or a
-    node reports an error, and TransientError if processes die too often; the checkpoints stay in the store.
+    The job's pods get what `task_config` says. Raises UserError if the recipe is none, it has no store or the
+    dataset is not in it, Trainer or a permission is missing, or a node reports an error, and TransientError if
+    processes die too often; the checkpoints stay in the store.
     """
-    run: dict[str, Any] = {"seed": seed, "threads": threads, "store": store, "checkpoint_seconds": checkpoint_seconds}
-    check(**parameters, **run, nodes=nodes)
-    task = Task(_stored_dataset(dataset, store), parameters, **run)
+    parameters = TrainingRecipe.read(recipe)
+    data = _stored_dataset(dataset, parameters.store)
+    task = Task(data, parameters.as_settings().values(), **parameters.run_arguments())
     with new_folder(model) as folder:
-        run_trainjob(task, nodes, task_config, folder)
+        run_trainjob(task, parameters.nodes, task_config, folder)
 
 
 def _stored_dataset(dataset: str | Path, store: str) -> Document:

@@ -1,72 +1,77 @@
-"""Step trial: a prepared dataset and one setting of a sweep -> a model folder as step train makes it, and `trial.json`.
+"""Step trial: a prepared dataset and some trials of a sweep -> a model folder for each, as step train makes it.
 
-A training that fails because of its setting, for example with a loss that is not finite, is a result too: then the
-folder holds `trial.json` alone, with the error.
+Each has a file `trial.json`. A training that fails because of its setting, for example with a loss that is not finite,
+is a result too: then the folder holds `trial.json` alone, with the error. With a store, a pod that is started again
+finds there the trials that it has finished, and resumes the one at which it was.
 """
 
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
-from components.shared.data.dataset import open_dataset
-from components.shared.parameters import check
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.storage.client import open_store
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.engine import train_model
 from components.shared.training.search.asha import SuccessiveHalving
-from components.shared.training.settings import read_settings
+from components.shared.training.search.outcome import keep_best_weights
+from components.shared.training.search.planned import Planned, Rungs, Trial
 
 FORMAT = "torch2kubeflow/trial"
 
 
 @step
-def trial(
-    *,
-    dataset: str | Path,
-    planned: str,
-    seed: int,
-    threads: int,
-    gpus: str,
-    store: str,
-    checkpoint_seconds: int,
-    model: str | Path,
-) -> None:
-    """Train as `planned` by step plan, and write the weights of the best epoch and `trial.json` to folder `model`.
+def trial(*, dataset: str | Path, planned: str, trials: str | Path) -> None:
+    """Do the trials that step resolve has `planned`, one after the other, each to the folder of its number in `trials`.
 
-    If the plan has rungs, the training stops at one where it has fallen behind others. Raises UserError if the dataset
-    is damaged, there are fewer GPUs than `gpus`, or the store cannot be used.
+    Of the models only the best keeps its weights, those of its best epoch. If the plan has rungs, a training stops at
+    one where it has fallen behind others. Raises UserError if the dataset is damaged, there are fewer GPUs than `gpus`,
+    or the store cannot be used.
     """
-    one = json.loads(planned)
-    run: dict[str, Any] = {"seed": seed, "threads": threads, "store": store, "checkpoint_seconds": checkpoint_seconds}
-    check(**run)
-    settings, data = read_settings({**one["parameters"], "gpus": gpus}), open_dataset(dataset)
-    if settings.gpus:
-        check_gpus(settings.gpus)
+    plan, data = Planned.read(planned), open_dataset(dataset)
+    if plan.common.gpus:
+        check_gpus(plan.common.gpus)
+    if plan.common.store:
+        open_store(plan.common.store, os.environ).check_access()  # a store that refuses is no result of a setting
+    with new_folder(trials) as folder:
+        for one in plan.trials:
+            log.info(f"trial {one.number}: {json.dumps(one.settings)}")
+            (folder / str(one.number)).mkdir()
+            _try(one, plan.rungs, dataset, data, folder / str(one.number))
+            keep_best_weights(folder)
+
+
+def _try(one: Trial, rungs: Rungs | None, dataset: str | Path, data: Dataset, folder: Path) -> None:
+    """Do one trial. Raises TransientError and CorruptDataError, which are not because of its settings."""
+    settings, run, error = one.recipe.as_settings(), one.recipe.run_arguments(), None
     stop = None
-    if one["rungs"]:
-        stop = SuccessiveHalving(open_store(store, os.environ), epochs=settings.epochs, **one["rungs"])
-    if store:
-        open_store(store, os.environ).check_access()  # a store that refuses is no result of a setting
-    log.info(f"settings: {json.dumps(one['settings'])}")
-    error = None
-    with new_folder(model) as folder:
-        try:
-            if settings.gpus > 1:
-                launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
-            else:
-                train_model(settings, data, **run, folder=folder, stop=stop, stop_rule=stop.rule if stop else "")
-        except (CorruptDataError, TransientError):  # not because of the setting
-            raise
-        except UserError as failure:
-            log.info(f"ended without a model: {failure}")
-            error = failure.to_json()
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_json(folder / "trial.json", {"format": FORMAT, "settings": one["settings"], "error": error})
+    if rungs:
+        stop = SuccessiveHalving(
+            open_store(one.recipe.store, os.environ),
+            sweep=rungs.sweep_id(dataset_digest=data.digest, code_version=code_digest(__name__)),
+            trial=str(one.number),
+            epochs=settings.epochs,
+            first_rung=rungs.first_rung,
+            reduction=rungs.reduction,
+        )
+    try:
+        if settings.gpus > 1:
+            launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
+        else:
+            train_model(settings, data, **run, folder=folder, stop=stop, stop_rule=stop.rule if stop else "")
+    except (CorruptDataError, TransientError):
+        raise
+    except UserError as failure:
+        log.info(f"trial {one.number} ended without a model: {failure}")
+        error = failure.to_json()
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    document = {"format": FORMAT, "number": one.number, "settings": one.settings, "error": error}
+    write_json(folder / "trial.json", document)

@@ -7,17 +7,32 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pipeline
-from components.shared.parameters import RULES
+from components.shared.parameters.common import Seed, StoreUri, Threads
+from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.pods import Pods
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.recipe import Recipe, accepted
+from components.shared.parameters.registration import RegisterRecipe
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.table import SWEEP, Parameters, Source, SweepParameters, inputs_of, model_of
+from components.shared.parameters.training import TrainingRecipe
 from components.step_table import STEPS
-from runner.parameters import parse_parameters
 
 DOCS = Path(__file__).parent
+GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the first group that has it
+    "Several steps": (StoreUri, Seed, Threads),
+    "Data and preparation": (Source, PreprocessRecipe),
+    "Training": (TrainingRecipe,),
+    "Evaluation": (EvaluateRecipe,),
+    "Registration": (RegisterRecipe,),
+    "Pods in a cluster": (Pods,),
+    "Sweeps": (SweepRecipe,),
+}
 PARAMETERS = """# Parameters
 
-<!-- Generated from pipeline.py and components/shared/parameters.py by `make docs`. -->
+<!-- Generated from components/shared/parameters/ by `make docs`. -->
 
 On your laptop as `name=value` words in `ARGS`, in a cluster after the verb:
 
@@ -29,13 +44,23 @@ python pipeline.py run data=fashion-mnist epochs=5 min_accuracy=0.85 min_recall=
 Lists and objects are JSON, in quotes: `'node_selector={{"disk": "ssd"}}'`. Invalid values are rejected before anything
 runs; values that depend on the data, by the first step that reads it.
 
-{common}
+## Inputs and options
 
-## Parameters of sweeps
+Kubeflow's form shows the inputs of a pipeline in alphabetical order and without groups. So only the parameters that
+people change often, and those that Kubernetes reads, are inputs of their own. All others are members of one more
+input, the JSON object `options`; a member that is left out has its default. The last column of the tables tells which
+is which. In every run, the first step rejects unknown members and invalid values.
 
-`--graph sweep` has these as well:
+| where | how to set `optimizer` and `mixup` |
+|---|---|
+| command line | like any other parameter: `optimizer=adamw mixup=0.2` |
+| `deploy.yaml` | like any other parameter: `parameters: {{optimizer: adamw, mixup: 0.2}}` |
+| Kubeflow's form | in the field `options`: `{{"optimizer": "adamw", "mixup": 0.2}}` |
+| KFP's SDK | `Client().create_run_from_pipeline_package(file, {{"options": {{"optimizer": "adamw", "mixup": 0.2}}}})` |
 
-{sweep}
+In the form and in the SDK, `batch_size`, `gpus` and `train_cpu` are texts: `"gpus": "1"`.
+
+{tables}
 """
 
 
@@ -53,24 +78,37 @@ def _architecture() -> str:
 
 
 def _parameters() -> str:
-    every, common = list(_rows(pipeline.sweep)), list(_rows(pipeline.training))
-    assert every[: len(common)] == common
-    return PARAMETERS.format(common=_table(common), sweep=_table(every[len(common) :]))
+    left = list(SweepParameters.model_fields)
+    tables = []
+    for title, recipes in GROUPS.items():
+        names = [name for recipe in recipes for name in recipe.model_fields if name in left]
+        left = [name for name in left if name not in names]
+        only = "" if names[0] in Parameters.model_fields else f"Only the graph `{SWEEP}` has these.\n\n"
+        tables.append(f"## {title}\n\n{only}{_table(names)}")
+    assert not left, f"{left} belong to no group"
+    return PARAMETERS.format(tables="\n\n".join(tables))
 
 
-def _rows(graph: Any) -> Iterator[tuple[str, str, str, str]]:
-    """Yield name, default, meaning and accepted values of each parameter of a graph."""
-    defaults = parse_parameters(graph, [])
-    for name, spec in graph.component_spec.inputs.items():
-        value = defaults[name]
+def _table(names: list[str]) -> str:
+    return "\n".join(["| name | default | meaning | accepted | in Kubeflow |", "|---|---|---|---|---|", *_rows(names)])
+
+
+def _rows(names: list[str]) -> Iterator[str]:
+    """Yield the row of each parameter, with its default as the pipeline has it."""
+    defaults = SweepParameters.of().values()
+    for name in names:
+        field, value = SweepParameters.model_fields[name], defaults[name]
         shown = value or '""' if isinstance(value, str) else json.dumps(value)
-        accepted = RULES[name][1] if name in RULES else "true or false"
-        yield name, f"`{shown}`", spec.description, accepted
+        yield f"| `{name}` | `{shown}` | {field.description} | {accepted(field)} | {_place(name)} |"
 
 
-def _table(rows: list[tuple[str, str, str, str]]) -> str:
-    lines = [f"| `{name}` | {default} | {meaning} | {accepted} |" for name, default, meaning, accepted in rows]
-    return "\n".join(["| name | default | meaning | accepted |", "|---|---|---|---|", *lines])
+def _place(name: str) -> str:
+    """Return in words whether a parameter is an input of its own, in the graphs that have it."""
+    having = [graph for graph in pipeline.GRAPHS if name in model_of(graph).model_fields]
+    own = [graph for graph in having if name in inputs_of(graph)]
+    if not own:
+        return "in `options`"
+    return "input" if own == having else f"input of `{'`, `'.join(own)}`, else in `options`"
 
 
 if __name__ == "__main__":

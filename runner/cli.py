@@ -83,10 +83,9 @@ def _check_output(output: Path) -> None:
 
 
 def _local(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    parameters = parse_parameters(pipeline, arguments.parameters)
-    chosen = any(word.startswith("store=") for word in arguments.parameters)
-    embedded = parameters["store"] == s3_server.STORE or not chosen
-    return local_run.run(pipeline, parameters, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
+    given = parse_parameters(pipeline, arguments.parameters)
+    embedded = given.get("store", s3_server.STORE) == s3_server.STORE
+    return local_run.run(pipeline, given, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
 
 
 class _ExactParser(argparse.ArgumentParser):

@@ -22,7 +22,6 @@ RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment 
 OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
 CODE_DIGEST = "CODE_DIGEST"  # variable of a step: the digest of its code, see pipeline.py
 NAMES_OF_ALL_CODE = {"CODE_VERSION", "STEP_IMAGE"}
-_START = "_KFP_RUNTIME=true python3 -m "
 
 # How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.
 ARTIFACT_DEPTH = len(Path(executor_input_utils.construct_local_task_root("run", "pipeline", "step")).parts)
@@ -37,12 +36,16 @@ def local_runner(run_step: RunStep, on_cached: OnCached) -> Iterator[None]:
 
 @contextmanager
 def _handler(run_step: RunStep) -> Iterator[None]:
-    """Replace KFP's way to run a step, which replaces `python3` in every parameter and leaves the step at Ctrl-C."""
+    """Replace KFP's way to run a step, which refuses a component without a source, and leaves the step at Ctrl-C."""
     original = subprocess_task_handler.SubprocessTaskHandler
     _assert_has(task_dispatcher.run_single_task_implementation, "subprocess_task_handler.SubprocessTaskHandler")
     _assert_has(original.__init__, "self.full_command = full_command", "self.env_vars = env_vars")
+    _assert_has(original.__init__, "self.validate_not_container_component(full_command)")
 
     class Handler(original):  # type: ignore[misc, valid-type]
+        def validate_not_container_component(self, full_command: list[str]) -> None:
+            """Accept our components, which name a port of the image."""
+
         def run(self) -> status.Status:
             code = run_step(self.full_command, self.env_vars)
             return status.Status.FAILURE if code else status.Status.SUCCESS
@@ -102,12 +105,6 @@ class _InTurn(futures.Executor):
         future: futures.Future[Any] = futures.Future()
         future.set_result(fn(*args, **kwargs))
         return future
-
-
-def as_one_process(command: list[str]) -> list[str]:
-    """Change KFP's shell script that starts a step so that the shell becomes the step: a signal then reaches both."""
-    assert any(_START in word for word in command), _missing("component_factory", _START)
-    return [word.replace(_START, _START.replace("python3", "exec python3")) for word in command]
 
 
 def run_order(tasks: Mapping[str, Any]) -> list[str]:

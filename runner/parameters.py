@@ -1,80 +1,86 @@
-"""Parse the parameters of a pipeline as a user types them: words `name=value`."""
+"""Parse the parameters of a pipeline as a user types them, words `name=value`, into the inputs that KFP wants.
 
-import inspect
-import json
-from collections.abc import Sequence
+For people every name is flat; in KFP those without an input of their own are members of the input `options`. A version
+that was uploaded by earlier code may have an input for each, and is still run.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.plan import plan
 from components.shared.core.errors import UserError, did_you_mean
-from components.shared.parameters import check
+from components.shared.parameters.recipe import Recipe, parse
+from components.shared.parameters.table import OPTIONS, SWEEP, model_of
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.settings import merge
-
-TYPES: dict[str, type] = {"String": str, "Integer": int, "Float": float, "Boolean": bool, "List": list, "Dict": dict}
+from runner.graphs import graph_of
 
 
 def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
-    """Return the value of every parameter of the pipeline: its default, or that of a word `name=value`.
+    """Return the parameters that the words `name=value` set.
 
     Raises UserError for an unknown name, a value of the wrong type or out of range, and a name given twice.
     """
-    inputs = pipeline.component_spec.inputs
+    model, names = _model(pipeline), names_of(pipeline)
     given: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
-        if not equals or name not in inputs:
-            raise _unknown(word, name, list(inputs))
+        if not equals or name not in names:
+            raise _unknown(word, name, names)
         if name in given:
             raise UserError(f"{word}: {name} is given twice", "give it once")
-        given[name] = _value(name, text, _kind(inputs[name].type))
-    parameters = {name: given.get(name, _kind(spec.type)(spec.default)) for name, spec in inputs.items()}
-    check(**parameters)
-    if "settings" in parameters:
-        _check_trials(pipeline, parameters)
-    return parameters
+        given[name] = parse(model.model_fields[name], name, text)
+    values = model.of(**given).values()
+    if model is model_of(SWEEP):
+        merge(values["settings"], TrainingRecipe.taken_from(values), values["image_size"])
+    return {name: values[name] for name in given}
 
 
-def _check_trials(pipeline: BaseComponent, parameters: dict[str, Any]) -> None:
-    """Check the settings of a sweep as step plan will."""
-    inputs = pipeline.pipeline_spec.components["comp-plan"].input_definitions.parameters
-    own = inspect.signature(plan).parameters
-    may_differ = {name: value for name, value in parameters.items() if name in inputs and name not in own}
-    merge(parameters["settings"], may_differ, image_size=parameters["image_size"])
+def complete(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all parameters of a run: those given, and the pipeline's defaults of the others."""
+    inputs = pipeline.component_spec.inputs
+    defaults = {name: spec.default for name, spec in inputs.items() if name != OPTIONS}
+    names = names_of(pipeline)
+    values = _model(pipeline).of(**{**defaults, **given}).values()
+    return {name: values[name] for name in names}
 
 
-def _unknown(word: str, name: str, names: list[str]) -> UserError:
+def arguments(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given parameters as arguments for the inputs of a pipeline."""
+    inputs = pipeline.component_spec.inputs
+    own = {name: value for name, value in given.items() if name in inputs}
+    others = {name: value for name, value in given.items() if name not in inputs}
+    return {**own, OPTIONS: others} if others else own
+
+
+def parse_inputs(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments for the inputs of a pipeline that the words set; KFP takes the others from its version.
+
+    Raises UserError as `parse_parameters` does.
+    """
+    return arguments(pipeline, parse_parameters(pipeline, words))
+
+
+def flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a run by the names that people use."""
+    options = inputs.get(OPTIONS) or {}
+    return {**{name: value for name, value in inputs.items() if name != OPTIONS}, **options}
+
+
+def names_of(pipeline: BaseComponent) -> list[str]:
+    """Return the names of the pipeline's parameters, those that are inputs of their own first."""
+    inputs, fields = pipeline.component_spec.inputs, _model(pipeline).model_fields
+    own = [name for name in inputs if name in fields]
+    return own + [name for name in fields if name not in own] if OPTIONS in inputs else own
+
+
+def _model(pipeline: BaseComponent) -> type[Recipe]:
+    return model_of(graph_of(pipeline))
+
+
+def _unknown(word: str, name: str, names: Sequence[str]) -> UserError:
     if name in names:
         return UserError(f"{word} has no value", f"give {name}=...")
     message = f"{word!r} is not a parameter{did_you_mean(name, names)}"
     return UserError(message, f"give name=value with one of: {', '.join(names)}")
-
-
-def _kind(type_name: str) -> type:
-    """Return Python's type for KFP's name of it, such as Dict[String, String]."""
-    return TYPES[type_name.partition("[")[0]]
-
-
-def _value(name: str, text: str, kind: type) -> Any:
-    words = {"true": True, "false": False}
-    try:
-        if kind in (list, dict):
-            return _json(text, kind)
-        return words[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        accepted = {
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-            list: "a JSON list",
-            dict: "a JSON object",
-        }[kind]
-        raise UserError(f"{name}={text} has the wrong type", f"give {accepted}") from None
-
-
-def _json(text: str, kind: type) -> Any:
-    value = json.loads(text)
-    if not isinstance(value, kind):
-        raise ValueError(text)
-    return value

@@ -19,6 +19,7 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
     import kfp.local  # noqa: F401
 
 from components.shared.core import log
+from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
@@ -54,10 +55,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluate(
         dataset=dataset,
         model=model,
-        min_accuracy=0.5,
-        min_recall=0.1,
-        threads=1,
-        store="",
+        recipe=EvaluateRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text(),
         metrics=folder / "metrics.json",
         classification=folder / "classification.json",
         report=folder / "report.html",

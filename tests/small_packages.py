@@ -14,6 +14,7 @@ from components.shared.core.files import sha256_file, sha256_json, write_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.evaluation.document import FORMAT, METRICS
 from components.shared.evaluation.exported_model import read_package, write_package
+from components.shared.parameters.registration import RegisterRecipe
 
 CLASSES = ["light", "dark"]
 
@@ -38,10 +39,7 @@ class Artifacts:
             model=self.model,
             evaluation=self.evaluation,
             package=self.package,
-            store=store,
-            model_name=name,
-            significance=significance,
-            threads=1,
+            recipe=RegisterRecipe.of(store=store, model_name=name, significance=significance, threads=1).text(),
             registration=folder / "registration",
             promotion=folder / "promotion.html",
         )

@@ -24,6 +24,7 @@ from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
+from runner.parameters import flat, parse_inputs, parse_parameters
 from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner
@@ -169,7 +170,7 @@ def test_the_deploy_file_is_read() -> None:
         for plan in (plans["nightly"], plans["sunday"], plans["often"])
     ]
     assert flags == [(False, True, False, 1), (True, False, True, 3), (False, True, False, 10)]
-    assert recurring.explicit_parameters(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
+    assert parse_parameters(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
 
 
 def item_of(document: Any) -> Any:
@@ -187,13 +188,16 @@ def test_recurring_runs_are_read() -> None:
     assert latest.max_concurrency == 3
     for plan in deploy_file.read(FOLDER / "deploy.yaml").schedules:
         one = found[plan.name]
-        assert one.parameters == recurring.explicit_parameters(pipeline.training, plan.words)
+        assert one.parameters == parse_parameters(pipeline.training, plan.words)
+        as_now = recurring.RecurringRun(**{**vars(one), "parameters": parse_inputs(pipeline.training, plan.words)})
+        moved = {"inputs"} if plan.name == "sunday" else set()
+        assert recurring.differences(one, as_now).keys() == moved, "flip has no input of its own any more"
         assert (one.schedule, one.description) == (plan.schedule, apply.MANAGED)
         assert (one.enabled, one.catch_up, one.max_concurrency) == (plan.enabled, plan.catch_up, plan.max_concurrency)
         assert (one.version_id == recurring.FOLLOWS_LATEST) == plan.follow_latest
 
 
-def test_the_verbs_send_kfp_what_they_sent(
+def test_the_verbs_send_kfp_what_they_sent_by_flat_names(
     kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KFP_NAMESPACE", NAMESPACE)
@@ -203,9 +207,21 @@ def test_the_verbs_send_kfp_what_they_sent(
         named = [str(FOLDER / word) if word == "deploy.yaml" else word for word in words[1:]]
         assert run_verb(verb, *named, pipeline=pipeline.training) == 0
     sent = [request.json for request in kfp_api.asked("POST /recurringruns")]
-    assert [without_ids(one) for one in sent] == [without_ids(one["sent"]) for one in RECURRING]
-    returned = [without_ids(to_json(item)) for item in kfp_api.recurring_runs.values()]
+    assert [with_flat_names(without_ids(one)) for one in sent] == [without_ids(one["sent"]) for one in RECURRING]
+    returned = [with_flat_names(without_ids(to_json(item))) for item in kfp_api.recurring_runs.values()]
     assert returned == [without_ids(one["returned"]) for one in RECURRING]
+    inputs = pipeline.training.component_spec.inputs
+    for one, recorded in zip(sent, RECURRING, strict=True):
+        before = recorded["sent"]["runtime_config"]["parameters"]
+        own = {name: value for name, value in before.items() if name in inputs}
+        options = {"options": {"flip": True}} if recorded["sent"]["display_name"] == "sunday" else {}
+        assert one["runtime_config"]["parameters"] == {**own, **options}
+
+
+def with_flat_names(document: dict[str, Any]) -> dict[str, Any]:
+    """Name parameters as cd652ef did, which had an input for each."""
+    assert document["runtime_config"].keys() == {"parameters"}
+    return {**document, "runtime_config": {"parameters": flat(document["runtime_config"]["parameters"])}}
 
 
 def without_ids(document: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from components.shared.data.dataset import DatasetWriter, open_dataset, write_document
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
+from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.storage.client import Store
-from components.shared.training.settings import Settings, read_settings
 from components.train import train
+from tests.parameters.texts import recipe_text
 
 SETTINGS: dict[str, Any] = {
     "network": "lenet5",
@@ -127,7 +128,7 @@ def write_digits(folder: Path, enlarge: int) -> Path:
 
 def trained(dataset: Path, folder: Path, **settings: Any) -> saved_model.Model:
     """Run the step train with SETTINGS, some of them changed, and return the model."""
-    train(dataset=dataset, model=folder, **{**SETTINGS, **settings})
+    train(dataset=dataset, recipe=training_recipe(**settings), model=folder)
     return saved_model.load(folder)
 
 
@@ -143,7 +144,12 @@ def write_stored_digits(folder: Path, store: Store) -> Path:
 
 def settings(**changes: Any) -> Settings:
     """SETTINGS, some of them changed, as the engine takes them."""
-    return read_settings({**SETTINGS, **changes})
+    return Settings.taken_from({**SETTINGS, **changes})
+
+
+def training_recipe(**changes: Any) -> str:
+    """SETTINGS, some of them changed, as the recipe of a step that trains; it need not be accepted."""
+    return recipe_text(TrainingRecipe, **{**SETTINGS, **changes})
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from runner.cluster.rest import ApiError
 from runner.cluster.upload import resolve_version
 from runner.failures import DONE, FAILED, INTERRUPTED, Failure, read_failure
 from runner.graphs import add_graph_option
-from runner.parameters import parse_parameters
+from runner.parameters import parse_inputs
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -68,10 +68,10 @@ def add_parser(verbs: Any) -> None:
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Start a run and, if asked to, wait for its end; return the exit code, 0 only if it succeeds."""
     connection = connect(arguments)
-    version, parameters = resolve_version(
-        connection, pipeline, arguments.version, lambda chosen: parse_parameters(chosen, arguments.parameters)
+    version, inputs = resolve_version(
+        connection, pipeline, arguments.version, lambda chosen: parse_inputs(chosen, arguments.parameters)
     )
-    started = _start(connection, pipeline.name, version, parameters, arguments)
+    started = _start(connection, pipeline.name, version, inputs, arguments)
     print(f"started run {started.display_name}: {started.run_id}")
     print(connection.ui_link("run", started.run_id), flush=True)
     if not arguments.wait and not arguments.retries:
@@ -197,7 +197,7 @@ def _start(
     connection: Connection,
     pipeline_name: str,
     version: Version,
-    parameters: dict[str, Any],
+    inputs: dict[str, Any],
     arguments: argparse.Namespace,
 ) -> Any:
     """Create the run under a unique name, by which a run whose creation was not confirmed is found, not made twice."""
@@ -210,7 +210,7 @@ def _start(
         pipeline_version_reference=api.V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
         ),
-        runtime_config=api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=arguments.pipeline_root),
+        runtime_config=api.V2beta1RuntimeConfig(parameters=inputs, pipeline_root=arguments.pipeline_root),
     )
     try:
         return client.runs.run_service_create_run(run=fresh)

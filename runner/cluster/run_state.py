@@ -14,6 +14,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.files import Document
 from runner.graphs import steps_of
+from runner.parameters import flat
 from runner.summary import compose
 
 FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
@@ -84,7 +85,7 @@ def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Doc
         state=state(run),
         started=run.created_at.timestamp(),
         seconds=seconds(run, run.created_at, run.finished_at),
-        parameters=(run.runtime_config and run.runtime_config.parameters) or {},
+        parameters=flat((run.runtime_config and run.runtime_config.parameters) or {}),
         steps=found_steps,
         error=error,
         dataset=None,

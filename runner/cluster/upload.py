@@ -13,6 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.code_digest import code_version
 from components.shared.core.files import sha256_json
 from runner.cluster.api import Version, find_pipeline, find_version, find_versions, load_version
+from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
@@ -34,6 +35,8 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     connection = connect(arguments)
     version = upload(connection, pipeline)
     print(describe(version, pipeline.name))
+    if not version.is_new:  # for recurring runs that were created since
+        carry_over(connection, pipeline, version.pipeline_id)
     print(connection.ui_link("pipeline", version.ui_path))
     return 0
 
@@ -46,7 +49,10 @@ def describe(version: Version, pipeline_name: str) -> str:
 
 
 def upload(connection: Connection, pipeline: BaseComponent) -> Version:
-    """Return the version of the pipeline with its present content, which is uploaded if it does not exist."""
+    """Return the version of the pipeline with its present content, which is uploaded if it does not exist.
+
+    Recurring runs that follow the latest version are then made to fit its inputs.
+    """
     with tempfile.TemporaryDirectory() as folder:
         package = compile_pipeline(pipeline, Path(folder) / "pipeline.yaml")
         documents = read_package(package)
@@ -57,7 +63,9 @@ def upload(connection: Connection, pipeline: BaseComponent) -> Version:
             return found
         if not pipeline_id:
             pipeline_id = _create_pipeline(connection, pipeline)
-        return _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")
+        version = _create_version(connection, pipeline_id, package, f"{_revision()}-{digest}")
+    carry_over(connection, pipeline, pipeline_id)
+    return version
 
 
 def find_same(connection: Connection, pipeline_name: str, digest: str) -> tuple[str | None, Version | None]:

@@ -33,7 +33,7 @@ from runner.doctor.quota import check_limit_range, check_quota
 from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.graphs import add_graph_option
-from runner.parameters import parse_parameters
+from runner.parameters import complete, parse_parameters
 
 OLDEST = (2, 17)  # the first KFP whose exit handler sees the state of nested groups
 EXAMPLES = """examples:
@@ -90,7 +90,7 @@ def add_parser(verbs: Any) -> None:
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Run all checks and print the table. Return 1 if a problem was found, otherwise 0."""
-    parameters = parse_parameters(pipeline, arguments.parameters)
+    parameters = complete(pipeline, parse_parameters(pipeline, arguments.parameters))
     preflight = Preflight(parameters, pods_of(pipeline, parameters), arguments.s3_endpoint)
     findings = list(_run_checks(arguments, preflight))
     print("\n".join(_table(findings)))

@@ -17,7 +17,7 @@ from runner.doctor.launcher import ACCESS, ENDPOINT, Location, is_internal, loca
 from runner.doctor.preflight import Preflight
 
 CONNECT_SECONDS = 3
-CA_BUNDLE = "AWS_CA_BUNDLE"  # a key of the ConfigMap; the pods mount its key ca.crt as the file
+CA_BUNDLE = "AWS_CA_BUNDLE"
 FOLDER = "torch2kubeflow-doctor"  # under the store's prefix
 
 
@@ -33,7 +33,7 @@ def check_s3(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
 def _trusted_authorities(cluster: Cluster, preflight: Preflight, folder: Path) -> dict[str, str]:
     """Return the variable that names the pods' certificate authorities, after writing them to a file in `folder`."""
     values = cluster.config_map(preflight.parameters["s3_config"]) or {}
-    if not (values.get(CA_BUNDLE) and values.get("ca.crt")):
+    if not values.get("ca.crt"):  # which the pods mount
         return {}
     (folder / "ca.crt").write_text(values["ca.crt"])
     return {CA_BUNDLE: str(folder / "ca.crt")}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubernetes.client import CustomObjectsApi
 
-from components.shared.parameters import DISTRIBUTED
+from components.shared.parameters.table import DISTRIBUTED
 from components.shared.training.distributed.trainjob.manifest import (
     GROUP,
     PLURAL,

@@ -25,6 +25,7 @@ from runner.kfp_patches import local_runner
 from runner.local import s3_server
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
+from runner.parameters import arguments, complete
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -35,23 +36,23 @@ SHORTCUTS = {"sweep": "sweep.html", "report": "report.html", "model": "model", "
 SHORTCUTS |= {"promotion": "promotion.html"}
 
 
-def run(pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
+def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
     """Compile the pipeline, run it with its results in `runs/<run-id>/`, and return the exit code.
 
-    With `embedded`, its store is the S3 server that is embedded in the runner. With `caching`, a step that an earlier
-    run did with the same inputs and code is not done again.
+    `given` are the parameters that somebody has set. With `embedded`, the store is the S3 server that is embedded in
+    the runner. With `caching`, a step that an earlier run did with the same inputs and code is not done again.
     """
     runs.mkdir(parents=True, exist_ok=True)
     with lock_file(runs / ".lock", "wait for its end, or choose another folder with --runs DIR"):
         if not embedded:
-            return _run(pipeline, parameters, runs, os.environ, caching)
+            return _run(pipeline, given, runs, os.environ, caching)
         with s3_server.shared(runs) as wait:
             environment = s3_server.step_variables(wait(), os.environ)
-            return _run(pipeline, {**parameters, "store": s3_server.STORE}, runs, environment, caching)
+            return _run(pipeline, {**given, "store": s3_server.STORE}, runs, environment, caching)
 
 
 def _run(
-    pipeline: BaseComponent, parameters: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool
+    pipeline: BaseComponent, given: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool
 ) -> int:
     package = compile_pipeline(pipeline, package_of(pipeline))
     folder = _new_run(runs)
@@ -60,7 +61,7 @@ def _run(
     steps = StepRunner(state, terminal, {**environment, **_step_environment(folder, environment)})
     started, outcome = time.time(), "interrupted"
     try:
-        _execute(package, parameters, steps, _cache_folder(runs) if caching else None)
+        _execute(package, arguments(pipeline, given), steps, _cache_folder(runs) if caching else None)
         outcome = "failed" if state.failure else "done"
     finally:
         _tidy(folder)
@@ -69,7 +70,7 @@ def _run(
             folder,
             started,
             outcome,
-            parameters,
+            complete(pipeline, given),
             state.steps,
             state.cached,
             state.failure.error if state.failure else None,
@@ -81,7 +82,7 @@ def _run(
     return DONE
 
 
-def _execute(package: Path, parameters: dict[str, Any], steps: StepRunner, cache_folder: Path | None) -> None:
+def _execute(package: Path, inputs: dict[str, Any], steps: StepRunner, cache_folder: Path | None) -> None:
     """Run the pipeline; all that KFP and the steps print goes to `kfp.log`."""
     folder = steps.state.folder
     kfp.local.init(
@@ -99,7 +100,7 @@ def _execute(package: Path, parameters: dict[str, Any], steps: StepRunner, cache
     ):
         pipeline = kfp.components.load_component_from_file(str(package))
         _drop_retries(pipeline.component_spec.implementation.graph)
-        pipeline(**parameters)
+        pipeline(**inputs)
     steps.terminal.finish()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from kfp.dsl import Artifact
 
 from runner.failures import Failure, read_failure
-from runner.kfp_patches import ARTIFACT_DEPTH, as_one_process
+from runner.kfp_patches import ARTIFACT_DEPTH
 from runner.local.processes import die_with_parent, kill_on_error
 from runner.terminal import Terminal
 
@@ -66,7 +66,7 @@ class StepRunner:
     def _stream(self, command: list[str], environment: dict[str, str], printed: list[str]) -> int:
         """Start a step, show its lines as they come and collect them in `printed`; return its exit code."""
         child = subprocess.Popen(
-            die_with_parent(as_one_process(command), signal.SIGKILL),
+            die_with_parent(command, signal.SIGKILL),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

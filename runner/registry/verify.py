@@ -4,7 +4,6 @@ import argparse
 import re
 import tempfile
 from collections.abc import Iterator
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,10 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import Document, read_json, sha256_without
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import read_package
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.registry import RegisteredModel
+from runner.graphs import DEFAULT
 from runner.local.s3_server import store_of
 from runner.registry.models import add_store_options, existing_model
 
@@ -117,7 +119,7 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
 
     made, data = document["provenance"], document["provenance"]["data"]
     settings = {"seed": made["seed"], "threads": made["threads"], **made["parameters"]}
-    others = signature(train).parameters.keys() ^ {*settings, "dataset", "model", "store", "checkpoint_seconds"}
+    others = {"seed", "threads", *Settings.model_fields} ^ settings.keys()
     if others:
         raise UserError(
             f"version {document['version']} was trained by code with other parameters ({', '.join(sorted(others))})",
@@ -126,12 +128,12 @@ def _differences(document: Document, scratch: Path) -> Iterator[str]:
     _log_changes(made, "cuda" if int(settings["gpus"]) else "cpu")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data["source"], raw)
-    preprocess(raw=raw, dataset=dataset, store="", handover_mib=0, **data["parameters"])
+    preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data["parameters"]).text())
     found = open_dataset(dataset).digest
     if found != made["dataset_digest"]:
         yield f"the data has changed: its digest is {found}, and was {made['dataset_digest']}"
         return
-    train(dataset=dataset, model=model, store="", checkpoint_seconds=1, **settings)
+    train(dataset=dataset, model=model, recipe=TrainingRecipe.of(**settings).text())
     weights = read_json(Path(model) / "model.json", "torch2kubeflow/model")["weights_sha256"]
     stored = document["files"]["model.safetensors"]["sha256"]
     if weights != stored:
@@ -143,7 +145,7 @@ def _log_changes(made: Document, device: str) -> None:
     """Log what has changed since a version was trained, and so may change its weights."""
     import torch
 
-    from components.shared.training.settings import ENGINE
+    from components.shared.training.loop import ENGINE
 
     for what, then, now in [
         ("code", made["code_version"], code_digest(ENGINE)),
@@ -158,7 +160,7 @@ def _download(source: str, raw: str) -> None:
     from components.download import download
     from components.resolve import resolve
 
-    download(data=source, version=resolve(data=source, store=""), raw=raw)
+    download(data=source, version=resolve(graph=DEFAULT, options={}, data=source).version, raw=raw)
 
 
 def _lineage(_: argparse.Namespace, model: RegisteredModel, number: int) -> int:

@@ -13,11 +13,13 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
 from runner.cluster.api import Version, find_versions
+from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.upload import content_digest, find_same, upload
 from runner.compile import compile_pipeline, read_package
 from runner.graphs import add_graph_option
+from runner.parameters import parse_inputs
 from runner.schedules import deploy_file, recurring
 from runner.schedules.cron_time_zone import add_time_zone_option, find_cron_time_zone
 from runner.schedules.deploy_file import Deployment, ScheduleSpec
@@ -25,7 +27,6 @@ from runner.schedules.recurring import (
     FOLLOWS_LATEST,
     RecurringRun,
     differences,
-    explicit_parameters,
     print_next_times,
 )
 
@@ -78,9 +79,12 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     items = recurring.list_all(connection)
     pipeline_id, version = _find_version(connection, pipeline)
     _refuse_used_names(items, deployment.schedules, pipeline_id)
-    if not version and not arguments.dry_run:
-        version = upload(connection, pipeline)
-        pipeline_id = version.pipeline_id
+    if not arguments.dry_run:
+        if version:
+            carry_over(connection, pipeline, version.pipeline_id)
+        else:
+            version = upload(connection, pipeline)
+        pipeline_id, items = version.pipeline_id, recurring.list_all(connection)
     _print_version(connection, version)
     wanted = [
         _wanted(spec, values, pipeline_id, version)
@@ -109,7 +113,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 
 def _parameters(path: Path, spec: ScheduleSpec, pipeline: BaseComponent) -> dict[str, Any]:
     try:
-        return explicit_parameters(pipeline, spec.words)
+        return parse_inputs(pipeline, spec.words)
     except UserError as error:
         raise UserError(f"{path}: schedules.{spec.name}: {error.message}", error.remedy) from None
 

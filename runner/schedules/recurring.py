@@ -1,19 +1,17 @@
 """Recurring runs in KFP, which can be created, paused and deleted there, but not changed."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from typing import Any
 
 import kfp_server_api as api
-from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
 from runner.cluster.api import EXPERIMENT, find_or_create_experiment
 from runner.cluster.connection import Connection
-from runner.parameters import parse_parameters
+from runner.parameters import flat
 from runner.schedules.cron import Schedule
 
 MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
@@ -56,15 +54,12 @@ def differences(actual: RecurringRun, wanted: RecurringRun) -> dict[str, tuple[A
     """Return the actual and the wanted value of each field that differs; parameters have entries of their own."""
     names = [one.name for one in fields(actual) if one.name != "parameters"]
     pairs = {name: (getattr(actual, name), getattr(wanted, name)) for name in names}
-    for name in sorted(actual.parameters.keys() | wanted.parameters.keys()):
-        pairs[f"parameter {name}"] = actual.parameters.get(name), wanted.parameters.get(name)
+    found, named = flat(actual.parameters), flat(wanted.parameters)
+    for name in sorted(found.keys() | named.keys()):
+        pairs[f"parameter {name}"] = found.get(name), named.get(name)
+    if found == named and actual.parameters != wanted.parameters:
+        pairs["inputs"] = "of an earlier version", "of this one"
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def explicit_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters that the words set; a recurring run takes the others from its version."""
-    parameters = parse_parameters(pipeline, words)
-    return {name: parameters[name] for name in (word.partition("=")[0] for word in words)}
 
 
 def list_all(connection: Connection) -> list[Any]:

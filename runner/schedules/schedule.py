@@ -12,11 +12,12 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.upload import resolve_version
 from runner.graphs import add_graph_option
+from runner.parameters import parse_inputs
 from runner.schedules import recurring
 from runner.schedules.audit import audit
 from runner.schedules.cron import parse, parse_kfp, to_text
 from runner.schedules.cron_time_zone import add_time_zone_option, find_cron_time_zone
-from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, explicit_parameters, print_next_times
+from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, print_next_times
 
 EXAMPLES = """examples:
   python pipeline.py schedule add nightly "0 2 * * *" data=fashion-mnist min_accuracy=0.85
@@ -122,7 +123,7 @@ def _resolve_version(
     """Return the version that will run, and the given parameters after checking them against it."""
 
     def read(chosen: BaseComponent) -> dict[str, Any]:
-        return explicit_parameters(chosen, arguments.parameters)
+        return parse_inputs(chosen, arguments.parameters)
 
     if not arguments.follow_latest:
         return resolve_version(connection, pipeline, arguments.version, read)

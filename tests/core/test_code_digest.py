@@ -23,7 +23,7 @@ REPORT = SHARED / "evaluation/report/templates/report.html"
 AUGMENTATION = SHARED / "training/augmentation.py"
 LOOP = SHARED / "training/loop.py"
 STEPS = sorted({step for graph in pipeline.GRAPHS.values() for step in steps_of(graph)})
-TRAIN = {"train", "trial", "train-distributed", "plan"}  # plan names the trials' records by their code
+TRAIN = {"train", "trial", "train-distributed"}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_copy_has_the_same_digests(copy: Path) -> None:
 def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
     for path in copy.rglob("*.py"):
         path.write_text(re.sub(r'^"""', '"""More. ', path.read_text()) + "\n\n# A comment.\n")
-    edit(copy / "components/steps.py", '"""Train a network', '"""Teach a network')
+    edit(copy / "components/ports.py", '"""Train a network', '"""Teach a network')
     assert changed_steps(copy) == set()
 
 
@@ -64,7 +64,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
         (REPORT.with_name("page.html"), {"evaluate", "compare", "register"}),
         (AUGMENTATION, TRAIN),
         (LOOP, TRAIN),
-        (Path("components/entrypoints/local_worker.py"), {"train", "trial", "plan"}),
+        (Path("components/entrypoints/local_worker.py"), {"train", "trial"}),
         (Path("components/entrypoints/trainjob_worker.py"), {"train-distributed"}),
         (SHARED / "data/splits.py", {"preprocess"}),
         (SHARED / "data/sources/http.py", {"resolve", "download"}),
@@ -79,7 +79,7 @@ def test_a_change_reaches_the_steps_that_use_it(copy: Path, path: Path, steps: s
 
 
 def test_a_port_belongs_to_its_step(copy: Path) -> None:
-    edit(copy / "components/steps.py", " = evaluate.evaluate(\n", " = evaluate.evaluate(\n        **{},\n")
+    edit(copy / "components/ports.py", " = evaluate.evaluate(\n", " = evaluate.evaluate(\n        **{},\n")
     assert changed_steps(copy) == {"evaluate"}
 
 
@@ -126,7 +126,7 @@ def test_a_missing_declaration_is_found(copy: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["components.shared.nothing", "nothing.html"])
 def test_a_declaration_of_nothing_is_an_error(copy: Path, entry: str) -> None:
-    with open(copy / LOOP, "a") as file:
+    with open(copy / AUGMENTATION, "a") as file:
         file.write(f"\nREADS = ({entry!r},)\n")
     with pytest.raises(FileNotFoundError):
         code_digest("components.train", copy)

@@ -15,15 +15,19 @@ from components.evaluate import evaluate
 from components.export import export
 from components.preprocess import preprocess
 from components.register import register
-from components.resolve import resolve
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import Document, read_json, sha256_json
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.dataset_store import read_recipe
+from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.registration import RegisterRecipe
 from components.shared.storage.client import Store, open_store
 from components.train import train
+from tests.data.versions import version_of
+from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, forward, hang_up
-from tests.trained_digits import SETTINGS as TRAINING
+from tests.trained_digits import training_recipe
 
 SETTINGS = {"image_size": 32, "val_fraction": 0.1, "test_fraction": 0.2, "max_bad_images": 0, "seed": 0}
 SIZES = pytest.mark.parametrize("handover_mib", [0, 1024], ids=["remote", "local"])
@@ -34,7 +38,7 @@ pytestmark = pytest.mark.slow  # each needs the real server
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=resolve(data="digits", store=""), raw=str(folder))
+    download(data="digits", version=version_of("digits"), raw=str(folder))
     return folder
 
 
@@ -65,7 +69,8 @@ def undecoded(raw: Path, tmp_path: Path) -> Path:
 
 
 def prepare(raw: Path, dataset: Path, store: str, handover_mib: int, **settings: Any) -> Dataset:
-    preprocess(raw=str(raw), dataset=str(dataset), store=store, handover_mib=handover_mib, **{**SETTINGS, **settings})
+    given = {**SETTINGS, "store": store, "handover_mib": handover_mib, **settings}
+    preprocess(raw=str(raw), recipe=recipe_text(PreprocessRecipe, **given), dataset=str(dataset))
     return open_dataset(dataset)
 
 
@@ -274,17 +279,14 @@ def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path
     prepare(raw, tmp_path / "local", uri, 1024)
     prepare(raw, tmp_path / "dataset", uri, 0)
     for dataset, model in (("local", "expected"), ("dataset", "model")):
-        train(dataset=tmp_path / dataset, model=tmp_path / model, **TRAINING)
+        train(dataset=tmp_path / dataset, recipe=training_recipe(), model=tmp_path / model)
     weights = [(tmp_path / model / "model.safetensors").read_bytes() for model in ("expected", "model")]
     assert weights[0] == weights[1]
     clear_cache(tmp_path)
     judged = evaluate(
         dataset=tmp_path / "dataset",
         model=tmp_path / "model",
-        min_accuracy=0.5,
-        min_recall=0.0,
-        threads=1,
-        store="",
+        recipe=recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1),
         metrics=tmp_path / "metrics.json",
         classification=tmp_path / "classification.json",
         report=tmp_path / "report.html",
@@ -295,10 +297,7 @@ def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path
     export(**artifacts, threads=1)
     register(
         **artifacts,
-        store=uri,
-        model_name="",
-        significance=0.05,
-        threads=1,
+        recipe=recipe_text(RegisterRecipe, store=uri, threads=1),
         registration=tmp_path / "registration",
         promotion=tmp_path / "promotion.html",
     )

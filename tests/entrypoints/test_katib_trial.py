@@ -15,18 +15,17 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import pipeline
-from components import steps
 from components.download import download
 from components.entrypoints import katib_trial
 from components.preprocess import preprocess
-from components.resolve import resolve
 from components.shared.core.errors import UserError
-from components.shared.parameters import check
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
-from runner.parameters import parse_parameters
 from tests.conftest import ROOT
+from tests.data.versions import version_of
 from tests.manifests.pod_security import breaches
+from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, S3Server
 
 EXPERIMENT = yaml.safe_load((ROOT / "manifests" / "katib" / "experiment.yaml").read_text())
@@ -96,8 +95,8 @@ def test_the_job_is_valid_under_restricted_pod_security() -> None:
 
 
 def test_the_arguments_are_the_defaults_of_the_pipeline() -> None:
-    defaults = parse_parameters(pipeline.training, [])
-    trained = set(steps.train.component_spec.inputs) - {"dataset", "store", "checkpoint_seconds"}
+    defaults = TrainingRecipe().values()
+    trained = set(defaults) - {"store", "checkpoint_seconds", "nodes"}
     assert ARGUMENTS.keys() == trained | {"dataset"}
     searched = {parameter["name"]: parameter["feasibleSpace"] for parameter in SPEC["parameters"]}
     for name in trained - searched.keys():
@@ -106,7 +105,7 @@ def test_the_arguments_are_the_defaults_of_the_pipeline() -> None:
     for name, space in searched.items():
         kind = type(defaults[name])
         for bound in space.get("list") or [space["min"], space["max"]]:
-            check(**{name: kind(bound)})
+            TrainingRecipe.of(**{name: kind(bound)})
 
 
 def test_the_arguments_survive_the_shell_of_katib() -> None:
@@ -122,15 +121,9 @@ def prepared(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        download(data="digits", version=resolve(data="digits", store=""), raw=str(folder / "raw"))
-        settings: dict[str, Any] = {
-            "image_size": 32,
-            "val_fraction": 0.1,
-            "test_fraction": 0.2,
-            "max_bad_images": 0,
-            "seed": 0,
-        }
-        preprocess(raw=str(folder / "raw"), dataset=str(folder / "data"), store=store, handover_mib=1024, **settings)
+        download(data="digits", version=version_of("digits"), raw=str(folder / "raw"))
+        recipe = recipe_text(PreprocessRecipe, test_fraction=0.2, store=store)
+        preprocess(raw=str(folder / "raw"), recipe=recipe, dataset=str(folder / "data"))
     names = [entry.name for entry in open_store(store, server.environment).list("datasets")]
     (recipe,) = {name.split("/")[1] for name in names} - {"shards"}
     return f"{store}/datasets/{recipe}"

@@ -34,7 +34,7 @@ from components.shared.evaluation.document import FORMAT as EVALUATION
 from components.shared.evaluation.document import METRICS, read_evaluation
 from components.shared.evaluation.exported_model import read_package, write_package
 from components.shared.models import factory, saved_model
-from components.shared.parameters import check
+from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, decision_about, times_decided
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
@@ -338,7 +338,7 @@ def _check_object(name: str) -> None:
 
 
 def _check_model(name: str) -> None:
-    check(model_name=name)
+    Registration.of(model_name=name)
     _assert_inside(f"models/{name}")
 
 

@@ -25,14 +25,14 @@ import pipeline
 from components.shared.core.code_digest import code_digest
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
-from components.shared.training.settings import ENGINE
+from components.shared.training.loop import ENGINE
 from runner.compile import compile_pipeline
 from tests.conftest import ROOT
 from tests.images.containers import base_image, docker_client, registry
 from tests.sample_files import picture
 
 CLASSES = ("cat", "dog", "owl")
-PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "threads": 1}
+PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "options": {"threads": 1}}
 PARAMETERS |= {"min_accuracy": 0.0, "min_recall": 0.0}
 FILES = (".dockerignore", ".gitignore", "Makefile", "pipeline.py", "requirements-uv.txt")
 FOLDERS = ("components", "docker", "runner")
@@ -94,7 +94,8 @@ def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> Non
     unreached = set() if graph == "distributed" else trainjob
     for step, image in _steps(compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")).items():
         modules = {name.partition(".")[0] for name in _reached(f"components.{step.replace('-', '_')}", unreached)}
-        packages = {distributions[name][0].lower() for name in modules - sys.stdlib_module_names - {"components"}}
+        others = modules - sys.stdlib_module_names - {"components"}
+        packages = {distributions[name][0].lower().replace("_", "-") for name in others}
         assert packages <= data | torch, step
         assert (packages <= data) == ("/data" in image), f"{step} runs in the smaller image that will do"
 

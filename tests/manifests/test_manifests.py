@@ -20,7 +20,8 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 from minio import Minio
 
 import pipeline
-from components.shared import parameters
+from components.shared.parameters.pods import Pods
+from components.shared.parameters.table import Parameters
 from components.shared.training.distributed.trainjob import manifest
 from runner.doctor.trainer import RIGHTS
 from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
@@ -223,8 +224,8 @@ def test_the_retry_policy_is_one_of_argos_and_the_zone_exists() -> None:
 def test_the_gpu_parameters_are_accepted_by_the_pipeline() -> None:
     examples = yaml.safe_load((MANIFESTS / "overlays" / "gpu" / "parameters.yaml").read_text())
     for example in examples.values():
-        assert example.keys() <= DEFAULTS.keys()
-        parameters.check(**example)
+        assert example.keys() <= DEFAULTS.keys() & {"gpus", *Pods.model_fields}
+        assert example.items() <= Parameters.of(**example).values().items()
 
 
 def test_docs_name_every_overlay_and_no_missing_path() -> None:

@@ -9,7 +9,7 @@ from kubernetes import client
 import pipeline
 from runner.doctor.network import End, Flow, allows
 from runner.doctor.preflight import RUN_LABELS, pods_of
-from runner.parameters import parse_parameters
+from runner.parameters import complete
 from tests.manifests.manifests import RUNS_LIVE_IN, find, needs_kubectl
 
 
@@ -38,7 +38,7 @@ def _pods_of_a_run(overlay: str, kind: str) -> list[End]:
     return [_pod(RUNS_LIVE_IN[overlay], labels) for labels in (STEPS if kind == "steps" else [RUN_LABELS])]
 
 
-STEPS = [pod.metadata.labels for pod in pods_of(pipeline.training, parse_parameters(pipeline.training, []))]
+STEPS = [pod.metadata.labels for pod in pods_of(pipeline.training, complete(pipeline.training, {}))]
 DNS = _pod("kube-system", {"k8s-app": "kube-dns"})
 KFP = _pod("kubeflow", {"app": "ml-pipeline"})
 SEAWEEDFS = _pod("kubeflow", {"app": "seaweedfs"})

@@ -1,13 +1,13 @@
 """The networks by name: pytest tests/models/test_factory.py"""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from components.shared.core.errors import UserError
 from components.shared.models import factory
-from components.shared.parameters import ACTIVATIONS, POOLINGS
+from components.shared.parameters.training import Activation, Pooling
 
 LENET: dict[str, Any] = {
     "name": "lenet5",
@@ -27,8 +27,8 @@ def test_lenet5_without_bias_has_no_vectors() -> None:
     assert all(p.ndim > 1 for p in factory.build({**LENET, "bias": False}).parameters())
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 def test_every_activation_and_pooling_gives_logits(activation: str, pooling: str) -> None:
     network = factory.build(
         {**LENET, "num_classes": 3, "image_shape": [3, 32, 32], "activation": activation, "pooling": pooling}

@@ -29,7 +29,9 @@ from components.shared.models.lenet1998 import (
     squash,
 )
 from components.shared.models.normalize import normalize
+from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.training.optimizers import Optimizer
+from tests.parameters.texts import recipe_text
 from tests.trained_digits import write_dataset
 
 SHAPE = (1, 32, 32)
@@ -241,10 +243,11 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
         {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},
         {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}},
     )
-    given: dict[str, Any] = {"dataset": tmp_path / "dataset", "model": tmp_path / "model", "threads": 1}
+    given: dict[str, Any] = {"dataset": tmp_path / "dataset", "model": tmp_path / "model"}
     written: dict[str, Any] = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
-    evaluate(**given, min_accuracy=0.5, min_recall=0.0, store="", **written)
-    export(**given, evaluation=tmp_path / "evaluation", package=tmp_path / "package")
+    recipe = recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1)
+    evaluate(**given, recipe=recipe, **written)
+    export(**given, threads=1, evaluation=tmp_path / "evaluation", package=tmp_path / "package")
     package = read_json(tmp_path / "package/package.json", "torch2kubeflow/package")
     assert package["test_accuracy"] > 0.5
     measured = read_json(tmp_path / "package/measurements.json", "torch2kubeflow/measurements")

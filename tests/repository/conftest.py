@@ -20,6 +20,7 @@ class Repository:
         self.folder = folder
         listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        self.changed = set[str]()  # files that were changed by hand
         for name in names:
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +30,7 @@ class Repository:
         """Write a new file."""
         assert not (self.folder / path).exists()
         (self.folder / path).write_text(text)
+        self.changed.add(path)
 
     def insert(self, path: str, after: str, text: str, times: int = 1) -> None:
         """Insert text after each occurrence of other text. Fails if that is not there `times` times."""
@@ -43,6 +45,7 @@ class Repository:
         content = file.read_text()
         assert content.count(old) == times, f"{old!r} is {content.count(old)} times in {path}"
         file.write_text(content.replace(old, new))
+        self.changed.add(path)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run Python in the copy."""

@@ -1,17 +1,28 @@
 """The documentation, compared with the code."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pipeline
 from components.shared.data.dataset import SPLITS
+from components.shared.parameters import table
+from components.shared.parameters.evaluation import Gates
+from components.shared.parameters.pods import Pods
+from components.shared.parameters.preparation import Preparation
+from components.shared.parameters.registration import Registration
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.table import SweepParameters
+from components.shared.parameters.training import Settings
 from components.step_table import STEPS
 from docs.generate import generated
 from runner import summary
 from runner.graphs import steps_of
+from runner.parameters import parse_inputs
 from tests.repository.documents import DOCUMENTS, ROOT, anchors, links, paths, read, relative
 
 MAX_README_LINES = 140
@@ -22,9 +33,32 @@ def test_generated_documents_are_current(path: Path) -> None:
     assert path.read_text() == generated()[path], "run `make docs`"
 
 
-def test_parameters_are_in_the_order_of_the_pipeline() -> None:
-    names = re.findall(r"^\| `(\w+)` \| `", read("docs/parameters.md"), re.M)
-    assert names == list(pipeline.sweep.component_spec.inputs)
+def test_every_parameter_is_documented_once_in_the_order_of_code() -> None:
+    groups = [re.findall(r"^\| `(\w+)` \| `", part, re.M) for part in read("docs/parameters.md").split("\n## ")]
+    assert sorted(name for group in groups for name in group) == sorted(SweepParameters.model_fields)
+    for recipe in (Settings, Preparation, Gates, Registration, Pods, SweepRecipe):
+        (group,) = [group for group in groups if set(recipe.model_fields) <= set(group)]
+        assert [name for name in group if name in recipe.model_fields] == list(recipe.model_fields)
+
+
+@pytest.mark.parametrize("graph", pipeline.GRAPHS)
+def test_documents_mark_the_inputs_of_a_pipeline(graph: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `.*\| ([^|]+) \|$", read("docs/parameters.md"), re.M)
+    inputs = {name for name, place in rows if place == "input" or f"input of `{graph}`" in place}
+    assert inputs - set(table.OWN_INPUTS["sweep"] if graph != "sweep" else ()) == set(table.inputs_of(graph))
+    assert {*table.inputs_of(graph), table.OPTIONS} == set(pipeline.GRAPHS[graph].component_spec.inputs)
+
+
+def test_examples_of_options_are_accepted() -> None:
+    section = read("docs/parameters.md").split("## Inputs and options")[1].split("\n## ")[0]
+    (form,) = re.findall(r"in the field `options`: `(\{.*\})`", section)
+    (sdk,) = re.findall(r"run_from_pipeline_package\(file, (\{.*\})\)`", section)
+    (deployed,) = re.findall(r"`parameters: (\{.*\})`", section)
+    (words,) = re.findall(r"^\| command line \| [\w ]+: `(.*)`", section, re.M)
+    options = json.loads(form)
+    assert json.loads(sdk) == {table.OPTIONS: options} and yaml.safe_load(deployed) == options
+    assert parse_inputs(pipeline.training, words.split()) == {table.OPTIONS: options}
+    assert table.merge_options("training", {}, options).optimizer == options["optimizer"]
 
 
 def test_accurate_settings_are_those_that_were_measured() -> None:

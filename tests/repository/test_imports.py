@@ -25,6 +25,15 @@ SHARED = {
     "evaluation": ("core", "data", "models"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
 }
+# What each module of components/shared/parameters/ may import of the others.
+KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "recipe": (),
+    "common": ("recipe",),
+    **{kind: ("recipe", "common") for kind in KINDS},
+    "table": ("recipe", "common", *KINDS),
+    "form": ("recipe", "table"),
+}
 # What each folder of runner/ may import besides itself, components/ and the modules that stand beside the folders.
 RUNNER: dict[str, tuple[str, ...]] = {
     "local": (),
@@ -38,12 +47,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "pipeline": ("components", "runner.cli"),
     "components.__init__": (),
     "components.step_table": (),
-    "components.steps": ("components.shared.container_images", *(f"components.{module}" for module in MODULES)),
+    "components.ports": tuple(f"components.{module}" for module in MODULES),
+    "components.steps": ("components.shared.container_images", "components.ports"),
     "components.entrypoints": ("components.shared",),
     **{f"components.{module}": ("components.shared",) for module in MODULES},
     **{
         f"components.shared.{layer}": tuple(f"components.shared.{other}" for other in others)
         for layer, others in SHARED.items()
+        if layer != "parameters"
+    },
+    **{
+        f"components.shared.parameters.{module}": (
+            *(f"components.shared.parameters.{other}" for other in others),
+            *(f"components.shared.{layer}" for layer in SHARED["parameters"]),
+        )
+        for module, others in PARAMETERS.items()
     },
     "runner.cli": ("components", "runner"),
     **{f"runner.{module}": ("components", *(f"runner.{other}" for other in BESIDE)) for module in BESIDE},
@@ -54,11 +72,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 # The only users of a package.
 PACKAGES = {
-    "kfp": ("pipeline", "components.steps", "runner"),
+    "kfp": ("pipeline", "components.steps", "components.ports", "components.entrypoints.run_step", "runner"),
     "kfp_server_api": ("runner",),
     "kubeflow": ("components.shared.training.distributed.trainjob",),
     "kubernetes": ("pipeline", "components.shared.training.distributed.trainjob", "runner"),
     "minio": ("components.shared.storage",),
+    "pydantic": ("components.shared.parameters",),
+    "pydantic_core": ("components.shared.parameters",),
 }
 
 
@@ -104,13 +124,28 @@ def test_imports_go_one_way(path: Path) -> None:
         ("components.train", "kfp.dsl"),
         ("components.train", "components.download.download"),
         ("components.train", "components.steps"),
+        ("components.train", "components.ports"),
+        ("components.steps", "components.train"),
+        ("components.ports", "components.shared.parameters.training"),
+        ("components.entrypoints.katib_trial", "kfp.dsl"),
         ("components.download", "minio.Minio"),
         ("components.entrypoints.katib_trial", "components.train"),
         ("components.shared.data.sources.idx", "components.train"),
-        ("components.shared.storage.client", "components.shared.parameters.check"),
+        ("components.shared.storage.client", "components.shared.parameters.common.StoreUri"),
+        ("components.shared.data.dataset", "components.shared.parameters.preparation.Preparation"),
+        ("components.shared.models.factory", "components.shared.parameters.training"),
         ("components.shared.core.files", "components.shared.storage.client"),
         ("components.shared.models.zoo", "components.shared.training"),
-        ("components.shared.parameters", "components.shared.models.factory"),
+        ("components.shared.parameters.training", "components.shared.models.factory"),
+        ("components.shared.parameters.training", "components.shared.training.engine"),
+        ("components.shared.parameters.common", "components.shared.storage.client"),
+        ("components.shared.parameters.recipe", "components.shared.parameters.common"),
+        ("components.shared.parameters.evaluation", "components.shared.parameters.training.Settings"),
+        ("components.shared.parameters.table", "components.shared.parameters.form"),
+        ("components.shared.parameters.form", "kfp.dsl"),
+        ("components.shared.parameters.table", "components.resolve"),
+        ("components.shared.training.settings", "pydantic.BaseModel"),
+        ("runner.parameters", "pydantic_core.PydanticCustomError"),
         ("components.shared.evaluation.metrics", "components.shared.registry"),
         ("components.shared.training.loop", "components.shared.evaluation"),
         ("runner.cluster.run", "runner.local.run"),

@@ -3,7 +3,10 @@
 Where a recipe has several parts, the tests that should notice fail after the first and pass after the last.
 """
 
+import ast
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +16,11 @@ from tests.repository.documents import read
 pytestmark = pytest.mark.slow
 
 STEPS, DOCS = "tests/steps/test_steps.py", "tests/repository/test_docs.py"
+PLAN, COMPILE = "tests/steps/test_plan.py", "tests/runner/test_compile.py"
+FILES_OF_A_PARAMETER = 5  # that change by hand, outside of tests and documents
 SMALL = ("data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
 PORT = '''
 
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
 def tally(model: Input[Model], tallied: Output[Artifact]) -> None:
     """Count the files of a model."""
     from components import tally
@@ -60,17 +64,19 @@ class Linear(nn.Module):
         return logits
 '''
 GRAPH = '''
-def _train_briefly(data: PipelineArtifactChannel, parameters: Parameters) -> PipelineArtifactChannel:
-    """One training of a single epoch: prepared data -> model."""
-    return _train(data, {**parameters, "epochs": 1})
+def _train_briefly(data: PipelineArtifactChannel, resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
+    """One training that is ended after an hour: prepared data -> model."""
+    trained = _add(steps.train, inputs, dataset=data, recipe=resolved.outputs["training"])
+    kubernetes.set_timeout(trained, HOUR)
+    return trained.outputs["model"]
 
 '''
 
 
 def _name_in_documents(repository: Repository, row: str) -> None:
-    """Add a row to the table of docs/data.md and a name to the docstring of the parameter `data`."""
+    """Add a row to the table of docs/data.md and a name to the description of the parameter `data`."""
     repository.insert("docs/data.md", "`digits` | 1,797, 8 x 8 | 10 digits | scikit-learn, without any download |", row)
-    repository.insert("pipeline.py", "data: mnist, fashion-mnist, ", "toy, ")
+    repository.insert("components/shared/parameters/table.py", '"mnist, fashion-mnist, ', "toy, ")
     repository.make_docs()
 
 
@@ -103,14 +109,17 @@ def test_add_a_data_source(repository: Repository, local_run: Callable[..., str]
 def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> None:
     repository.write("components/tally.py", STEP)
     port = "    download.download(data=data, version=version, raw=raw.path)\n"
-    repository.insert("components/steps.py", port, PORT)
+    repository.insert("components/ports.py", port, PORT)
+    component = "download = _component(ports.download, DATA_IMAGE)\n"
+    repository.insert("components/steps.py", component, component.replace("download", "tally"))
     assert "test_the_table_of_steps_is_that_of_the_ports" in repository.failures(STEPS)
     row = '    Step("tally", "data", "model -> the number of its files"),\n'
     repository.insert_before("components/step_table.py", '    Step("evaluate", ', row)
     resources = '\n    "tally": Resources(("1", "1"), ("256Mi", "1Gi"), 10 * MINUTE),'
     repository.insert_before("pipeline.py", '\n    "resolve": Resources(', resources)
-    evaluated = "        evaluated = _add(steps.evaluate, parameters, dataset=data, model=model)\n"
-    repository.insert_before("pipeline.py", evaluated, "        tallied = _add(steps.tally, parameters, model=model)\n")
+    recipe = 'recipe=recipe["evaluation"]'
+    evaluated = f"        evaluated = _add(steps.evaluate, inputs, dataset=data, model=model, {recipe})\n"
+    repository.insert_before("pipeline.py", evaluated, "        tallied = _add(steps.tally, inputs, model=model)\n")
     repository.insert("pipeline.py", evaluated, "        evaluated.after(tallied)\n")
     assert repository.failures(STEPS, DOCS) == {
         "test_generated_documents_are_current",
@@ -128,7 +137,7 @@ def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> No
 
 def test_add_a_graph(repository: Repository, local_run: Callable[..., str]) -> None:
     repository.insert_before("pipeline.py", "\n\ndef _flow(", GRAPH)
-    made = '\nbrief = _pipeline("brief", "One epoch.", _train_briefly, shared_parameters)'
+    made = '\nbrief = _pipeline("brief", "One hour.", _train_briefly)'
     repository.insert_before("pipeline.py", "\nGRAPHS = {", made)
     repository.insert("pipeline.py", "\nGRAPHS = {", '"brief": brief, ')
     assert repository.failures(STEPS) == {"test_the_table_of_steps_has_the_order_of_the_run"}
@@ -152,23 +161,42 @@ def test_add_a_network(repository: Repository, local_run: Callable[..., str]) ->
     assert "verdict        accepted" in local_run("network=linear", *SMALL)
 
 
-def test_add_a_parameter(repository: Repository) -> None:
-    repository.insert("pipeline.py", "    clip_norm: float = 0.0,\n", "    dither: float = 0.0,\n")
-    repository.insert("pipeline.py", "larger gradients are scaled down; 0 does not clip.\n", "        dither: Noise.\n")
-    assert repository.failures(STEPS) >= {
-        "test_port_and_function_have_the_same_parameters",
-        "test_every_parameter_is_described_and_has_a_rule",
-    }
-    rule = '    "clip_norm": _between(0, 1_000_000),\n'
-    repository.insert("components/shared/parameters.py", rule, '    "dither": _between(0, 1),\n')
-    field, added = "    clip_norm: float,\n", "    dither: float,\n"
-    repository.insert("components/steps.py", field, added, times=5)
-    repository.insert("components/steps.py", "        clip_norm=clip_norm,\n", "        dither=dither,\n")
-    repository.insert("components/train.py", field, added)
-    repository.insert("components/shared/training/settings.py", "    clip_norm: float\n", "    dither: float\n")
+def test_add_a_parameter(repository: Repository, local_run: Callable[..., str]) -> None:
+    field = '    dither: Annotated[float, Field(ge=0, le=1000)] = parameter(0.0, "Noise in the reported loss.")\n'
+    repository.insert_before("components/shared/parameters/training.py", "    epochs: Annotated[int, ", field)
+    used = "        total += s.dither\n"
+    repository.insert_before("components/shared/training/loop.py", "        if s.clip_norm:\n", used)
     katib = "tests/entrypoints/test_katib_trial.py"
-    assert "test_generated_documents_are_current" in repository.failures(DOCS, katib)
+    assert repository.failures(DOCS, katib) == {
+        "test_generated_documents_are_current",
+        "test_every_parameter_is_documented_once_in_the_order_of_code",
+        "test_the_arguments_are_the_defaults_of_the_pipeline",
+    }
     repository.insert("manifests/katib/experiment.yaml", "- clip_norm=0.0\n", "                  - dither=0.0\n")
-    repository.insert("tests/trained_digits.py", '    "clip_norm": 0.0,\n', '    "dither": 0.0,\n')
     repository.make_docs()
-    assert repository.failures(STEPS, DOCS, katib, "tests/steps/test_plan.py") == set()
+    assert repository.failures(STEPS, DOCS, katib, PLAN, COMPILE) == set()
+    outside = {path for path in repository.changed if not path.startswith(("tests/", "docs/"))}
+    assert repository.changed == outside and len(outside) <= FILES_OF_A_PARAMETER
+    shown = local_run("dither=500", *SMALL)
+    assert "verdict        accepted" in shown
+    _check_dithered(repository.folder / "runs" / "latest")
+    refused = repository.run("pipeline.py", "local", "dither=1001")
+    assert refused.stderr == "error: dither=1001.0 is not accepted; give a number from 0 to 1,000\n"
+
+
+def _check_dithered(folder: Path) -> None:
+    """Check that the parameter has reached the training, its model and the summary."""
+    (epoch,) = json.loads((folder / "model" / "history.json").read_text())["epochs"]
+    assert 500 < epoch["train_loss"] < 600
+    assert json.loads((folder / "model" / "model.json").read_text())["parameters"]["dither"] == 500.0
+    assert json.loads((folder / "summary.json").read_text())["parameters"]["dither"] == 500.0
+
+
+def test_a_new_parameter_may_differ_between_trials(repository: Repository) -> None:
+    field = '    dither: Annotated[float, Field(ge=0, le=1000)] = parameter(0.0, "Noise in the reported loss.")\n'
+    repository.insert_before("components/shared/parameters/training.py", "    epochs: Annotated[int, ", field)
+    words = ["dither=5", 'settings=[{"dither": 1}, {"learning_rate": 0.03}]']
+    code = f"import pipeline; from runner.parameters import parse_inputs; print(parse_inputs(pipeline.sweep, {words}))"
+    done = repository.run("-c", code)
+    expected = {"settings": [{"dither": 1}, {"learning_rate": 0.03}], "options": {"dither": 5.0}}
+    assert ast.literal_eval(done.stdout) == expected, done.stderr

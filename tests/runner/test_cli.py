@@ -11,9 +11,10 @@ import yaml
 
 import pipeline
 from components.shared.core.errors import UserError
+from components.shared.parameters.table import Parameters, SweepParameters
 from runner.cli import main
 from runner.compile import compile_pipeline
-from runner.parameters import parse_parameters
+from runner.parameters import complete, flat, parse_inputs, parse_parameters
 from tests.runner import verbs
 from tests.servers.kfp_server import KfpServer
 
@@ -21,11 +22,39 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_words_set_parameters_and_others_have_defaults() -> None:
-    parameters = parse_parameters(pipeline.training, ["data=digits", "epochs=5", "learning_rate=1", "bias=False"])
-    assert (parameters["data"], parameters["epochs"], parameters["bias"]) == ("digits", 5, False)
-    assert parameters["learning_rate"] == 1.0
-    assert isinstance(parameters["learning_rate"], float)
-    assert parameters["image_size"] == 32
+    given = parse_parameters(pipeline.training, ["data=digits", "epochs=5", "learning_rate=1", "bias=False"])
+    assert given == {"data": "digits", "epochs": 5, "learning_rate": 1.0, "bias": False}
+    assert isinstance(given["learning_rate"], float)
+    parameters = complete(pipeline.training, given)
+    assert given.items() <= parameters.items()
+    assert (parameters["image_size"], parameters["flip"], parameters["gpus"]) == (32, False, "0")
+    assert sorted(parameters) == sorted(Parameters.model_fields)
+    sweep = complete(pipeline.sweep, {})
+    assert sorted(sweep) == sorted(SweepParameters.model_fields)
+    assert sweep["settings"] == [{"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.04}]
+
+
+def test_parameters_without_an_input_become_options() -> None:
+    words = ["mixup=0.2", "epochs=5", "gpus=1", "flip=true", "stopping=asha", "batch_size=auto"]
+    inputs = parse_inputs(pipeline.sweep, words)
+    options = {"mixup": 0.2, "flip": True, "stopping": "asha"}
+    assert inputs == {"epochs": 5, "gpus": "1", "batch_size": "auto", "options": options}
+    assert flat(inputs) == parse_parameters(pipeline.sweep, words)
+    assert parse_inputs(pipeline.sweep, ["epochs=5"]) == {"epochs": 5}
+    assert parse_inputs(pipeline.training, ["nodes=1"]) == {"options": {"nodes": 1}}
+    assert parse_inputs(pipeline.distributed, ["nodes=2"]) == {"nodes": 2}
+    assert parse_inputs(pipeline.training, []) == {} == flat({})
+
+
+def test_the_input_options_is_no_parameter_itself() -> None:
+    with pytest.raises(UserError, match=r"'options=\{\}' is not a parameter"):
+        parse_parameters(pipeline.training, ["options={}"])
+
+
+def test_a_version_without_options_has_its_inputs_alone() -> None:
+    assert complete(verbs.pipeline, {"epochs": 5}) == {"data": "mnist", "epochs": 5, "node_selector": {}}
+    with pytest.raises(UserError, match=r"'mixup=0\.2' is not a parameter; .* one of: data, epochs, node_selector$"):
+        parse_inputs(verbs.pipeline, ["mixup=0.2"])
 
 
 def test_objects_and_lists_are_given_as_json() -> None:
@@ -44,7 +73,7 @@ def test_a_value_may_contain_equals_signs() -> None:
     ("word", "accepted"),
     [
         ("epoch=3", "did you mean epochs?"),
-        ("fast", "give name=value with one of: data, image_size"),
+        ("fast", "give name=value with one of: data, store"),
         ("epochs=two", "epochs=two has the wrong type; give a whole number"),
         ("epochs=2.5", "give a whole number"),
         ("learning_rate=fast", "give a number"),
@@ -179,7 +208,7 @@ def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest
 
     started("run", "epochs=3", "--pipeline-root", "s3://bucket", "data=digits")
     (run,) = kfp_api.runs.values()
-    assert run.runtime_config.parameters == {"data": "digits", "epochs": 3, "node_selector": {}}
+    assert run.runtime_config.parameters == {"data": "digits", "epochs": 3}
     started("schedule", "add", "nightly", "0 2 * * *", "--follow-latest", "data=digits")
     (item,) = kfp_api.recurring_runs.values()
     assert item.runtime_config.parameters == {"data": "digits"}
@@ -246,5 +275,5 @@ def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
         main(pipeline.GRAPHS, words)
     assert stop.value.code == 0
     (item,) = kfp_api.recurring_runs.values()
-    assert item.runtime_config.parameters == {"stopping": "asha", "epochs": 9}
+    assert item.runtime_config.parameters == {"epochs": 9, "options": {"stopping": "asha"}}
     assert [one.display_name for one in kfp_api.pipelines.values()] == ["torch2kubeflow-sweep"]

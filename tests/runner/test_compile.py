@@ -1,6 +1,5 @@
 """The compiled pipelines as a cluster reads them, parsed with KFP's own messages."""
 
-import inspect
 import re
 import subprocess
 import sys
@@ -16,11 +15,20 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from components.shared.core.code_digest import code_digest, code_version
+from components.shared.parameters.form import defaults_of
+from components.shared.parameters.table import INPUTS, OPTIONS, OWN_INPUTS, model_of
 from components.step_table import STEPS
 from runner.compile import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 IMAGES = {step.name: step.image for step in STEPS}
+MAX_INPUTS = 22  # of a pipeline: KFP's form shows them all, in alphabetical order
+RECIPES = {  # step and input -> the output of step resolve that it gets, if both are in the same group
+    ("preprocess", "recipe"): "preparation",
+    ("train", "recipe"): "training",
+    ("train-distributed", "recipe"): "training",
+    ("evaluate", "recipe"): "evaluation",
+}
 
 
 @pytest.fixture(scope="module", params=pipeline.GRAPHS)
@@ -76,10 +84,57 @@ def test_compiling_is_byte_identical(tmp_path: Path) -> None:
 def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
     assert set(parameters) == set(pipeline.GRAPHS[graph].component_spec.inputs)
-    assert set(parameters) >= set(inspect.signature(pipeline.shared_parameters).parameters)
+    assert set(parameters) == {*INPUTS, *OWN_INPUTS.get(graph, ()), OPTIONS}
+    defaults = defaults_of(graph)
     for name, parameter in parameters.items():
         assert parameter.HasField("default_value"), name
+        assert json_format.MessageToDict(parameter.default_value) == defaults[name], name
         assert len(parameter.description) > 10, name
+
+
+def test_few_parameters_are_inputs_and_the_others_are_options(spec: Any, graph: str) -> None:
+    parameters = spec.root.input_definitions.parameters
+    assert len(parameters) <= MAX_INPUTS < len(model_of(graph).model_fields) / 2
+    options = parameters[OPTIONS]
+    assert options.parameter_type == pipeline_spec_pb2.ParameterType.STRUCT
+    assert options.HasField("default_value") and json_format.MessageToDict(options.default_value) == {}
+    assert "docs/parameters.md" in options.description
+
+
+def test_an_input_is_described_as_its_parameter(spec: Any, graph: str) -> None:
+    fields = model_of(graph).model_fields
+    for name, parameter in spec.root.input_definitions.parameters.items():
+        assert name == OPTIONS or parameter.description == fields[name].description, name
+
+
+def test_resolve_gets_every_input_and_its_graph(documents: list[dict[str, Any]], graph: str) -> None:
+    (resolve,) = [task for name, task, _ in _tasks(documents[0]) if name == "resolve"]
+    given = {name: value for name, value in resolve["inputs"]["parameters"].items() if name != "graph"}
+    expected = {name: {"componentInputParameter": f"pipelinechannel--{name}"} for name in defaults_of(graph)}
+    assert given == expected
+    assert resolve["inputs"]["parameters"]["graph"] == {"runtimeValue": {"constant": graph}}
+
+
+def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[str, Any]]) -> None:
+    recipes = {
+        (name, given): value["taskOutputParameter"]
+        for name, task, _ in _tasks(documents[0])
+        for given, value in task.get("inputs", {}).get("parameters", {}).items()
+        if given in ("recipe", "training", "threads") and "taskOutputParameter" in value
+    }
+    for (name, given), source in recipes.items():
+        assert source == {"producerTask": "resolve", "outputParameterKey": RECIPES[name, given]}
+    assert recipes.keys() >= {("preprocess", "recipe"), ("evaluate", "recipe")}
+    inside = {
+        (name, given): value["componentInputParameter"]
+        for name, task, _ in _tasks(documents[0])
+        for given, value in task.get("inputs", {}).get("parameters", {}).items()
+        if name in ("export", "register") and given in ("recipe", "threads")
+    }
+    assert inside == {
+        ("export", "threads"): "pipelinechannel--resolve-threads",
+        ("register", "recipe"): "pipelinechannel--resolve-registration",
+    }
 
 
 def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
@@ -151,27 +206,27 @@ def test_parameters_of_resources_are_text(spec: Any) -> None:
 
 def test_s3_keys_are_optional_references_only(pods: dict[str, Any]) -> None:
     for step in pods:
-        own, source = pods[step]["secretAsEnv"]
+        own, *others = pods[step]["secretAsEnv"]
         (config,) = pods[step]["configMapAsEnv"]
-        assert own["optional"] and source["optional"] and config["optional"], step
+        assert own["optional"] and config["optional"], step
         assert {key["envVar"] for key in own["keyToEnv"]} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-        assert {key["envVar"] for key in config["keyToEnv"]} == {
-            "AWS_ENDPOINT_URL_S3",
-            "AWS_REGION",
-            "AWS_CA_BUNDLE",
-        }
+        assert {key["envVar"] for key in config["keyToEnv"]} == {"AWS_ENDPOINT_URL_S3", "AWS_REGION"}
         (files,) = pods[step]["configMapAsVolume"]
         assert files["optional"] and files["mountPath"] == "/etc/torch2kubeflow"
-        assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
+        assert bool(others) == (step in ("resolve", "download")), f"{step}: the keys of the source, where it is read"
+        for source in others:
+            assert source["optional"] and len(source["keyToEnv"]) == 6
+            assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
 
 
-def test_run_and_image_are_variables_of_every_step(pods: dict[str, Any], containers: dict[str, Any]) -> None:
+def test_run_and_code_are_variables_of_every_step(pods: dict[str, Any], containers: dict[str, Any]) -> None:
     for step in pods:
         run, *more = pods[step]["fieldPathAsEnv"]
         assert run == {"name": "RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
         assert not more or step == "train-distributed"
+        own = {"STEP_IMAGE": containers[step]["image"]} if step in ("train-distributed", "register") else {}
         assert {entry["name"]: entry["value"] for entry in containers[step]["env"]} == {
-            "STEP_IMAGE": containers[step]["image"],
+            **own,
             "CODE_VERSION": code_version(),
             "CODE_DIGEST": code_digest(f"components.{step.replace('-', '_')}"),
         }
@@ -184,7 +239,7 @@ def test_all_steps_but_the_first_and_last_are_cached(
     assert {name for name in containers if not cached[name]} == {"resolve", "finish"}
     (download,) = [task for name, task, _ in _tasks(documents[0]) if name == "download"]
     version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]
-    assert version == {"producerTask": "resolve", "outputParameterKey": "Output"}
+    assert version == {"producerTask": "resolve", "outputParameterKey": "version"}
 
 
 def test_no_cached_step_has_the_run_as_an_input(documents: list[dict[str, Any]]) -> None:
@@ -211,19 +266,19 @@ def test_export_waits_for_the_verdict(documents: list[dict[str, Any]]) -> None:
     assert "evaluate-Output'] == true" in gate["triggerPolicy"]["condition"]
 
 
-def test_a_sweep_has_a_trial_for_each_planned_setting() -> None:
+def test_a_sweep_has_a_trial_pod_for_each_planned_text() -> None:
     spec = json_format.MessageToDict(pipeline.sweep.pipeline_spec)
     tasks = {name: task for name, task, _ in _tasks(spec)}
     loop = tasks["for-loop-2"]
-    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--plan-Output"}
-    assert loop["inputs"]["parameters"]["pipelinechannel--plan-Output"]["taskOutputParameter"] == {
-        "producerTask": "plan",
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--resolve-Output"}
+    assert loop["inputs"]["parameters"]["pipelinechannel--resolve-Output"]["taskOutputParameter"] == {
+        "producerTask": "resolve",
         "outputParameterKey": "Output",
     }
     planned = tasks["trial"]["inputs"]["parameters"]["planned"]
     assert planned == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
-    models = tasks["compare"]["inputs"]["artifacts"]["models"]["taskOutputArtifact"]
-    assert models == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-model"}
+    trials = tasks["compare"]["inputs"]["artifacts"]["trials"]["taskOutputArtifact"]
+    assert trials == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-trials"}
     for step in ("evaluate", "condition-3"):
         assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model is evaluated"
 
@@ -238,5 +293,3 @@ def test_a_step_passes_its_resources_to_the_job_that_it_submits() -> None:
         "ENV": True,
         "KUBERNETES_VOLUMES": True,
     }
-    (prepared,) = [task for name, task, _ in _tasks(spec) if name == "preprocess"]
-    assert prepared["inputs"]["parameters"]["handover_mib"] == {"runtimeValue": {"constant": 0.0}}

@@ -7,10 +7,13 @@ import kfp
 import pytest
 from kfp.local import cache, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator.enhanced_dag_orchestrator import ParallelExecutor
+from kfp.local.status import Status
 
-from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, as_one_process, local_runner
+from components import steps
+from components.step_table import STEPS, Step
+from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner
 
-COMMAND = ["sh", "-ec", "\n_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main", "def train(): ..."]
+IMAGE = "python"  # KFP warns of others
 
 
 class _Other:
@@ -62,11 +65,26 @@ def test_a_changed_client_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch)
         Client(host="http://127.0.0.1:1")
 
 
-def test_a_step_replaces_the_shell_that_starts_it() -> None:
-    assert as_one_process(COMMAND)[2] == "\n_KFP_RUNTIME=true exec python3 -m kfp.dsl.executor_main"
-    assert as_one_process(COMMAND)[3] == COMMAND[3]
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_step_is_started_without_a_shell(step: Step) -> None:
+    """So a signal to the process reaches the step, and python3 is found on the path that the runner sets."""
+    container = getattr(steps, step.module).component_spec.implementation.container
+    assert container.command == ["python3", "-m", "components.entrypoints.run_step"]
+    assert container.args == ["--executor_input", "{{$}}", "--function_to_execute", step.module]
 
 
-def test_a_changed_start_script_is_noticed() -> None:
-    with pytest.raises(AssertionError, match="_KFP_RUNTIME=true python3 -m"):
-        as_one_process(["python3", "-m", "kfp.dsl.executor_main"])
+def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
+    command = ["python3", "-m", "components.entrypoints.run_step", "--executor_input", '{"python3": "python3"}']
+    runner = kfp.local.SubprocessRunner(use_venv=False)
+    seen = []
+
+    def run_step(command: list[str], environment: dict[str, str]) -> int:
+        seen.append((command, environment))
+        return 3
+
+    with pytest.raises(RuntimeError, match="only supports running Lightweight Python Components"):
+        subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner)
+    with local_runner(run_step, lambda step, artifacts: None):
+        handler = subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner, {"A": "1"})
+        assert handler.run() == Status.FAILURE
+    assert seen == [(command, {"A": "1"})], "nothing in it is replaced"

@@ -37,8 +37,8 @@ def pipeline(data: str = "mnist", epochs: int = 3, node_selector: dict[str, str]
 
 
 @dsl.pipeline(name="torch2kubeflow-training", description="Another one.")
-def changed_pipeline(data: str = "mnist", batch_size: int = 32) -> None:
-    resolve(data=data, epochs=batch_size)
+def changed_pipeline(data: str = "mnist", batch_size: str = "32") -> None:
+    resolve(data=batch_size, epochs=3)
 
 
 def run_verb(verb: ModuleType, *words: str, pipeline: BaseComponent = pipeline) -> int:

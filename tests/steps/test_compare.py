@@ -10,6 +10,7 @@ from components.compare import compare
 from components.shared.core.errors import UserError
 from components.shared.core.files import write_json
 from components.shared.storage.client import open_store
+from components.shared.training.search.outcome import keep_best_weights
 from tests.evaluation.page import Page, assert_self_contained
 from tests.servers.s3_server import BUCKET, S3Server
 
@@ -18,7 +19,7 @@ REASON = "12.00% validation accuracy up to epoch 1 is not among the best 1/3 of 
 
 
 def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", **settings: Any) -> Path:
-    """Write the folder of a trial with epochs of these accuracies and losses on the val split."""
+    """Write the folder of a trial, named by its number, with epochs of these accuracies and losses on the val split."""
     folder.mkdir(parents=True)
     rows = [
         {"epoch": n, "val_accuracy": a, "val_loss": loss, "train_loss": 1.0} for n, (a, loss) in enumerate(epochs, 1)
@@ -28,23 +29,26 @@ def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", *
     write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [6, 7], **history})
     write_json(folder / "model.json", {"format": "torch2kubeflow/model", "checkpoint_key": folder.name})
     (folder / "model.safetensors").write_bytes(folder.name.encode())
-    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", "settings": settings, "error": None})
+    write_outcome(folder, None, settings)
     return folder
 
 
 def write_failed(folder: Path, error: str, **settings: Any) -> Path:
     folder.mkdir(parents=True)
-    write_json(
-        folder / "trial.json",
-        {"format": "torch2kubeflow/trial", "settings": settings, "error": UserError(error).to_json()},
-    )
+    write_outcome(folder, UserError(error), settings)
     return folder
 
 
-def compared(tmp_path: Path, *models: Path, store: str = "") -> tuple[dict[str, Any], str, bytes]:
-    """Return `comparison.json`, the page, and the weights of the best model."""
+def write_outcome(folder: Path, error: UserError | None, settings: dict[str, Any]) -> None:
+    document = {"number": int(folder.name), "settings": settings, "error": error.to_json() if error else None}
+    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", **document})
+
+
+def compared(tmp_path: Path, *trials: Path, store: str = "") -> tuple[dict[str, Any], str, bytes]:
+    """Return `comparison.json`, the page, and the weights of the best model, by the folders of some trials."""
     outputs = {name: tmp_path / "out" / name for name in ("model", "comparison", "sweep")}
-    compare(models=models, store=store, **outputs)
+    pods = list(dict.fromkeys(trial.parent for trial in trials))
+    compare(trials=pods, store=store, **outputs)
     document = json.loads((outputs["comparison"] / "comparison.json").read_text())
     return document, outputs["sweep"].read_text(), (outputs["model"] / "model.safetensors").read_bytes()
 
@@ -61,15 +65,36 @@ def compared(tmp_path: Path, *models: Path, store: str = "") -> tuple[dict[str, 
 def test_the_best_has_the_highest_accuracy_or_the_lower_loss(
     tmp_path: Path, second: list[tuple[float, float]], best: int
 ) -> None:
-    first = write_trial(tmp_path / "1", (0.9, 0.3), (0.8, 0.2))
-    document, page, weights = compared(tmp_path, first, write_trial(tmp_path / "2", *second))
+    first = write_trial(tmp_path / "a" / "1", (0.9, 0.3), (0.8, 0.2))
+    document, page, weights = compared(tmp_path, first, write_trial(tmp_path / "b" / "2", *second))
     assert document["best"] == best
     assert weights == str(best).encode()
     assert f"Trial {best} is the best" in Page(page).text
 
 
+def test_trials_have_the_order_of_their_numbers_in_any_pods(tmp_path: Path) -> None:
+    numbers = {"a": (1, 4, 10), "b": (2, 11), "c": (3,)}
+    trials = [write_trial(tmp_path / pod / str(n), (0.9, 0.3), epochs=n) for pod in "cba" for n in numbers[pod]]
+    document, _, weights = compared(tmp_path, *trials)
+    assert [row["number"] for row in document["trials"]] == [1, 2, 3, 4, 10, 11]
+    assert [row["settings"]["epochs"] for row in document["trials"]] == [1, 2, 3, 4, 10, 11]
+    assert (document["best"], weights) == (1, b"1"), "of equals the first"
+
+
+def test_a_pod_keeps_the_weights_that_may_be_the_best(tmp_path: Path) -> None:
+    scores = {"a/1": (0.5, 0.3), "a/3": (0.9, 0.3), "a/5": (0.9, 0.3), "b/2": (0.9, 0.3), "b/4": (0.9, 0.2)}
+    trials = [write_trial(tmp_path / name, score) for name, score in scores.items()]
+    write_failed(tmp_path / "b" / "6", "the loss became nan")
+    for pod in ("a", "b"):
+        keep_best_weights(tmp_path / pod)
+    left = sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("*.safetensors"))
+    assert left == ["a/3", "b/4"], "of equals in a pod the first"
+    document, _, weights = compared(tmp_path, *trials)
+    assert (document["best"], weights) == (4, b"4")
+
+
 def test_the_best_model_is_copied_whole(tmp_path: Path) -> None:
-    trial = write_trial(tmp_path / "1", (0.9, 0.3))
+    trial = write_trial(tmp_path / "a" / "1", (0.9, 0.3))
     compared(tmp_path, trial)
     for path in trial.iterdir():
         assert (tmp_path / "out" / "model" / path.name).read_bytes() == path.read_bytes()
@@ -78,10 +103,10 @@ def test_the_best_model_is_copied_whole(tmp_path: Path) -> None:
 def test_stopped_and_failed_trials_are_reported(tmp_path: Path) -> None:
     document, html, _ = compared(
         tmp_path,
-        write_failed(tmp_path / "1", "the loss became nan", learning_rate=1e30),
-        write_trial(tmp_path / "2", (0.12, 2.0), stopped=REASON, learning_rate=0.001),
-        write_trial(tmp_path / "3", (0.8, 0.5), (0.9, 0.4), learning_rate=0.02, network="resnet18"),
-        write_trial(tmp_path / "4", (0.85, 0.5), (0.85, 0.4)),
+        write_failed(tmp_path / "a" / "1", "the loss became nan", learning_rate=1e30),
+        write_trial(tmp_path / "b" / "2", (0.12, 2.0), stopped=REASON, learning_rate=0.001),
+        write_trial(tmp_path / "a" / "3", (0.8, 0.5), (0.9, 0.4), learning_rate=0.02, network="resnet18"),
+        write_trial(tmp_path / "b" / "4", (0.85, 0.5), (0.85, 0.4)),
     )
     assert document["best"] == 3
     rows = [(row["number"], row["state"], row["reason"], row["epochs"]) for row in document["trials"]]
@@ -105,16 +130,16 @@ def test_names_and_values_from_users_are_escaped(tmp_path: Path) -> None:
     names: dict[str, Any] = {HOSTILE: 1}
     document, html, _ = compared(
         tmp_path,
-        write_trial(tmp_path / "1", (0.9, 0.3), pretrained=HOSTILE, **names),
-        write_trial(tmp_path / "2", (0.8, 0.3), stopped=HOSTILE),
-        write_failed(tmp_path / "3", HOSTILE),
+        write_trial(tmp_path / "a" / "1", (0.9, 0.3), pretrained=HOSTILE, **names),
+        write_trial(tmp_path / "b" / "2", (0.8, 0.3), stopped=HOSTILE),
+        write_failed(tmp_path / "a" / "3", HOSTILE),
     )
     assert document["trials"][0]["settings"]["pretrained"] == HOSTILE
     assert assert_self_contained(html).text.count(HOSTILE) >= 5
 
 
 def test_trials_without_any_model_are_an_error(tmp_path: Path) -> None:
-    failed = [write_failed(tmp_path / n, f"mistake {n}") for n in ("1", "2")]
+    failed = [write_failed(tmp_path / "a" / n, f"mistake {n}") for n in ("1", "2")]
     with pytest.raises(
         UserError,
         match="none of the 2 trials made a model: trial 1: mistake 1; trial 2: mistake 2; give other settings",
@@ -124,7 +149,7 @@ def test_trials_without_any_model_are_an_error(tmp_path: Path) -> None:
 
 
 def test_equal_trials_give_equal_pages(tmp_path: Path) -> None:
-    trials = [write_trial(tmp_path / n, (0.5, 0.3), (0.9, 0.2), epochs=2) for n in ("1", "2")]
+    trials = [write_trial(tmp_path / "a" / n, (0.5, 0.3), (0.9, 0.2), epochs=2) for n in ("1", "2")]
     assert compared(tmp_path, *trials) == compared(tmp_path, *trials)
 
 
@@ -138,7 +163,7 @@ def test_only_the_last_checkpoint_of_a_trial_stays(
     store = open_store(uri, server.environment)
     for name in ("1/0000000006", "1/0000000007", "1/0000000008", "2/0000000007"):
         store.put_bytes(b"x", f"checkpoints/{name}.safetensors")
-    trials = [write_trial(tmp_path / "1", (0.8, 0.3)), write_trial(tmp_path / "2", (0.9, 0.3))]
+    trials = [write_trial(tmp_path / "a" / "1", (0.8, 0.3)), write_trial(tmp_path / "b" / "2", (0.9, 0.3))]
     compared(tmp_path, *trials, store=uri)
     left = [entry.name for entry in store.list("checkpoints")]
     assert left == [f"checkpoints/{name}.safetensors" for name in ("1/0000000007", "1/0000000008", "2/0000000007")]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from components.download import download
-from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.raw import Chunk, Raw, open_raw
 from components.shared.data.sources import packing
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
+from tests.data.versions import version_of
 from tests.sample_files import picture, sha256, tar_bytes
 from tests.servers.web_server import WebServer
 
@@ -29,13 +29,13 @@ LABELS = np.array([0, 2, 1], np.uint8)
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
-    download(data=str(data), version=resolve(store="", data=str(data)), raw=str(tmp_path / name))
+    download(data=str(data), version=version_of(str(data)), raw=str(tmp_path / name))
     return open_raw(tmp_path / name)
 
 
 def refused(data: object, tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        download(data=str(data), version=resolve(store="", data=str(data)), raw=str(tmp_path / "raw"))
+        download(data=str(data), version=version_of(str(data)), raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 
@@ -108,14 +108,14 @@ def changed_since(data: str, version: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_changed_during_the_run_is_refused(tmp_path: Path) -> None:
     pets = folder_of(tmp_path / "pets", PICTURES)
-    version = resolve(store="", data=str(pets))
+    version = version_of(str(pets))
     (pets / "cat" / "more.png").write_bytes(picture(9))
     changed_since(str(pets), version, tmp_path)
 
 
 def test_a_url_that_changed_during_the_run_is_refused(tmp_path: Path, web_server: WebServer) -> None:
     web_server.files["/pets.tar.gz"] = tar_bytes(PICTURES)
-    version = resolve(store="", data=f"{web_server.url}/pets.tar.gz")
+    version = version_of(f"{web_server.url}/pets.tar.gz")
     web_server.files["/pets.tar.gz"] = tar_bytes(SPLITS)
     changed_since(f"{web_server.url}/pets.tar.gz", version, tmp_path)
 

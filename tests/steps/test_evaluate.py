@@ -16,21 +16,25 @@ from components.shared.core.files import read_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
+from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.storage.client import open_store
 from tests.evaluation.page import assert_self_contained
+from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, s3_server
 from tests.trained_digits import CLASSES, write_dataset, write_model
 
 FORMAT = "torch2kubeflow/evaluation"
 
 
+def recipe_of(**values: Any) -> str:
+    return recipe_text(EvaluateRecipe, **{"min_accuracy": 0.0, "min_recall": 0.0, "threads": 1, **values})
+
+
 def evaluated(artifacts: Path, folder: Path, store: str = "", /, **thresholds: float) -> Evaluation:
     return evaluate(
         dataset=artifacts / "dataset",
         model=artifacts / "model",
-        **{"min_accuracy": 0.0, "min_recall": 0.0, **thresholds},
-        threads=1,
-        store=store,
+        recipe=recipe_of(store=store, **thresholds),
         metrics=folder / "metrics.json",
         classification=folder / "classification.json",
         report=folder / "report.html",
@@ -157,10 +161,7 @@ def test_a_dataset_other_than_the_models_is_refused(artifacts: Path, tmp_path: P
         evaluate(
             dataset=other,
             model=artifacts / "model",
-            min_accuracy=0.0,
-            min_recall=0.0,
-            threads=1,
-            store="",
+            recipe=recipe_of(),
             metrics=tmp_path / "metrics.json",
             classification=tmp_path / "classification.json",
             report=tmp_path / "report.html",

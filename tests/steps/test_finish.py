@@ -23,8 +23,8 @@ def test_the_record_holds_parameters_and_final_state(tmp_path: Path, state: str,
         record=tmp_path / "record",
         store="",
         graph=graph,
-        epochs=3,
-        stopping="asha",
+        seed=3,
+        options={"stopping": "asha"} if graph == "sweep" else {},
     )
     assert [path.name for path in (tmp_path / "record").iterdir()] == ["record.json"]
     assert json.loads((tmp_path / "record" / "record.json").read_text()) == {
@@ -34,7 +34,7 @@ def test_the_record_holds_parameters_and_final_state(tmp_path: Path, state: str,
         "graph": graph,
         "state": state,
         "error": "",
-        "parameters": {"store": "", "epochs": 3, **({"stopping": "asha"} if graph == "sweep" else {})},
+        "parameters": {"store": "", "seed": 3, **({"stopping": "asha"} if graph == "sweep" else {})},
     }
 
 
@@ -52,7 +52,8 @@ def test_the_record_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             record=tmp_path / "record",
             store=uri,
             graph="training",
-            epochs=3,
+            options={},
+            seed=3,
         )
         content, _ = open_store(uri, server.environment).get_bytes("runs/1234.json")
     assert content == (tmp_path / "record" / "record.json").read_bytes()

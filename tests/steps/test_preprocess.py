@@ -19,10 +19,12 @@ from PIL import Image
 
 from components.download import download
 from components.preprocess import preprocess
-from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS, Dataset, Images, open_dataset
 from components.shared.data.raw import write_raw
+from components.shared.parameters.preparation import PreprocessRecipe
+from tests.data.versions import version_of
+from tests.parameters.texts import recipe_text
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -31,13 +33,14 @@ NO_STORE = {"store": "", "handover_mib": 0}
 
 
 def prepare(raw: Path, dataset: Path, **settings: Any) -> Dataset:
-    preprocess(raw=str(raw), dataset=str(dataset), **{**SETTINGS, **NO_STORE, **settings})
+    recipe = recipe_text(PreprocessRecipe, **{**SETTINGS, **NO_STORE, **settings})
+    preprocess(raw=str(raw), recipe=recipe, dataset=str(dataset))
     return open_dataset(dataset)
 
 
 def raw_of(source: Path, tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
-    download(data=source.as_uri(), version=resolve(data=source.as_uri(), store=""), raw=str(raw))
+    download(data=source.as_uri(), version=version_of(source.as_uri()), raw=str(raw))
     return raw
 
 
@@ -69,7 +72,7 @@ def ordered(images: Images) -> list[bytes]:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=resolve(data="digits", store=""), raw=str(raw))
+    download(data="digits", version=version_of("digits"), raw=str(raw))
     return raw
 
 
@@ -302,9 +305,7 @@ def test_incomplete_output_of_a_killed_run_is_replaced(digits: Path, prepared: D
 MEASURED = """
 import re, sys
 from components.preprocess import preprocess
-from components.resolve import resolve
-preprocess(raw=sys.argv[1], image_size=32, val_fraction=0.1, test_fraction=0.1, max_bad_images=0, seed=0,
-           store="", handover_mib=0, dataset=sys.argv[2])
+preprocess(raw=sys.argv[1], recipe=sys.argv[2], dataset=sys.argv[3])
 print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """
 
@@ -317,7 +318,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         folder.mkdir()
         write_idx(folder / "source", "train", noise(count, 28), np.arange(count) % 10)
         raw = raw_of(folder / "source", folder)
-        command = [sys.executable, "-c", MEASURED, str(raw), str(folder / "dataset")]
+        recipe = recipe_text(PreprocessRecipe, test_fraction=0.1)
+        command = [sys.executable, "-c", MEASURED, str(raw), recipe, str(folder / "dataset")]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         peaks.append(int(ran.stdout.split()[-1]))
         shutil.rmtree(folder)

@@ -10,16 +10,21 @@ import yaml
 from kfp.components import load_component_from_file
 
 import pipeline
-from components import steps
-from components.shared.parameters import RULES
+from components.shared.parameters.recipe import accepted
+from components.shared.parameters.table import OPTIONS, inputs_of, model_of
 from components.step_table import STEPS, names_in
 from runner.compile import compile_pipeline
 from runner.graphs import steps_of
 
 PORTS = {
     node.name: node
-    for node in ast.parse((Path(__file__).parents[2] / "components" / "steps.py").read_text()).body
+    for node in ast.parse((Path(__file__).parents[2] / "components" / "ports.py").read_text()).body
     if isinstance(node, ast.FunctionDef)
+}
+
+TAKEN = {  # by the steps that take any inputs of a pipeline
+    "resolve": {name for graph in pipeline.GRAPHS for name in inputs_of(graph)},
+    "finish": set(pipeline.RECORDED),
 }
 
 
@@ -29,17 +34,11 @@ def test_port_and_function_have_the_same_parameters(name: str) -> None:
     function = inspect.signature(getattr(importlib.import_module(f"components.{name}"), name))
     named = [parameter for parameter in function.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     own = {parameter.name for parameter in named}
-    if name in ("plan", "train_distributed"):  # they take the parameters of a training as **parameters
-        trained, tried = (set(getattr(steps, step).component_spec.inputs) for step in ("train", "trial"))
-        assert port == own | (trained - tried) | {"gpus"}
-    elif len(named) < len(function.parameters):  # it takes whatever parameters the pipeline has
-        graph = pipeline.sweep if name == "finish" else pipeline.training  # that with most, for the record
-        assert set(graph.component_spec.inputs) | own <= port
-    else:
-        assert set(function.parameters) == port
+    others = set(function.parameters) - own  # the name of **inputs
+    assert port == own | (TAKEN[name] if others else set())
     for parameter in named:
         assert parameter.kind is parameter.KEYWORD_ONLY
-        assert parameter.default is parameter.empty, "defaults live in pipeline.py alone"
+        assert parameter.default is parameter.empty, "defaults live in components/shared/parameters alone"
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -76,4 +75,6 @@ def test_the_table_of_steps_is_that_of_the_ports() -> None:
 def test_every_parameter_is_described_and_has_a_rule(graph: str) -> None:
     for name, spec in pipeline.GRAPHS[graph].component_spec.inputs.items():
         assert spec.description, name
-        assert name in RULES, name
+        assert name in {*model_of(graph).model_fields, OPTIONS}, name
+    for name, field in model_of(graph).model_fields.items():
+        assert field.description and accepted(field), name

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from components.shared.core.files import read_json, sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
-from components.shared.parameters import OPTIMIZERS
+from components.shared.parameters.training import Optimizer
 from components.shared.training.schedules import SCHEDULES
-from tests.trained_digits import SETTINGS, trained, write_digits
+from tests.trained_digits import SETTINGS, trained, training_recipe, write_digits
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 0.02, "sgd": 0.05, "adamw": 0.01}[optimizer]
     model = trained(digits, tmp_path / "model", optimizer=optimizer, learning_rate=rate, epochs=8)
@@ -114,7 +114,8 @@ def test_equal_inputs_give_bit_identical_files(digits: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_another_process_gives_bit_identical_files(digits: Path, tmp_path: Path) -> None:
     trained(digits, tmp_path / "here", threads=2)
-    arguments = {**SETTINGS, "threads": 2, "dataset": str(digits), "model": str(tmp_path / "there")}
+    recipe = training_recipe(threads=2)
+    arguments = {"dataset": str(digits), "recipe": recipe, "model": str(tmp_path / "there")}
     code = f"from components.train import train; train(**{arguments!r})"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
     for file in ("model.safetensors", "model.json"):
@@ -123,7 +124,7 @@ def test_another_process_gives_bit_identical_files(digits: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_training_does_not_import_pytorchs_compiler(digits: Path, tmp_path: Path) -> None:
-    arguments = {**SETTINGS, "dataset": str(digits), "model": str(tmp_path / "model")}
+    arguments = {"dataset": str(digits), "recipe": training_recipe(), "model": str(tmp_path / "model")}
     code = (
         f"import sys; from components.train import train; train(**{arguments!r}); print('torch._dynamo' in sys.modules)"
     )

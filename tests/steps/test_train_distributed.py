@@ -13,7 +13,7 @@ from components.shared.models import saved_model
 from components.shared.storage.client import open_store
 from components.train_distributed import train_distributed
 from tests.servers.s3_server import BUCKET, S3Server
-from tests.trained_digits import SETTINGS, write_digits, write_stored_digits
+from tests.trained_digits import training_recipe, write_digits, write_stored_digits
 
 ROOT = Path(__file__).parents[2]
 CONFIG = SimpleNamespace(
@@ -22,8 +22,8 @@ CONFIG = SimpleNamespace(
 
 
 def train(dataset: Path, model: Path, store: str, **changed: Any) -> saved_model.Model:
-    parameters = {**SETTINGS, "nodes": 1, "store": store, "checkpoint_seconds": 1, **changed}
-    train_distributed(dataset=dataset, model=model, task_config=CONFIG, **parameters)
+    recipe = training_recipe(store=store, checkpoint_seconds=1, **changed)
+    train_distributed(dataset=dataset, recipe=recipe, task_config=CONFIG, model=model)
     return saved_model.load(model)
 
 
@@ -51,6 +51,6 @@ def test_data_that_other_nodes_cannot_read_is_refused(tmp_path: Path) -> None:
 
 def test_a_plain_graph_refuses_nodes_and_names_the_right_one() -> None:
     with pytest.raises(UserError, match=r"^nodes=2 is more than graph training trains on; give --graph distributed"):
-        resolve(data="digits", store="", graph="training", nodes=2)
+        resolve(graph="training", data="digits", options={"nodes": 2})
     with pytest.raises(UserError, match=r"^store= is empty"):
-        resolve(data="digits", store="", graph="distributed", nodes=2)
+        resolve(graph="distributed", data="digits", nodes=2, options={})

@@ -1,26 +1,28 @@
 """The step trial: pytest tests/steps/test_trial.py"""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import pipeline
-from components import steps
+from components import trial as step
 from components.shared.core.errors import TransientError, UserError, error_from_json
 from components.shared.core.files import read_json, sha256_file
+from components.shared.parameters.training import TrainingRecipe
+from components.shared.training.loop import Training
+from components.shared.training.search.planned import Planned, Rungs, Trial
 from components.train import train
 from components.trial import trial
-from runner.parameters import parse_parameters
-from tests.servers.s3_server import BUCKET, S3Server
 from tests.trained_digits import write_dataset
 
-DEFAULTS = parse_parameters(pipeline.training, ["batch_size=64", "epochs=2", "threads=1"])
-RUN: dict[str, Any] = {"seed": 0, "threads": 1, "gpus": "0", "store": "", "checkpoint_seconds": 30}
-BOTH = {name: DEFAULTS[name] for name in steps.train.component_spec.inputs if name in DEFAULTS}
-PARAMETERS = {name: value for name, value in BOTH.items() if name not in RUN}
-RUNGS = {"sweep": "s", "first_rung": 1, "reduction": 3}
+COMMON: dict[str, Any] = {"batch_size": "64", "epochs": 2, "threads": 1}
+RUNGS = Rungs(trials="all", first_rung=1, reduction=3)
+FALLS_BEHIND: dict[str, Any] = {"learning_rate": 1e-5, "epochs": 5}
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
 
 
 @pytest.fixture(scope="module")
@@ -28,40 +30,119 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("digits") / "dataset")
 
 
-def planned(rungs: dict[str, Any] | None = None, **settings: Any) -> str:
-    return json.dumps({"settings": settings, "parameters": {**PARAMETERS, **settings}, "rungs": rungs})
+def planned(*settings: dict[str, Any], first: int = 1, rungs: Rungs | None = None, **common: Any) -> str:
+    """The plan of a pod with a trial for each of the settings, numbered from `first`."""
+    recipe = TrainingRecipe.of(**{**COMMON, **common})
+    trials = [
+        Trial(number, setting, TrainingRecipe.of(**{**recipe.values(), **setting}))
+        for number, setting in enumerate(settings, first)
+    ]
+    return Planned(recipe, rungs, trials).text()
+
+
+def history(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "history.json", "torch2kubeflow/history")
+
+
+def document(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "trial.json", "torch2kubeflow/trial")
+
+
+@pytest.fixture
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The learning rate of each step that a training takes."""
+    steps, taken = Training.steps, []
+
+    def counted(training: Training) -> Iterator[None]:
+        for _ in steps(training):
+            taken.append(training.settings.learning_rate)
+            yield
+
+    monkeypatch.setattr(Training, "steps", counted)
+    return taken
 
 
 @pytest.mark.slow
 def test_a_trial_makes_the_same_model_as_a_training(tmp_path: Path, dataset: Path) -> None:
-    trial(dataset=dataset, planned=planned(epochs=1), model=tmp_path / "tried", **RUN)
-    train(**{**BOTH, "epochs": 1}, dataset=dataset, model=tmp_path / "trained")
+    trial(dataset=dataset, planned=planned({"epochs": 1}, first=4), trials=tmp_path / "tried")
+    recipe = TrainingRecipe.of(**{**COMMON, "epochs": 1}).text()
+    train(dataset=dataset, recipe=recipe, model=tmp_path / "trained")
+    tried = tmp_path / "tried" / "4"
     for name in ("model.json", "model.safetensors"):
-        assert sha256_file(tmp_path / "tried" / name) == sha256_file(tmp_path / "trained" / name)
-    document = read_json(tmp_path / "tried" / "trial.json", "torch2kubeflow/trial")
-    assert (document["settings"], document["error"]) == ({"epochs": 1}, None)
+        assert sha256_file(tried / name) == sha256_file(tmp_path / "trained" / name)
+    found = document(tried)
+    assert (found["number"], found["settings"], found["error"]) == (4, {"epochs": 1}, None)
 
 
 @pytest.mark.slow
-def test_a_trial_that_falls_behind_stops_with_a_reason(
-    tmp_path: Path, dataset: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+def test_of_several_trials_only_the_best_keeps_its_weights(
+    tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    run: dict[str, Any] = {**RUN, "store": f"s3://{BUCKET}/trial", "dataset": dataset}
-    trial(planned=planned({**RUNGS, "trial": "1"}), model=tmp_path / "1", **run)
-    slow = planned({**RUNGS, "trial": "2"}, learning_rate=1e-5, epochs=5)
-    trial(planned=slow, model=tmp_path / "2", **run)
-    first, second = (read_json(tmp_path / n / "history.json", "torch2kubeflow/history") for n in ("1", "2"))
+    settings: list[dict[str, Any]] = [{"learning_rate": 1e-5}, {}, {"learning_rate": 1e30, "optimizer": "sgd"}]
+    settings += [{"learning_rate": 1e-4}]
+    trial(dataset=dataset, planned=planned(*settings, first=7, epochs=1), trials=tmp_path / "trials")
+    assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == ["10", "7", "8", "9"]
+    assert [document(tmp_path / "trials" / n)["settings"] for n in ("7", "8", "9", "10")] == settings
+    whole = {"model.json", "history.json", "trial.json"}
+    files = {n: {path.name for path in (tmp_path / "trials" / n).iterdir()} for n in ("7", "8", "9", "10")}
+    assert files == {"7": whole, "8": {*whole, "model.safetensors"}, "9": {"trial.json"}, "10": whole}
+    assert "[trial] trial 9 ended without a model: the loss became" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3_variables")
+def test_a_trial_that_falls_behind_stops_with_a_reason(tmp_path: Path, dataset: Path, uri: str) -> None:
+    both = planned({}, FALLS_BEHIND, rungs=RUNGS, store=uri)
+    trial(dataset=dataset, planned=both, trials=tmp_path / "both")
+    first, second = (history(tmp_path / "both" / n) for n in ("1", "2"))
     assert (len(first["epochs"]), first["stopped"]) == (2, "")
     assert len(second["epochs"]) == 1
     assert "is not among the best 1/3 of 2 trials" in second["stopped"]
-    trial(planned=slow, model=tmp_path / "again", **run)  # resumes from its checkpoint
-    again = read_json(tmp_path / "again" / "history.json", "torch2kubeflow/history")
+    trial(dataset=dataset, planned=both, trials=tmp_path / "again")  # resumes from its checkpoint
+    again = history(tmp_path / "again" / "2")
     assert (len(again["epochs"]), again["stopped"]) == (1, second["stopped"])
-    trial(planned=planned(learning_rate=1e-5, epochs=5), model=tmp_path / "whole", **run)
-    whole = read_json(tmp_path / "whole" / "history.json", "torch2kubeflow/history")
+    trial(dataset=dataset, planned=planned(FALLS_BEHIND, store=uri), trials=tmp_path / "whole")
+    whole = history(tmp_path / "whole" / "1")
     assert (len(whole["epochs"]), whole["stopped"]) == (5, ""), "another rule takes no stopped training for its own"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3_variables")
+def test_trials_in_other_pods_are_compared_through_the_store(tmp_path: Path, dataset: Path, uri: str) -> None:
+    for number, setting in ((1, {}), (2, FALLS_BEHIND)):
+        one = planned(setting, first=number, rungs=RUNGS, store=uri)
+        trial(dataset=dataset, planned=one, trials=tmp_path / str(number))
+    assert history(tmp_path / "1" / "1")["stopped"] == ""
+    assert "is not among the best 1/3 of 2 trials" in history(tmp_path / "2" / "2")["stopped"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3_variables")
+def test_a_killed_pod_trains_no_finished_trial_again(
+    tmp_path: Path, dataset: Path, uri: str, steps_taken: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = {"learning_rate": 0.02}, {"learning_rate": 0.01}
+    plan = planned(one, two, store=uri)
+    trial(dataset=dataset, planned=planned(one, two), trials=tmp_path / "whole")
+    expected, counts = history(tmp_path / "whole" / "1"), [steps_taken.count(rate) for rate in (0.02, 0.01)]
+    steps_taken.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "keep_best_weights", killing)
+        with pytest.raises(Killed):
+            trial(dataset=dataset, planned=plan, trials=tmp_path / "trials")
+    assert not (tmp_path / "trials").exists() and set(steps_taken) == {0.02}
+    steps_taken.clear()
+    trial(dataset=dataset, planned=plan, trials=tmp_path / "trials")
+    assert [steps_taken.count(rate) for rate in (0.02, 0.01)] == [0, counts[1]]
+    for name in ("1", "2"):
+        for file in ("model.json", "trial.json"):
+            assert sha256_file(tmp_path / "trials" / name / file) == sha256_file(tmp_path / "whole" / name / file)
+    resumed = history(tmp_path / "trials" / "1")
+    assert [row["val_loss"] for row in resumed["epochs"]] == [row["val_loss"] for row in expected["epochs"]]
+
+
+def killing(_: Path) -> None:
+    raise Killed
 
 
 @pytest.mark.slow
@@ -75,10 +156,9 @@ def test_a_trial_that_falls_behind_stops_with_a_reason(
 def test_a_training_that_fails_by_its_setting_is_a_result(
     tmp_path: Path, dataset: Path, settings: dict[str, Any], message: str, remedy: str
 ) -> None:
-    trial(dataset=dataset, planned=planned(**settings), model=tmp_path / "model", **RUN)
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["trial.json"]
-    document = read_json(tmp_path / "model" / "trial.json", "torch2kubeflow/trial")
-    error = error_from_json(document["error"])
+    trial(dataset=dataset, planned=planned(settings), trials=tmp_path / "trials")
+    assert [path.name for path in (tmp_path / "trials" / "1").iterdir()] == ["trial.json"]
+    error = error_from_json(document(tmp_path / "trials" / "1")["error"])
     assert message in error.message and remedy in str(error)
 
 
@@ -86,12 +166,12 @@ def test_damaged_data_or_an_outage_is_not_a_result(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
-        trial(dataset=tmp_path, planned=planned(), model=tmp_path / "model", **RUN)
+        trial(dataset=tmp_path, planned=planned({}), trials=tmp_path / "trials")
 
     def fail(*_: Any, **__: Any) -> None:
         raise TransientError("the store is out of reach", "try again later")
 
     monkeypatch.setattr("components.trial.train_model", fail)
     with pytest.raises(TransientError):
-        trial(dataset=dataset, planned=planned(), model=tmp_path / "model", **RUN)
-    assert not (tmp_path / "model").exists()
+        trial(dataset=dataset, planned=planned({}), trials=tmp_path / "trials")
+    assert not (tmp_path / "trials").exists()

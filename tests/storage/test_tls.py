@@ -32,6 +32,12 @@ def test_a_self_signed_certificate_can_be_trusted(server: S3Server, uri: str, tm
     assert "is not a file; give the file of the trusted certificate authorities" in reported
 
 
+def test_an_authority_that_a_pod_mounts_is_trusted(server: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**server.environment, "AWS_ENDPOINT_URL_S3": server.tls_url}
+    monkeypatch.setattr("components.shared.storage.endpoint.MOUNTED_AUTHORITY", server.certificate)
+    open_store(uri, environment).check_access()
+
+
 def test_a_certificate_for_another_host_is_reported(server: S3Server, uri: str) -> None:
     environment = {**server.environment, "AWS_CA_BUNDLE": str(server.certificate)}
     environment["AWS_ENDPOINT_URL_S3"] = server.tls_url.replace("127.0.0.1", "localhost")

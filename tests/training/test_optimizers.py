@@ -1,14 +1,16 @@
 """The optimizers: pytest tests/training/test_optimizers.py"""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from components.shared.parameters import OPTIMIZERS
+from components.shared.parameters import training
 from components.shared.training.optimizers import Optimizer, orthogonalize
+
+OPTIMIZERS = get_args(training.Optimizer)
 
 
 def small_network(bias: bool = True) -> nn.Sequential:

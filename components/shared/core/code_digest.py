@@ -21,7 +21,7 @@ from components.shared.core.files import sha256_json
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "components"
-PORTS = "components.steps"  # no step imports it: KFP embeds the text of a port
+PORTS = "components.ports"  # no step imports it: KFP embeds the text of a port
 IGNORED = {"ctx", "kind", "type_comment"}  # fields of syntax trees without a meaning of their own
 
 

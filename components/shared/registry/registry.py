@@ -14,7 +14,7 @@ from typing import Any
 
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import Document, json_bytes
-from components.shared.parameters import check
+from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, add_decision, decision_about, now, previous_champion
 from components.shared.registry.schema import REGISTRY_FORMAT, REMEDIES, parse_document
 from components.shared.registry.versions import Versions
@@ -42,7 +42,7 @@ class RegisteredModel:
 
     def __init__(self, store: Store, name: str) -> None:
         """Make no request. Raises UserError if `name` is not a valid model name."""
-        check(model_name=name)
+        Registration.of(model_name=name)
         if not name:
             raise UserError("the model's name is empty", "give one of small letters, digits and -")
         self.store, self.name = store, name

@@ -10,6 +10,7 @@ import certifi
 from components.shared.core.errors import UserError
 
 AWS = "https://s3.amazonaws.com"
+MOUNTED_AUTHORITY = Path("/etc/torch2kubeflow/ca.crt")  # a key of the ConfigMap that the steps' pods mount
 
 
 class Variables:
@@ -57,11 +58,14 @@ def find_endpoint(variables: Variables) -> SplitResult:
 
 
 def find_ca_bundle(variables: Variables) -> str:
-    """Return the file of trusted certificate authorities. Raises UserError if it does not exist."""
+    """Return the file of trusted certificate authorities: named, or mounted, or those that all trust.
+
+    Raises UserError if the one that is named does not exist.
+    """
     name, value = variables.find("AWS_CA_BUNDLE", "SSL_CERT_FILE")
     if value and not Path(value).is_file():
         raise UserError(f"{name}={value} is not a file", "give the file of the trusted certificate authorities")
-    return value or certifi.where()
+    return value or (str(MOUNTED_AUTHORITY) if MOUNTED_AUTHORITY.is_file() else certifi.where())
 
 
 def parse_uri(uri: str) -> tuple[str, str]:

@@ -11,11 +11,11 @@ from components.shared.core.errors import UserError
 from components.shared.core.resources import free_memory, total_memory
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
+from components.shared.parameters.training import Settings
 from components.shared.training.batches import fits_on, split_bytes
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture
 from components.shared.training.precision import autocast
-from components.shared.training.settings import Settings
 
 LARGEST = 4096  # images, for one process
 STEPS_PER_EPOCH = 10  # at least

@@ -4,7 +4,6 @@ loop.py takes the steps, state.py is what a checkpoint holds, and checkpoints.py
 """
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,13 +11,13 @@ import torch
 from components.shared.core.errors import UserError
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset
+from components.shared.parameters.training import Settings
 from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
 from components.shared.training.history import Stop
 from components.shared.training.loop import Training
-from components.shared.training.settings import Settings
 
 OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's RuntimeError on the CPU
 
@@ -47,9 +46,8 @@ def train_model(
         _start_torch(threads, settings.deterministic)
         try:
             if settings.batch_size == 0:
-                settings = replace(
-                    settings, batch_size=group.broadcast_object(lambda: largest_batch(settings, data, group))
-                )
+                size = group.broadcast_object(lambda: largest_batch(settings, data, group))
+                settings = settings.model_copy(update={"batch_size": size})
             torch.manual_seed(seed)  # after the search for a batch size, which draws numbers
             training = Training(settings, data, group, seed, stop, stop_rule)
             checkpoints = _take_steps(training, group, store, checkpoint_seconds, folder)

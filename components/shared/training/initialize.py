@@ -16,9 +16,9 @@ from components.shared.core.files import Document, sha256_file
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.models.pretrained import freeze_stages, load_pretrained
+from components.shared.parameters.training import Settings
 from components.shared.storage.client import Store, open_store
 from components.shared.training.distributed.process_group import ProcessGroup
-from components.shared.training.settings import Settings
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 WEIGHTS, DOCUMENT = "model.safetensors", "model.json"

@@ -24,6 +24,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
 from components.shared.models.catalogue import library_version
 from components.shared.models.normalize import normalize
+from components.shared.parameters.training import Settings
 from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 from components.shared.training.batches import Batch, open_batches
 from components.shared.training.checkpoints.state import StateDict, TrainingState
@@ -32,9 +33,10 @@ from components.shared.training.history import Epoch, Stop
 from components.shared.training.initialize import architecture, compiled, start_network
 from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES
-from components.shared.training.settings import ENGINE, Settings
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
+READS = ("components.shared.training.engine",)
+(ENGINE,) = READS  # whose code determines the weights
 VALIDATION_BATCH = 1000  # at most
 PENDING_LOSSES = 32  # at most, on a GPU: reading a loss waits for its step
 
@@ -280,7 +282,7 @@ def _provenance(settings: Settings, data: Dataset, group: ProcessGroup, seed: in
     return {
         "dataset_digest": data.digest,
         "code_version": code_digest(ENGINE),
-        "parameters": settings.parameters(),
+        "parameters": settings.values(),
         "pretrained_sha256": pretrained_sha256,
         "seed": seed,
         "threads": torch.get_num_threads(),

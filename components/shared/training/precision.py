@@ -2,7 +2,7 @@
 
 import torch
 
-from components.shared.training.settings import Settings
+from components.shared.parameters.training import Settings
 
 
 def is_bfloat16(settings: Settings, device: torch.device) -> bool:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from components.download import download
-from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.raw import Raw, open_raw
 from components.shared.storage.client import open_store
+from tests.data.versions import version_of
 from tests.sample_files import picture, tar_bytes
 from tests.servers.s3_server import BUCKET, S3Server
 
@@ -39,7 +39,7 @@ def environment(server: S3Server, cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def get(data: str, raw: Path) -> Raw:
-    download(data=data, version=resolve(store="", data=data), raw=str(raw))
+    download(data=data, version=version_of(data), raw=str(raw))
     return open_raw(raw)
 
 
@@ -69,17 +69,17 @@ def test_an_archive_is_copied_unchanged(tmp_path: Path) -> None:
 
 def test_the_version_depends_on_the_objects(server: S3Server) -> None:
     store = open_store(PETS, server.environment)
-    first = resolve(store="", data=PETS)
-    assert resolve(store="", data=PETS) == first
-    assert resolve(store="", data=f"{PETS}.tar.gz").startswith("ETag: ")
+    first = version_of(PETS)
+    assert version_of(PETS) == first
+    assert version_of(f"{PETS}.tar.gz").startswith("ETag: ")
     store.put_bytes(picture(99), "cat/0.png")
-    changed = resolve(store="", data=PETS)
+    changed = version_of(PETS)
     store.put_bytes(PICTURES["cat/0.png"], "cat/0.png")
-    assert changed != first == resolve(store="", data=PETS)
+    assert changed != first == version_of(PETS)
 
 
 def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_path: Path) -> None:
-    version = resolve(store="", data=PETS)
+    version = version_of(PETS)
     store = open_store(PETS, server.environment)
     store.put_bytes(picture(99), "dog/new.png")
     with pytest.raises(UserError, match=r"was listing:.* when the run began and is listing:.* now; run it again"):
@@ -99,17 +99,17 @@ def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_pa
 )
 def test_an_address_without_data_is_reported(data: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        resolve(store="", data=data)
+        version_of(data)
 
 
 def test_wrong_keys_are_reported_with_their_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(UserError, match="SOURCE_AWS_ACCESS_KEY_ID and SOURCE_AWS_SECRET_ACCESS_KEY"):
-        resolve(store="", data=PETS)
+        version_of(PETS)
 
 
 def test_our_keys_are_used_if_the_source_has_none(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in server.environment.items():
         monkeypatch.delenv(f"SOURCE_{name}")
         monkeypatch.setenv(name, value)
-    assert resolve(store="", data=PETS).startswith("listing:")
+    assert version_of(PETS).startswith("listing:")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from components.download import download
-from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.raw import open_raw
 from components.shared.data.sources import schemes
@@ -17,8 +16,9 @@ from components.shared.data.sources.local import LocalSource
 from components.shared.data.sources.mirrors import CatalogueSource
 from components.shared.data.sources.s3 import S3Archive, S3Prefix
 from components.shared.data.sources.schemes import DATA_SETS, SOURCES, Source, open_source
-from components.shared.parameters import check
+from components.shared.parameters.table import Parameters
 from tests.data.sources import toy_source
+from tests.data.versions import version_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
-    version = resolve(store="", data="toy://6")
+    version = version_of("toy://6")
     download(data="toy://6", version=version, raw=str(tmp_path / "raw"))
     raw = open_raw(tmp_path / "raw")
     assert (raw.source, raw.document["version"], raw.counts, raw.classes) == (
@@ -55,7 +55,7 @@ def test_the_error_lists_a_new_scheme() -> None:
 
 @pytest.mark.parametrize("data", ["gs://bucket/pets", "mnits", "", "https", "HTTPS://example.org/a.zip"])
 def test_other_names_and_schemes_are_refused(data: str) -> None:
-    for refuse in (open_source, lambda data: check(data=data)):
+    for refuse in (open_source, lambda data: Parameters.of(data=data)):
         with pytest.raises(UserError, match=f"data={data} is not accepted; give mnist, .* a https://, .* or a path"):
             refuse(data)
 

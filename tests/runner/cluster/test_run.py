@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import pipeline
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.log import EVENT
 from components.step_table import names_in
@@ -61,11 +62,13 @@ def wait(folder: Path, *words: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(path.read_text())
 
 
-def test_a_run_has_the_present_code_and_every_parameter(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_has_the_present_code_and_its_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(run, "epochs=5", 'node_selector={"disk": "ssd"}', "--pipeline-root", "s3://bucket/runs") == 0
     (version,), (started,) = kfp_api.versions.values(), kfp_api.runs.values()
     assert started.pipeline_version_reference.pipeline_version_id == version.pipeline_version_id
-    assert started.runtime_config.parameters == {"data": "mnist", "epochs": 5, "node_selector": {"disk": "ssd"}}
+    assert started.runtime_config.parameters == {"epochs": 5, "node_selector": {"disk": "ssd"}}
+    root = version.pipeline_spec["root"]
+    assert root["inputDefinitions"]["parameters"]["data"]["defaultValue"] == "mnist", "KFP takes the others from there"
     assert started.runtime_config.pipeline_root == "s3://bucket/runs"
     assert kfp_api.experiments[started.experiment_id].display_name == "torch2kubeflow"
     lines = capsys.readouterr().out.splitlines()
@@ -73,6 +76,18 @@ def test_a_run_has_the_present_code_and_every_parameter(kfp_api: KfpServer, caps
         f"started run {started.display_name}: {started.run_id}",
         f"{kfp_api.url}/#/runs/details/{started.run_id}",
     ]
+
+
+def test_a_run_takes_options_by_flat_names_and_reports_them_so(kfp_api: KfpServer, tmp_path: Path) -> None:
+    kfp_api.plan = [Stage("SUCCEEDED", ALL_DONE)]
+    words = ["epochs=5", "optimizer=adamw", "mixup=0.2", "gpus=1", "--wait", "--runs", str(tmp_path)]
+    assert run_verb(run, *words, pipeline=pipeline.training) == 0
+    (started,) = kfp_api.runs.values()
+    own, options = {"epochs": 5, "gpus": "1"}, {"optimizer": "adamw", "mixup": 0.2}
+    assert started.runtime_config.parameters == {**own, "options": options}
+    document = json.loads((tmp_path / started.run_id / "summary.json").read_text())
+    assert document["parameters"].items() >= {**own, **options}.items()
+    assert "options" not in document["parameters"]
 
 
 def test_waiting_writes_the_summary_of_a_local_run(
@@ -298,7 +313,7 @@ def test_an_uploaded_version_is_run_with_its_own_parameters(kfp_api: KfpServer) 
     (version,) = kfp_api.versions.values()
     assert run_verb(run, "--version", version.display_name, "batch_size=64") == 0
     (started,) = kfp_api.runs.values()
-    assert started.runtime_config.parameters == {"data": "mnist", "batch_size": 64}
+    assert started.runtime_config.parameters == {"batch_size": "64"}
     with pytest.raises(UserError, match=r"'epochs=4' is not a parameter; .*batch_size"):
         run_verb(run, "--version", version.display_name, "epochs=4")
 

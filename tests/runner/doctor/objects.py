@@ -12,7 +12,7 @@ from kubernetes import client
 import pipeline
 from components import steps
 from runner.doctor.preflight import pods_of
-from runner.parameters import parse_parameters
+from runner.parameters import complete
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
 
@@ -158,7 +158,7 @@ def policy(namespace: str, **spec: Any) -> client.V1NetworkPolicy:
 
 def pods_with(image: str) -> list[client.V1Pod]:
     """The pods of a run whose steps all use that image."""
-    pods = pods_of(pipeline.training, parse_parameters(pipeline.training, []))
+    pods = pods_of(pipeline.training, complete(pipeline.training, {}))
     for pod in pods:
         pod.spec.containers[0].image = image
     return pods

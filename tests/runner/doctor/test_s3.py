@@ -50,14 +50,14 @@ def test_missing_bucket(s3_cluster: KubeServer, examine: Examine) -> None:
 
 
 def test_untrusted_certificate(s3_cluster: KubeServer, server: S3Server, examine: Examine) -> None:
-    s3_cluster.add(s3_config(server.tls_url, **{"ca.crt": server.certificate.read_text()}))
+    s3_cluster.add(s3_config(server.tls_url))
     _, table = examine(STORE)
     assert "problem S3 s3://bucket/store of the steps" in table
     assert "not trusted (self-signed certificate) -> name its authority in AWS_CA_BUNDLE" in table
 
 
 def test_certificate_trusted_by_the_config_map(s3_cluster: KubeServer, server: S3Server, examine: Examine) -> None:
-    authority = {"ca.crt": server.certificate.read_text(), "AWS_CA_BUNDLE": "/etc/torch2kubeflow/ca.crt"}
+    authority = {"ca.crt": server.certificate.read_text()}
     s3_cluster.add(s3_config(server.tls_url, **authority))
     s3_cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=server.tls_url))
     _, table = examine(STORE)

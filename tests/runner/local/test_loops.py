@@ -21,8 +21,8 @@ step = dsl.component(base_image="torch2kubeflow/data:none", install_kfp_package=
 
 
 @step
-def plan(items: list[str]) -> list[str]:
-    return items
+def plan(settings: list[dict[str, Any]]) -> list[str]:
+    return [setting["item"] for setting in settings]
 
 
 @step
@@ -47,9 +47,9 @@ def compare(models: Input[list[Dataset]], model: Output[Artifact]) -> None:
                 file.write(made.read() + "\n")
 
 
-@dsl.pipeline(name="torch2kubeflow-small")
-def small(items: list[str] = ["a", "b"]) -> None:  # noqa: B006
-    planned = plan(items=items)
+@dsl.pipeline(name="torch2kubeflow-sweep")
+def small(settings: list[dict[str, Any]] = [{"item": "a"}]) -> None:  # noqa: B006
+    planned = plan(settings=settings)
     with dsl.ParallelFor(planned.output) as item:
         tried = trial(item=item)
     compare(models=dsl.Collected(tried.outputs["model"]))
@@ -63,7 +63,8 @@ def build_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(tmp_path: Path, *items: str, pipeline: BaseComponent = small) -> tuple[int, dict[str, Any]]:
     """Return exit code and summary of a run that caches."""
-    code = local_run.run(pipeline, {"items": list(items)}, tmp_path / "runs", embedded=False, caching=True)
+    given = {"settings": [{"item": item} for item in items]}
+    code = local_run.run(pipeline, given, tmp_path / "runs", embedded=False, caching=True)
     return code, json.loads((tmp_path / "runs" / "latest" / "summary.json").read_text())
 
 

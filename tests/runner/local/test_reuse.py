@@ -40,10 +40,10 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def run(checkout: Path, graph: str, *words: str) -> dict[str, Any]:
+def run(checkout: Path, graph: str, *options: str, min_accuracy: int = 0) -> dict[str, Any]:
     """Run a graph on the digits by the code of the checkout, and return its summary."""
-    settings = ("data=digits", "epochs=1", "batch_size=64", "threads=1", "min_accuracy=0", "min_recall=0")
-    command = [sys.executable, "pipeline.py", "local", "--graph", graph, *settings, *GRAPHS[graph][1], *words]
+    settings = ("data=digits", "epochs=1", "batch_size=64", "threads=1", f"min_accuracy={min_accuracy}", "min_recall=0")
+    command = [sys.executable, "pipeline.py", "local", "--graph", graph, *settings, *GRAPHS[graph][1], *options]
     done = subprocess.run(command, cwd=checkout, env=os.environ, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     summary: dict[str, Any] = json.loads((checkout / "runs/latest/summary.json").read_text())
@@ -68,7 +68,7 @@ def test_a_run_reuses_what_a_change_does_not_reach(checkout: Path, graph: str) -
     first = run(checkout, graph)
     _a_new_report_trains_nothing_and_makes_no_version(checkout, graph, training, first)
     append(checkout / (LOOP if graph == "distributed" else AUGMENTATION), CODE)
-    third = run(checkout, graph, "min_accuracy=1")
+    third = run(checkout, graph, min_accuracy=1)
     assert (states(third)["preprocess"], states(third)[training]) == ("cached", "done")
     assert TRAINED in log(checkout)
 
@@ -85,10 +85,10 @@ def _a_new_report_trains_nothing_and_makes_no_version(
 
 
 def test_a_finished_training_is_found_in_the_store(checkout: Path) -> None:
-    run(checkout, "training", "min_accuracy=1")
+    run(checkout, "training", min_accuracy=1)
     weights = (checkout / "runs/latest/model/model.safetensors").read_bytes()
     append(checkout / METRICS, CODE)
-    summary = run(checkout, "training", "min_accuracy=1", "--no-cache")
+    summary = run(checkout, "training", "--no-cache", min_accuracy=1)
     assert states(summary)["train"] == "done"
     assert TRAINED not in log(checkout)
     assert (checkout / "runs/latest/model/model.safetensors").read_bytes() == weights

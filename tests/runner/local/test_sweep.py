@@ -17,7 +17,7 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
         {"learning_rate": 1e30, "optimizer": "sgd"},
         {"learning_rate": 1e-6, "epochs": 3},
     ]
-    done = run_pipeline(*WORDS, "stopping=asha", f"settings={json.dumps(settings)}")
+    done = run_pipeline(*WORDS, "stopping=asha", "parallel=2", f"settings={json.dumps(settings)}")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "runs" / "latest"
     summary = json.loads((folder / "summary.json").read_text())
@@ -26,7 +26,7 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
         "export": "skipped",
         "register": "skipped",
     }
-    assert list(summary["steps"])[3:6] == ["plan", "trial", "compare"]
+    assert list(summary["steps"])[3:5] == ["trial", "compare"]
     sweep = summary["sweep"]
     assert [(trial["state"], trial["epochs"]) for trial in sweep["trials"]] == [
         ("done", 2),
@@ -36,13 +36,18 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
     assert "not among the best 1/3 of 2 trials" in sweep["trials"][2]["reason"], "the trials share the embedded store"
     assert sweep["best"] == 1
     assert "best trial     1 of 3: learning_rate=0.03" in done.stdout
-    assert "trial      ended without a model: the loss became" in done.stdout
+    assert "trial      trial 2 ended without a model: the loss became" in done.stdout
     assert "Trial 1 is the best" in (folder / "sweep.html").read_text()
     history = json.loads((folder / "model" / "history.json").read_text())
     assert max(epoch["val_accuracy"] for epoch in history["epochs"]) == sweep["trials"][0]["val_accuracy"]
     evaluation = json.loads((folder / summary["artifacts"]["evaluation"] / "evaluation.json").read_text())
     assert evaluation["accuracy"] == summary["test_accuracy"] > 0.5
+    assert summary["parameters"]["settings"] == settings and summary["parameters"]["parallel"] == 2
     assert not list(folder.rglob("*.partial"))
+    pods = folder.glob("torch2kubeflow-sweep-*/*/trial/trials")
+    assert sorted(sorted(path.name for path in pod.iterdir()) for pod in pods) == [["1", "3"], ["2"]], "dealt to pods"
+    kept = [path.parent.name for path in folder.glob("torch2kubeflow-sweep-*/*/trial/trials/*/model.safetensors")]
+    assert kept == ["1"], "a pod keeps the weights of its best trial alone"
 
 
 def test_an_invalid_setting_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
+from components.shared.parameters.training import Settings
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.registry import models, verify
 from tests.runner.verbs import pipeline
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
-from tests.trained_digits import SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_variables")]
 
@@ -235,9 +235,7 @@ def test_retraining_elsewhere_is_logged_first(
     verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = model.read_version(3)
-    others = ("seed", "threads", "store", "checkpoint_seconds")
-    parameters = {name: value for name, value in SETTINGS.items() if name not in others}
-    document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": parameters}
+    document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": Settings.of().values()}
     model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
 
     def stop(*_: object) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 import pipeline
 from components.shared.core.errors import UserError
+from runner.parameters import parse_inputs, parse_parameters
 from runner.schedules import deploy_file
-from runner.schedules.recurring import explicit_parameters
 from tests.runner.schedules.deploy_folder import NIGHTLY, DeployFolder
 
 ROOT = Path(__file__).parents[3]
@@ -17,8 +17,17 @@ ROOT = Path(__file__).parents[3]
 def test_deploy_file_of_this_repository_is_accepted() -> None:
     deployment = deploy_file.read(ROOT / "deploy.yaml")
     assert deployment.pipeline == pipeline.training.name
-    nightly, sunday = (explicit_parameters(pipeline.training, spec.words) for spec in deployment.schedules)
+    nightly, sunday = (parse_parameters(pipeline.training, spec.words) for spec in deployment.schedules)
     assert sunday == {**nightly, "epochs": 10}
+
+
+def test_parameters_of_any_kind_have_flat_names(folder: DeployFolder) -> None:
+    schedules = {"nightly": {**NIGHTLY, "parameters": {"epochs": 5, "mixup": 0.2}}}
+    folder.write(parameters={"data": "digits", "flip": True}, schedules=schedules)
+    (nightly,) = deploy_file.read(folder.file).schedules
+    own, options = {"data": "digits", "epochs": 5}, {"flip": True, "mixup": 0.2}
+    assert parse_parameters(pipeline.training, nightly.words) == {**own, **options}
+    assert parse_inputs(pipeline.training, nightly.words) == {**own, "options": options}
 
 
 @pytest.mark.parametrize(

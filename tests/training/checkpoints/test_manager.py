@@ -36,14 +36,14 @@ from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.checkpoints.store import delete_checkpoints, step_of
 from tests.fuzz.shelf import Shelf
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, forward, hang_up, proxy
-from tests.trained_digits import SETTINGS, write_digits
+from tests.trained_digits import training_recipe, write_digits
 
 pytestmark = pytest.mark.slow  # each needs the real server
 
 ROOT = Path(__file__).parents[3]
 BATCHES = 40  # in an epoch
 PATIENCE = 200  # seconds, for a busy machine
-QUICK = {**SETTINGS, "batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}
+QUICK = {"batch_size": 10, "epochs": 4, "checkpoint_seconds": 1}
 IMPATIENT = {"optimizer": "adamw", "learning_rate": 0.1, "ema_decay": 0.0, "epochs": 30, "patience": 2}
 SLOW_CHILD = """
 import json, sys, time
@@ -95,9 +95,13 @@ def watch(patch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
     patch.setattr(loop, "warp", act_and_warp)
 
 
+def quick_recipe(**changes: Any) -> str:
+    return training_recipe(**{**QUICK, **changes})
+
+
 def trained(dataset: Path, folder: Path, store: str = "", **settings: Any) -> Files:
     """The digests of weights and document of a training in this process."""
-    step.train(dataset=dataset, model=folder, **{**QUICK, "store": store, **settings})
+    step.train(dataset=dataset, recipe=quick_recipe(store=store, **settings), model=folder)
     return digests(folder)
 
 
@@ -107,7 +111,7 @@ def digests(folder: Path) -> Files:
 
 
 def start_slow_child(dataset: Path, folder: Path, store: str, **settings: Any) -> subprocess.Popen[str]:
-    arguments = {**QUICK, "dataset": str(dataset), "model": str(folder), "store": store, **settings}
+    arguments = {"dataset": str(dataset), "recipe": quick_recipe(store=store, **settings), "model": str(folder)}
     command = [sys.executable, "-c", SLOW_CHILD, json.dumps(arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

@@ -59,11 +59,11 @@ def test_two_processes_give_the_weights_of_one_up_to_rounding(digits: Path, tmp_
 SLOW_LAUNCH = """
 import json, sys
 from pathlib import Path
-from components.shared.training.settings import Settings
+from components.shared.parameters.training import Settings
 from components.shared.training.distributed.launch import launch
 
 given = json.loads(sys.argv[1])
-launch(Settings(**given["settings"]), given["dataset"], processes=2, **given["run"], folder=Path(given["folder"]))
+launch(Settings.of(**given["settings"]), given["dataset"], processes=2, **given["run"], folder=Path(given["folder"]))
 """
 
 
@@ -72,7 +72,7 @@ def test_training_resumes_after_one_process_is_killed(digits: Path, tmp_path: Pa
     chosen = settings(epochs=15, batch_size="10")
     run = {**RUN, "store": f"s3://{BUCKET}/restarted"}
     (tmp_path / "model").mkdir()
-    given = {"settings": chosen.__dict__, "dataset": str(digits), "run": run, "folder": str(tmp_path / "model")}
+    given = {"settings": chosen.values(), "dataset": str(digits), "run": run, "folder": str(tmp_path / "model")}
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_LAUNCH, json.dumps(given)],
         env={**os.environ, **server.environment},

@@ -241,7 +241,7 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_only(
         with pytest.raises(Killed):
             train(digits, tmp_path / "model", store, timing=submit_only(trainer), seed=len(trainer.jobs))
     status = SimpleNamespace(state="CANCELED", error_message="")
-    given: dict[str, Any] = {"run_name": "a", "status": status, "store": "", "graph": "distributed"}
+    given: dict[str, Any] = {"run_name": "a", "status": status, "store": "", "graph": "distributed", "options": {}}
     finish(run_id=RUN_ID, record=tmp_path / "record", **given)
     (left,) = trainer.jobs.values()
     assert left.job["metadata"]["labels"]["pipeline/runid"] == "another"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import Document
+from components.shared.parameters.training import Settings
 from components.shared.training.history import Epoch, History, read_epochs
 from components.shared.training.optimizers import Optimizer
-from components.shared.training.settings import Settings
 from components.shared.training.weight_averaging import WeightAverage
 
 

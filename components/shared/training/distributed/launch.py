@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from components.shared.core.errors import TransientError, UserError
+from components.shared.parameters.training import Settings
 from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.distributed.task import RESULT, TASK, Task, read_result
-from components.shared.training.settings import Settings
 
 READS = ("components.entrypoints.local_worker",)
 (WORKER,) = READS
@@ -33,7 +33,7 @@ def launch(
     """
     check_gpus(settings.gpus)
     path = str(Path(dataset).resolve())
-    task = Task(path, settings.parameters(), seed, threads, store, checkpoint_seconds)
+    task = Task(path, settings.values(), seed, threads, store, checkpoint_seconds)
     (folder / TASK).write_bytes(task.to_json())
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *torchrun, "-m", WORKER, str(folder)]

@@ -49,8 +49,8 @@ class Task:
     def train(self, folder: Path) -> None:
         """Train, as one of the processes that torchrun started; the first writes the model into `folder`."""
         from components.shared.data.dataset import Dataset, check_document, open_dataset
+        from components.shared.parameters.training import Settings
         from components.shared.training.engine import train_model  # PyTorch: seconds, only if there is something to do
-        from components.shared.training.settings import read_settings
 
         if isinstance(self.dataset, str):
             data = open_dataset(self.dataset)
@@ -58,7 +58,7 @@ class Task:
             check_document(self.dataset, "the dataset of the task")
             data = Dataset(folder, self.dataset)
         train_model(
-            read_settings(self.parameters),
+            Settings.of(**self.parameters),
             data,
             seed=self.seed,
             threads=self.threads,

@@ -1,0 +1,44 @@
+"""Parameters that several steps share."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.shared.core.errors import UserError
+from components.shared.parameters.recipe import Accepts, Recipe, fitting, parameter
+from components.shared.storage.endpoint import parse_uri
+
+
+def is_s3_uri(value: str) -> bool:
+    """Return whether a text is s3://bucket or s3://bucket/prefix."""
+    try:
+        parse_uri(value)
+    except UserError:
+        return False
+    return True
+
+
+class Seed(Recipe):
+    """What random numbers start from."""
+
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = parameter(
+        0, "Seed of the split, the initial weights, the order of the images and the augmentation."
+    )
+
+
+class Threads(Recipe):
+    """The CPUs that a step uses."""
+
+    threads: Annotated[int, Field(ge=0, le=1024)] = parameter(
+        0, "CPU threads of PyTorch; 0 takes what the CPU quota allows. The number slightly changes the weights."
+    )
+
+
+class StoreUri(Recipe):
+    """Where things go that outlive a run."""
+
+    store: Annotated[
+        str, fitting(lambda value: not value or is_s3_uri(value)), Accepts("s3://bucket or s3://bucket/prefix")
+    ] = parameter(
+        "", "s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models; empty stores nothing."
+    )

@@ -1,0 +1,33 @@
+"""The parameters of step preprocess."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.shared.parameters.common import Seed, StoreUri
+from components.shared.parameters.recipe import LARGEST, Fraction, Recipe, parameter
+
+
+class Preparation(Recipe):
+    """What determines a prepared dataset, besides raw data, code and seed."""
+
+    image_size: Annotated[int, Field(ge=8, le=4096)] = parameter(
+        32, "Height and width in pixels to which images are scaled (LeNet-5 reads 32)."
+    )
+    val_fraction: Fraction = parameter(
+        0.1, "Share of the training images held out for validation, if the source has no val split."
+    )
+    test_fraction: Fraction = parameter(
+        0.15, "Share of the images held out for the test, if the source has no test split."
+    )
+    max_bad_images: Annotated[int, Field(ge=0, le=LARGEST)] = parameter(
+        0, "Number of broken pictures to skip and list; one more fails the step."
+    )
+
+
+class PreprocessRecipe(Preparation, Seed, StoreUri):
+    """All that step preprocess needs to know."""
+
+    handover_mib: Annotated[int, Field(ge=0, le=LARGEST)] = parameter(
+        1024, "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard."
+    )

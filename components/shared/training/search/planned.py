@@ -1,0 +1,106 @@
+"""The trials of a sweep, dealt to pods: what each pod has to do is one short text in the form of recipes.
+
+    <recipe of all>|<rungs, or nothing>|epochs,learning_rate|1;%;0.01|5;20;0.02
+
+After the names of the parameters that differ come the trials, with their numbers and values; `%` stands for the value
+in the recipe. There are no quotes, so that hundreds of trials fit into what Argo keeps of a run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from components.shared.core.errors import UserError
+from components.shared.core.files import sha256_json
+from components.shared.parameters.recipe import Recipe
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.training import TrainingRecipe
+from components.shared.training.search.settings import merge
+
+AS_ALL = "%"  # which no percent-encoded text is
+
+
+class Rungs(Recipe):
+    """When trials are compared, and all that they are compared with."""
+
+    first_rung: int = 1
+    reduction: int = 3
+    trials: str = ""  # the digest of all trials of the sweep
+
+    def sweep_id(self, **facts: str) -> str:
+        """Return the name of a sweep in the store, 64 hexadecimal digits: equal sweeps of equal facts share it."""
+        return sha256_json({**self.values(), **facts})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its number, the parameters that its settings change, and its whole recipe."""
+
+    number: int
+    settings: dict[str, Any]
+    recipe: TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Trials for one pod, the recipe that they change, and the rungs if ASHA may stop them."""
+
+    common: TrainingRecipe
+    rungs: Rungs | None
+    trials: Sequence[Trial]
+
+    def text(self) -> str:
+        """Return the text that `read` reads."""
+        names = sorted({name for trial in self.trials for name in trial.settings})
+        rows = [[str(trial.number), *(_written(trial, name) for name in names)] for trial in self.trials]
+        rungs = self.rungs.text() if self.rungs else ""
+        return "|".join([self.common.text(), rungs, ",".join(names), *(";".join(row) for row in rows)])
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what a text plans. Raises UserError if it was written by other code."""
+        common, rungs, names, *rows = text.split("|")
+        recipe = TrainingRecipe.read(common)
+        trials = [_read_trial(recipe, names.split(","), *row.split(";")) for row in rows]
+        return cls(recipe, Rungs.read(rungs) if rungs else None, trials)
+
+
+def plan(sweep: SweepRecipe, common: TrainingRecipe, image_size: int) -> list[Planned]:
+    """Check the settings of a sweep, and deal its trials to at most `parallel` pods.
+
+    Raises UserError if a setting is invalid, or ASHA has no store or would have to stop a trial of several processes.
+    """
+    recipes = merge(sweep.settings, common, image_size)
+    trials = [
+        Trial(number, {name: recipe.values()[name] for name in sorted(setting)}, recipe)
+        for number, (setting, recipe) in enumerate(zip(sweep.settings, recipes, strict=True), 1)
+    ]
+    rungs = None
+    if sweep.stopping == "asha":
+        _check_stopping(common)
+        weights = [{**recipe.as_settings().values(), "seed": recipe.seed} for recipe in recipes]
+        rungs = Rungs.of(first_rung=sweep.first_rung, reduction=sweep.reduction, trials=sha256_json(weights))
+    pods = min(sweep.parallel, len(trials))
+    return [Planned(common, rungs, trials[pod::pods]) for pod in range(pods)]
+
+
+def _check_stopping(common: TrainingRecipe) -> None:
+    if not common.store:
+        raise UserError("stopping=asha compares trials through the store", "give store=s3://bucket/prefix")
+    if common.gpus > 1:
+        raise UserError(
+            f"gpus={common.gpus} and stopping=asha exclude each other: only one process can stop", "give gpus=1"
+        )
+
+
+def _written(trial: Trial, name: str) -> str:
+    if name not in trial.settings:
+        return AS_ALL
+    (word,) = trial.recipe.words(name)
+    return word.partition("=")[2]
+
+
+def _read_trial(common: TrainingRecipe, names: Sequence[str], number: str, *values: str) -> Trial:
+    given = {name: value for name, value in zip(names, values, strict=False) if value != AS_ALL and name}
+    recipe = common.changed([f"{name}={value}" for name, value in given.items()])
+    return Trial(int(number), {name: recipe.values()[name] for name in given}, recipe)
