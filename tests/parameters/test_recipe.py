@@ -243,3 +243,9 @@ def test_settings_of_a_recipe_lack_what_determines_no_weights() -> None:
     recipe = TrainingRecipe.of(seed=3, epochs=9, store="s3://bucket", checkpoint_seconds=7, threads=2)
     assert recipe.as_settings() == Settings.of(epochs=9)
     assert recipe.run_arguments() == {"seed": 3, "threads": 2, "store": "s3://bucket", "checkpoint_seconds": 7}
+
+
+def test_a_parameter_given_twice_is_refused() -> None:
+    words = EvaluateRecipe().text().split(";")
+    with pytest.raises(UserError, match="; give each of .* once$"):
+        EvaluateRecipe.from_words([*words, words[0]])

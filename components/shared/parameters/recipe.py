@@ -94,7 +94,7 @@ class Recipe(BaseModel):
     def from_words(cls, words: Sequence[str]) -> Self:
         """Return the recipe in words `name=value`, one for each parameter. Raises UserError if they are others."""
         given = dict(word.partition("=")[::2] for word in words)
-        if given.keys() != cls.model_fields.keys():
+        if given.keys() != cls.model_fields.keys() or len(words) != len(given):
             missing, unknown = cls.model_fields.keys() - given.keys(), given.keys() - cls.model_fields.keys()
             message = f"parameters missing: {sorted(missing)}, unknown: {sorted(unknown)}"
             raise UserError(message, f"give each of {', '.join(cls.model_fields)} once")
@@ -163,7 +163,7 @@ def parse(field: FieldInfo, name: str, text: str) -> Any:
     """Return the value that a person typed for a parameter. Raises UserError if it has the wrong type."""
     try:
         return _parse(field, text)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise UserError(f"{name}={text} has the wrong type", f"give {TYPES[kind(field)]}") from None
 
 

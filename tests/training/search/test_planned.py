@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -181,3 +182,12 @@ def test_only_equal_sweeps_share_their_rungs() -> None:
 def test_a_plan_without_trials_or_of_other_parameters_is_refused() -> None:
     with pytest.raises(UserError, match=r"parameters missing: \['accumulate', .*unknown: \['x'\]"):
         Planned.read("x=1||epochs|1;2")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda text: "", lambda text: text + "|x;1", lambda text: text.replace("|epochs|", "|epoch|")]
+)
+def test_a_text_that_is_no_plan_is_one_line(change: Callable[[str], str]) -> None:
+    (text,) = texts(settings=[{"epochs": 5}])
+    with pytest.raises(UserError, match="plans no trials; run the pipeline again"):
+        Planned.read(change(text))

@@ -59,10 +59,15 @@ class Planned:
     @classmethod
     def read(cls, text: str) -> Self:
         """Return what a text plans. Raises UserError if it was written by other code."""
-        common, rungs, names, *rows = text.split("|")
-        recipe = TrainingRecipe.read(common)
-        trials = [_read_trial(recipe, names.split(","), *row.split(";")) for row in rows]
-        return cls(recipe, Rungs.read(rungs) if rungs else None, trials)
+        try:
+            common, rungs, names, *rows = text.split("|")
+            recipe = TrainingRecipe.read(common)
+            trials = [_read_trial(recipe, names.split(","), *row.split(";")) for row in rows]
+            return cls(recipe, Rungs.read(rungs) if rungs else None, trials)
+        except UserError:
+            raise
+        except (KeyError, ValueError):
+            raise UserError(f"{text[:40]!r}... plans no trials", "run the pipeline again") from None
 
 
 def plan(sweep: SweepRecipe, common: TrainingRecipe, image_size: int) -> list[Planned]:
