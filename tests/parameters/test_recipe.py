@@ -247,5 +247,5 @@ def test_settings_of_a_recipe_lack_what_determines_no_weights() -> None:
 
 def test_a_parameter_given_twice_is_refused() -> None:
     words = EvaluateRecipe().text().split(";")
-    with pytest.raises(UserError, match="; give each of .* once$"):
+    with pytest.raises(UserError, match=r"; give each of .* once$"):
         EvaluateRecipe.from_words([*words, words[0]])
