@@ -16,7 +16,7 @@ from tests.repository.documents import read
 pytestmark = pytest.mark.slow
 
 STEPS, DOCS = "tests/steps/test_steps.py", "tests/repository/test_docs.py"
-PLAN, COMPILE = "tests/steps/test_plan.py", "tests/runner/test_compile.py"
+PLAN, COMPILE = "tests/training/search/test_planned.py", "tests/runner/test_compile.py"
 FILES_OF_A_PARAMETER = 5  # that change by hand, outside of tests and documents
 SMALL = ("data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0")
 PORT = '''
