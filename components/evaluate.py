@@ -52,7 +52,7 @@ def evaluate(
 
     The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
     is also written to the JSON files `metrics` and `classification`. Of the checkpoints of the training, only the last
-    one stays in the store. Raises UserError if the recipe is none or the model was trained on another dataset.
+    one stays in the store. Raises UserError if `recipe` is invalid or the model was trained on another dataset.
     """
     started = time.monotonic()
     parameters = EvaluateRecipe.read(recipe)

@@ -36,16 +36,11 @@ _DROPPED = len(SPLITS)
 
 
 @step
-def preprocess(
-    *,
-    raw: str,
-    recipe: str,
-    dataset: str,
-) -> None:
+def preprocess(*, raw: str, recipe: str, dataset: str) -> None:
     """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.
 
     With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it. Raises
-    UserError if the recipe is none, there are fewer than two classes, a split has no image of a class, or more
+    UserError if `recipe` is invalid, there are fewer than two classes, a split has no image of a class, or more
     than `max_bad_images` pictures are bad.
     """
     started = time.monotonic()

@@ -61,7 +61,7 @@ def register(
     """Make `package` a version of a model in the store; write folder `registration` and the page `promotion`.
 
     A package is one version, however often it is registered, and is judged once. Without a store nothing is stored,
-    and `registration.json` says so. Raises UserError if the recipe is none, the artifacts do not belong
+    and `registration.json` says so. Raises UserError if `recipe` is invalid, the artifacts do not belong
     together, the store cannot be used, or its registry is damaged.
     """
     parameters = RegisterRecipe.read(recipe)

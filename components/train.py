@@ -14,17 +14,12 @@ from components.shared.training.engine import train_model
 
 
 @step
-def train(
-    *,
-    dataset: str | Path,
-    recipe: str,
-    model: str | Path,
-) -> None:
+def train(*, dataset: str | Path, recipe: str, model: str | Path) -> None:
     """Train a network on the train split of `dataset` and write the weights of the best epoch to folder `model`.
 
     The best epoch has the highest validation accuracy or, among equals, the lowest validation loss. With a store, a
     checkpoint is written there every `checkpoint_seconds`, and a retry resumes from the newest one of equal inputs; the
-    result is the same, except for the seconds. Raises UserError if the recipe is none, the dataset does not
+    result is the same, except for the seconds. Raises UserError if `recipe` is invalid, the dataset does not
     fit the network or the batch, there are fewer GPUs than `gpus`, the loss is not finite, memory is too small, or the
     store cannot be read at the start.
     """

@@ -17,16 +17,10 @@ from components.shared.training.distributed.trainjob.run import run_trainjob
 
 
 @step
-def train_distributed(
-    *,
-    dataset: str | Path,
-    recipe: str,
-    task_config: TaskConfig,
-    model: str | Path,
-) -> None:
+def train_distributed(*, dataset: str | Path, recipe: str, task_config: TaskConfig, model: str | Path) -> None:
     """Train as step train does, on `nodes` machines with `gpus` GPUs each, and fetch the model to folder `model`.
 
-    The job's pods get what `task_config` says. Raises UserError if the recipe is none, it has no store or the
+    The job's pods get what `task_config` says. Raises UserError if `recipe` is invalid, it has no store or the
     dataset is not in it, Trainer or a permission is missing, or a node reports an error, and TransientError if
     processes die too often; the checkpoints stay in the store.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
-from components.shared.core.files import new_folder, write_json
+from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.storage.client import open_store
@@ -21,10 +21,8 @@ from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import check_gpus
 from components.shared.training.engine import train_model
 from components.shared.training.search.asha import SuccessiveHalving
-from components.shared.training.search.outcome import keep_best_weights
+from components.shared.training.search.outcome import keep_best_weights, write_outcome
 from components.shared.training.search.planned import Planned, Rungs, Trial
-
-FORMAT = "torch2kubeflow/trial"
 
 
 @step
@@ -50,8 +48,8 @@ def trial(*, dataset: str | Path, planned: str, trials: str | Path) -> None:
 
 def _try(one: Trial, rungs: Rungs | None, dataset: str | Path, data: Dataset, folder: Path) -> None:
     """Do one trial. Raises TransientError and CorruptDataError, which are not because of its settings."""
-    settings, run, error = one.recipe.as_settings(), one.recipe.run_arguments(), None
-    stop = None
+    settings, run = one.recipe.as_settings(), one.recipe.run_arguments()
+    error, stop = None, None
     if rungs:
         stop = SuccessiveHalving(
             open_store(one.recipe.store, os.environ),
@@ -70,8 +68,7 @@ def _try(one: Trial, rungs: Rungs | None, dataset: str | Path, data: Dataset, fo
         raise
     except UserError as failure:
         log.info(f"trial {one.number} ended without a model: {failure}")
-        error = failure.to_json()
+        error = failure
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    document = {"format": FORMAT, "number": one.number, "settings": one.settings, "error": error}
-    write_json(folder / "trial.json", document)
+    write_outcome(folder, one.number, one.settings, error)

@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import kfp_server_api as api
 import pytest
 import torch
 from safetensors import safe_open
@@ -29,7 +28,7 @@ from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from tests.conftest import Runner
 from tests.runner.verbs import run_verb
-from tests.servers.kfp_messages import to_json
+from tests.servers.kfp_messages import parse, to_json
 from tests.servers.kfp_server import KfpServer
 from tests.servers.s3_server import BUCKET, S3Server
 
@@ -41,13 +40,6 @@ SUNDAYS = ["epochs=10", 'node_selector={"disk": "ssd"}', "flip=true"]
 CRONS = {"nightly": "0 0 2 * * *", "sunday": "0 0 4 * * sun", "daily": "0 0 0 * * *", "often": ""}
 WEIGHTS: dict[str, Any] = json.loads((FOLDER / "weights.json").read_text())
 RECURRING: list[dict[str, Any]] = json.loads((FOLDER / "recurring_run.json").read_text())
-
-
-class Client:
-    """What answers as KFP's client reads a document of the API."""
-
-    def __init__(self, document: Any) -> None:
-        self.data = json.dumps(document)
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +165,11 @@ def test_the_deploy_file_is_read() -> None:
     assert parse_parameters(pipeline.training, plans["sunday"].words)["node_selector"] == {"disk": "ssd"}
 
 
-def item_of(document: Any) -> Any:
-    """Read a recurring run as KFP's client does."""
-    return api.ApiClient().deserialize(Client(document), "V2beta1RecurringRun")
-
-
 def test_recurring_runs_are_read() -> None:
-    found = {one["returned"]["display_name"]: recurring.read(item_of(one["returned"])) for one in RECURRING}
+    found = {
+        one["returned"]["display_name"]: recurring.read(parse(one["returned"], "V2beta1RecurringRun"))
+        for one in RECURRING
+    }
     assert list(found) == ["by-hand", "latest-by-hand", "nightly", "sunday", "daily", "often"]
     by_hand, latest = found["by-hand"], found["latest-by-hand"]
     parameters = {"data": "fashion-mnist", "epochs": 5, "node_selector": {"disk": "ssd"}}
@@ -225,7 +215,7 @@ def with_flat_names(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_ids(document: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a server gives to each anew, but tell whether a version is named."""
+    """Leave out what a server chooses itself, but keep whether a version is named."""
     names = {"experiment_id", "recurring_run_id", "created_at", "updated_at", "pipeline_version_reference"}
     kept = {name: value for name, value in document.items() if name not in names}
     return {**kept, "references": sorted(document["pipeline_version_reference"])}

@@ -114,3 +114,18 @@ def latest_runs(connection: Connection, pipeline_id: str | None) -> list[Any]:
 def name_filter(name: str, operation: str = "EQUALS") -> str:
     """Return a filter for KFP's lists: items with that display name, or that contain it (IS_SUBSTRING)."""
     return json.dumps({"predicates": [{"operation": operation, "key": "display_name", "string_value": name}]})
+
+
+def list_recurring_runs(connection: Connection) -> list[Any]:
+    """Return all recurring runs of the namespace as KFP's items, sorted by name."""
+    client = connection.client
+    found = connection.paginate("recurring_runs", client.list_recurring_runs, namespace=connection.scope)
+    return sorted(found, key=lambda item: (item.display_name, item.created_at))
+
+
+def delete_recurring_run(connection: Connection, recurring_run_id: str) -> None:
+    """Delete a recurring run, but not a run of it that is active."""
+    # By default, Kubernetes deletes the workflows of a recurring run with it (kubeflow/pipelines#12574).
+    connection.client.recurring_runs.recurring_run_service_delete_recurring_run(
+        recurring_run_id, propagation_policy="ORPHAN"
+    )

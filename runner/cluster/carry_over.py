@@ -11,16 +11,15 @@ from typing import Any
 import kfp_server_api as api
 from kfp.dsl.base_component import BaseComponent
 
+from runner.cluster.api import delete_recurring_run, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import arguments, flat, names_of
-
-PROPAGATION = {"propagation_policy": "ORPHAN"}  # by default, its workflows are deleted too (kubeflow/pipelines#12574)
 
 
 def carry_over(connection: Connection, pipeline: BaseComponent, pipeline_id: str) -> None:
     """Replace the recurring runs that the present inputs of the pipeline would make fail, and print which."""
     inputs = pipeline.component_spec.inputs
-    for item in list(_followers(connection, pipeline_id)):
+    for item in _followers(connection, pipeline_id):
         given = (item.runtime_config and item.runtime_config.parameters) or {}
         moved = [name for name in given if name not in inputs]
         lost = [name for name in moved if name not in names_of(pipeline)]
@@ -36,9 +35,7 @@ def carry_over(connection: Connection, pipeline: BaseComponent, pipeline_id: str
 
 
 def _followers(connection: Connection, pipeline_id: str) -> Iterator[Any]:
-    for item in connection.paginate(
-        "recurring_runs", connection.client.list_recurring_runs, namespace=connection.scope
-    ):
+    for item in list_recurring_runs(connection):
         reference = item.pipeline_version_reference
         if reference and reference.pipeline_id == pipeline_id and not reference.pipeline_version_id:
             yield item
@@ -46,7 +43,6 @@ def _followers(connection: Connection, pipeline_id: str) -> Iterator[Any]:
 
 def _replace(connection: Connection, item: Any, parameters: dict[str, Any]) -> None:
     """Create a recurring run like KFP's `item` with other parameters, then delete the item."""
-    service = connection.client.recurring_runs
     fresh = api.V2beta1RecurringRun(
         display_name=item.display_name,
         description=item.description,
@@ -59,5 +55,5 @@ def _replace(connection: Connection, item: Any, parameters: dict[str, Any]) -> N
         no_catchup=item.no_catchup,
         max_concurrency=item.max_concurrency,
     )
-    service.recurring_run_service_create_recurring_run(recurring_run=fresh)
-    service.recurring_run_service_delete_recurring_run(item.recurring_run_id, **PROPAGATION)
+    connection.client.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=fresh)
+    delete_recurring_run(connection, item.recurring_run_id)

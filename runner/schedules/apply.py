@@ -12,7 +12,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from runner.cluster.api import Version, find_versions
+from runner.cluster.api import Version, delete_recurring_run, find_versions, list_recurring_runs
 from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
@@ -76,7 +76,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     parameters = [_parameters(arguments.file, spec, pipeline) for spec in deployment.schedules]
     connection = _connect(arguments, deployment)
     zone = find_cron_time_zone(connection, arguments)
-    items = recurring.list_all(connection)
+    items = list_recurring_runs(connection)
     pipeline_id, version = _find_version(connection, pipeline)
     _refuse_used_names(items, deployment.schedules, pipeline_id)
     if not arguments.dry_run:
@@ -84,7 +84,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
             carry_over(connection, pipeline, version.pipeline_id)
         else:
             version = upload(connection, pipeline)
-        pipeline_id, items = version.pipeline_id, recurring.list_all(connection)
+        pipeline_id, items = version.pipeline_id, list_recurring_runs(connection)
     _print_version(connection, version)
     wanted = [
         _wanted(spec, values, pipeline_id, version)
@@ -226,7 +226,7 @@ def _carry_out(connection: Connection, change: Change) -> str | None:
     elif change.action == "resume":
         connection.client.enable_recurring_run(change.actual.recurring_run_id)
     elif change.action in ("replace", "remove"):
-        recurring.delete(connection, change.actual.recurring_run_id)
+        delete_recurring_run(connection, change.actual.recurring_run_id)
     return created_id
 
 

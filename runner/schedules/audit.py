@@ -8,6 +8,7 @@ from typing import Any
 
 from components.shared.core.errors import UserError
 from runner.cluster import run_state
+from runner.cluster.api import list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.cluster.rest import ApiError
 from runner.schedules import recurring
@@ -34,7 +35,7 @@ class Audit:
 def audit(connection: Connection, zone: tzinfo) -> Iterator[Audit]:
     """Yield the audit of every recurring run of the namespace; KFP reads crontabs in time zone `zone`."""
     versions: dict[str, list[Any]] = {}
-    for item in recurring.list_all(connection):
+    for item in list_recurring_runs(connection):
         pipeline_id = recurring.read(item).pipeline_id or ""
         if pipeline_id and pipeline_id not in versions:
             versions[pipeline_id] = _list_versions(connection, pipeline_id)

@@ -9,7 +9,7 @@ from typing import Any
 import kfp_server_api as api
 
 from components.shared.core.errors import UserError
-from runner.cluster.api import EXPERIMENT, find_or_create_experiment
+from runner.cluster.api import EXPERIMENT, find_or_create_experiment, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import flat
 from runner.schedules.cron import Schedule
@@ -62,16 +62,9 @@ def differences(actual: RecurringRun, wanted: RecurringRun) -> dict[str, tuple[A
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def list_all(connection: Connection) -> list[Any]:
-    """Return all recurring runs of the namespace as KFP's items, sorted by name."""
-    client = connection.client
-    found = connection.paginate("recurring_runs", client.list_recurring_runs, namespace=connection.scope)
-    return sorted(found, key=lambda item: (item.display_name, item.created_at))
-
-
 def find(connection: Connection, name: str) -> Any:
     """Return the recurring run of that name or id. Raises UserError if there is none, or several have the name."""
-    found = [item for item in list_all(connection) if name in (item.display_name, item.recurring_run_id)]
+    found = [item for item in list_recurring_runs(connection) if name in (item.display_name, item.recurring_run_id)]
     if not found:
         raise UserError(f"no recurring run is called {name}", "list them with `python pipeline.py schedule list`")
     if len(found) > 1:
@@ -132,11 +125,3 @@ def create(connection: Connection, wanted: RecurringRun) -> str:
     )
     created = connection.client.recurring_runs.recurring_run_service_create_recurring_run(recurring_run=body)
     return str(created.recurring_run_id)
-
-
-def delete(connection: Connection, recurring_run_id: str) -> None:
-    """Delete a recurring run, but not a run of it that is active."""
-    # By default, Kubernetes deletes the workflows of a recurring run with it (kubeflow/pipelines#12574).
-    connection.client.recurring_runs.recurring_run_service_delete_recurring_run(
-        recurring_run_id, propagation_policy="ORPHAN"
-    )

@@ -7,7 +7,14 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from runner.cluster.api import Version, find_pipeline, find_versions, load_version
+from runner.cluster.api import (
+    Version,
+    delete_recurring_run,
+    find_pipeline,
+    find_versions,
+    list_recurring_runs,
+    load_version,
+)
 from runner.cluster.connection import Connection, connect
 from runner.cluster.options import add_options
 from runner.cluster.upload import resolve_version
@@ -93,7 +100,7 @@ def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     schedule = parse(arguments.when)
     connection = connect(arguments)
     zone = find_cron_time_zone(connection, arguments)  # refuses an unknown one before anything is created
-    for item in recurring.list_all(connection):
+    for item in list_recurring_runs(connection):
         if item.display_name == arguments.name:
             raise UserError(
                 f"{arguments.name} is the name of recurring run {item.recurring_run_id}",
@@ -141,7 +148,7 @@ def _latest_version(connection: Connection, pipeline_name: str) -> Version:
 def _list(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     connection = connect(arguments)
     zone = find_cron_time_zone(connection, arguments)
-    items = recurring.list_all(connection)
+    items = list_recurring_runs(connection)
     for item in items:
         one = recurring.read(item)
         line = f"{one.name:<22}  {_state(one):<8}  {to_text(one.schedule):<14}  {_next(connection, item, zone)}"
@@ -187,7 +194,7 @@ def _resume(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
 def _remove(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
-    recurring.delete(connection, item.recurring_run_id)
+    delete_recurring_run(connection, item.recurring_run_id)
     print(f"{item.display_name}: removed; an active run continues")
     return 0
 

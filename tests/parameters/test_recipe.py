@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.shared.core.errors import UserError
+from components.shared.core.schema import MAX_COUNT
 from components.shared.parameters.common import StoreUri
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
-from components.shared.parameters.recipe import LARGEST, Recipe
+from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import Parameters, SweepParameters
@@ -90,7 +91,7 @@ def test_a_number_is_finite(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", [2**53 + 1, 2**53 + 2.0, 10**400, -(2**53) - 1])
 def test_a_whole_number_above_2_to_the_53_is_refused(value: float) -> None:
-    assert Settings.of(epochs=LARGEST).epochs == Settings.of(epochs=float(LARGEST)).epochs == 2**53
+    assert Settings.of(epochs=MAX_COUNT).epochs == Settings.of(epochs=float(MAX_COUNT)).epochs == 2**53
     with pytest.raises(UserError, match=r"^epochs=-?\d+(\.0)? has the wrong type; give a whole number$"):
         Settings.of(epochs=value)
 
@@ -183,7 +184,7 @@ def test_no_text_of_defaults_has_what_json_escapes(recipe: type[Recipe]) -> None
 @given(
     st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "://" not in text and "#" not in text),
     st.floats(0, 1),
-    st.integers(1, LARGEST),
+    st.integers(1, MAX_COUNT),
     st.booleans(),
 )
 def test_any_recipe_is_plain_and_survives_its_text(text: str, share: float, whole: int, switch: bool) -> None:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from components.shared.core.schema import MAX_COUNT
 from components.shared.parameters.common import Seed, StoreUri
-from components.shared.parameters.recipe import LARGEST, Fraction, Recipe, parameter
+from components.shared.parameters.recipe import Fraction, Recipe, parameter
 
 
 class Preparation(Recipe):
@@ -20,7 +21,7 @@ class Preparation(Recipe):
     test_fraction: Fraction = parameter(
         0.15, "Share of the images held out for the test, if the source has no test split."
     )
-    max_bad_images: Annotated[int, Field(ge=0, le=LARGEST)] = parameter(
+    max_bad_images: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         0, "Number of broken pictures to skip and list; one more fails the step."
     )
 
@@ -28,6 +29,6 @@ class Preparation(Recipe):
 class PreprocessRecipe(Preparation, Seed, StoreUri):
     """All that step preprocess needs to know."""
 
-    handover_mib: Annotated[int, Field(ge=0, le=LARGEST)] = parameter(
+    handover_mib: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         1024, "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard."
     )

@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from components.shared.core.errors import UserError, did_you_mean
+from components.shared.core.schema import MAX_COUNT
 
-LARGEST = 2**53  # up to here JSON readers with doubles agree on whole numbers
 PLAIN = "/:,.-_~+@ "  # that neither JSON nor a recipe has to escape
 WRONG_TYPE = "wrong_type"
 TYPES: dict[type, str] = {
@@ -121,7 +121,7 @@ class Recipe(BaseModel):
     def values(self) -> dict[str, Any]:
         """Return the parameters as the pipeline has them: those marked AsText are texts."""
         return {
-            name: to_text(field, getattr(self, name)) if marker(field, AsText) else getattr(self, name)
+            name: _to_text(field, getattr(self, name)) if marker(field, AsText) else getattr(self, name)
             for name, field in type(self).model_fields.items()
         }
 
@@ -156,7 +156,7 @@ def accepted(field: FieldInfo) -> str:
     low, high = (next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None) for name in ("ge", "le"))
     if low is None:
         return TYPES[kind(field)]
-    return f"{low:,} or more" if high in (None, LARGEST) else f"a number from {low:,} to {high:,}"
+    return f"{low:,} or more" if high in (None, MAX_COUNT) else f"a number from {low:,} to {high:,}"
 
 
 def parse(field: FieldInfo, name: str, text: str) -> Any:
@@ -167,7 +167,7 @@ def parse(field: FieldInfo, name: str, text: str) -> Any:
         raise UserError(f"{name}={text} has the wrong type", f"give {TYPES[kind(field)]}") from None
 
 
-def to_text(field: FieldInfo, value: Any) -> str:
+def _to_text(field: FieldInfo, value: Any) -> str:
     """Return a whole number marked AsText as the pipeline has it."""
     return str(value or marker(field, AsText).zero)
 
@@ -205,7 +205,7 @@ def _as_type(value: Any, kind: type) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and is_number and (isinstance(value, float) or abs(value) <= sys.float_info.max):
         return float(value)
-    if kind is int and is_number and abs(value) <= LARGEST and value == int(value):
+    if kind is int and is_number and abs(value) <= MAX_COUNT and value == int(value):
         return int(value)
     if kind in (int, float) or not isinstance(value, kind):
         raise ValueError(value)

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.shared.parameters.recipe import LARGEST, Accepts, Recipe, parameter
+from components.shared.core.schema import MAX_COUNT
+from components.shared.parameters.recipe import Accepts, Recipe, parameter
 
 Stopping = Literal["none", "asha"]
 LEARNING_RATES = ({"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.04})
@@ -28,6 +29,6 @@ class SweepRecipe(Recipe):
     reduction: Annotated[int, Field(ge=2, le=100)] = parameter(
         3, "With asha, 1 in this many trials continues at a rung; the next is after this many times the epochs."
     )
-    first_rung: Annotated[int, Field(ge=1, le=LARGEST)] = parameter(
+    first_rung: Annotated[int, Field(ge=1, le=MAX_COUNT)] = parameter(
         1, "With asha, the number of epochs after which trials are first compared."
     )

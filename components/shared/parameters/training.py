@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from components.shared.core.errors import UserError
+from components.shared.core.schema import MAX_COUNT
 from components.shared.models import catalogue
 from components.shared.parameters.common import Seed, StoreUri, Threads, is_s3_uri
-from components.shared.parameters.recipe import LARGEST, Accepts, AsText, BelowOne, Recipe, fitting, parameter
+from components.shared.parameters.recipe import Accepts, AsText, BelowOne, Recipe, fitting, parameter
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "leaky_clipped", "default"]
 Pooling = Literal["max", "avg", "rms", "default"]
@@ -67,7 +68,7 @@ class Settings(Recipe):
     clip_norm: Annotated[float, Field(ge=0, le=1_000_000)] = parameter(
         0.0, "Norm to which larger gradients are scaled down; 0 does not clip."
     )
-    epochs: Annotated[int, Field(ge=1, le=LARGEST)] = parameter(3, "Passes over the training split.")
+    epochs: Annotated[int, Field(ge=1, le=MAX_COUNT)] = parameter(3, "Passes over the training split.")
     label_smoothing: BelowOne = parameter(
         0.05, "Share of the target spread over all classes; lenet5_1998 has its own loss and ignores it."
     )
@@ -89,7 +90,7 @@ class Settings(Recipe):
     ema_decay: BelowOne = parameter(
         0.99, "Decay per step of the averaged weights, which are evaluated and saved; 0 saves the raw ones."
     )
-    patience: Annotated[int, Field(ge=0, le=LARGEST)] = parameter(
+    patience: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         0, "Epochs without a better validation accuracy before training stops; 0 never stops early."
     )
     precision: Precision = parameter(
@@ -125,7 +126,7 @@ class Settings(Recipe):
 class TrainingRecipe(Settings, Seed, Threads, StoreUri):
     """All that a step that trains needs to know."""
 
-    checkpoint_seconds: Annotated[int, Field(ge=1, le=LARGEST)] = parameter(
+    checkpoint_seconds: Annotated[int, Field(ge=1, le=MAX_COUNT)] = parameter(
         30, "Seconds between two checkpoints of the training, which go to the store."
     )
     nodes: Annotated[int, Field(ge=1, le=1000)] = parameter(

@@ -12,6 +12,7 @@ from runner.cluster import upload
 from runner.schedules import apply
 from tests.conftest import ROOT
 from tests.runner.verbs import run_verb
+from tests.servers.kfp_messages import parse
 from tests.servers.kfp_server import KfpServer
 
 FIXTURES = ROOT / "tests" / "fixtures" / "cd652ef"
@@ -19,19 +20,12 @@ RECURRING: list[dict[str, Any]] = json.loads((FIXTURES / "recurring_run.json").r
 MOVED = "sunday: follows the latest version, so flip became part of `options`"
 
 
-class Answer:
-    """What the API's client reads."""
-
-    def __init__(self, document: Any) -> None:
-        self.data = json.dumps(document)
-
-
 def schedule(kfp_api: KfpServer, name: str, **changes: Any) -> Any:
     """Put a recurring run of cd652ef, with other parameters if given, into a KFP that has the present version."""
     if not kfp_api.versions:
         assert run_verb(upload, pipeline=pipeline.training) == 0
     (document,) = [one["returned"] for one in RECURRING if one["returned"]["display_name"] == name]
-    item = api.ApiClient().deserialize(Answer(document), "V2beta1RecurringRun")
+    item = parse(document, "V2beta1RecurringRun")
     item.pipeline_version_reference.pipeline_id = next(iter(kfp_api.pipelines))
     item.runtime_config.parameters |= changes
     kfp_api.experiments[item.experiment_id] = api.V2beta1Experiment(

@@ -19,9 +19,9 @@ from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import SweepParameters
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.planned import plan
-from runner.cluster.run_size import LIMIT, estimate
 from runner.compile import compile_pipeline, read_package
 from tests.conftest import ROOT
+from tests.runner.cluster.run_size import LIMIT, estimate
 
 FIXTURES = ROOT / "tests" / "fixtures" / "cd652ef"
 RECORDED: dict[str, dict[str, int]] = json.loads((FIXTURES / "argo_sizes.json").read_text())

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.core.errors import UserError, error_from_json
-from components.shared.core.files import Document, read_json
+from components.shared.core.files import Document, read_json, write_json
+
+FORMAT = "torch2kubeflow/trial"
+FILE = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path) -> "Outcome":
-        document = read_json(folder / "trial.json", "torch2kubeflow/trial")
+        """Return the outcome of the trial in a folder. Raises UserError if it holds none."""
+        document = read_json(folder / FILE, FORMAT)
         number = document["number"]
         if document["error"]:
             error = error_from_json(document["error"])
@@ -64,6 +68,12 @@ class Outcome:
             "val_loss": self.best.get("val_loss"),
             "seconds": self.seconds,
         }
+
+
+def write_outcome(folder: Path, number: int, settings: Document, error: UserError | None) -> None:
+    """Complete the folder of a trial, in which its model is if it made one."""
+    document = {"format": FORMAT, "number": number, "settings": settings, "error": error and error.to_json()}
+    write_json(folder / FILE, document)
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:

@@ -13,13 +13,11 @@ NAMES = frozenset(SweepParameters.model_fields)
 MAY_DIFFER = tuple(name for name in Settings.model_fields if name != "gpus")
 
 
-def merge(
-    settings: Sequence[Mapping[str, Any]], common: TrainingRecipe, image_size: int | None = None
-) -> list[TrainingRecipe]:
-    """Return the recipe of each trial: the common one, changed by its settings; with an `image_size`, that is checked.
+def merge(settings: Sequence[Mapping[str, Any]], common: TrainingRecipe, image_size: int) -> list[TrainingRecipe]:
+    """Return the recipe of each trial: the common one, changed by its settings.
 
-    Raises UserError if there are no settings or two equal trials, or if a setting is none of MAY_DIFFER, or its value
-    has the wrong type or is out of range.
+    Raises UserError if there are no settings or two equal trials, or if a setting is none of MAY_DIFFER, its value has
+    the wrong type or is out of range, or its network does not take images of `image_size`.
     """
     if not settings:
         raise UserError("settings=[] has no trial", f"give a list such as {EXAMPLE}")
@@ -27,8 +25,7 @@ def merge(
     for number, setting in enumerate(settings, 1):
         try:
             trial = _change(common, setting)
-            if image_size:
-                catalogue.check(trial.network, image_size)
+            catalogue.check(trial.network, image_size)
         except UserError as error:
             raise UserError(f"settings, trial {number}: {error.message}", error.remedy) from None
         if trial in trials:
