@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,14 +50,14 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_json(path: str | Path, document: Document) -> None:
+def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document atomically. Raises ValueError if it holds NaN or infinity."""
     content = json_bytes(document)
     with new_file(path) as file:
         file.write(content)
 
 
-def json_bytes(document: Document) -> bytes:
+def json_bytes(document: Mapping[str, Any]) -> bytes:
     """Return the bytes of a JSON document's file. Raises ValueError if it holds NaN or infinity."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
@@ -110,6 +110,6 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_without(document: Document, field: str) -> str:
+def sha256_without(document: Mapping[str, Any], field: str) -> str:
     """Return the SHA-256 of a document without `field`, for example the field that stores this digest."""
     return sha256_json({name: value for name, value in document.items() if name != field})

@@ -1,0 +1,137 @@
+"""The JSON documents that describe artifacts: typed models, checked when they are read.
+
+A module that owns a file declares its document here next to its writer and its reader:
+
+    class PackageDocument(SealedDocument):
+        FORMAT = "torch2kubeflow/package"
+        REMEDY = "export the model again"
+        classes: Names
+        ...
+
+`make docs` writes their JSON Schemas to docs/schemas/.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
+
+from components.shared.core.errors import UserError
+from components.shared.core.files import MAX_JSON_BYTES, json_bytes, new_file, parse_json, read_json, sha256_without
+
+MAX_COUNT = 2**53  # up to here JSON readers with doubles agree on whole numbers
+_CONTRADICTION = "contradiction"
+
+
+class Part(BaseModel):
+    """An object inside a document, with exactly its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Document(BaseModel):
+    """The content of a JSON file, which names its format.
+
+    Fields that a later version added are read and written again. A field that was not given is not written.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    FORMAT: ClassVar[str]
+    REMEDY: ClassVar[str]  # if it is damaged
+    MAX_BYTES: ClassVar[int] = MAX_JSON_BYTES
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read the document at `path`. Raises UserError if it is missing, of another format, or not valid."""
+        return cls._checked(read_json(path, cls.FORMAT, cls.MAX_BYTES), str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Self:
+        """Return the document `name` with this content. Raises UserError if it is of another format, or not valid."""
+        return cls._checked(parse_json(content, cls.FORMAT, name, cls.MAX_BYTES), name)
+
+    @classmethod
+    def _checked(cls, content: Mapping[str, Any], name: str) -> Self:
+        fields = {field: value for field, value in content.items() if field != "format"}
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise UserError(f"{name} has {_first_error(error)}", cls.REMEDY) from None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the content as JSON has it: the format and the fields that were given."""
+        return {"format": self.FORMAT, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
+
+    def to_json(self) -> bytes:
+        """Return the content of the document's file."""
+        return json_bytes(self.fields())
+
+    def write(self, path: str | Path) -> None:
+        """Write the document's file atomically."""
+        content = self.to_json()
+        with new_file(path) as file:
+            file.write(content)
+
+
+class SealedDocument(Document):
+    """A document that holds the SHA-256 of its other fields, in the field `SEAL`, so that a change is noticed."""
+
+    SEAL: ClassVar[str] = "checksum"
+
+    @classmethod
+    def _checked(cls, content: Mapping[str, Any], name: str) -> Self:
+        if content.get(cls.SEAL) != sha256_without(content, cls.SEAL):
+            raise UserError(f"{name} differs from its {cls.SEAL}", cls.REMEDY)
+        return super()._checked(content, name)
+
+    def sealed(self) -> Self:
+        """Return the document with its SHA-256."""
+        return self.model_copy(update={self.SEAL: sha256_without(self.fields(), self.SEAL)})
+
+
+def require(field: str, holds: bool) -> None:
+    """In a validator of a whole model, refuse a field that contradicts others unless the condition holds."""
+    if not holds:
+        raise PydanticCustomError(_CONTRADICTION, "contradicts other fields", {"field": field})
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = [*first["loc"], *([first["ctx"]["field"]] if first["type"] == _CONTRADICTION else [])]
+    known = "the unknown field" if first["type"] == "extra_forbidden" else "no valid field"
+    return f"{known} {'.'.join(map(str, place))!r}"
+
+
+def _is_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("no time zone")
+    return text
+
+
+def _are_different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name repeats")
+    return names
+
+
+Item = TypeVar("Item")
+Items = Annotated[list[Item], FailFast()]  # a list whose check ends at the first error, however long it is
+Count = Annotated[int, Field(ge=0, lt=MAX_COUNT)]
+Size = Annotated[int, Field(ge=1, lt=MAX_COUNT)]
+Number = float  # finite; a whole number is one too
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Time = Annotated[str, AfterValidator(_is_time)]  # ISO 8601, with a time zone
+Names = Annotated[Items[str], Field(min_length=1), AfterValidator(_are_different)]
+ImageShape = Annotated[list[Size], Field(min_length=3, max_length=3)]  # C, H, W
+JsonObject = dict[str, Any]  # whose members another module knows
+
+
+class Fingerprint(Part):
+    """The SHA-256 and the size of a file whose name is known."""
+
+    sha256: Sha256
+    bytes: Count
