@@ -22,6 +22,7 @@ from components.shared.parameters.form import docstring_of, signature_of
 from components.shared.parameters.table import DISTRIBUTED
 from components.shared.storage.endpoint import MOUNTED_AUTHORITY
 from components.step_table import STEP_LABEL
+from runner.kfp_patches import quick_tasks
 
 USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
@@ -185,7 +186,8 @@ def _pipeline(graph: str, description: str, train: Train) -> BaseComponent:
 
     flow.__signature__ = declared  # type: ignore[attr-defined]
     flow.__doc__ = docstring_of(graph, description)
-    pipeline: BaseComponent = dsl.pipeline(name=f"torch2kubeflow-{graph}", description=description)(flow)
+    with quick_tasks():
+        pipeline: BaseComponent = dsl.pipeline(name=f"torch2kubeflow-{graph}", description=description)(flow)
     return pipeline
 
 

@@ -44,7 +44,7 @@ RUNNER: dict[str, tuple[str, ...]] = {
 }
 BESIDE = tuple(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli"))
 LAYERS: dict[str, tuple[str, ...]] = {
-    "pipeline": ("components", "runner.cli"),
+    "pipeline": ("components", "runner.cli", "runner.kfp_patches"),
     "components.__init__": (),
     "components.step_table": (),
     "components.ports": tuple(f"components.{module}" for module in MODULES),

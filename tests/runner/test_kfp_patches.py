@@ -5,13 +5,15 @@ from typing import Any
 
 import kfp
 import pytest
+from kfp import dsl
+from kfp.dsl import pipeline_task
 from kfp.local import cache, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator.enhanced_dag_orchestrator import ParallelExecutor
 from kfp.local.status import Status
 
 from components import steps
 from components.step_table import STEPS, Step
-from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner
+from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner, quick_tasks
 
 IMAGE = "python"  # KFP warns of others
 
@@ -88,3 +90,27 @@ def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
         handler = subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner, {"A": "1"})
         assert handler.run() == Status.FAILURE
     assert seen == [(command, {"A": "1"})], "nothing in it is replaced"
+
+
+def test_a_task_is_set_up_without_reading_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stack() -> None:
+        raise AssertionError("the stack was read")
+
+    monkeypatch.setattr(pipeline_task.inspect, "stack", stack)
+    with quick_tasks():
+
+        @dsl.pipeline
+        def flow() -> None:
+            steps.download(data="digits", version="1").set_cpu_limit("1")
+
+
+def test_a_task_without_a_container_is_refused_as_before() -> None:
+    @dsl.pipeline
+    def inner() -> None:
+        steps.download(data="digits", version="1")
+
+    with quick_tasks(), pytest.raises(ValueError, match="can only be used on single-step components"):
+
+        @dsl.pipeline
+        def outer() -> None:
+            inner().set_cpu_limit("1")
