@@ -193,7 +193,13 @@ def test_any_recipe_is_plain_and_survives_its_text(text: str, share: float, whol
     assert_plain(recipe.text())
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("name", ["", "min_accurac", "a b", "\ud800", "x" * 9999])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is not a parameter"):
+        EvaluateRecipe.of(**{"min_recall": 2, name: 1})
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.text(), st.integers() | st.floats() | st.booleans() | st.none() | st.text())
 def test_any_value_is_accepted_or_refused_in_words(text: str, value: Any) -> None:
     for name in SweepParameters.model_fields:

@@ -75,6 +75,9 @@ class Recipe(BaseModel):
     @classmethod
     def of(cls, **values: Any) -> Self:
         """Return the recipe with these values. Raises UserError for the first that is unknown or not accepted."""
+        for name in values:
+            if name not in cls.model_fields:
+                raise unknown(name, list(cls.model_fields))
         try:
             return cls(**values)
         except ValidationError as error:
@@ -224,8 +227,6 @@ def _refusal(recipe: type[Recipe], error: ValidationError, values: Mapping[str, 
     if isinstance(cause := first.get("ctx", {}).get("error"), UserError):
         return cause  # of a rule about several parameters
     name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return unknown(name, list(recipe.model_fields))
     field, value = recipe.model_fields[name], values[name]
     if first["type"] == WRONG_TYPE and not marker(field, AsText):
         return UserError(f"{name}={json.dumps(value)} has the wrong type", f"give {TYPES[kind(field)]}")
