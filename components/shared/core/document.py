@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
 from components.shared.core.errors import UserError
@@ -118,7 +118,7 @@ def _are_different(names: list[str]) -> list[str]:
 
 
 Item = TypeVar("Item")
-Items = Annotated[list[Item], FailFast()]  # a list whose check ends at the first error, however long it is
+Items = Annotated[list[Item], Field(fail_fast=True)]  # a list whose check ends at the first error, however long it is
 Count = Annotated[int, Field(ge=0, lt=MAX_COUNT)]
 Size = Annotated[int, Field(ge=1, lt=MAX_COUNT)]
 Number = float  # finite; a whole number is one too
