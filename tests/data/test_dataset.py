@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, sha256_json
-from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Labels, Origin, open_dataset
+from components.shared.core.files import sha256_json
+from components.shared.data.dataset import SPLITS, DatasetDocument, DatasetWriter, Images, Labels, open_dataset
 from tests.conftest import ROOT
 
 CLASSES = ["cat", "dog", "Käfer"]
@@ -39,15 +39,15 @@ def content(seed: int, counts: tuple[int, int, int]) -> Content:
 
 
 def write(
-    folder: Path, splits: Content, *, shard_bytes: int = 10**6, block: int = 7, **origin: Unpack[Origin]
-) -> Document:
+    folder: Path, splits: Content, *, shard_bytes: int = 10**6, block: int = 7, seconds: float = 0.5
+) -> DatasetDocument:
     folder.mkdir()
     counts = {split: len(labels) for split, (_, labels) in splits.items()}
     writer = DatasetWriter(folder, classes=CLASSES, image_shape=SHAPE, counts=counts, shard_bytes=shard_bytes)
     for split, (images, labels) in splits.items():
         for start in range(0, len(labels), block):
             writer.append(split, images[start : start + block], labels[start : start + block])
-    return writer.finish(**origin)
+    return writer.finish(name="small", seconds={"preprocess": seconds})
 
 
 def assert_holds(folder: Path, splits: Content) -> None:
@@ -64,7 +64,7 @@ def assert_holds(folder: Path, splits: Content) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     folder = tmp_path_factory.mktemp("small") / "dataset"
     splits = content(0, (9, 4, 5))
-    write(folder, splits, shard_bytes=300, name="small")
+    write(folder, splits, shard_bytes=300)
     return folder, splits
 
 
@@ -80,7 +80,7 @@ def test_any_shard_size_round_trips_with_one_digest(
     folder = tmp_path_factory.mktemp("any")
     splits = content(1, counts)
     document = write(folder / "cut", splits, shard_bytes=shard_bytes, block=block)
-    assert document["digest"] == write(folder / "whole", splits)["digest"]
+    assert document.digest == write(folder / "whole", splits).digest
     assert_holds(folder / "cut", splits)
     shutil.rmtree(folder)
 
@@ -104,20 +104,20 @@ def test_images_are_taken_by_their_numbers(small: Small, numbers: list[int]) -> 
 
 def test_digest_covers_only_the_content(tmp_path: Path) -> None:
     splits = content(3, (5, 5, 5))
-    digest = write(tmp_path / "a", splits)["digest"]
-    assert write(tmp_path / "b", splits, seconds={"preprocess": 1.5})["digest"] == digest
+    digest = write(tmp_path / "a", splits).digest
+    assert write(tmp_path / "b", splits, seconds=1.5).digest == digest
     splits["val"][1][2] = (splits["val"][1][2] + 1) % 3
-    assert write(tmp_path / "c", splits)["digest"] != digest
+    assert write(tmp_path / "c", splits).digest != digest
 
 
 def test_digest_of_a_split_covers_only_that_split(tmp_path: Path) -> None:
     splits = content(3, (5, 5, 5))
-    before = write(tmp_path / "a", splits)["splits"]
+    before = write(tmp_path / "a", splits).splits
     splits["train"][0][0] ^= 1
-    after = write(tmp_path / "b", splits, shard_bytes=100)["splits"]
-    assert {split for split in SPLITS if after[split]["digest"] != before[split]["digest"]} == {"train"}
-    shown = write(tmp_path / "c", {**splits, "train": splits["test"]})["splits"]
-    assert shown["train"]["digest"] == after["test"]["digest"]  # of the content, not of the split's name
+    after = write(tmp_path / "b", splits, shard_bytes=100).splits
+    assert {split for split in SPLITS if after[split].digest != before[split].digest} == {"train"}
+    shown = write(tmp_path / "c", {**splits, "train": splits["test"]}).splits
+    assert shown["train"].digest == after["test"].digest  # of the content, not of the split's name
 
 
 @pytest.mark.parametrize("digest", [None, "", "a" * 64, "../../x"])
@@ -134,21 +134,21 @@ def test_mean_and_std_match_numpys(tmp_path: Path) -> None:
     splits = content(4, (200, 9, 9))
     document = write(tmp_path / "dataset", splits)
     scaled = splits["train"][0] / 255
-    np.testing.assert_allclose(document["mean"], scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
-    np.testing.assert_allclose(document["std"], scaled.std(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(document.mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(document.std, scaled.std(axis=(0, 2, 3)), rtol=1e-12)
 
 
 def test_blank_channel_has_std_one(tmp_path: Path) -> None:
     splits = content(5, (6, 1, 1))
     splits["train"][0][:, 1] = 77
-    assert write(tmp_path / "dataset", splits)["std"][1] == 1.0
+    assert write(tmp_path / "dataset", splits).std[1] == 1.0
 
 
 def test_class_counts_are_listed(tmp_path: Path) -> None:
     splits = content(6, (30, 10, 10))
     document = write(tmp_path / "dataset", splits)
     for split, (_, labels) in splits.items():
-        assert document["splits"][split]["class_counts"] == np.bincount(labels, minlength=3).tolist()
+        assert document.splits[split].class_counts == np.bincount(labels, minlength=3).tolist()
 
 
 def test_wrong_number_of_images_is_a_bug(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_wrong_number_of_images_is_a_bug(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="more than the 2"):
         writer.append("train", images, labels)
     with pytest.raises(AssertionError, match="val: 0 of 1"):
-        writer.finish()
+        writer.finish(name="small", seconds={})
 
 
 @settings(max_examples=150, deadline=None)
@@ -207,14 +207,14 @@ def test_missing_document_is_reported(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def forge(folder: Path, document: Document) -> None:
+def forge(folder: Path, document: dict[str, Any]) -> None:
     """Write a document with a valid checksum, as an attacker would."""
     document = {key: value for key, value in document.items() if key != "checksum"}
     (folder / "dataset.json").write_text(json.dumps({**document, "checksum": sha256_json(document)}))
 
 
-def shard_of(document: Document) -> Document:
-    shard: Document = document["splits"]["train"]["shards"][0]
+def shard_of(document: dict[str, Any]) -> dict[str, Any]:
+    shard: dict[str, Any] = document["splits"]["train"]["shards"][0]
     return shard
 
 

@@ -16,7 +16,7 @@ from components.export import export
 from components.preprocess import preprocess
 from components.register import register
 from components.shared.core.errors import TransientError, UserError
-from components.shared.core.files import Document, read_json, sha256_json
+from components.shared.core.files import read_json, sha256_json
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.dataset_store import read_recipe
 from components.shared.parameters.evaluation import EvaluateRecipe
@@ -78,8 +78,8 @@ def assert_same(found: Dataset, expected: Dataset) -> None:
     assert found.digest == expected.digest
     assert (found.folder / "samples.png").read_bytes() == (expected.folder / "samples.png").read_bytes()
     varying = {"seconds", "checksum", "shards"}
-    assert {k: v for k, v in found.document.items() if k not in varying} == {
-        k: v for k, v in expected.document.items() if k not in varying
+    assert {k: v for k, v in found.document.fields().items() if k not in varying} == {
+        k: v for k, v in expected.document.fields().items() if k not in varying
     }
     for split in SPLITS:
         for images, expected_images in zip(found.load(split), expected.load(split), strict=True):
@@ -135,7 +135,7 @@ def test_a_large_dataset_becomes_remote(raw: Path, uri: str, tmp_path: Path) -> 
     for name in ("first", "second"):
         found = prepare(raw, tmp_path / name, uri, 1)  # of 1.8 MB
         assert names(found.folder) == {"dataset.json", "samples.png"}
-        assert found.document["shards"] == f"{uri}/datasets/shards"
+        assert found.document.shards == f"{uri}/datasets/shards"
 
 
 def test_other_settings_or_code_are_prepared_separately(
@@ -155,7 +155,7 @@ def test_the_document_describes_the_current_run(raw: Path, uri: str, tmp_path: P
     document |= {"name": "Ziffern", "source": "file:///ziffern", "seconds": {"download": 77.0}}
     (same / "raw.json").write_text(json.dumps(document))
     found = prepare(same, tmp_path / "second", uri, 1024).document
-    assert (found["name"], found["source"], found["seconds"]["download"]) == ("Ziffern", "file:///ziffern", 77.0)
+    assert (found.name, found.source, found.seconds["download"]) == ("Ziffern", "file:///ziffern", 77.0)
 
 
 def replace(server: S3Server, store: Store, name: str, content: bytes) -> None:
@@ -164,7 +164,7 @@ def replace(server: S3Server, store: Store, name: str, content: bytes) -> None:
     server.client.put_object(BUCKET, key, BytesIO(content), len(content))
 
 
-def sealed(document: Document) -> bytes:
+def sealed(document: dict[str, Any]) -> bytes:
     """Return the document as a stranger would write it: with a valid checksum."""
     rest = {name: value for name, value in document.items() if name != "checksum"}
     return json.dumps({**rest, "checksum": sha256_json(rest)}).encode()
@@ -189,7 +189,7 @@ DAMAGES = {
 }
 
 
-def _with_one_class(document: Document) -> Document:
+def _with_one_class(document: dict[str, Any]) -> dict[str, Any]:
     for split in document["splits"].values():
         split["class_counts"] = [split["count"]]
     return {**document, "classes": ["0"]}
@@ -214,8 +214,8 @@ def test_corrupt_data_in_the_store_is_prepared_again(
     first = prepare(raw, tmp_path / "first", uri, 1024)
     end, change = DAMAGES[damage]
     (document,) = documents(store)
-    entry = next((e for e in first.files() if e["path"].endswith(end)), None)
-    name = f"datasets/shards/{entry['sha256']}.npy" if entry else document.replace("dataset.json", end)
+    entry = next((e for e in first.files() if e.path.endswith(end)), None)
+    name = f"datasets/shards/{entry.sha256}.npy" if entry else document.replace("dataset.json", end)
     if change:
         replace(server, store, name, change(store.get_bytes(name)[0]))
     else:

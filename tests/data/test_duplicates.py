@@ -38,13 +38,13 @@ def test_copies_stay_in_the_last_split(tmp_path: Path) -> None:
 def test_copies_within_a_split_stay_and_are_counted(tmp_path: Path) -> None:
     dropped, found = resolve(tmp_path, [(1, 0, TRAIN), (1, 0, TRAIN), (1, 0, TRAIN), (2, 1, TEST), (2, 1, TEST)])
     assert dropped == []
-    assert found.document()["copies_kept_within_split"] == {"train": 2, "val": 0, "test": 1}
+    assert found.copies().copies_kept_within_split == {"train": 2, "val": 0, "test": 1}
 
 
 def test_copies_with_different_labels_are_counted(tmp_path: Path) -> None:
     _, found = resolve(tmp_path, [(1, 0, TRAIN), (1, 2, TEST), (2, 1, TRAIN), (2, 1, TRAIN), (3, 0, TRAIN)])
-    assert found.document()["repeated_images"] == 2
-    assert found.document()["of_these_with_conflicting_labels"] == 1
+    assert found.copies().repeated_images == 2
+    assert found.copies().of_these_with_conflicting_labels == 1
 
 
 def test_whole_digests_are_compared(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from components.shared.core.errors import UserError
 from components.shared.data import raw as raw_module
 from components.shared.data.raw import Chunk, Raw, open_raw, write_raw
 from components.shared.data.sources.idx import write_idx
+from components.shared.data.sources.schemes import Kind
 from tests.sample_files import picture, tar_bytes
 
 IMAGES = np.arange(5 * 4 * 4, dtype=np.uint8).reshape(5, 4, 4)
@@ -19,7 +20,7 @@ RECORDS = np.random.default_rng(0).integers(0, 256, (5, 3073), np.uint8)
 RECORDS[:, 0] = [3, 1, 9, 0, 3]
 
 
-def write(folder: Path, kind: str, classes: int, files: list[str], counts: dict[str, int], **facts: Any) -> Raw:
+def write(folder: Path, kind: Kind, classes: int, files: list[str], counts: dict[str, int], **facts: Any) -> Raw:
     names = [f"c{label}" for label in range(classes)]
     write_raw(
         folder,
@@ -137,8 +138,8 @@ def test_a_damaged_file_is_detected_by_its_digest(tmp_path: Path, damage: str) -
 def test_the_document_describes_the_files(tmp_path: Path) -> None:
     raw = idx(tmp_path)
     assert (raw.name, raw.source, raw.kind, raw.classes, raw.counts) == ("n", "s", "idx", ["c0", "c1"], {"train": 5})
-    assert raw.document["seconds"] == {"download": 0}
-    assert [file["bytes"] for file in raw.document["files"]] == [16 + 80, 8 + 5]
+    assert raw.document.seconds == {"download": 0}
+    assert [file.bytes for file in raw.document.files] == [16 + 80, 8 + 5]
 
 
 def test_the_digest_covers_the_content(tmp_path: Path) -> None:

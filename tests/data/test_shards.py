@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document
-from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset, write_document
+from components.shared.data.dataset import SPLITS, DatasetWriter, Shard, ShardFile, open_dataset, write_document
 from components.shared.data.shards import ABANDONED_SECONDS, CACHE_VARIABLE, StoredShards
 from components.shared.storage.client import open_store
 from tests.conftest import ROOT
@@ -34,10 +33,10 @@ def local(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = DatasetWriter(folder, classes=["a", "b"], image_shape=SHAPE, counts=COUNTS, shard_bytes=SHARD_BYTES)
     for split, count in COUNTS.items():
         writer.append(split, IMAGES[:count] + SPLITS.index(split), np.arange(count) % 2)
-    writer.finish()
+    writer.finish(name="noise", seconds={})
     store = open_store(f"s3://{BUCKET}/shards", server.environment)
     for entry in open_dataset(folder).files():
-        store.put_file(folder / entry["path"], f"{entry['sha256']}.npy")
+        store.put_file(folder / entry.path, f"{entry.sha256}.npy")
     return folder
 
 
@@ -46,7 +45,7 @@ def remote(local: Path, s3_proxy: Proxy, tmp_path: Path) -> Path:
     """The dataset as a remote one: the folder holds only its document."""
     folder = tmp_path / "remote"
     folder.mkdir()
-    write_document(folder, {**open_dataset(local).document, "shards": f"s3://{BUCKET}/shards"})
+    write_document(folder, open_dataset(local).document.model_copy(update={"shards": f"s3://{BUCKET}/shards"}))
     return folder
 
 
@@ -59,7 +58,7 @@ def held(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def entries(folder: Path) -> list[Document]:
+def entries(folder: Path) -> list[ShardFile]:
     return list(open_dataset(folder).files())
 
 
@@ -72,7 +71,7 @@ def assert_same(folder: Path, local: Path) -> None:
 def test_a_remote_dataset_downloads_each_shard_once(remote: Path, local: Path, s3_proxy: Proxy) -> None:
     for _ in range(2):
         assert_same(remote, local)
-    assert len(s3_proxy.asked) == len({entry["sha256"] for entry in entries(local)})
+    assert len(s3_proxy.asked) == len({entry.sha256 for entry in entries(local)})
     assert [path.name for path in remote.iterdir()] == ["dataset.json"]
     assert open_dataset(remote).is_remote and not open_dataset(local).is_remote
 
@@ -100,13 +99,13 @@ def test_the_least_recently_used_shard_is_removed(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "1")  # two shards of images, and many of labels
     shards = StoredShards(f"s3://{BUCKET}/shards")
-    first, second, third = [entry for entry in entries(remote) if entry["bytes"] > 2**18][:3]
+    first, second, third = [entry for entry in entries(remote) if entry.bytes > 2**18][:3]
     for age, entry in enumerate((second, first)):
-        shards.open(entry["sha256"], entry["bytes"]).close()
-        os.utime(shard_cache / entry["sha256"], (1000 + age, 1000 + age))
-    shards.open(second["sha256"], second["bytes"]).close()  # so that the first is the least recently used
-    shards.open(third["sha256"], third["bytes"]).close()
-    assert {path.name for path in shard_cache.iterdir()} == {second["sha256"], third["sha256"]}
+        shards.open(entry.sha256, entry.bytes).close()
+        os.utime(shard_cache / entry.sha256, (1000 + age, 1000 + age))
+    shards.open(second.sha256, second.bytes).close()  # so that the first is the least recently used
+    shards.open(third.sha256, third.bytes).close()
+    assert {path.name for path in shard_cache.iterdir()} == {second.sha256, third.sha256}
 
 
 def test_a_mapped_shard_stays_readable_after_removal(
@@ -123,7 +122,7 @@ def test_a_shard_damaged_in_the_cache_is_downloaded_again(
 ) -> None:
     assert_same(remote, local)
     fetched = len(s3_proxy.asked)
-    flipped, cut = [shard_cache / entry["sha256"] for entry in entries(remote)[:2]]
+    flipped, cut = [shard_cache / entry.sha256 for entry in entries(remote)[:2]]
     flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
     cut.write_bytes(cut.read_bytes()[:-1])
     assert_same(remote, local)
@@ -166,8 +165,8 @@ def test_abandoned_downloads_are_removed(remote: Path, shard_cache: Path) -> Non
     assert fresh.exists()  # another process may still be writing
 
 
-def overwrite(server: S3Server, entry: Document, content: bytes) -> None:
-    server.client.put_object(BUCKET, f"shards/{entry['sha256']}.npy", BytesIO(content), len(content))
+def overwrite(server: S3Server, entry: ShardFile, content: bytes) -> None:
+    server.client.put_object(BUCKET, f"shards/{entry.sha256}.npy", BytesIO(content), len(content))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
@@ -175,15 +174,15 @@ def test_a_corrupt_shard_in_the_store_is_reported_and_not_cached(
     remote: Path, local: Path, shard_cache: Path, server: S3Server, damage: str
 ) -> None:
     entry = entries(remote)[0]
-    content = (local / entry["path"]).read_bytes()
+    content = (local / entry.path).read_bytes()
     if damage == "gone":
-        server.client.remove_object(BUCKET, f"shards/{entry['sha256']}.npy")
+        server.client.remove_object(BUCKET, f"shards/{entry.sha256}.npy")
     else:
         overwrite(server, entry, content[:-1] + (bytes([content[-1] ^ 1]) if damage == "flipped" else b""))
     try:
         with pytest.raises(
             CorruptDataError,
-            match=rf"{entry['sha256']}\.npy cannot be used .*prepare the dataset again, .* another handover_mib",
+            match=rf"{entry.sha256}\.npy cannot be used .*prepare the dataset again, .* another handover_mib",
         ):
             open_dataset(remote).load("train")
         assert list(shard_cache.iterdir()) == []
@@ -191,11 +190,21 @@ def test_a_corrupt_shard_in_the_store_is_reported_and_not_cached(
         overwrite(server, entry, content)
 
 
+def first_shard(folder: Path) -> Shard:
+    return open_dataset(folder).document.splits["val"].shards[0]
+
+
+def replace_labels(folder: Path, labels: ShardFile) -> None:
+    """Write other labels of the first shard into the document."""
+    document = open_dataset(folder).document
+    document.splits["val"].shards[0] = first_shard(folder).model_copy(update={"labels": labels})
+    write_document(folder, document)
+
+
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_document_with_a_wrong_size_is_refused(remote: Path, change: int) -> None:
-    document = open_dataset(remote).document
-    document["splits"]["val"]["shards"][0]["labels"]["bytes"] += change
-    write_document(remote, document)
+    labels = first_shard(remote).labels
+    replace_labels(remote, labels.model_copy(update={"bytes": labels.bytes + change}))
     with pytest.raises(CorruptDataError, match=r"it has 928 bytes, not"):
         open_dataset(remote).load("val")
 
@@ -204,11 +213,10 @@ def test_an_object_of_another_type_is_refused(remote: Path, server: S3Server) ->
     hostile = BytesIO()
     np.save(hostile, np.array([{"a": 1}], object), allow_pickle=True)
     content = hostile.getvalue()
-    entry = {"path": "val-00000.labels.npy", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    overwrite(server, entry, content)
-    document = open_dataset(remote).document
-    document["splits"]["val"]["shards"][0]["labels"] = entry
-    write_document(remote, document)
+    sha256 = hashlib.sha256(content).hexdigest()
+    labels = ShardFile(path="val-00000.labels.npy", sha256=sha256, bytes=len(content))
+    overwrite(server, labels, content)
+    replace_labels(remote, labels)
     with pytest.raises(CorruptDataError, match="not a NumPy array of shape"):
         open_dataset(remote).load("val")
 

@@ -9,35 +9,38 @@ remote: its document is alone in the folder, and its shards are objects `<sha256
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Annotated, Any, Required, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document, read_json, sha256_json, sha256_without, write_json
-from components.shared.core.npy import npy_bytes, npy_header
-from components.shared.core.schema import (
-    check_fields,
-    has,
-    is_count,
-    is_file,
-    is_list,
-    is_map,
-    is_sha256,
-    is_size,
-    is_text,
+from components.shared.core.document import (
+    Count,
+    ImageShape,
+    Items,
+    JsonObject,
+    Names,
+    Number,
+    Part,
+    SealedDocument,
+    Sha256,
+    Share,
+    Size,
+    require,
 )
+from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.files import sha256_json
+from components.shared.core.npy import npy_bytes, npy_header
+from components.shared.data.moments import Moments
 from components.shared.data.shards import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
-FORMAT = "torch2kubeflow/dataset"
-FILE_NAME = r"(train|val|test)-\d{5,9}\.(images|labels)\.npy"  # of shards
 SPLITS = ("train", "val", "test")
 SHARD_BYTES = 128 * 2**20
 AGAIN = "prepare the dataset again"
@@ -46,19 +49,110 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+def _digest_of(splits: Mapping[str, "Split"]) -> str:
+    return sha256_json({name: split.digest for name, split in splits.items()})
+
+
+def _has_bucket(uri: str) -> str:
+    if not parse_uri(uri)[0]:
+        raise ValueError("no bucket")
+    return uri
+
+
+class ShardFile(Part):
+    """A file of a shard."""
+
+    path: Annotated[str, StringConstraints(pattern=r"^(train|val|test)-[0-9]{5,9}\.(images|labels)\.npy$")]
+    sha256: Sha256
+    bytes: Count
+
+
+class Shard(Part):
+    """Some images of a split, and their labels."""
+
+    count: Size
+    images: ShardFile
+    labels: ShardFile
+
+
+class Split(Part):
+    """A split: the digest of its content, its number of images, also of each class, and its shards in order."""
+
+    digest: Sha256
+    count: Count
+    class_counts: Items[Count]
+    shards: Items[Shard]
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Self:
+        require("class_counts", self.count == sum(self.class_counts))
+        require("shards", self.count == sum(shard.count for shard in self.shards))
+        return self
+
+
+class Copies(Part):
+    """The images that were found several times, and how many of their copies were dropped or kept in each split."""
+
+    repeated_images: Count
+    of_these_with_conflicting_labels: Count
+    copies_dropped: dict[str, Count]
+    copies_kept_within_split: dict[str, Count]
+
+
+class BadImage(Part):
+    """A picture that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+class DatasetDocument(SealedDocument):
+    """`dataset.json`."""
+
+    FORMAT = "torch2kubeflow/dataset"
+    REMEDY = AGAIN
+
+    digest: Sha256
+    classes: Names
+    image_shape: ImageShape
+    mean: list[Share]  # of each channel of the train split, of pixels scaled to 0..1
+    std: list[Annotated[Share, Field(gt=0)]]
+    splits: dict[str, Split]
+    raw_digest: Sha256 | None = None
+    parameters: JsonObject | None = None  # of the preparation
+    code_version: str | None = None
+    duplicates: Copies | None = None
+    bad_images: Items[BadImage] | None = None
+    samples_sha256: Sha256 = ""
+    name: str
+    source: str | None = None
+    seconds: dict[str, Number]  # that each step took
+    shards: Annotated[str, AfterValidator(_has_bucket)] = ""  # of a remote dataset
+    checksum: str = ""
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        require("mean", len(self.mean) == self.image_shape[0])
+        require("std", len(self.std) == self.image_shape[0])
+        require("splits", self.splits.keys() == set(SPLITS))
+        for name, split in self.splits.items():
+            require(f"splits.{name}.class_counts", len(split.class_counts) == len(self.classes))
+        require("splits", self.digest == _digest_of(self.splits))
+        return self
+
+
 class Origin(TypedDict, total=False):
     """The fields of `dataset.json` that describe where a dataset comes from; its digest does not depend on them."""
 
     raw_digest: str
-    parameters: Document  # of the preparation
+    parameters: JsonObject
     code_version: str
-    duplicates: Document
-    bad_images: list[Document]
+    duplicates: Copies
+    bad_images: list[BadImage]
     samples_sha256: str
-    name: str
+    name: Required[str]
     source: str
-    seconds: Mapping[str, float]  # that each step took
-    shards: str  # of a remote dataset
+    seconds: Required[dict[str, float]]
 
 
 class DatasetWriter:
@@ -80,7 +174,7 @@ class DatasetWriter:
         shard_rows = max(1, shard_bytes // math.prod(image_shape))
         self.splits = {name: _SplitWriter(folder, name, counts[name], image_shape, shard_rows) for name in SPLITS}
         self.class_counts = {name: np.zeros(len(self.classes), np.int64) for name in SPLITS}
-        self.moments = _Moments(image_shape[0])
+        self.moments = Moments(image_shape[0])
 
     def append(self, split: str, images: Images, labels: Labels) -> None:
         """Add images (uint8, N x C x H x W) and labels (int64, N) to a split."""
@@ -89,30 +183,29 @@ class DatasetWriter:
         if split == "train":
             self.moments.add(images)
 
-    def finish(self, **origin: Unpack[Origin]) -> Document:
+    def finish(self, **origin: Unpack[Origin]) -> DatasetDocument:
         """Write and return `dataset.json`."""
         for writer in self.splits.values():
             assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
         mean, std = self.moments.mean_and_std()
-        digests = {name: self._digest(writer) for name, writer in self.splits.items()}
-        document = {
-            "format": FORMAT,
-            "digest": sha256_json(digests),
-            "classes": self.classes,
-            "image_shape": list(self.image_shape),
-            "mean": mean,
-            "std": std,
-            "splits": {
-                name: {
-                    "digest": digests[name],
-                    "count": writer.count,
-                    "class_counts": self.class_counts[name].tolist(),
-                    "shards": writer.shards,
-                }
-                for name, writer in self.splits.items()
-            },
-            **origin,
+        splits = {
+            name: Split(
+                digest=self._digest(writer),
+                count=writer.count,
+                class_counts=self.class_counts[name].tolist(),
+                shards=writer.shards,
+            )
+            for name, writer in self.splits.items()
         }
+        document = DatasetDocument(
+            digest=_digest_of(splits),
+            classes=self.classes,
+            image_shape=list(self.image_shape),
+            mean=mean,
+            std=std,
+            splits=splits,
+            **origin,
+        )
         return write_document(self.folder, document)
 
     def _digest(self, split: "_SplitWriter") -> str:
@@ -135,7 +228,7 @@ class _SplitWriter:
         self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
         self.shard_rows = shard_rows
         self.written = 0
-        self.shards: list[Document] = []
+        self.shards: list[Shard] = []
         self.current: tuple[_ArrayFile, _ArrayFile] | None = None
         self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()
 
@@ -162,7 +255,7 @@ class _SplitWriter:
         self.written += len(labels)
         if self.written % self.shard_rows == 0 or self.written == self.count:
             image_file, label_file = self.current
-            self.shards.append({"count": rows, "images": image_file.entry(), "labels": label_file.entry()})
+            self.shards.append(Shard(count=rows, images=image_file.entry(), labels=label_file.entry()))
             self.current = None
 
 
@@ -182,28 +275,8 @@ class _ArrayFile:
         self.sha256.update(data)
         self.bytes += len(data)
 
-    def entry(self) -> Document:
-        return {"path": self.path.name, "sha256": self.sha256.hexdigest(), "bytes": self.bytes}
-
-
-class _Moments:
-    """Mean and standard deviation per channel from integer sums: exact, in any order of the images."""
-
-    def __init__(self, channels: int) -> None:
-        self.count, self.sums, self.squares = 0, [0] * channels, [0] * channels
-
-    def add(self, images: Images) -> None:
-        self.count += images[:, 0].size
-        for channel in range(len(self.sums)):
-            plane = images[:, channel]
-            self.sums[channel] += int(plane.sum(dtype=np.int64))
-            self.squares[channel] += int(np.square(plane, dtype=np.uint16).sum(dtype=np.int64))
-
-    def mean_and_std(self) -> tuple[list[float], list[float]]:
-        n = max(1, self.count)
-        mean = [total / (255 * n) for total in self.sums]
-        variance = [(n * q - s * s) / (255 * n) ** 2 for s, q in zip(self.sums, self.squares, strict=True)]
-        return mean, [math.sqrt(v) or 1.0 for v in variance]  # 1 leaves a constant channel unscaled
+    def entry(self) -> ShardFile:
+        return ShardFile(path=self.path.name, sha256=self.sha256.hexdigest(), bytes=self.bytes)
 
 
 @dataclass(frozen=True)
@@ -211,51 +284,51 @@ class Dataset:
     """A prepared dataset opened for reading."""
 
     folder: Path
-    document: Document
+    document: DatasetDocument
 
     @property
     def classes(self) -> list[str]:
         """Return the class names, in the order of the labels."""
-        return list(self.document["classes"])
+        return self.document.classes
 
     @property
     def digest(self) -> str:
         """Return the digest of the whole content."""
-        return str(self.document["digest"])
+        return self.document.digest
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return (C, H, W)."""
-        channels, height, width = self.document["image_shape"]
+        channels, height, width = self.document.image_shape
         return channels, height, width
 
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of images of each split."""
-        return {name: self.document["splits"][name]["count"] for name in SPLITS}
+        return {name: self.document.splits[name].count for name in SPLITS}
 
     @property
     def is_remote(self) -> bool:
         """Return whether the shards are in a store and not in the folder."""
-        return "shards" in self.document
+        return bool(self.document.shards)
 
     @cached_property
     def _stored(self) -> StoredShards:
-        return StoredShards(self.document["shards"])
+        return StoredShards(self.document.shards)
 
-    def files(self) -> Iterator[Document]:
-        """Yield the description of each shard's file: `path` in the folder, `sha256`, and size in `bytes`."""
+    def files(self) -> Iterator[ShardFile]:
+        """Yield the description of each shard's file."""
         for split in SPLITS:
-            for shard in self.document["splits"][split]["shards"]:
-                yield from (shard["images"], shard["labels"])
+            for shard in self.document.splits[split].shards:
+                yield from (shard.images, shard.labels)
 
     def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
         """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
 
         Raises CorruptDataError if a shard is missing or differs from its description in the document.
         """
-        for shard in self.document["splits"][split]["shards"]:
-            images, labels = self._images(shard), self._array(shard["labels"], (shard["count"],), np.int64)
+        for shard in self.document.splits[split].shards:
+            images, labels = self._images(shard), self._array(shard.labels, (shard.count,), np.int64)
             if labels.min() < 0 or labels.max() >= len(self.classes):
                 raise CorruptDataError(f"{self.folder} holds labels that name no class of dataset.json", AGAIN)
             yield images, labels
@@ -265,11 +338,11 @@ class Dataset:
         wanted = np.asarray(numbers, np.int64)
         images = np.empty((len(wanted), *self.image_shape), np.uint8)
         start = 0
-        for shard in self.document["splits"][split]["shards"]:
-            inside = np.flatnonzero((start <= wanted) & (wanted < start + shard["count"]))
+        for shard in self.document.splits[split].shards:
+            inside = np.flatnonzero((start <= wanted) & (wanted < start + shard.count))
             if len(inside):
                 images[inside] = self._images(shard)[wanted[inside] - start]
-            start += shard["count"]
+            start += shard.count
         return images
 
     def load(self, split: str) -> tuple[Images, Labels]:
@@ -293,21 +366,21 @@ class Dataset:
             start = stop
         return images, labels
 
-    def _images(self, shard: Document) -> Images:
-        return self._array(shard["images"], (shard["count"], *self.image_shape), np.uint8)
+    def _images(self, shard: Shard) -> Images:
+        return self._array(shard.images, (shard.count, *self.image_shape), np.uint8)
 
-    def _array(self, entry: Document, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    def _array(self, entry: ShardFile, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         header = npy_header(shape, dtype)
         with self._open(entry) as file:
-            if file.read(len(header)) != header or entry["bytes"] != npy_bytes(shape, dtype):
+            if file.read(len(header)) != header or entry.bytes != npy_bytes(shape, dtype):
                 raise CorruptDataError(f"{file.name} is not a NumPy array of shape {shape}", AGAIN)
             return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
 
-    def _open(self, entry: Document) -> FileIO:
+    def _open(self, entry: ShardFile) -> FileIO:
         if self.is_remote:
-            return self._stored.open(entry["sha256"], entry["bytes"])
-        path = self.folder / entry["path"]
-        file = open_shard(path, entry["sha256"], entry["bytes"])
+            return self._stored.open(entry.sha256, entry.bytes)
+        path = self.folder / entry.path
+        file = open_shard(path, entry.sha256, entry.bytes)
         if not file:
             raise CorruptDataError(f"{path} is missing or differs from its digest in dataset.json", AGAIN)
         return file
@@ -315,65 +388,11 @@ class Dataset:
 
 def open_dataset(path: str | Path) -> Dataset:
     """Open the dataset in folder `path`. Raises UserError if its document is missing, changed or of another format."""
-    file = Path(path) / "dataset.json"
-    document = read_json(file, FORMAT)
-    check_document(document, str(file))
-    return Dataset(Path(path), document)
+    return Dataset(Path(path), DatasetDocument.read(Path(path) / "dataset.json"))
 
 
-def check_document(document: Document, name: str) -> None:
-    """Check the document in the file `name` against the format. Raises UserError for the first field that breaks it."""
-    rules = {**_FIELDS, "shards": _is_address} if "shards" in document else _FIELDS
-    check_fields(document, rules, name, AGAIN)
-
-
-def write_document(folder: Path, document: Document) -> Document:
-    """Write `dataset.json` and return its content: the document with its checksum."""
-    content = {**document, "checksum": sha256_without(document, "checksum")}
-    write_json(folder / "dataset.json", content)
-    return content
-
-
-def _is_split(split: Any, classes: int) -> bool:
-    fields = {
-        "digest": is_sha256,
-        "count": is_count,
-        "class_counts": lambda counts: is_list(counts, is_count, classes),
-        "shards": lambda shards: is_list(shards, _is_shard),
-    }
-    if not has(**fields)(split):
-        return False
-    return bool(split["count"] == sum(split["class_counts"]) == sum(shard["count"] for shard in split["shards"]))
-
-
-def _are_figures(value: object, channels: int) -> bool:
-    return is_list(value, lambda figure: type(figure) is float and 0 <= figure <= 1, channels)
-
-
-def _is_untouched(document: Document) -> bool:
-    return bool(document["checksum"] == sha256_without(document, "checksum"))
-
-
-def _is_address(document: Document) -> bool:
-    try:
-        return is_text(document["shards"]) and bool(parse_uri(document["shards"])[0])
-    except UserError:
-        return False
-
-
-_is_shard_file = partial(is_file, pattern=FILE_NAME)
-_is_shard = has(count=is_size, images=_is_shard_file, labels=_is_shard_file)
-# In this order: each rule may rely on those above it.
-_FIELDS: dict[str, Callable[[Document], bool]] = {
-    "checksum": _is_untouched,
-    "digest": lambda d: is_sha256(d["digest"]),
-    "classes": lambda d: is_list(d["classes"], is_text) and len(d["classes"]) > 0,
-    "image_shape": lambda d: is_list(d["image_shape"], is_size, 3),
-    "mean": lambda d: _are_figures(d["mean"], d["image_shape"][0]),
-    "std": lambda d: _are_figures(d["std"], d["image_shape"][0]) and min(d["std"]) > 0,
-    "splits": lambda d: (
-        is_map(d["splits"], lambda split: _is_split(split, len(d["classes"])))
-        and set(d["splits"]) == set(SPLITS)
-        and d["digest"] == sha256_json({name: split["digest"] for name, split in d["splits"].items()})
-    ),
-}
+def write_document(folder: Path, document: DatasetDocument) -> DatasetDocument:
+    """Write `dataset.json` and return it: the document with its checksum."""
+    sealed = document.sealed()
+    sealed.write(folder / "dataset.json")
+    return sealed

@@ -7,20 +7,21 @@ datasets/shards/<sha256>.npy      the shards of all datasets
 
 import os
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Unpack
 
 from components.shared.core import log
+from components.shared.core.document import JsonObject
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
-from components.shared.core.files import Document, parse_json, sha256_json
-from components.shared.core.schema import is_sha256
+from components.shared.core.files import sha256_json
 from components.shared.data.dataset import (
     AGAIN,
-    FORMAT,
     SPLITS,
     Dataset,
+    DatasetDocument,
     Origin,
-    check_document,
+    ShardFile,
     open_dataset,
     write_document,
 )
@@ -31,14 +32,23 @@ SHARDS = "datasets/shards"
 DOCUMENT, SAMPLES = "dataset.json", "samples.png"
 
 
-class StoredDataset:
-    """The dataset of a recipe, which are the fields of its document that determine its content, in a store."""
+@dataclass(frozen=True)
+class DatasetRecipe:
+    """The fields of a dataset's document that determine its content."""
 
-    def __init__(self, store: str, recipe: Document, handover_mib: int) -> None:
+    raw_digest: str
+    parameters: JsonObject
+    code_version: str
+
+
+class StoredDataset:
+    """The dataset of a recipe in a store."""
+
+    def __init__(self, store: str, recipe: DatasetRecipe, handover_mib: int) -> None:
         """Open the store; a dataset of more than `handover_mib` MiB becomes remote. Raises UserError if that fails."""
         self._store = open_store(store, os.environ)
         self._recipe = recipe
-        self._folder = f"datasets/{sha256_json(recipe)}"
+        self._folder = f"datasets/{sha256_json(asdict(recipe))}"
         self._max_local_bytes = handover_mib * 2**20
         self._is_corrupt = False
 
@@ -73,9 +83,9 @@ class StoredDataset:
         for entry in data.files():
             name = _shard_name(entry)
             found = None if self._is_corrupt else self._store.stat(name)
-            if not found or found.size != entry["bytes"]:
-                self._store.put_file(folder / entry["path"], name, entry["sha256"])
-        self._store.put_file(folder / SAMPLES, self._name(SAMPLES), data.document["samples_sha256"])
+            if not found or found.size != entry.bytes:
+                self._store.put_file(folder / entry.path, name, entry.sha256)
+        self._store.put_file(folder / SAMPLES, self._name(SAMPLES), data.document.samples_sha256)
         with suppress(Conflict):  # another run has stored the same content
             content = (folder / DOCUMENT).read_bytes()
             self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_corrupt)
@@ -84,33 +94,34 @@ class StoredDataset:
     def finalize(self, folder: Path, **origin: Unpack[Origin]) -> None:
         """Update the fields of the document in a folder; a large dataset becomes remote and loses its shards there."""
         data = open_dataset(folder)
+        document = data.document.model_copy(update=dict(origin))
         if self._is_large(data):
-            origin["shards"] = self._store.uri(SHARDS)
+            document = _remote(document, self._store)
             for entry in data.files():
-                (folder / entry["path"]).unlink(missing_ok=True)
-        write_document(folder, {**data.document, **origin})
+                (folder / entry.path).unlink(missing_ok=True)
+        write_document(folder, document)
 
     def _name(self, file: str) -> str:
         return f"{self._folder}/{file}"
 
     def _is_large(self, data: Dataset) -> bool:
-        size = sum(int(entry["bytes"]) for entry in data.files())
+        size = sum(entry.bytes for entry in data.files())
         return size > self._max_local_bytes
 
-    def _fetch(self, folder: Path, document: Document) -> None:
+    def _fetch(self, folder: Path, document: DatasetDocument) -> None:
         """Read and check every byte, also of shards that stay in the store. Raises CorruptDataError or NoSuchObject."""
-        if any(document.get(name) != value for name, value in self._recipe.items()):
+        if any(getattr(document, name) != value for name, value in asdict(self._recipe).items()):
             raise CorruptDataError(f"{DOCUMENT} was prepared with different settings")
         data = Dataset(folder, document)
         if self._is_large(data):
-            data = Dataset(folder, {**document, "shards": self._store.uri(SHARDS)})
+            data = Dataset(folder, _remote(document, self._store))
         else:
             for entry in data.files():
-                self._store.get_file(_shard_name(entry), folder / entry["path"], entry["sha256"])
+                self._store.get_file(_shard_name(entry), folder / entry.path, entry.sha256)
         for split in SPLITS:
             for _ in data.shards(split):
                 pass
-        self._store.get_file(self._name(SAMPLES), folder / SAMPLES, document["samples_sha256"])
+        self._store.get_file(self._name(SAMPLES), folder / SAMPLES, document.samples_sha256)
         write_document(folder, document)
 
 
@@ -139,15 +150,19 @@ def open_stored_dataset(uri: str, folder: Path) -> Dataset:
         raise NoSuchObject(
             f"{uri} has no {DOCUMENT}", "give the address that a run with a store logs when it prepares data"
         )
-    write_document(folder, {**document, "shards": store.uri(SHARDS)})
+    write_document(folder, _remote(document, store))
     return open_dataset(folder)
 
 
-def _shard_name(entry: Document) -> str:
-    return f"{SHARDS}/{entry['sha256']}.npy"
+def _remote(document: DatasetDocument, store: Store) -> DatasetDocument:
+    return document.model_copy(update={"shards": store.uri(SHARDS)})
 
 
-def _read_document(store: Store, name: str) -> Document | None:
+def _shard_name(entry: ShardFile) -> str:
+    return f"{SHARDS}/{entry.sha256}.npy"
+
+
+def _read_document(store: Store, name: str) -> DatasetDocument | None:
     """Return the document, None if it does not exist. Raises CorruptDataError if it describes no stored dataset."""
     uri, found = store.uri(name), store.stat(name)
     if not found:
@@ -156,8 +171,7 @@ def _read_document(store: Store, name: str) -> Document | None:
         raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {MAX_BYTES:,}", AGAIN)
     content, _ = store.get_bytes(name)
     with raise_as_corrupt():
-        document = parse_json(content, FORMAT, uri)
-        check_document(document, uri)
-    if "shards" in document or not is_sha256(document.get("samples_sha256")):
+        document = DatasetDocument.parse(content, uri)
+    if document.shards or not document.samples_sha256:
         raise CorruptDataError(f"{uri} refers to shards stored elsewhere", AGAIN)
     return document

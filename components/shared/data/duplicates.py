@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.core.files import Document
-from components.shared.data.dataset import SPLITS
+from components.shared.data.dataset import SPLITS, Copies
 from components.shared.data.decode_buffer import Rows
 
 BUCKET_ROWS = 100_000
@@ -55,14 +54,14 @@ class Duplicates:
             if len(entries):
                 yield self._resolve(entries)
 
-    def document(self) -> Document:
+    def copies(self) -> Copies:
         """Return the figures for `dataset.json`."""
-        return {
-            "repeated_images": self._repeated,
-            "of_these_with_conflicting_labels": self._conflicting,
-            "copies_dropped": dict(zip(SPLITS, self.dropped.tolist(), strict=True)),
-            "copies_kept_within_split": dict(zip(SPLITS, self._within_split.tolist(), strict=True)),
-        }
+        return Copies(
+            repeated_images=self._repeated,
+            of_these_with_conflicting_labels=self._conflicting,
+            copies_dropped=dict(zip(SPLITS, self.dropped.tolist(), strict=True)),
+            copies_kept_within_split=dict(zip(SPLITS, self._within_split.tolist(), strict=True)),
+        )
 
     def _resolve(self, entries: NDArray[np.void]) -> NDArray[np.int64]:
         entries = entries[np.lexsort(entries["digest"].T)]

@@ -4,41 +4,74 @@ A folder of few large files (IDX pairs, CIFAR's binary batches, or archives of p
 which lists source, kind, classes, counts per split, and every file with its digest.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, StringConstraints, model_validator
 
+from components.shared.core.document import Count, Document, Items, Names, Number, Part, Sha256, require
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, read_json, sha256_file, sha256_json, write_json
-from components.shared.core.schema import (
-    are_names,
-    check_fields,
-    has,
-    is_count,
-    is_file,
-    is_list,
-    is_map,
-    is_number,
-    is_sha256,
-    is_text,
-    one_of,
-)
+from components.shared.core.files import sha256_file, sha256_json
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.folder_layout import NO_SPLITS, Layout, is_picture
+from components.shared.data.sources.folder_layout import Layout, is_picture
 from components.shared.data.sources.idx import open_idx
-from components.shared.data.sources.schemes import RawDescription
+from components.shared.data.sources.schemes import Kind, RawDescription
 
-FORMAT = "torch2kubeflow/raw"
-FILE_NAME = r"[\w-][\w.-]{0,99}"  # as sources name their files
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
-SPLITS = ("train", "val", "test", NO_SPLITS)
 AGAIN = "download it again"
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]{0,99}$")]  # as sources name their files
+SplitName = Annotated[str, StringConstraints(pattern=r"^(train|val|test|all)$")]
+
+
+class RawFile(Part):
+    """A file in the folder."""
+
+    path: FileName
+    sha256: Sha256
+    bytes: Count
+
+
+class Pair(Part):
+    """The names of the files with a split's images and labels."""
+
+    images: FileName
+    labels: FileName
+
+
+class RawDocument(Document):
+    """`raw.json`."""
+
+    FORMAT = "torch2kubeflow/raw"
+    REMEDY = AGAIN
+
+    name: str  # of the data set, for people
+    source: str  # the name, URI or path that the data came from
+    version: str  # of the source
+    kind: Kind
+    classes: Names  # in the order of the labels
+    counts: dict[SplitName, Count]
+    files: Annotated[Items[RawFile], Field(min_length=1)]
+    digest: Sha256  # of the content
+    seconds: dict[str, Number]  # that each step took
+    splits: dict[SplitName, Pair] | None = None  # of kind idx
+    layout: Layout | None = None  # of kind pictures
+    source_sha256: Sha256 | None = None  # of a downloaded archive
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        require("splits", self.kind != "idx" or self.splits is not None)
+        require("layout", self.kind != "pictures" or self.layout is not None)
+        names = {file.path for file in self.files}
+        for name, pair in (self.splits or {}).items():
+            require(f"splits.{name}", {pair.images, pair.labels} <= names)
+        return self
 
 
 @dataclass(frozen=True)
@@ -60,46 +93,46 @@ class Raw:
     """Raw data opened for reading."""
 
     folder: Path
-    document: Document
+    document: RawDocument
 
     @property
     def name(self) -> str:
         """Return the data set's name, for people."""
-        return str(self.document["name"])
+        return self.document.name
 
     @property
     def source(self) -> str:
         """Return the name, URI or path that the data came from."""
-        return str(self.document["source"])
+        return self.document.source
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """Return `idx`, `cifar` or `pictures`."""
-        return str(self.document["kind"])
+        return self.document.kind
 
     @property
     def classes(self) -> list[str]:
         """Return the class names, in the order of the labels."""
-        return list(self.document["classes"])
+        return self.document.classes
 
     @property
     def digest(self) -> str:
         """Return the digest of the content."""
-        return str(self.document["digest"])
+        return self.document.digest
 
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of samples of each split."""
-        return dict(self.document["counts"])
+        return self.document.counts
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Yield all samples in chunks of at most `size`, always in the same order, in constant memory.
 
         Raises UserError if a file is missing or damaged, or holds a label or a picture of no class, or a huge picture.
         """
-        for file in self.document["files"]:
-            path = self.folder / file["path"]
-            if not path.is_file() or sha256_file(path) != file["sha256"]:
+        for file in self.document.files:
+            path = self.folder / file.path
+            if not path.is_file() or sha256_file(path) != file.sha256:
                 raise UserError(f"{path} is missing or differs from its digest in raw.json", AGAIN)
         read = {"idx": self._idx_chunks, "cifar": self._cifar_chunks, "pictures": self._picture_chunks}
         for chunk in read[self.kind](size):
@@ -112,12 +145,12 @@ class Raw:
             yield chunk
 
     def _idx_chunks(self, size: int) -> Iterator[Chunk]:
-        for split, pair in self.document["splits"].items():
-            images = open_idx(self.folder / pair["images"], 3)
-            labels = open_idx(self.folder / pair["labels"], 1)
+        for split, pair in (self.document.splits or {}).items():
+            images = open_idx(self.folder / pair.images, 3)
+            labels = open_idx(self.folder / pair.labels, 1)
             if images.shape[0] != labels.shape[0]:
                 raise UserError(
-                    f"{pair['images']} holds {images.shape[0]} images and {pair['labels']} {labels.shape[0]} labels",
+                    f"{pair.images} holds {images.shape[0]} images and {pair.labels} {labels.shape[0]} labels",
                     "give files that belong together",
                 )
             start = 0
@@ -127,16 +160,17 @@ class Raw:
                 start += len(marks)
 
     def _cifar_chunks(self, size: int) -> Iterator[Chunk]:
-        for batch, start, images, labels in cifar.read_cifar(self.folder / self.document["files"][0]["path"], size):
+        for batch, start, images, labels in cifar.read_cifar(self.folder / self.document.files[0].path, size):
             names = [f"{batch}/{start + i}" for i in range(len(labels))]
             yield Chunk(cifar.BATCHES[batch], labels, names, images=images)
 
     def _picture_chunks(self, size: int) -> Iterator[Chunk]:
-        layout = Layout(**self.document["layout"])
+        layout = self.document.layout
+        assert layout
         labels = {name: label for label, name in enumerate(self.classes)}
         pending = _Pending()
-        for file in self.document["files"]:
-            for member in members(self.folder / file["path"]):
+        for file in self.document.files:
+            for member in members(self.folder / file.path):
                 if member.is_folder or not is_picture(member.name):
                     continue
                 if member.size > MAX_PICTURE_BYTES:
@@ -187,62 +221,31 @@ class _Pending:
 
 def open_raw(path: str | Path) -> Raw:
     """Open the raw data in folder `path`. Raises UserError if its document is missing or does not fit the format."""
-    file = Path(path) / "raw.json"
-    document = read_json(file, FORMAT)
-    check_fields(document, _FIELDS, str(file), AGAIN)
-    return Raw(Path(path), document)
+    return Raw(Path(path), RawDocument.read(Path(path) / "raw.json"))
 
 
 def write_raw(
     folder: Path, *, source: str, version: str, seconds: float, **description: Unpack[RawDescription]
 ) -> None:
     """Write `raw.json` next to the files that the description lists."""
-    files, classes = description["files"], list(description["classes"])
-    entries = [{"path": f, "sha256": sha256_file(folder / f), "bytes": (folder / f).stat().st_size} for f in files]
+    kind, classes = description["kind"], list(description["classes"])
+    files = [
+        RawFile(path=name, sha256=sha256_file(folder / name), bytes=(folder / name).stat().st_size)
+        for name in description["files"]
+    ]
     known = ("name", "kind", "classes", "counts", "files")
-    facts = {field: value for field, value in description.items() if field not in known}
-    content = {
-        "kind": description["kind"],
-        "classes": classes,
-        "files": [[entry["path"], entry["sha256"]] for entry in entries],
+    facts: dict[str, Any] = {field: value for field, value in description.items() if field not in known}
+    content = {"kind": kind, "classes": classes, "files": [[file.path, file.sha256] for file in files], **facts}
+    document = RawDocument(
+        name=description["name"],
+        source=source,
+        version=version,
+        kind=kind,
+        classes=classes,
+        counts=dict(description["counts"]),
+        files=files,
+        digest=sha256_json(content),
+        seconds={"download": seconds},
         **facts,
-    }
-    document = {
-        "format": FORMAT,
-        "name": description["name"],
-        "source": source,
-        "version": version,
-        "kind": description["kind"],
-        "classes": classes,
-        "counts": dict(description["counts"]),
-        "files": entries,
-        "digest": sha256_json(content),
-        "seconds": {"download": seconds},
-        **facts,
-    }
-    write_json(folder / "raw.json", document)
-
-
-def _are_splits(document: Document) -> bool:
-    is_name = one_of(*(file["path"] for file in document["files"]))
-    return is_map(document.get("splits"), has(images=is_name, labels=is_name)) and document["splits"].keys() <= set(
-        SPLITS
     )
-
-
-_is_layout = has(root=is_count, has_splits=lambda value: isinstance(value, bool))
-# In this order: each rule may rely on those above it.
-_FIELDS: dict[str, Callable[[Document], bool]] = {
-    "name": lambda d: is_text(d["name"]),
-    "source": lambda d: is_text(d["source"]),
-    "digest": lambda d: is_sha256(d["digest"]),
-    "seconds": lambda d: is_map(d["seconds"], is_number),
-    "classes": lambda d: are_names(d["classes"]),
-    "counts": lambda d: is_map(d["counts"], is_count) and d["counts"].keys() <= set(SPLITS),
-    "files": lambda d: is_list(d["files"], lambda file: is_file(file, FILE_NAME)) and len(d["files"]) > 0,
-    "kind": lambda d: (
-        (d["kind"] == "idx" and _are_splits(d))
-        or d["kind"] == "cifar"
-        or (d["kind"] == "pictures" and _is_layout(d.get("layout")))
-    ),
-}
+    document.write(folder / "raw.json")

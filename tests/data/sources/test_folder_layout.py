@@ -9,22 +9,30 @@ from components.shared.data.sources.folder_layout import Layout, find_layout, is
 @pytest.mark.parametrize(
     ("folders", "layout", "counts"),
     [
-        ({"cat": 2, "dog": 3}, Layout(0, False), {"all": {"cat": 2, "dog": 3}}),
-        ({"pets/cat": 2, "pets/dog": 3}, Layout(1, False), {"all": {"cat": 2, "dog": 3}}),
-        ({"x/y/cat": 2, "x/y/dog": 3, "x": 0, "x/y": 0}, Layout(2, False), {"all": {"cat": 2, "dog": 3}}),
-        ({"cat/old": 2, "cat/new": 1, "dog": 3}, Layout(0, False), {"all": {"cat": 3, "dog": 3}}),
+        ({"cat": 2, "dog": 3}, Layout(root=0, has_splits=False), {"all": {"cat": 2, "dog": 3}}),
+        ({"pets/cat": 2, "pets/dog": 3}, Layout(root=1, has_splits=False), {"all": {"cat": 2, "dog": 3}}),
+        (
+            {"x/y/cat": 2, "x/y/dog": 3, "x": 0, "x/y": 0},
+            Layout(root=2, has_splits=False),
+            {"all": {"cat": 2, "dog": 3}},
+        ),
+        ({"cat/old": 2, "cat/new": 1, "dog": 3}, Layout(root=0, has_splits=False), {"all": {"cat": 3, "dog": 3}}),
         (
             {"train/cat": 2, "train/dog": 3, "test/cat": 1, "test/dog": 1},
-            Layout(0, True),
+            Layout(root=0, has_splits=True),
             {"train": {"cat": 2, "dog": 3}, "test": {"cat": 1, "dog": 1}},
         ),
         (
             {"x/Train/cat": 2, "x/Train/dog": 3, "x/valid/cat": 1, "x/valid/dog": 1},
-            Layout(1, True),
+            Layout(root=1, has_splits=True),
             {"train": {"cat": 2, "dog": 3}, "val": {"cat": 1, "dog": 1}},
         ),
-        ({"train/cat": 2, "train/dog": 3}, Layout(0, True), {"train": {"cat": 2, "dog": 3}}),
-        ({"train/cat": 2, "train/dog/new": 3, "docs": 0}, Layout(0, True), {"train": {"cat": 2, "dog": 3}}),
+        ({"train/cat": 2, "train/dog": 3}, Layout(root=0, has_splits=True), {"train": {"cat": 2, "dog": 3}}),
+        (
+            {"train/cat": 2, "train/dog/new": 3, "docs": 0},
+            Layout(root=0, has_splits=True),
+            {"train": {"cat": 2, "dog": 3}},
+        ),
     ],
 )
 def test_splits_and_classes_are_found(
@@ -58,8 +66,8 @@ def test_folders_without_a_classification_set_are_refused(folders: dict[str, int
 
 
 def test_a_picture_is_located_by_its_name() -> None:
-    assert Layout(1, True).locate("x/Valid/cat/old/1.png") == ("val", "cat")
-    assert Layout(0, False).locate("cat/1.png") == ("all", "cat")
+    assert Layout(root=1, has_splits=True).locate("x/Valid/cat/old/1.png") == ("val", "cat")
+    assert Layout(root=0, has_splits=False).locate("cat/1.png") == ("all", "cat")
 
 
 def test_pictures_are_recognised_by_their_suffix() -> None:

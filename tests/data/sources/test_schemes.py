@@ -33,7 +33,7 @@ def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
     version = version_of("toy://6")
     download(data="toy://6", version=version, raw=str(tmp_path / "raw"))
     raw = open_raw(tmp_path / "raw")
-    assert (raw.source, raw.document["version"], raw.counts, raw.classes) == (
+    assert (raw.source, raw.document.version, raw.counts, raw.classes) == (
         "toy://6",
         "toy 6",
         {"train": 6},

@@ -2,8 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from components.shared.core.document import Count, Part
 from components.shared.core.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -16,11 +16,10 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Part):
     """All pictures share `root` leading folders; below those are splits, if there are any, and classes."""
 
-    root: int
+    root: Count
     has_splits: bool
 
     def locate(self, name: str) -> tuple[str, str]:
@@ -42,7 +41,7 @@ def find_layout(source: str, folders: Mapping[str, int]) -> tuple[Layout, dict[s
     tops = {parts[root].lower() for parts in filled if len(parts) > root}
     if tops and "train" not in tops and tops <= SPLIT_NAMES.keys():
         raise UserError(f"{source} has {', '.join(sorted(tops))} without train", "add train/class-name/picture.png")
-    layout = Layout(root, has_splits="train" in tops and tops <= SPLIT_NAMES.keys())
+    layout = Layout(root=root, has_splits="train" in tops and tops <= SPLIT_NAMES.keys())
     depth = root + (2 if layout.has_splits else 1)
     for parts in filled:
         if len(parts) < depth:

@@ -81,7 +81,7 @@ def _describe_pictures(folders: Counter[str], source: str) -> RawDescription:
         "classes": sorted({name for found in counts.values() for name in found}),
         "counts": {split: sum(found.values()) for split, found in counts.items()},
         "files": [],
-        "layout": {"root": layout.root, "has_splits": layout.has_splits},
+        "layout": layout.model_dump(),
     }
 
 

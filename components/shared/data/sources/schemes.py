@@ -7,18 +7,20 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NotRequired, Protocol, TypedDict
+from typing import Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
 from components.shared.core.errors import UserError
 from components.shared.data.sources.catalogue import CATALOGUE
+
+Kind = Literal["idx", "cifar", "pictures"]
 
 
 class RawDescription(TypedDict):
     """The raw files that a source has stored in a folder, as `raw.json` describes them."""
 
     name: str  # of the data set, for people
-    kind: str  # idx, cifar or pictures
+    kind: Kind
     classes: Sequence[str]  # in the order of the labels
     counts: Mapping[str, int]  # of images by split
     files: Sequence[str]
