@@ -9,18 +9,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated, Literal
 from uuid import uuid4
 
+from pydantic import Field
+
 from components.shared.core import log
+from components.shared.core.document import Document, Number
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, json_bytes, parse_json
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
-FORMAT = "torch2kubeflow/lease"
 RENEWAL_SECONDS, LAPSE_SECONDS = 30.0, 300.0  # of a holder that chooses no others
 SECONDS = 30.0  # between two checks, until the document has been read
-HELD, LAPSED = "held", "lapsed"
+
+Seconds = Annotated[Number, Field(ge=0)]
+
+
+class LeaseDocument(Document):
+    """A lease, as its holder or the first reader that finds it lapsed writes it."""
+
+    FORMAT = "torch2kubeflow/lease"
+    REMEDY = "wait until its holder renews it"
+
+    state: Literal["held", "lapsed"]
+    renewal: str  # differs each time
+    seconds: Seconds  # between two renewals
+    lapse_seconds: Seconds  # without a renewal, after which it lapses
 
 
 @contextmanager
@@ -50,8 +65,8 @@ def _renew_until(ended: threading.Event, store: Store, name: str, renewal: float
 
 def renew(store: Store, name: str, renewal: float, lapse: float) -> None:
     """Renew the lease once."""
-    document = {"format": FORMAT, "state": HELD, "renewal": uuid4().hex, "seconds": renewal, "lapse_seconds": lapse}
-    store.put_bytes(json_bytes(document), name)
+    document = LeaseDocument(state="held", renewal=uuid4().hex, seconds=renewal, lapse_seconds=lapse)
+    store.put_bytes(document.to_json(), name)
 
 
 class Lease:
@@ -70,26 +85,27 @@ class Lease:
         """
         try:
             content, etag = self._store.get_bytes(self._name)
-            document = parse_json(content, FORMAT, self._store.uri(self._name))
+            document = LeaseDocument.parse(content, self._store.uri(self._name))
         except NoSuchObject:
             return True
         except UserError as error:
             log.info(f"the lease could not be read and is assumed to be held: {error}")
             self._since = time.monotonic()
             return False
-        self.seconds = document["seconds"]
-        if document["state"] == LAPSED:
+        self.seconds = document.seconds
+        if document.state == "lapsed":
             return True
         if etag != self._etag:
             self._etag, self._since = etag, time.monotonic()
-        if time.monotonic() - self._since < document["lapse_seconds"]:
+        if time.monotonic() - self._since < document.lapse_seconds:
             return False
-        return self._mark_lapsed({**document, "state": LAPSED}, etag)
+        return self._mark_lapsed(document, etag)
 
-    def _mark_lapsed(self, document: Document, etag: str) -> bool:
+    def _mark_lapsed(self, document: LeaseDocument, etag: str) -> bool:
         """Write that the lease has lapsed, unless it was renewed since; return whether it was written."""
+        lapsed = document.model_copy(update={"state": "lapsed"})
         try:
-            self._store.put_bytes(json_bytes(document), self._name, if_match=etag)
+            self._store.put_bytes(lapsed.to_json(), self._name, if_match=etag)
         except Conflict:
             return False
         except UserError as error:

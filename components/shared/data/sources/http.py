@@ -10,17 +10,38 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from pydantic import ConfigDict, Field
+
 from components.shared.core import log
+from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, read_json, sha256_file, write_json
+from components.shared.core.files import sha256_file
 from components.shared.data.sources.archive import SUFFIXES, is_archive
 from components.shared.data.sources.http_transfer import check_address, download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.download_cache import cache_folder, cache_path, cached
 
-FORMAT = "torch2kubeflow/url"
-VALIDATORS = ("ETag", "Last-Modified")
+ETAG, LAST_MODIFIED = "ETag", "Last-Modified"
+
+
+class UrlDocument(Document):
+    """The record of what an address held when it was last downloaded, with the headers that tell versions apart."""
+
+    FORMAT = "torch2kubeflow/url"
+    REMEDY = "download it again"
+    model_config = ConfigDict(validate_by_name=True)
+
+    url: str
+    sha256: Sha256
+    date: str
+    etag: str | None = Field(validation_alias=ETAG, serialization_alias=ETAG)
+    last_modified: str | None = Field(validation_alias=LAST_MODIFIED, serialization_alias=LAST_MODIFIED)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that the server sent."""
+        sent = {ETAG: self.etag, LAST_MODIFIED: self.last_modified}
+        return {name: value for name, value in sent.items() if value}
 
 
 class Fetched(NamedTuple):
@@ -76,7 +97,7 @@ def url_version(url: str) -> str:
     except UserError as error:
         if not record:
             raise
-        log.info(f"{error}; using the file of {record['date']}")
+        log.info(f"{error}; using the file of {record.date}")
         return _recorded(record).version
     return version or fetch_url(url).version
 
@@ -92,32 +113,32 @@ def fetch_url(url: str) -> Fetched:
     known = cached(required) if required else None
     if known:
         return Fetched(known, required, f"sha256:{required}")
-    record = {} if required else _read_record(address)
+    record = None if required else _read_record(address)
     try:
         fetched = _download(address, required, record)
         return fetched._replace(version=f"sha256:{required}") if required else fetched
     except UserError as error:
-        if not record or not cached(record["sha256"]):
+        if not record or not cached(record.sha256):
             raise
-        log.info(f"{error}; using the file of {record['date']}")
+        log.info(f"{error}; using the file of {record.date}")
         return _recorded(record)
 
 
-def _recorded(record: Document) -> Fetched:
-    digest = record["sha256"]
-    return Fetched(cache_path(digest), digest, _version(record) or f"sha256:{digest}")
+def _recorded(record: UrlDocument) -> Fetched:
+    version = _version(record.headers()) or f"sha256:{record.sha256}"
+    return Fetched(cache_path(record.sha256), record.sha256, version)
 
 
 def _version(headers: Mapping[str, str]) -> str:
-    """Return the version in a response's headers, or in the record of them; empty if there is none."""
-    return next((f"{name}: {headers[name]}" for name in VALIDATORS if headers.get(name)), "")
+    """Return the version in a response's headers, empty if there is none."""
+    return next((f"{name}: {headers[name]}" for name in (ETAG, LAST_MODIFIED) if headers.get(name)), "")
 
 
-def _download(address: str, required: str, record: Document) -> Fetched:
+def _download(address: str, required: str, record: UrlDocument | None) -> Fetched:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         path = Path(folder) / "file"
-        response = download(address, path, record)
-        if response.status_code == 304:
+        response = download(address, path, record.headers() if record else None)
+        if record and response.status_code == 304:
             return _recorded(record)
         digest = sha256_file(path)
         if required and digest != required:
@@ -125,16 +146,16 @@ def _download(address: str, required: str, record: Document) -> Fetched:
                 f"{address} has the digest sha256={digest}, not {required}",
                 "check that the file is the expected one, and correct #sha256=",
             )
-        document: Document = {
-            "format": FORMAT,
-            "url": address,
-            "sha256": digest,
-            "date": time.strftime("%Y-%m-%d"),
-            **{name: response.headers.get(name) for name in VALIDATORS},
-        }
+        found = UrlDocument(
+            url=address,
+            sha256=digest,
+            date=time.strftime("%Y-%m-%d"),
+            etag=response.headers.get(ETAG),
+            last_modified=response.headers.get(LAST_MODIFIED),
+        )
         os.replace(path, cache_path(digest))
-        write_json(_record_path(address), document)
-        return _recorded(document)
+        found.write(_record_path(address))
+        return _recorded(found)
 
 
 def _parts(url: str) -> tuple[str, str]:
@@ -153,10 +174,10 @@ def _record_path(address: str) -> Path:
     return cache_folder() / "urls" / f"{hashlib.sha256(address.encode()).hexdigest()}.json"
 
 
-def _read_record(address: str) -> Document:
-    """Return what was recorded at the last download of an address; empty if there is none, or its file is gone."""
+def _read_record(address: str) -> UrlDocument | None:
+    """Return what was recorded at the last download of an address; None if there is no record, or its file is gone."""
     try:
-        record = read_json(_record_path(address), FORMAT)
+        record = UrlDocument.read(_record_path(address))
     except UserError:  # a damaged record is as good as none
-        return {}
-    return record if cached(record["sha256"]) else {}
+        return None
+    return record if cached(record.sha256) else None
