@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
+from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, new_folder, sha256_file
+from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.step import step
 from components.shared.data.contact_sheet import ContactSheet
-from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
+from components.shared.data.dataset import SPLITS, BadImage, DatasetWriter, Images, Origin
 from components.shared.data.decode import BadPicture, decoder, fit_arrays
 from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
@@ -45,43 +46,46 @@ def preprocess(*, raw: str, recipe: str, dataset: str) -> None:
     """
     started = time.monotonic()
     parameters = PreprocessRecipe.read(recipe)
-    settings = {name: getattr(parameters, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
     source = open_raw(raw)
     if len(source.classes) < 2:
         raise UserError(
             f"{source.name} has too few classes ({source.classes})", "give a data set of two or more classes"
         )
-    determining = {"raw_digest": source.digest, "parameters": settings, "code_version": code_digest(__name__)}
     with new_folder(dataset) as folder:
         if not parameters.store:
-            _prepare(source, folder, determining, started)
+            _prepare(source, folder, parameters, started)
             return
-        from components.shared.data.dataset_store import StoredDataset  # 0.1 s, most of it the S3 client
+        from components.shared.data.dataset_store import DatasetRecipe, StoredDataset  # 0.1 s, most of it the S3 client
 
+        determining = DatasetRecipe(source.digest, _settings(parameters), code_digest(__name__))
         stored = StoredDataset(parameters.store, determining, parameters.handover_mib)
         if not stored.fetch(folder):
-            _prepare(source, folder, determining, started)
+            _prepare(source, folder, parameters, started)
             stored.upload(folder)
         stored.finalize(folder, **_origin(source, started))
 
 
-def _prepare(source: Raw, folder: Path, recipe: Document, started: float) -> None:
-    """Prepare the dataset of the recipe in the folder."""
-    settings, num_classes = recipe["parameters"], len(source.classes)
+def _settings(parameters: PreprocessRecipe) -> JsonObject:
+    return {name: getattr(parameters, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
+
+
+def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:
+    """Prepare the dataset in the folder."""
+    num_classes = len(source.classes)
     scratch = folder / "scratch"
     scratch.mkdir()
-    buffer, bad_images = _decode(source, scratch, settings["image_size"], settings["max_bad_images"])
+    buffer, bad_images = _decode(source, scratch, parameters.image_size, parameters.max_bad_images)
     counts = buffer.counts(num_classes)
-    shares = {VAL: settings["val_fraction"], TEST: settings["test_fraction"]}
-    duplicates = _assign_splits(buffer, scratch, Splitter(counts, shares, settings["seed"]), num_classes)
+    shares = {VAL: parameters.val_fraction, TEST: parameters.test_fraction}
+    duplicates = _assign_splits(buffer, scratch, Splitter(counts, shares, parameters.seed), num_classes)
     _check_classes(source.classes, counts.sum(axis=0), duplicates.counts)
     writer = _write_shards(buffer, scratch, folder, source.classes, duplicates.counts)
     shutil.rmtree(scratch)
     origin: Origin = {
-        "raw_digest": recipe["raw_digest"],
-        "parameters": settings,
-        "code_version": recipe["code_version"],
-        "duplicates": duplicates.document(),
+        "raw_digest": source.digest,
+        "parameters": _settings(parameters),
+        "code_version": code_digest(__name__),
+        "duplicates": duplicates.copies(),
         "bad_images": bad_images,
         "samples_sha256": sha256_file(folder / "samples.png"),
         **_origin(source, started),
@@ -91,14 +95,14 @@ def _prepare(source: Raw, folder: Path, recipe: Document, started: float) -> Non
 
 def _origin(source: Raw, started: float) -> Origin:
     """Return the fields of a dataset's document that describe this run."""
-    seconds = {**source.document["seconds"], "preprocess": round(time.monotonic() - started, 3)}
+    seconds = {**source.document.seconds, "preprocess": round(time.monotonic() - started, 3)}
     return {"name": source.name, "source": source.source, "seconds": seconds}
 
 
-def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[DecodeBuffer, list[Document]]:
+def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[DecodeBuffer, list[BadImage]]:
     """Decode every image into a buffer, in the source's order; return it and the list of bad images."""
     buffer = DecodeBuffer(scratch, image_size)
-    bad_images: list[Document] = []
+    bad_images: list[BadImage] = []
     progress = log.Progress("decoding", sum(source.counts.values()), "images")
     with decoder(image_size) as decode_all:
         for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * image_size**2))):
@@ -115,11 +119,11 @@ def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) ->
             progress.advance(len(chunk.labels))
     if bad_images:
         first = bad_images[0]
-        log.info(f"skipped {len(bad_images)} pictures, the first is {first['name']} ({first['reason']})")
+        log.info(f"skipped {len(bad_images)} pictures, the first is {first.name} ({first.reason})")
     return buffer, bad_images
 
 
-def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: int) -> list[Document]:
+def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: int) -> list[BadImage]:
     found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
     if len(found) > allowed:
         name, reason = found[allowed]
@@ -127,7 +131,7 @@ def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: 
             f"picture {name} cannot be used: {reason}",
             "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
         )
-    return [{"name": name, "reason": str(reason)} for name, reason in found]
+    return [BadImage(name=name, reason=str(reason)) for name, reason in found]
 
 
 def _stack(images: Sequence[Images], size: int) -> Images:

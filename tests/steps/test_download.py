@@ -143,7 +143,7 @@ def test_packing_is_reproducible(tmp_path: Path) -> None:
 def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 1)
     raw = get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
-    assert len(raw.document["files"]) == 4
+    assert len(raw.document.files) == 4
     assert samples(raw) == of_pictures()
 
 
@@ -152,7 +152,7 @@ def test_an_archive_is_copied_unchanged(tmp_path: Path, suffix: str, pack: objec
     archive = pack(tmp_path / f"pets{suffix}", {f"pets/{name}": content for name, content in PICTURES.items()})  # type: ignore[operator]
     raw = get(archive, tmp_path)
     assert samples(raw) == of_pictures()
-    assert [file["sha256"] for file in raw.document["files"]] == [sha256_file(archive)]
+    assert [file.sha256 for file in raw.document.files] == [sha256_file(archive)]
 
 
 def test_splits_are_recognised_by_their_folders(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_the_digest_of_a_downloaded_archive_is_recorded(
     web_server.files["/pets.tar.gz?v=1"] = archive = tar_bytes(PICTURES)
     raw = get(f"{web_server.url}/pets.tar.gz?v=1", tmp_path)
     assert samples(raw) == of_pictures()
-    assert raw.document["source_sha256"] == sha256(archive)
+    assert raw.document.source_sha256 == sha256(archive)
     assert f"pets.tar.gz sha256={sha256(archive)}" in capsys.readouterr().out
 
 

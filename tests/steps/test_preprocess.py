@@ -83,7 +83,9 @@ def prepared(digits: Path) -> Dataset:
 
 def test_every_digit_is_in_one_split(prepared: Dataset) -> None:
     assert prepared.image_shape == (1, 32, 32)
-    assert sum(prepared.counts.values()) + sum(prepared.document["duplicates"]["copies_dropped"].values()) == 1797
+    copies = prepared.document.duplicates
+    assert copies
+    assert sum(prepared.counts.values()) + sum(copies.copies_dropped.values()) == 1797
     assert len(prepared.classes) == 10
 
 
@@ -93,16 +95,16 @@ def test_digits_are_enlarged_by_whole_factors(prepared: Dataset) -> None:
 
 
 def test_held_out_splits_are_stratified_exactly(prepared: Dataset) -> None:
-    totals = np.sum([prepared.document["splits"][split]["class_counts"] for split in SPLITS], axis=0)
+    totals = np.sum([prepared.document.splits[split].class_counts for split in SPLITS], axis=0)
     test = np.floor(totals * 0.2 + 0.5)
-    assert prepared.document["splits"]["test"]["class_counts"] == test.tolist()
-    assert prepared.document["splits"]["val"]["class_counts"] == np.floor((totals - test) * 0.1 + 0.5).tolist()
+    assert prepared.document.splits["test"].class_counts == test.tolist()
+    assert prepared.document.splits["val"].class_counts == np.floor((totals - test) * 0.1 + 0.5).tolist()
 
 
 def test_mean_and_std_are_of_the_training_split(prepared: Dataset) -> None:
     scaled = prepared.load("train")[0] / 255
-    assert prepared.document["mean"][0] == pytest.approx(scaled.mean())
-    assert prepared.document["std"][0] == pytest.approx(scaled.std())
+    assert prepared.document.mean[0] == pytest.approx(scaled.mean())
+    assert prepared.document.std[0] == pytest.approx(scaled.std())
 
 
 def test_folder_holds_only_shards_sheet_and_document(prepared: Dataset) -> None:
@@ -114,11 +116,11 @@ def test_folder_holds_only_shards_sheet_and_document(prepared: Dataset) -> None:
 
 def test_document_describes_the_datasets_origin(digits: Path, prepared: Dataset) -> None:
     document, raw = prepared.document, json.loads((digits / "raw.json").read_bytes())
-    assert (document["name"], document["source"]) == (raw["name"], "digits")
-    assert document["raw_digest"] == raw["digest"]
-    assert document["parameters"] == SETTINGS
-    assert document["bad_images"] == []
-    assert set(document["seconds"]) == {"download", "preprocess"}
+    assert (document.name, document.source) == (raw["name"], "digits")
+    assert document.raw_digest == raw["digest"]
+    assert document.parameters == SETTINGS
+    assert document.bad_images == []
+    assert set(document.seconds) == {"download", "preprocess"}
 
 
 def test_same_seed_gives_the_same_files(digits: Path, prepared: Dataset, tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_test_split_of_the_source_stays_in_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images, np.pad(test, ((0, 0), (0, 0), (2, 2), (2, 2))))
     np.testing.assert_array_equal(labels, np.arange(30) % 4)
     assert dataset.counts == {"train": 180, "val": 20, "test": 30}
-    assert dataset.document["splits"]["val"]["class_counts"] == [5, 5, 5, 5]
+    assert dataset.document.splits["val"].class_counts == [5, 5, 5, 5]
 
 
 def test_picture_folders_give_classes_and_splits(tmp_path: Path) -> None:
@@ -186,7 +188,8 @@ def test_copies_across_splits_are_dropped_and_logged(tmp_path: Path, capsys: pyt
             write_pictures(tmp_path / "source" / split / name, images[list(chosen)] ^ shade)
     dataset = prepare(raw_of(tmp_path / "source", tmp_path), tmp_path / "dataset")
     assert dataset.counts == {"train": 2 * 9, "val": 2 * 2, "test": 2 * 5}
-    assert dataset.document["duplicates"] == {
+    copies = dataset.document.duplicates
+    assert copies and copies.model_dump() == {
         "repeated_images": 2 * 5,
         "of_these_with_conflicting_labels": 0,
         "copies_dropped": {"train": 2 * 3, "val": 2 * 2, "test": 0},
@@ -220,12 +223,13 @@ def test_bad_picture_is_reported_and_leaves_nothing(
 def test_allowed_bad_pictures_are_skipped_and_listed(damaged: Path, tmp_path: Path) -> None:
     dataset = prepare(damaged, tmp_path / "dataset", max_bad_images=3)
     assert sum(dataset.counts.values()) == 40
-    assert [entry["name"].rpartition("/")[2] for entry in dataset.document["bad_images"]] == [
+    bad_images = dataset.document.bad_images or []
+    assert [entry.name.rpartition("/")[2] for entry in bad_images] == [
         "a-empty.png",
         "b-cut.png",
         "c-text.png",
     ]
-    assert [entry["reason"][:12] for entry in dataset.document["bad_images"]] == [
+    assert [entry.reason[:12] for entry in bad_images] == [
         "the file is ",
         "it is broken",
         "it is in no ",
