@@ -85,7 +85,7 @@ def _pictures(folder: Path, count: int, size: int) -> Dataset:
             part = min(256, of_split - start)
             images = random.integers(0, 256, (part, 3, size, size), np.uint8)
             writer.append(split, images, random.integers(0, CLASSES, part))
-    writer.finish(seconds={})
+    writer.finish(name="noise", seconds={})
     return open_dataset(folder)
 
 

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _passes(data: Dataset, scratch: Path, count: int) -> dict[str, Pass]:
-    mean, std = torch.tensor(data.document["mean"]), torch.tensor(data.document["std"])
+    mean, std = torch.tensor(data.document.mean), torch.tensor(data.document.std)
     images = torch.from_numpy(data.load("train")[0][:count])
     transform = Compose([Pad(2), ToTensor(), Normalize(mean, std)])
     per_image = Subset(torchvision_mnist(data, scratch, transform)[0], range(len(images)))

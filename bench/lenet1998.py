@@ -75,7 +75,7 @@ def _run(data: Dataset, part: str, seed: int) -> dict[str, Any]:
 
 def _load(data: Dataset, name: str) -> Split:
     images, labels = map(torch.from_numpy, data.load(name))
-    return normalize(images, *(torch.tensor(data.document[figure]) for figure in ("mean", "std"))), labels
+    return normalize(images, torch.tensor(data.document.mean), torch.tensor(data.document.std)), labels
 
 
 def _train(train: Split, val: Split, part: str, seed: int) -> tuple[LeNet5Of1998, list[float]]:

@@ -64,7 +64,7 @@ def _write_copies(data: Any, folder: Path, copies: int) -> int:
         for source in sources[name]:
             for images, labels in data.shards(source):
                 writer.append(name, images, labels)
-    writer.finish(seconds={})
+    writer.finish(name=data.document.name, seconds={})
     return int(counts["train"])
 
 

@@ -57,7 +57,7 @@ def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, s
     writer = DatasetWriter(folder, classes=classes, image_shape=(1, side, side), counts=counts)
     for split, count in counts.items():
         writer.append(split, random.integers(0, 256, (count, 1, side, side), np.uint8), np.arange(count) % len(classes))
-    writer.finish(name="Light & dark", source="made", raw_digest="0" * 64, parameters={"image_size": side})
+    writer.finish(name="Light & dark", source="made", raw_digest="0" * 64, parameters={"image_size": side}, seconds={})
     return folder
 
 
