@@ -59,7 +59,7 @@ class Document(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise UserError(f"{name} has {_first_error(error)}", cls.REMEDY) from None
+            raise UserError(f"{name} has {_first_error(error, fields)}", cls.REMEDY) from None
 
     def fields(self) -> dict[str, Any]:
         """Return the content as JSON has it: the format and the fields that were given."""
@@ -98,11 +98,24 @@ def require(field: str, holds: bool) -> None:
         raise PydanticCustomError(_CONTRADICTION, "contradicts other fields", {"field": field})
 
 
-def _first_error(error: ValidationError) -> str:
+def _first_error(error: ValidationError, content: Mapping[str, Any]) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    place = [*first["loc"], *([first["ctx"]["field"]] if first["type"] == _CONTRADICTION else [])]
+    place = _path(content, first["loc"], is_missing=first["type"] == "missing")
+    if first["type"] == _CONTRADICTION:
+        place.append(first["ctx"]["field"])
     known = "the unknown field" if first["type"] == "extra_forbidden" else "no valid field"
     return f"{known} {'.'.join(map(str, place))!r}"
+
+
+def _path(content: Any, loc: tuple[int | str, ...], is_missing: bool) -> list[int | str]:
+    """Return the path of a field, without the names of a union's types and the word `[key]` that pydantic adds."""
+    path: list[int | str] = []
+    for key in loc:
+        leads_on = key in content if isinstance(content, dict) else isinstance(content, list) and isinstance(key, int)
+        if leads_on:
+            content = content[key]
+            path.append(key)
+    return [*path, loc[-1]] if is_missing else path
 
 
 def _is_time(text: str) -> str:
