@@ -7,11 +7,11 @@ the job that exists.
 from pathlib import Path
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, new_folder
+from components.shared.core.files import new_folder
 from components.shared.core.step import step
-from components.shared.data.dataset import open_dataset
+from components.shared.data.dataset import DatasetDocument, open_dataset
 from components.shared.parameters.training import TrainingRecipe
-from components.shared.training.distributed.task import Task
+from components.shared.training.distributed.task import TaskDocument
 from components.shared.training.distributed.trainjob.manifest import TaskConfig
 from components.shared.training.distributed.trainjob.run import run_trainjob
 
@@ -26,12 +26,14 @@ def train_distributed(*, dataset: str | Path, recipe: str, task_config: TaskConf
     """
     parameters = TrainingRecipe.read(recipe)
     data = _stored_dataset(dataset, parameters.store)
-    task = Task(data, parameters.as_settings().values(), **parameters.run_arguments())
+    task = TaskDocument(
+        dataset=data.fields(), parameters=parameters.as_settings().values(), **parameters.run_arguments()
+    )
     with new_folder(model) as folder:
         run_trainjob(task, parameters.nodes, task_config, folder)
 
 
-def _stored_dataset(dataset: str | Path, store: str) -> Document:
+def _stored_dataset(dataset: str | Path, store: str) -> DatasetDocument:
     """Return the document of the dataset. Raises UserError if other machines cannot read its shards."""
     if not store:
         raise UserError("store= is empty, but nodes exchange the data and the model through it", "give store=s3://...")

@@ -9,13 +9,13 @@ from pathlib import Path
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
-from components.shared.training.distributed.task import RESULT, TASK, Task, result_json
+from components.shared.training.distributed.task import RESULT, TASK, TaskDocument, result_json
 
 
 def main(folder: Path) -> None:
     """Do the task in the folder and leave the model there; exit with 2 after a UserError, which is stored there."""
     try:
-        Task.from_json((folder / TASK).read_bytes(), str(folder / TASK)).train(folder)
+        TaskDocument.read(folder / TASK).train(folder)
     except UserError as error:
         with new_file(folder / RESULT) as file:
             file.write(result_json(error))

@@ -49,10 +49,10 @@ def test_two_processes_give_the_weights_of_one_up_to_rounding(digits: Path, tmp_
         "model.json",
         "model.safetensors",
     ]
-    assert two.document["processes"] == 2
+    assert two.document.processes == 2
     assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-4
-    assert two.document["val_accuracy"] == pytest.approx(one.document["val_accuracy"], abs=0.01)
-    losses = [[epoch["train_loss"] for epoch in model.history["epochs"]] for model in (one, two)]
+    assert two.document.val_accuracy == pytest.approx(one.document.val_accuracy, abs=0.01)
+    losses = [[epoch.train_loss for epoch in model.history.epochs] for model in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_training_resumes_after_one_process_is_killed(digits: Path, tmp_path: Pa
         os.kill(_worker(tmp_path / "model", rank=1), signal.SIGKILL)
         told = child.communicate(timeout=300)[0]
     assert child.returncode == 0 and "[train] resumed after step " in told
-    assert len(saved_model.load(tmp_path / "model").history["epochs"]) == 15
+    assert len(saved_model.load(tmp_path / "model").history.epochs) == 15
 
 
 @pytest.mark.slow

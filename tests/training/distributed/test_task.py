@@ -1,18 +1,21 @@
 """The documents by which processes exchange trainings: pytest tests/training/distributed/test_task.py"""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
-from components.shared.training.distributed.task import Task, read_result, result_json
+from components.shared.training.distributed.task import TaskDocument, read_result, result_json
 
-TASK = Task({"digest": "1"}, {"epochs": 2}, seed=0, threads=1, store="s3://bucket", checkpoint_seconds=30)
+TASK = TaskDocument(
+    dataset={"digest": "1"}, parameters={"epochs": 2}, seed=0, threads=1, store="s3://bucket", checkpoint_seconds=30
+)
 
 
 def test_a_task_survives_its_document() -> None:
-    assert Task.from_json(TASK.to_json(), "job.json") == TASK
+    assert TaskDocument.parse(TASK.to_json(), "job.json") == TASK
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,7 @@ def test_a_task_with_a_wrong_field_is_one_line(change: dict[str, Any]) -> None:
     (field,) = change
     content = json.dumps({**json.loads(TASK.to_json()), **change}).encode()
     with pytest.raises(UserError, match=f"^job.json has no valid field '{field}'; run the pipeline again$"):
-        Task.from_json(content, "job.json")
+        TaskDocument.parse(content, "job.json")
 
 
 @pytest.mark.parametrize("kind", [UserError, TransientError, CorruptDataError])
@@ -36,19 +39,20 @@ def test_the_files_of_a_model_survive_their_document() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "invalid"),
     [
-        {},
-        {"mistake": "from an older image"},
-        {"files": ["model.json"]},
-        {"files": {"model.json": 1}},
-        {"error": "KeyError", "message": "a", "remedy": ""},
-        {"error": "UserError", "message": "a"},
+        ({}, "error"),
+        ({"mistake": "from an older image"}, "error"),
+        ({"files": ["model.json"]}, "files"),
+        ({"files": {"model.json": 1}}, "files.model.json"),
+        ({"files": {"../model.json": "0" * 64}}, "files.../model.json"),
+        ({"error": "KeyError", "message": "a", "remedy": ""}, "error"),
+        ({"error": "UserError", "message": "a"}, "remedy"),
     ],
 )
-def test_a_result_that_is_neither_is_one_line(fields: dict[str, Any]) -> None:
+def test_a_result_that_is_neither_is_one_line(fields: dict[str, Any], invalid: str) -> None:
     content = json.dumps({"format": "torch2kubeflow/job-result", **fields}).encode()
-    with pytest.raises(CorruptDataError, match=r"^result.json holds neither the model's files nor an error; run "):
+    with pytest.raises(CorruptDataError, match=f"^result.json has no valid field {re.escape(repr(invalid))}; run "):
         read_result(content, "result.json")
     with pytest.raises(CorruptDataError, match=r"^result\.json"):
         read_result(b"\xff", "result.json")

@@ -17,7 +17,7 @@ from components.shared.core.files import new_folder
 from components.shared.data.dataset import open_dataset
 from components.shared.models import saved_model
 from components.shared.storage.client import Store
-from components.shared.training.distributed.task import Task
+from components.shared.training.distributed.task import TaskDocument
 from components.shared.training.distributed.trainjob import manifest
 from components.shared.training.distributed.trainjob.backend import JobState, open_backend
 from components.shared.training.distributed.trainjob.run import Timing, run_trainjob
@@ -88,9 +88,8 @@ def train(
     given = {**SETTINGS, "store": store.uri(), "checkpoint_seconds": 1, **settings}
     run = {name: given.pop(name) for name in ("seed", "threads", "store", "checkpoint_seconds")}
     with new_folder(model) as folder:
-        run_trainjob(
-            Task(open_dataset(dataset).document, given, **run), nodes, SimpleNamespace(**GIVEN), folder, timing
-        )
+        task = TaskDocument(dataset=open_dataset(dataset).document.fields(), parameters=given, **run)
+        run_trainjob(task, nodes, SimpleNamespace(**GIVEN), folder, timing)
     return saved_model.load(model)
 
 
@@ -106,7 +105,7 @@ def test_two_nodes_survive_a_killed_process(
             kill(workers(store.uri(f"jobs/{next(iter(trainer.jobs))}"))[0])
 
     model = train(digits, tmp_path / "model", store, timing=pausing(kill_once), **LONG)
-    assert model.document["processes"] == 2 and killed[0].restarts == 0
+    assert model.document.processes == 2 and killed[0].restarts == 0
     out = capfd.readouterr().out
     assert "[train] resumed after step" in out
     assert out.count("[train] epoch 120/120: val loss") == 1
@@ -178,7 +177,7 @@ def test_a_result_that_cannot_be_read_is_refused_and_removed(
         store.put_bytes(b'{"format": "torch2kubeflow/job-result"}', f"jobs/{next(iter(trainer.jobs))}/result.json")
 
     trainer.unscheduled = "no node"
-    with pytest.raises(CorruptDataError, match=r"result\.json holds neither the model's files nor an error; run "):
+    with pytest.raises(CorruptDataError, match=r"result\.json has no valid field 'error'; run "):
         train(digits, tmp_path / "model", store, timing=pausing(write_result))
     assert not list(store.list("jobs"))
 

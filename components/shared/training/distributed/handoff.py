@@ -9,11 +9,11 @@ jobs/<name>/result.json   written last: the digests of those files, or the error
 from contextlib import suppress
 from pathlib import Path
 
-from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict
-from components.shared.training.distributed.task import AGAIN, RESULT, TASK, Result, Task, read_result, result_json
+from components.shared.training.distributed.task import RESULT, TASK, Result, TaskDocument, read_result, result_json
 
 FOLDER = "jobs"
 
@@ -37,17 +37,17 @@ class Job:
         """Return its URI, the argument of components/entrypoints/trainjob_worker.py."""
         return self._store.uri(self._folder)
 
-    def write(self, task: Task) -> None:
+    def write(self, task: TaskDocument) -> None:
         """Store the task; whatever an earlier job of the name has left is removed, except for its lease."""
         found = [entry.name for entry in self._store.list(self._folder)]
         self._store.remove(*(name for name in found if name != self.lease))
         self._store.put_bytes(task.to_json(), f"{self._folder}/{TASK}")
 
-    def read(self) -> Task:
+    def read(self) -> TaskDocument:
         """Return the task. Raises UserError if it is missing or invalid."""
         name = f"{self._folder}/{TASK}"
         content, _ = self._store.get_bytes(name)
-        return Task.from_json(content, self._store.uri(name))
+        return TaskDocument.parse(content, self._store.uri(name))
 
     def succeed(self, folder: Path) -> None:
         """Store the files of the model's folder, and then the result."""
@@ -71,8 +71,6 @@ class Job:
     def fetch(self, files: dict[str, str], folder: Path) -> None:
         """Download the model's files into a folder. Raises CorruptDataError if one does not match its digest."""
         for name, sha256 in files.items():
-            if Path(name).name != name:
-                raise CorruptDataError(f"{self.uri}/{RESULT} names the file {name!r}", AGAIN)
             self._store.get_file(f"{self._folder}/model/{name}", folder / name, sha256)
 
     def remove(self) -> None:

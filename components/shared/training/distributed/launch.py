@@ -8,7 +8,7 @@ from pathlib import Path
 from components.shared.core.errors import TransientError, UserError
 from components.shared.parameters.training import Settings
 from components.shared.training.distributed.process_group import check_gpus
-from components.shared.training.distributed.task import RESULT, TASK, Task, read_result
+from components.shared.training.distributed.task import RESULT, TASK, TaskDocument, read_result
 
 READS = ("components.entrypoints.local_worker",)
 (WORKER,) = READS
@@ -33,8 +33,15 @@ def launch(
     """
     check_gpus(settings.gpus)
     path = str(Path(dataset).resolve())
-    task = Task(path, settings.values(), seed, threads, store, checkpoint_seconds)
-    (folder / TASK).write_bytes(task.to_json())
+    task = TaskDocument(
+        dataset=path,
+        parameters=settings.values(),
+        seed=seed,
+        threads=threads,
+        store=store,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    task.write(folder / TASK)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *torchrun, "-m", WORKER, str(folder)]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # until each process sets its own

@@ -16,7 +16,6 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document
 from components.shared.storage.retry import TRANSIENT, Retries, reason_of
 from components.shared.training.distributed.trainjob.backend import POLL_SECONDS, JobState
 from components.shared.training.distributed.trainjob.log_tail import tail_log
@@ -119,7 +118,7 @@ class KubernetesBackend:
                 f"kubectl apply -n {self._namespace} -k {RUNTIME_MANIFESTS}",
             ) from None
 
-    def _list(self, **selector: str) -> list[Document]:
+    def _list(self, **selector: str) -> list[dict[str, Any]]:
         listed = self._call(self._api.list_namespaced_custom_object, *self._path(PLURAL), **selector)
         return list(listed["items"])
 

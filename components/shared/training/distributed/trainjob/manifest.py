@@ -1,8 +1,6 @@
 """The manifest of a TrainJob: our image on several nodes, with what KFP would have given to the step's own pod."""
 
-from typing import NamedTuple, Protocol
-
-from components.shared.core.files import Document
+from typing import Any, NamedTuple, Protocol
 
 READS = ("components.entrypoints.trainjob_worker",)
 (WORKER,) = READS  # runs on the nodes
@@ -19,12 +17,12 @@ RESTARTS = 3  # of the processes in a pod, before the pod fails
 class TaskConfig(Protocol):
     """What KFP would have given to a step's pod, as `kfp.dsl.TaskConfig`; all None on this machine."""
 
-    resources: Document | None
+    resources: dict[str, Any] | None
     node_selector: dict[str, str] | None
-    tolerations: list[Document] | None
-    env: list[Document] | None
-    volumes: list[Document] | None
-    volume_mounts: list[Document] | None
+    tolerations: list[dict[str, Any]] | None
+    env: list[dict[str, Any]] | None
+    volumes: list[dict[str, Any]] | None
+    volume_mounts: list[dict[str, Any]] | None
 
 
 class JobSpec(NamedTuple):
@@ -43,7 +41,7 @@ class JobSpec(NamedTuple):
         return [*torchrun, "-m", WORKER, self.uri]
 
 
-def manifest(name: str, spec: JobSpec, config: TaskConfig) -> Document:
+def manifest(name: str, spec: JobSpec, config: TaskConfig) -> dict[str, Any]:
     """Return the TrainJob as the Kubernetes API takes it."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
@@ -63,12 +61,12 @@ def manifest(name: str, spec: JobSpec, config: TaskConfig) -> Document:
     }
 
 
-def _variables(spec: JobSpec, config: TaskConfig) -> list[Document]:
+def _variables(spec: JobSpec, config: TaskConfig) -> list[dict[str, Any]]:
     variables = [variable for variable in config.env or [] if variable["name"] not in ("RUN_ID", "STEP_IMAGE")]
     return [*variables, {"name": "RUN_ID", "value": spec.run_id}, {"name": "STEP_IMAGE", "value": spec.image}]
 
 
-def _runtime_patch(spec: JobSpec, config: TaskConfig) -> Document:
+def _runtime_patch(spec: JobSpec, config: TaskConfig) -> dict[str, Any]:
     volumes = [volume for volume in config.volumes or [] if "emptyDir" not in volume]  # the runtime has its own
     names = {volume["name"] for volume in volumes}
     mounts = [mount for mount in config.volume_mounts or [] if mount["name"] in names]

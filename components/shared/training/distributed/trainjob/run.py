@@ -14,7 +14,7 @@ from components.shared.storage import lease
 from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed.handoff import Job, job_name
-from components.shared.training.distributed.task import Result, Task
+from components.shared.training.distributed.task import Result, TaskDocument
 from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, open_backend
 from components.shared.training.distributed.trainjob.manifest import WORKER, JobSpec, TaskConfig
 
@@ -34,19 +34,18 @@ class Timing(NamedTuple):
 TIMING = Timing()
 
 
-def run_trainjob(task: Task, nodes: int, config: TaskConfig, folder: Path, timing: Timing = TIMING) -> None:
+def run_trainjob(task: TaskDocument, nodes: int, config: TaskConfig, folder: Path, timing: Timing = TIMING) -> None:
     """Do a task, whose dataset is a document, on several nodes, and fetch the model into `folder`.
 
     A job that an earlier call has submitted is resumed. Raises UserError if Trainer or a permission is missing or a
     node reports an error, and TransientError if processes die too often; checkpoints stay in the store.
     """
-    assert isinstance(task.dataset, dict)
     name = job_name(
         **task.parameters,
         seed=task.seed,
         threads=task.threads,
         nodes=nodes,
-        dataset=task.dataset["digest"],
+        dataset=task.open_dataset().digest,
         code_version=code_digest(WORKER),
     )
     job = Job(open_store(task.store, os.environ), name)
@@ -63,13 +62,13 @@ def run_trainjob(task: Task, nodes: int, config: TaskConfig, folder: Path, timin
         raise
 
 
-def _spec(job: Job, task: Task, nodes: int) -> JobSpec:
+def _spec(job: Job, task: TaskDocument, nodes: int) -> JobSpec:
     processes = max(1, int(task.parameters["gpus"]))
     run_id, image, account = (os.environ.get(name, "") for name in ("RUN_ID", "STEP_IMAGE", "SERVICE_ACCOUNT"))
     return JobSpec(job.uri, nodes, processes, run_id, image, account)
 
 
-def _wait(backend: TrainJobBackend, job: Job, task: Task, spec: JobSpec, pause: Callable[[], object]) -> Result:
+def _wait(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpec, pause: Callable[[], object]) -> Result:
     """Submit the job if it does not exist, wait, and return its result. Raises TransientError if it keeps dying."""
     submissions, reason = 0, ""
     if backend.state(job.name) == JobState.ACTIVE:
@@ -92,7 +91,7 @@ def _wait(backend: TrainJobBackend, job: Job, task: Task, spec: JobSpec, pause: 
             pause()
 
 
-def _submit(backend: TrainJobBackend, job: Job, task: Task, spec: JobSpec, state: JobState) -> None:
+def _submit(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpec, state: JobState) -> None:
     if state != JobState.ABSENT:  # it ended without a result, for example because nobody waited for it
         backend.delete(job.name)
     job.write(task)
