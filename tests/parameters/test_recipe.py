@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError
-from components.shared.core.schema import MAX_COUNT
 from components.shared.parameters.common import StoreUri
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.preparation import PreprocessRecipe

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.shared.core.schema import MAX_COUNT
+from components.shared.core.document import MAX_COUNT
 from components.shared.parameters.common import Seed, StoreUri
 from components.shared.parameters.recipe import Fraction, Recipe, parameter
 

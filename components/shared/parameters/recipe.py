@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError, did_you_mean
-from components.shared.core.schema import MAX_COUNT
 
 PLAIN = "/:,.-_~+@ "  # that neither JSON nor a recipe has to escape
 WRONG_TYPE = "wrong_type"

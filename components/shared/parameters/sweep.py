@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.shared.core.schema import MAX_COUNT
+from components.shared.core.document import MAX_COUNT
 from components.shared.parameters.recipe import Accepts, Recipe, parameter
 
 Stopping = Literal["none", "asha"]

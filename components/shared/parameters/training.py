@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError
-from components.shared.core.schema import MAX_COUNT
 from components.shared.models import catalogue
 from components.shared.parameters.common import Seed, StoreUri, Threads, is_s3_uri
 from components.shared.parameters.recipe import Accepts, AsText, BelowOne, Recipe, fitting, parameter
