@@ -25,11 +25,11 @@ from torch.nn import functional
 
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
+from components.shared.models.document import Epoch
 from components.shared.models.layers import ACTIVATIONS, POOLINGS
 from components.shared.models.normalize import normalize
 from components.shared.parameters.training import Settings
 from components.shared.training.engine import train_model
-from components.shared.training.history import Epoch
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.schedules import one_cycle
 
@@ -79,7 +79,7 @@ def _until_target(data: Dataset, scratch: Path, arguments: argparse.Namespace, *
     settings = Settings.of(**choice, epochs=arguments.epochs)
     run: Row = {"seed": 0, "threads": 0, "store": "", "checkpoint_seconds": 1}
     train_model(settings, data, **run, folder=folder, stop=stop)
-    accuracies = [epoch["val_accuracy"] for epoch in saved_model.load(folder).history["epochs"]]
+    accuracies = [epoch.val_accuracy for epoch in saved_model.load(folder).history.epochs]
     reached = len(accuracies) if accuracies[-1] >= TARGET else None
     row = {**choice, "epochs_to_target": reached, "val_accuracies": accuracies}
     print(row, flush=True)
@@ -110,7 +110,7 @@ def _stack(data: Dataset, arguments: argparse.Namespace, depth: int, skips: bool
     """Return the norm of the first gradient of the first convolution, and the accuracy of a short training."""
     torch.manual_seed(0)
     network = Stack(depth, skips).to(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(data.document[name]) for name in ("mean", "std"))
+    mean, std = map(torch.tensor, (data.document.mean, data.document.std))
     images, labels = map(torch.from_numpy, data.load("train"))
     optimizer = Optimizer("adamw", network, 0.002, weight_decay=0.0)
     generator, first = torch.Generator().manual_seed(0), 0.0

@@ -29,6 +29,7 @@ from components.shared.models import factory
 from components.shared.models.catalogue import ZOO
 from components.shared.parameters.training import Settings
 from components.shared.training.distributed.process_group import SINGLE
+from components.shared.training.initialize import architecture
 from components.shared.training.loop import Training
 
 RATE = "images/s: "
@@ -121,8 +122,7 @@ def _ours(name: str, data: Dataset, batch: int) -> Iterator[None]:
 
 
 def _plain(name: str, data: Dataset, pictures: MNIST, batch: int) -> Iterator[None]:
-    architecture = {"name": name, "num_classes": 10, "image_shape": list(data.image_shape)}
-    network = factory.build({**architecture, "activation": "default", "pooling": "default", "bias": True})
+    network = factory.build(architecture(Settings.of(network=name), data))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, nesterov=True)
     loader = DataLoader(pictures, batch, shuffle=True, num_workers=os.cpu_count() or 1)
     while True:

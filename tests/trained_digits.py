@@ -15,6 +15,7 @@ from components.shared.models.normalize import normalize
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.storage.client import Store
 from components.train import train
+from tests.models.documents import architecture, epoch, facts, history
 from tests.parameters.texts import recipe_text
 
 SETTINGS: dict[str, Any] = {
@@ -76,14 +77,12 @@ def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int 
 def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
     """Write LeNet-5 after some epochs of plain gradient descent; its history is made up."""
     data = open_dataset(dataset)
-    facts: dict[str, Any] = {name: data.document[name] for name in ("classes", "image_shape", "mean", "std")}
-    architecture = {"name": "lenet5", "num_classes": len(data.classes), "image_shape": facts["image_shape"]}
-    settings = {"activation": "relu", "pooling": "max", "bias": True}
+    network_of = architecture(num_classes=len(data.classes), image_shape=list(data.image_shape))
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = factory.build({**architecture, **settings})
+    network = factory.build(network_of)
     images, labels = map(torch.from_numpy, data.load("train"))
-    pixels = normalize(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+    pixels = normalize(images, torch.tensor(data.document.mean), torch.tensor(data.document.std))
     for _ in range(epochs):
         for batch, target in zip(torch.split(pixels, 32), torch.split(labels, 32), strict=True):
             network.zero_grad()
@@ -91,23 +90,19 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
             for weights in network.parameters():
                 assert weights.grad is not None
                 weights.data -= 0.1 * weights.grad  # torch.optim would take seconds to import
-    figures = {"learning_rate": 0.003, "train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9}
-    cost = {"seconds": 1.0, "images_per_second": 1.0, "data_wait": 0.0, "memory_mib": 700.0, "peak_share": 0.0}
-    history = [{"epoch": n, **figures, **cost} for n in range(1, epochs + 1)]
-    trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "parameters": settings, "seed": 0, "threads": 1}
-    trained |= {"torch": torch.__version__, "device": "cpu", "checkpoint_key": "0" * 64}
-    folder.mkdir()
-    saved_model.save(
-        folder,
-        network,
-        {"architecture": {**architecture, **settings}, **facts, **trained},
-        {
-            "epochs": history,
-            "best_epoch": epochs,
-            "checkpoints": [],
-            "seconds": {**data.document["seconds"], "train": 4.0},
-        },
+    trained = facts(
+        network_of,
+        classes=data.classes,
+        mean=data.document.mean,
+        std=data.document.std,
+        dataset_digest=data.digest,
+        parameters={"activation": "relu", "pooling": "max", "bias": True},
+        torch=torch.__version__,
+        best_epoch=epochs,
     )
+    rows, seconds = [epoch(number) for number in range(1, epochs + 1)], {**data.document.seconds, "train": 4.0}
+    folder.mkdir()
+    saved_model.save(folder, network, history(*rows, seconds=seconds), **trained)
     return folder
 
 
@@ -122,7 +117,7 @@ def write_digits(folder: Path, enlarge: int) -> Path:
     writer = DatasetWriter(folder, classes=list("0123456789"), image_shape=(1, size, size), counts=counts)
     for name, place in places.items():
         writer.append(name, images[place], labels[place].astype(np.int64))
-    writer.finish(seconds={"download": 0.5, "preprocess": 0.25})
+    writer.finish(name="digits", seconds={"download": 0.5, "preprocess": 0.25})
     return folder
 
 
@@ -136,9 +131,9 @@ def write_stored_digits(folder: Path, store: Store) -> Path:
     """Write the digits as `write_digits` does, with the shards in the store instead of the folder."""
     data = open_dataset(write_digits(folder, enlarge=4))
     for entry in data.files():
-        store.put_file(folder / entry["path"], f"datasets/shards/{entry['sha256']}.npy", entry["sha256"])
-        (folder / entry["path"]).unlink()
-    write_document(folder, {**data.document, "shards": store.uri("datasets/shards")})
+        store.put_file(folder / entry.path, f"datasets/shards/{entry.sha256}.npy", entry.sha256)
+        (folder / entry.path).unlink()
+    write_document(folder, data.document.model_copy(update={"shards": store.uri("datasets/shards")}))
     return folder
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.dataset_store import open_stored_dataset
+from components.shared.models.document import Epoch
 from components.shared.parameters.common import Seed, Threads
 from components.shared.parameters.recipe import parameter
 from components.shared.parameters.training import Settings
 from components.shared.training.engine import train_model
-from components.shared.training.history import Epoch
 
 
 class KatibTrial(Threads, Seed, Settings):

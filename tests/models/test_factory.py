@@ -1,6 +1,6 @@
 """The networks by name: pytest tests/models/test_factory.py"""
 
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -8,15 +8,7 @@ import torch
 from components.shared.core.errors import UserError
 from components.shared.models import factory
 from components.shared.parameters.training import Activation, Pooling
-
-LENET: dict[str, Any] = {
-    "name": "lenet5",
-    "num_classes": 10,
-    "image_shape": [1, 32, 32],
-    "activation": "relu",
-    "pooling": "max",
-    "bias": True,
-}
+from tests.models.documents import LENET, architecture
 
 
 def test_lenet5_has_the_papers_61706_weights() -> None:
@@ -24,20 +16,19 @@ def test_lenet5_has_the_papers_61706_weights() -> None:
 
 
 def test_lenet5_without_bias_has_no_vectors() -> None:
-    assert all(p.ndim > 1 for p in factory.build({**LENET, "bias": False}).parameters())
+    assert all(p.ndim > 1 for p in factory.build(architecture(bias=False)).parameters())
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))
 @pytest.mark.parametrize("pooling", get_args(Pooling))
 def test_every_activation_and_pooling_gives_logits(activation: str, pooling: str) -> None:
-    network = factory.build(
-        {**LENET, "num_classes": 3, "image_shape": [3, 32, 32], "activation": activation, "pooling": pooling}
-    )
+    changes = {"num_classes": 3, "image_shape": [3, 32, 32], "activation": activation, "pooling": pooling}
+    network = factory.build(architecture(**changes))
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 def test_leaky_clipped_has_slope_0_01_outside_0_to_1() -> None:
-    activation = factory.build({**LENET, "activation": "leaky_clipped"}).activation
+    activation = factory.build(architecture(activation="leaky_clipped")).activation
     assert isinstance(activation, torch.nn.Module)
     values = activation(torch.tensor([-2.0, 0.0, 0.25, 1.0, 3.0]))
     assert values.tolist() == pytest.approx([-0.02, 0.0, 0.25, 1.0, 1.02])
@@ -45,9 +36,9 @@ def test_leaky_clipped_has_slope_0_01_outside_0_to_1() -> None:
 
 def test_an_image_of_28_pixels_is_refused() -> None:
     with pytest.raises(UserError, match=r"not 28 x 28; .*image_size=32"):
-        factory.build({**LENET, "image_shape": [1, 28, 28]})
+        factory.build(architecture(image_shape=[1, 28, 28]))
 
 
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(UserError, match=r"'lenet6' \(did you mean lenet5\?\); give one of lenet5, "):
-        factory.build({**LENET, "name": "lenet6"})
+        factory.build(architecture(name="lenet6"))

@@ -17,6 +17,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import read_json
 from components.shared.data.dataset import open_dataset
 from components.shared.models import factory, saved_model
+from components.shared.models.document import Architecture
 from components.shared.models.lenet1998 import (
     BITMAPS,
     CONNECTIONS,
@@ -31,6 +32,7 @@ from components.shared.models.lenet1998 import (
 from components.shared.models.normalize import normalize
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.training.optimizers import Optimizer
+from tests.models.documents import facts, history
 from tests.parameters.texts import recipe_text
 from tests.trained_digits import write_dataset
 
@@ -224,25 +226,24 @@ def test_equal_seeds_give_bit_identical_weights() -> None:
 )
 def test_what_was_not_published_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        factory.build({"name": "lenet5_1998", "num_classes": 10, "image_shape": list(SHAPE), **changes})
+        factory.build(
+            Architecture.model_validate(
+                {"name": "lenet5_1998", "num_classes": 10, "image_shape": list(SHAPE)} | changes
+            )
+        )
 
 
 @pytest.mark.slow
 def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     data = open_dataset(write_dataset(tmp_path / "dataset"))
-    facts = {name: data.document[name] for name in ("classes", "image_shape", "mean", "std")}
-    architecture = {"name": "lenet5_1998", "num_classes": 10, "image_shape": facts["image_shape"]}
+    architecture = Architecture(name="lenet5_1998", num_classes=10, image_shape=list(data.image_shape))
+    figures = {"mean": data.document.mean, "std": data.document.std}
     images, labels = (torch.from_numpy(array[:300]) for array in data.load("train"))
     net = network()
-    learn(net, normalize(images, torch.tensor(facts["mean"]), torch.tensor(facts["std"])), labels, steps=40)
-    trained = {"dataset_digest": data.digest, "code_version": "0" * 12, "seed": 0, "threads": 1, "parameters": {}}
+    learn(net, normalize(images, *map(torch.tensor, figures.values())), labels, steps=40)
     (tmp_path / "model").mkdir()
-    saved_model.save(
-        tmp_path / "model",
-        net,
-        {"architecture": architecture, **facts, **trained, "torch": torch.__version__, "checkpoint_key": "0" * 64},
-        {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}},
-    )
+    origin = {"classes": data.classes, "dataset_digest": data.digest}
+    saved_model.save(tmp_path / "model", net, history(), **facts(architecture, **figures, **origin))
     given: dict[str, Any] = {"dataset": tmp_path / "dataset", "model": tmp_path / "model"}
     written: dict[str, Any] = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
     recipe = recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1)

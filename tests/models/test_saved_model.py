@@ -11,29 +11,12 @@ from safetensors.torch import save_file
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file, sha256_json
 from components.shared.models import factory, saved_model
-
-LENET: dict[str, Any] = {
-    "name": "lenet5",
-    "num_classes": 10,
-    "image_shape": [1, 32, 32],
-    "activation": "relu",
-    "pooling": "max",
-    "bias": True,
-}
-DOCUMENT = {
-    "architecture": LENET,
-    "classes": list("0123456789"),
-    "image_shape": [1, 32, 32],
-    "mean": [0.1],
-    "std": [0.3],
-    "checkpoint_key": "0" * 64,
-}
-HISTORY = {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}}
+from tests.models.documents import LENET, architecture, epoch, facts, history
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    saved_model.save(tmp_path, factory.build(LENET), DOCUMENT, HISTORY)
+    saved_model.save(tmp_path, factory.build(LENET), history(), **facts(LENET))
     return tmp_path
 
 
@@ -46,11 +29,11 @@ def rewrite(folder: Path, **fields: Any) -> None:
 
 def test_a_saved_model_gives_the_same_logits_when_loaded(tmp_path: Path) -> None:
     network, images = factory.build(LENET), torch.rand(4, 1, 32, 32)
-    saved_model.save(tmp_path, network.to(memory_format=torch.channels_last), DOCUMENT, HISTORY)
+    saved_model.save(tmp_path, network.to(memory_format=torch.channels_last), history(), **facts(LENET))
     model = saved_model.load(tmp_path)
     assert torch.allclose(model.module(images), network(images), atol=1e-6)
     assert not model.module.training
-    assert (model.classes, model.image_shape) == (DOCUMENT["classes"], (1, 32, 32))
+    assert (model.classes, model.image_shape) == (list("0123456789"), (1, 32, 32))
     assert model.mean.tolist() == pytest.approx([0.1]) and model.std.tolist() == pytest.approx([0.3])
 
 
@@ -88,7 +71,7 @@ def test_a_checkpoint_key_that_is_not_a_digest_is_refused(saved: Path, key: obje
 
 
 def test_weights_of_another_shape_are_refused_by_name(saved: Path) -> None:
-    rewrite(saved, architecture={**LENET, "num_classes": 7}, classes=list("abcdefg"))
+    rewrite(saved, architecture=dict(architecture(num_classes=7)), classes=list("abcdefg"))
     with pytest.raises(UserError, match=r"\(10,\) as output\.bias, .* has \(7,\)"):
         saved_model.load(saved)
 
@@ -104,4 +87,20 @@ def test_a_file_that_is_not_safetensors_is_refused(saved: Path) -> None:
     (saved / "model.safetensors").write_bytes(b"pickle")
     rewrite(saved, weights_sha256=sha256_file(saved / "model.safetensors"))
     with pytest.raises(UserError, match="is not a safetensors file"):
+        saved_model.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"epochs": [epoch(2).model_dump()]}, "epochs"),
+        ({"epochs": [{**epoch().model_dump(), "val_loss": "low"}]}, r"epochs\.0\.val_loss"),
+        ({"best_epoch": 2}, "best_epoch"),
+        ({"seconds": {}}, r"seconds\.train"),
+    ],
+)
+def test_a_history_of_no_whole_training_is_refused(saved: Path, changes: dict[str, Any], field: str) -> None:
+    path = saved / "history.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(UserError, match=f"history.json has no valid field '{field}'; train the model again"):
         saved_model.load(saved)

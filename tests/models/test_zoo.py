@@ -17,8 +17,10 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.models import catalogue, factory, saved_model, zoo
 from components.shared.models.catalogue import ZOO
+from components.shared.models.document import Architecture
 from components.shared.models.layers import RootMeanSquarePool2d
 from components.shared.models.pretrained import freeze_stages, load_pretrained, stages
+from tests.models.documents import facts, history
 
 ROOT = Path(__file__).parents[2]
 LIGHT = ("resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "squeezenet1_1")
@@ -53,7 +55,9 @@ def meta() -> Iterator[None]:
 
 def build(name: str, size: int, channels: int = 3, num_classes: int = 10, **arguments: Any) -> nn.Module:
     shape = [channels, size, size]
-    return factory.build({"name": name, "num_classes": num_classes, "image_shape": shape, **arguments})
+    return factory.build(
+        Architecture.model_validate({"name": name, "num_classes": num_classes, "image_shape": shape, **arguments})
+    )
 
 
 def pictures(size: int, channels: int = 3, count: int = 2) -> torch.Tensor:
@@ -146,16 +150,8 @@ def test_a_saved_network_gives_the_same_logits_when_loaded(tmp_path: Path, name:
 
 
 def save(folder: Path, name: str, network: nn.Module) -> None:
-    architecture = {"name": name, "num_classes": 10, "image_shape": [1, 32, 32]}
-    document = {
-        "architecture": architecture,
-        "classes": list("0123456789"),
-        "image_shape": [1, 32, 32],
-        "mean": [0.1],
-        "std": [0.3],
-        "checkpoint_key": "0" * 64,
-    }
-    saved_model.save(folder, network, document, {"epochs": [], "best_epoch": 1, "checkpoints": [], "seconds": {}})
+    architecture = Architecture(name=name, num_classes=10, image_shape=[1, 32, 32])
+    saved_model.save(folder, network, history(), **facts(architecture))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", pytest.param("densenet121", marks=pytest.mark.slow)])
@@ -349,8 +345,8 @@ def test_lenet5_and_the_catalogue_import_only_what_they_need() -> None:
         import components.shared.models.catalogue
         assert "torch" not in sys.modules
         from components.shared.models import factory
-        factory.build({"name": "lenet5", "num_classes": 10, "image_shape": [1, 32, 32],
-                      "activation": "default", "pooling": "default", "bias": True})
+        from tests.models.documents import LENET
+        factory.build(LENET)
         assert not {"torchvision", "timm"} & sys.modules.keys()
     """
     subprocess.run([sys.executable, "-c", re.sub(r"^ {8}", "", code, flags=re.M)], cwd=ROOT, check=True)

@@ -55,18 +55,18 @@ def test_a_network_overfits_32_images(tmp_path: Path, name: str) -> None:
     writer = DatasetWriter(tmp_path / "dataset", classes=classes, image_shape=(1, size, size), counts=counts)
     for split in counts:
         writer.append(split, images, labels)
-    writer.finish(seconds={"download": 0.0, "preprocess": 0.0})
+    writer.finish(name="digits", seconds={"download": 0.0, "preprocess": 0.0})
     settings = {"network": name, "optimizer": "adamw", "learning_rate": RATES.get(name, 0.001), "threads": 0, **PLAIN}
     epochs = EPOCHS.get(name, 20)
     model = trained(
         tmp_path / "dataset", tmp_path / "model", **settings, batch_size="32", epochs=epochs, patience=epochs
     )
-    losses = [epoch["train_loss"] for epoch in model.history["epochs"]]
+    losses = [epoch.train_loss for epoch in model.history.epochs]
     assert losses[1] < losses[0], "one step lowers the loss of its batch"
     if name != "squeezenet1_1":
         assert min(losses) < 0.1  # its averages need more steps than these for validation
     else:
-        assert model.document["val_accuracy"] > 0.9  # SqueezeNet's last ReLU may put out a picture for good
+        assert model.document.val_accuracy > 0.9  # SqueezeNet's last ReLU may put out a picture for good
 
 
 @pytest.mark.parametrize("name", IN_PIPELINE)

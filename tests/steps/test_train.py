@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json, sha256_file
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
@@ -32,24 +32,24 @@ def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
 def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 0.02, "sgd": 0.05, "adamw": 0.01}[optimizer]
     model = trained(digits, tmp_path / "model", optimizer=optimizer, learning_rate=rate, epochs=8)
-    assert model.document["val_accuracy"] > 0.7
+    assert model.document.val_accuracy > 0.7
 
 
 def test_the_document_describes_how_the_model_was_trained(digits: Path, tmp_path: Path) -> None:
     model = trained(digits, tmp_path / "model", seed=3)
     data, document = open_dataset(digits), model.document
-    assert document["dataset_digest"] == data.digest
+    assert document.dataset_digest == data.digest
     assert (model.classes, model.image_shape) == (data.classes, data.image_shape)
-    assert (document["mean"], document["std"]) == (data.document["mean"], data.document["std"])
-    assert (document["seed"], document["threads"], document["torch"]) == (3, 1, torch.__version__)
+    assert (document.mean, document.std) == (data.document.mean, data.document.std)
+    assert (document.seed, document.threads, document.torch) == (3, 1, torch.__version__)
     others = ("seed", "threads", "store", "checkpoint_seconds")
-    assert document["parameters"] == {k: v for k, v in SETTINGS.items() if k not in others}
+    assert document.parameters == {k: v for k, v in SETTINGS.items() if k not in others}
 
 
 def test_the_checkpoint_key_depends_on_what_determines_weights(digits: Path, tmp_path: Path) -> None:
     def key(**settings: Any) -> str:
         document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": "400", **settings}).document
-        return str(document["checkpoint_key"])
+        return str(document.checkpoint_key)
 
     others: list[dict[str, Any]] = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
     assert len({key(), *(key(**settings) for settings in others)}) == 1 + len(others)
@@ -58,12 +58,12 @@ def test_the_checkpoint_key_depends_on_what_determines_weights(digits: Path, tmp
 
 def test_the_history_has_each_epoch_and_the_seconds_of_all_steps(digits: Path, tmp_path: Path) -> None:
     history = trained(digits, tmp_path / "model", epochs=3).history
-    assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2, 3]
-    rates = [epoch["learning_rate"] for epoch in history["epochs"]]
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3]
+    rates = [epoch.learning_rate for epoch in history.epochs]
     assert SETTINGS["learning_rate"] > rates[0] > rates[1] > rates[2] > 0
-    assert history["epochs"][2]["train_loss"] < history["epochs"][0]["train_loss"]
-    assert all(epoch["images_per_second"] > 0 and epoch["seconds"] > 0 for epoch in history["epochs"])
-    assert history["seconds"]["download"] == 0.5 and history["seconds"]["train"] > 0
+    assert history.epochs[2].train_loss < history.epochs[0].train_loss
+    assert all(epoch.images_per_second > 0 and epoch.seconds > 0 for epoch in history.epochs)
+    assert history.seconds["download"] == 0.5 and history.seconds["train"] > 0
 
 
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("sgd", 0.3), ("adamw", 0.1)])
@@ -73,16 +73,16 @@ def test_the_weights_of_the_best_epoch_are_saved(
     # The first rate makes the accuracy jump up and down; the second leaves it at one value in most epochs.
     settings = {"optimizer": optimizer, "learning_rate": learning_rate, "epochs": 6, "ema_decay": 0.0}
     model = trained(digits, tmp_path / "model", **settings)
-    best = max(model.history["epochs"], key=lambda e: (e["val_accuracy"], -e["val_loss"]))
-    assert best["epoch"] == model.history["best_epoch"] == model.document["best_epoch"]
-    assert val_accuracy(model, digits) == pytest.approx(best["val_accuracy"]) == model.document["val_accuracy"]
+    best = max(model.history.epochs, key=lambda e: (e.val_accuracy, -e.val_loss))
+    assert best.epoch == model.history.best_epoch == model.document.best_epoch
+    assert val_accuracy(model, digits) == pytest.approx(best.val_accuracy) == model.document.val_accuracy
 
 
 def test_averaged_weights_soon_forget_the_initial_ones(digits: Path, tmp_path: Path) -> None:
     raw = trained(digits, tmp_path / "raw", epochs=6, ema_decay=0.0)
     averaged = trained(digits, tmp_path / "averaged", epochs=6, ema_decay=0.9999)
-    assert averaged.document["weights_sha256"] != raw.document["weights_sha256"]
-    assert averaged.document["val_accuracy"] > 0.6
+    assert averaged.document.weights_sha256 != raw.document.weights_sha256
+    assert averaged.document.val_accuracy > 0.6
 
 
 def test_training_stops_when_patience_is_spent(
@@ -90,8 +90,8 @@ def test_training_stops_when_patience_is_spent(
 ) -> None:
     settings = {"optimizer": "adamw", "learning_rate": 0.5, "ema_decay": 0.0, "epochs": 30, "patience": 2}
     history = trained(digits, tmp_path / "model", **settings).history
-    assert len(history["epochs"]) == history["best_epoch"] + 2 < 30
-    assert f"[train] stopped early: no better epoch since epoch {history['best_epoch']}" in capsys.readouterr().out
+    assert len(history.epochs) == history.best_epoch + 2 < 30
+    assert f"[train] stopped early: no better epoch since epoch {history.best_epoch}" in capsys.readouterr().out
 
 
 def test_progress_shows_loss_and_images_per_second(
@@ -135,19 +135,19 @@ def test_training_does_not_import_pytorchs_compiler(digits: Path, tmp_path: Path
 def test_the_smallest_set_of_options_trains_too(digits: Path, tmp_path: Path) -> None:
     none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0}
     model = trained(digits, tmp_path / "model", bias=False, activation="tanh", pooling="avg", epochs=6, **none)
-    assert model.document["val_accuracy"] > 0.7
+    assert model.document.val_accuracy > 0.7
 
 
 @pytest.mark.slow
 def test_batch_norm_statistics_are_saved_with_averaged_weights(small_digits: Path, tmp_path: Path) -> None:
     settings = {"network": "resnet18", "optimizer": "adamw", "learning_rate": 0.003, "shift": 0.0, "epochs": 6}
     model = trained(small_digits, tmp_path / "model", **settings)
-    assert model.document["architecture"]["name"] == model.document["parameters"]["network"] == "resnet18"
-    assert val_accuracy(model, small_digits) == pytest.approx(model.document["val_accuracy"])
-    assert model.document["val_accuracy"] > 0.7
+    assert model.document.architecture.name == model.document.parameters["network"] == "resnet18"
+    assert val_accuracy(model, small_digits) == pytest.approx(model.document.val_accuracy)
+    assert model.document.val_accuracy > 0.7
     statistics = dict(model.module.named_buffers())
     assert all(values.isfinite().all() for values in statistics.values())
-    assert statistics["bn1.num_batches_tracked"] == 8 * model.document["best_epoch"]
+    assert statistics["bn1.num_batches_tracked"] == 8 * model.document.best_epoch
     assert statistics["layer4.1.bn2.running_mean"].std() > 0 and statistics["layer4.1.bn2.running_var"].std() > 0
 
 
@@ -156,10 +156,10 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
     one_step = {"network": "lenet5_1998", "batch_size": "400", "epochs": 1, **plain}
     model = trained(digits, tmp_path / "model", **one_step)
     torch.manual_seed(SETTINGS["seed"])
-    initial = factory.build(model.document["architecture"])
+    initial = factory.build(model.document.architecture)
     images, labels = map(torch.from_numpy, open_dataset(digits).load("train"))
     expected = initial.loss(initial(normalize(images, model.mean, model.std)), labels)  # type: ignore[operator]
-    assert model.history["epochs"][0]["train_loss"] == pytest.approx(expected.item())
+    assert model.history.epochs[0].train_loss == pytest.approx(expected.item())
 
 
 def test_batch_norm_refuses_a_batch_of_one_image(small_digits: Path, tmp_path: Path) -> None:
@@ -212,5 +212,5 @@ def test_schedules_stay_between_0_and_the_peak(name: str) -> None:
 
 def test_history_and_model_documents_name_their_format(digits: Path, tmp_path: Path) -> None:
     trained(digits, tmp_path / "model", epochs=1)
-    assert read_json(tmp_path / "model/history.json", "torch2kubeflow/history")["epochs"]
-    assert json.loads((tmp_path / "model/model.json").read_text())["format"] == "torch2kubeflow/model"
+    for name in ("history", "model"):
+        assert json.loads((tmp_path / f"model/{name}.json").read_text())["format"] == f"torch2kubeflow/{name}"

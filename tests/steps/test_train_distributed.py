@@ -37,7 +37,7 @@ def test_this_machine_trains_by_the_sdks_local_processes(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store = open_store(f"s3://{BUCKET}/local", server.environment)
     model = train(write_stored_digits(tmp_path / "digits", store), tmp_path / "model", store.uri())
-    assert model.document["processes"] == 1
+    assert model.document.processes == 1
     assert "[train] epoch 2/2: val loss" in capfd.readouterr().out
     assert not list(store.list("jobs")) and not list(tmp_path.glob("train-*"))
     assert list(store.list("checkpoints"))

@@ -32,7 +32,7 @@ def test_the_largest_batch_leaves_ten_steps_in_an_epoch(
     set_memory(2**40, 2**40)
     model = trained(digits, tmp_path / "model", batch_size="auto", epochs=1)
     assert "batch_size=auto is 32\n" in capsys.readouterr().out
-    assert model.document["parameters"]["batch_size"] == "32", "32 times 10 is within 400"
+    assert model.document.parameters["batch_size"] == "32", "32 times 10 is within 400"
     given = trained(digits, tmp_path / "given", batch_size="32", epochs=1)
     assert given.document == model.document, "the search leaves no trace"
 

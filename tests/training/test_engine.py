@@ -26,7 +26,7 @@ def test_accumulated_batches_equal_one_large_batch(digits: Path, tmp_path: Path)
 
 def test_gradients_are_clipped_to_the_given_norm(digits: Path, tmp_path: Path) -> None:
     one = {"optimizer": "sgd", "batch_size": "400", "epochs": 1, "learning_rate": 1.0, "ema_decay": 0.0}
-    architecture = trained(digits, tmp_path / "clipped", clip_norm=0.01, **one).document["architecture"]
+    architecture = trained(digits, tmp_path / "clipped", clip_norm=0.01, **one).document.architecture
     torch.manual_seed(SETTINGS["seed"])
     initial = factory.build(architecture)
     after = read_weights(tmp_path / "clipped")
@@ -41,11 +41,11 @@ def test_gradients_are_clipped_to_the_given_norm(digits: Path, tmp_path: Path) -
 )
 def test_each_option_learns_and_changes_the_weights(digits: Path, tmp_path: Path, others: dict[str, Any]) -> None:
     model = trained(digits, tmp_path / "model", epochs=8, **others)
-    assert model.document["val_accuracy"] > 0.6
+    assert model.document.val_accuracy > 0.6
     assert all(tensor.dtype == torch.float32 for tensor in model.module.state_dict().values())
     plain = trained(digits, tmp_path / "plain", epochs=1)
     once = trained(digits, tmp_path / "once", epochs=1, **others)
-    assert plain.document["weights_sha256"] != once.document["weights_sha256"]
+    assert plain.document.weights_sha256 != once.document.weights_sha256
 
 
 def test_mixup_and_cutmix_exclude_each_other() -> None:
@@ -54,10 +54,10 @@ def test_mixup_and_cutmix_exclude_each_other() -> None:
 
 
 def test_the_history_has_memory_and_data_wait_of_each_epoch(digits: Path, tmp_path: Path) -> None:
-    for epoch in trained(digits, tmp_path / "model").history["epochs"]:
-        assert 0 <= epoch["data_wait"] < 0.5
-        assert 100 < epoch["memory_mib"] < 24_000
-        assert epoch["peak_share"] == 0, "the peak of a CPU is not known"
+    for epoch in trained(digits, tmp_path / "model").history.epochs:
+        assert 0 <= epoch.data_wait < 0.5
+        assert 100 < epoch.memory_mib < 24_000
+        assert epoch.peak_share == 0, "the peak of a CPU is not known"
 
 
 def test_weights_that_diverge_in_the_last_step_are_refused(digits: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_stop_ends_the_training_by_its_reason_after_an_epoch(
     (tmp_path / "model").mkdir()
     train_model(settings(epochs=5), open_dataset(digits), **RUN, folder=tmp_path / "model", stop=stop)
     history = saved_model.load(tmp_path / "model").history
-    assert (len(history["epochs"]), history["stopped"]) == (2, "enough")
+    assert (len(history.epochs), history.stopped) == (2, "enough")
     assert "[log] stopped early: enough" in capsys.readouterr().out
 
 

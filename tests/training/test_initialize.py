@@ -23,7 +23,7 @@ def test_training_starts_from_pretrained_weights(small_digits: Path, tmp_path: P
     before, after = read_weights(tmp_path / "first"), read_weights(tmp_path / "second")
     same = {name for name in before if before[name].equal(after[name])}
     assert "features.0.weight" in same and "features.12.squeeze.weight" not in same
-    assert model.document["pretrained_sha256"] == sha256_file(tmp_path / "first/model.safetensors")
+    assert model.document.pretrained_sha256 == sha256_file(tmp_path / "first/model.safetensors")
     with pytest.raises(UserError, match="frozen_stages=99 is more than the "):
         trained(small_digits, tmp_path / "third", **network, frozen_stages=99)
 
@@ -41,7 +41,7 @@ def test_pretrained_weights_come_from_a_store_and_are_checked(
     digest = sha256_file(tmp_path / "first/model.safetensors")
     for uri in (store.uri("3"), store.uri("3/model.safetensors") + f"#sha256={digest}"):
         model = trained(digits, tmp_path / "second", epochs=1, pretrained=uri)
-        assert model.document["pretrained_sha256"] == digest
+        assert model.document.pretrained_sha256 == digest
     with pytest.raises(UserError, match="differs from its digest"):
         trained(digits, tmp_path / "third", epochs=1, pretrained=store.uri("3") + f"#sha256={'0' * 64}")
     with pytest.raises(UserError, match=r"pretrained weights cannot be fetched: .*/4/model\.safetensors"):

@@ -21,14 +21,14 @@ def test_times_of_a_training_add_up(digits: Path, tmp_path: Path) -> None:
     started = time.monotonic()
     history = trained(digits, tmp_path / "model", epochs=3).history
     elapsed = time.monotonic() - started
-    assert 0 < sum(epoch["seconds"] for epoch in history["epochs"]) <= history["seconds"]["train"] <= elapsed
-    assert all(0 < epoch["data_wait"] < 1 for epoch in history["epochs"])
+    assert 0 < sum(epoch.seconds for epoch in history.epochs) <= history.seconds["train"] <= elapsed
+    assert all(0 < epoch.data_wait < 1 for epoch in history.epochs)
 
 
 def test_a_checkpoint_holds_the_seconds_so_far(digits: Path) -> None:
     started = time.monotonic()
     training = Training(settings(), open_dataset(digits), SINGLE, seed=0)
     next(training.steps())
-    figures = training.state_dict().figures
+    figures = training.state_dict().document
     elapsed = time.monotonic() - started
-    assert 0 < figures["epoch_seconds"] <= elapsed and 0 < figures["seconds"] <= elapsed
+    assert 0 < figures.epoch_seconds <= elapsed and 0 < figures.seconds <= elapsed

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from components.shared.core.document import (
     Count,
@@ -84,14 +84,34 @@ class Epoch(Part):
     peak_share: Number  # of the GPUs' peak bfloat16 operations per second; 0 if the peak is not known
 
 
+def _are_numbered(epochs: list[Epoch]) -> list[Epoch]:
+    if any(epoch.epoch != number for number, epoch in enumerate(epochs, 1)):
+        raise ValueError("a number is missing")
+    return epochs
+
+
+Epochs = Annotated[Items[Epoch], AfterValidator(_are_numbered)]  # of a training, numbered from 1
+
+
 class HistoryDocument(Document):
     """`history.json`: the epochs and the seconds of a training, which differ from run to run."""
 
     FORMAT = "torch2kubeflow/history"
     REMEDY = REMEDY
 
-    epochs: Items[Epoch]
-    best_epoch: Count
+    epochs: Epochs
+    best_epoch: Size
     stopped: str  # why before the last epoch; empty if it was not
     checkpoints: list[Count]  # the steps of those that stay in the store
     seconds: dict[str, Number]  # that each step of the pipeline took
+
+    @model_validator(mode="after")
+    def _training_is_complete(self) -> Self:
+        require("best_epoch", self.best_epoch <= len(self.epochs))
+        require("seconds.train", "train" in self.seconds)
+        return self
+
+    @property
+    def best(self) -> Epoch:
+        """Return the epoch whose weights were saved."""
+        return self.epochs[self.best_epoch - 1]

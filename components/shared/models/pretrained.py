@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json, sha256_file
-from components.shared.models.saved_model import FORMAT
+from components.shared.core.files import sha256_file
+from components.shared.models.document import ModelDocument
 from components.shared.models.zoo import first_convolution
 
 SHOWN = 3  # names, in a message
@@ -75,7 +75,7 @@ def _read(path: Path, sha256: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"{file} does not exist", "give a safetensors file, or a folder with model.safetensors")
     document = path / "model.json"
-    digests = {sha256, read_json(document, FORMAT)["weights_sha256"] if document.is_file() else ""} - {""}
+    digests = {sha256, ModelDocument.read(document).weights_sha256 if document.is_file() else ""} - {""}
     if digests and digests != {sha256_file(file)}:
         raise UserError(f"{file} differs from its digest {' and '.join(sorted(digests))}", "fetch it again")
     try:

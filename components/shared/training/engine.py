@@ -65,7 +65,7 @@ def train_model(
 def _take_steps(training: Training, group: ProcessGroup, store: str, seconds: float, folder: Path) -> list[int]:
     """Take all steps that are left, and return the steps of the checkpoints that stay in the store."""
     if store:
-        return run_resumably(training, open_store(store, os.environ), training.key, seconds, folder, group)
+        return run_resumably(training, open_store(store, os.environ), seconds, folder, group)
     for _ in training.steps():
         pass
     return []

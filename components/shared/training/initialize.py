@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, sha256_file
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
+from components.shared.models.document import Architecture
 from components.shared.models.pretrained import freeze_stages, load_pretrained
 from components.shared.parameters.training import Settings
 from components.shared.storage.client import Store, open_store
@@ -28,16 +30,12 @@ COMPILERS = {
 }  # that torch.compile calls: the variable that names it, and its default
 
 
-def architecture(settings: Settings, data: Dataset) -> Document:
+def architecture(settings: Settings, data: Dataset) -> Architecture:
     """Return the description from which `factory.build` builds the network, as the model's document holds it."""
-    return {
-        "name": settings.network,
-        "num_classes": len(data.classes),
-        "image_shape": list(data.image_shape),
-        "activation": settings.activation,
-        "pooling": settings.pooling,
-        "bias": settings.bias,
-    }
+    arguments: dict[str, Any] = {name: getattr(settings, name) for name in ("activation", "pooling", "bias")}
+    return Architecture(
+        name=settings.network, num_classes=len(data.classes), image_shape=list(data.image_shape), **arguments
+    )
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,19 @@ from torch.nn import functional
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, sha256_json
+from components.shared.core.files import sha256_json
 from components.shared.core.resources import inference_batch_size
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
 from components.shared.models.catalogue import library_version
+from components.shared.models.document import Epoch, HistoryDocument
 from components.shared.models.normalize import normalize
 from components.shared.parameters.training import Settings
 from components.shared.training.augmentation import draw_maps, draw_mix, mixed, warp
 from components.shared.training.batches import Batch, open_batches
 from components.shared.training.checkpoints.state import StateDict, TrainingState
 from components.shared.training.distributed.process_group import ProcessGroup
-from components.shared.training.history import Epoch, Stop
+from components.shared.training.history import Stop
 from components.shared.training.initialize import architecture, compiled, start_network
 from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES
@@ -59,7 +61,9 @@ class Training:
         self.steps_per_epoch = _count_steps(settings, data.counts["train"], group.size)
         self.train_batches = open_batches(data, "train", group.device)
         self.val_batches = open_batches(data, "val", group.device)
-        self.mean, self.std = (torch.tensor(data.document[name], device=group.device) for name in ("mean", "std"))
+        self.mean, self.std = (
+            torch.tensor(values, device=group.device) for values in (data.document.mean, data.document.std)
+        )
         network, pretrained_sha256 = start_network(settings, data, group)
         self.provenance = _provenance(settings, data, group, seed, pretrained_sha256)
         self.state = TrainingState(network, settings, seed=seed, steps_per_epoch=self.steps_per_epoch, started=started)
@@ -86,7 +90,7 @@ class Training:
     def state_dict(self) -> StateDict:
         """Return what a checkpoint holds."""
         self._read_losses()
-        return self.state.state_dict()
+        return self.state.state_dict(self.key)
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore a state. Raises CorruptDataError, with nothing changed, if it is not one of this training."""
@@ -110,26 +114,27 @@ class Training:
         `model.json` must hold no time, nor anything else that differs between equal trainings.
         """
         history = self.state.history
-        document = {
-            "architecture": architecture(self.settings, self.data),
-            "classes": self.data.classes,
-            "image_shape": list(self.data.image_shape),
-            "mean": self.data.document["mean"],
-            "std": self.data.document["std"],
+        figures = HistoryDocument(
+            epochs=history.epochs,
+            best_epoch=history.best.epoch,
+            stopped=history.stopped,
+            checkpoints=list(checkpoints),
+            seconds={**self.data.document.seconds, "train": time.monotonic() - self.state.started},
+        )
+        saved_model.save(
+            folder,
+            self.state.best,
+            figures,
+            architecture=architecture(self.settings, self.data),
+            classes=self.data.classes,
+            image_shape=list(self.data.image_shape),
+            mean=self.data.document.mean,
+            std=self.data.document.std,
             **self.provenance,
-            "checkpoint_key": self.key,
-            "best_epoch": history.best.epoch,
-            "val_accuracy": history.best.val_accuracy,
-        }
-        seconds = {**self.data.document["seconds"], "train": time.monotonic() - self.state.started}
-        figures = {
-            "epochs": history.rows(),
-            "best_epoch": history.best.epoch,
-            "stopped": history.stopped,
-            "checkpoints": list(checkpoints),
-            "seconds": seconds,
-        }
-        saved_model.save(folder, self.state.best, document, figures)
+            checkpoint_key=self.key,
+            best_epoch=history.best.epoch,
+            val_accuracy=history.best.val_accuracy,
+        )
 
     def _log(self, text: str) -> None:
         if self.group.is_first:
@@ -277,7 +282,9 @@ def _count_steps(settings: Settings, images: int, processes: int) -> int:
     return images // settings.step_images
 
 
-def _provenance(settings: Settings, data: Dataset, group: ProcessGroup, seed: int, pretrained_sha256: str) -> Document:
+def _provenance(
+    settings: Settings, data: Dataset, group: ProcessGroup, seed: int, pretrained_sha256: str
+) -> dict[str, Any]:
     """Return all that determines the weights."""
     return {
         "dataset_digest": data.digest,

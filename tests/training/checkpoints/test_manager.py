@@ -1,4 +1,4 @@
-"""Trainings that resume from checkpoints in a real S3 server: pytest tests/training/test_checkpoints.py"""
+"""Trainings that resume from checkpoints in a real S3 server: pytest tests/training/checkpoints/test_manager.py"""
 
 import hashlib
 import json
@@ -35,8 +35,10 @@ from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.checkpoints.store import delete_checkpoints, step_of
 from tests.fuzz.shelf import Shelf
+from tests.models.documents import epoch
 from tests.servers.s3_server import BUCKET, Handler, Proxy, S3Server, answer, forward, hang_up, proxy
 from tests.trained_digits import training_recipe, write_digits
+from tests.training.states import state_of
 
 pytestmark = pytest.mark.slow  # each needs the real server
 
@@ -289,8 +291,10 @@ def rewritten(
     return save(whole, {**metadata, "state": state})
 
 
-ROW = {"learning_rate": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5, "seconds": 1.0}
-EPOCH = {"epoch": 1, **ROW, "images_per_second": 1.0, "data_wait": 0.0, "memory_mib": 700.0, "peak_share": 0.0}
+def rows(*numbers: int) -> list[dict[str, Any]]:
+    return [epoch(number).model_dump() for number in numbers]
+
+
 UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "truncated": (lambda c, _: c[:-100], "it is not a safetensors file"),
     "empty": (lambda *_: b"", "it is not a safetensors file"),
@@ -312,8 +316,10 @@ UNUSABLE: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "key": (lambda c, f: rewritten(c, f, key="0" * 64), "it was written under the key '00000"),
     "format": (lambda c, f: rewritten(c, f, format="another"), "its state has the format 'another'"),
     "step": (lambda c, f: rewritten(c, f, step=BATCHES), "its state is not one of this training"),
-    "epochs": (lambda c, f: rewritten(c, f, epochs=[EPOCH] * 2), "its state is not one of this training"),
-    "epoch": (lambda c, f: rewritten(c, f, epochs=[{**EPOCH, "val_loss": "x"}]), "its state is not one of this train"),
+    "too many epochs": (lambda c, f: rewritten(c, f, epochs=rows(1, 2, 3)), "its state is not one of this training"),
+    "epochs": (lambda c, f: rewritten(c, f, epochs=rows(1, 1)), "its state has no valid field 'epochs'"),
+    "epoch": (lambda c, f: rewritten(c, f, epochs=[{"epoch": 1}]), r"has no valid field 'epochs\.0\.learning_rate'"),
+    "stopped": (lambda c, f: rewritten(c, f, stopped="in an epoch"), "its state has no valid field 'stopped'"),
     "not finite": (lambda c, f: rewritten(c, f, total_loss=float("nan")), "its state is no"),
 }
 
@@ -378,8 +384,8 @@ def test_a_checkpoint_may_be_deleted_after_it_was_listed(
 class Counting:
     """The smallest training: it counts to 50, and calls `act` in each step and once after the last."""
 
-    def __init__(self, act: Callable[[int], object] = bool) -> None:
-        self.completed_steps, self.act = 0, act
+    def __init__(self, act: Callable[[int], object] = bool, key: str = "key") -> None:
+        self.completed_steps, self.act, self.key = 0, act, key
 
     def steps(self) -> Iterator[None]:
         while self.completed_steps < 50:
@@ -389,12 +395,12 @@ class Counting:
         self.act(51)
 
     def state_dict(self) -> StateDict:
-        return StateDict({"done": torch.tensor(self.completed_steps)}, {"done": self.completed_steps})
+        return StateDict({"done": torch.tensor(self.completed_steps)}, state_of(self.key, step=self.completed_steps))
 
     def load_state_dict(self, state: StateDict) -> None:
-        if int(state.tensors["done"]) != state.figures["done"]:
+        if int(state.tensors["done"]) != state.document.step:
             raise CorruptDataError("the two differ")
-        self.completed_steps = state.figures["done"]
+        self.completed_steps = state.document.step
 
 
 def test_the_training_does_not_wait_for_a_slow_store(tmp_path: Path, store: Store, between: Proxy) -> None:
@@ -419,7 +425,7 @@ def test_the_training_does_not_wait_for_a_slow_store(tmp_path: Path, store: Stor
     between.script += [forward, hold]
     store.put_bytes(b"", "checkpoints/key/README")
     faulty = open_store(store.uri(), {**os.environ, "AWS_ENDPOINT_URL_S3": between.url})
-    run_resumably(Counting(act), faulty, "key", 0, tmp_path)
+    run_resumably(Counting(act), faulty, 0, tmp_path)
     assert puts() > 3
     names = [entry.name.removeprefix("checkpoints/key/") for entry in store.list()]
     assert len(names) == 3 and names[1:] == ["0000000050.safetensors", "README"]
@@ -433,10 +439,10 @@ def test_checkpoints_of_an_earlier_attempt_are_deleted(tmp_path: Path, store: St
         time.sleep(0.3)
 
     with pytest.raises(KeyboardInterrupt):
-        run_resumably(Counting(end_at_3), store, "key", 0, tmp_path)
+        run_resumably(Counting(end_at_3), store, 0, tmp_path)
     first = stored_steps(store)
     training = Counting(lambda _: time.sleep(0.01))
-    left = run_resumably(training, store, "key", 0, tmp_path)
+    left = run_resumably(training, store, 0, tmp_path)
     last = stored_steps(store)
     assert left == last
     assert first and not set(first) & set(last) and len(last) == 2 and last[1] == training.completed_steps == 50
@@ -444,7 +450,7 @@ def test_checkpoints_of_an_earlier_attempt_are_deleted(tmp_path: Path, store: St
 
 def test_a_training_may_run_in_a_thread(tmp_path: Path, store: Store) -> None:
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(run_resumably, Counting(), store, "key", 1, tmp_path).result()
+        pool.submit(run_resumably, Counting(), store, 1, tmp_path).result()
     assert stored_steps(store) == [50]
 
 
@@ -477,7 +483,7 @@ def test_an_upload_that_hangs_is_abandoned_at_the_end(
     training = Counting(lambda done: terminate() if done == stop else None)
     try:
         with pytest.raises(SystemExit) if stop else nullcontext():
-            run_resumably(training, store, "key", seconds, tmp_path)
+            run_resumably(training, store, seconds, tmp_path)
         assert shelf.given == 1 and not list(tmp_path.iterdir())
         output = (
             f"[log] the checkpoint of step {training.completed_steps} was not saved: the store took more than 0.5 s\n"
@@ -489,7 +495,7 @@ def test_an_upload_that_hangs_is_abandoned_at_the_end(
 
 def test_only_checkpoints_of_the_given_training_are_deleted(tmp_path: Path, store: Store) -> None:
     for key in ("key", "key2"):
-        assert run_resumably(Counting(), store, key, 1, tmp_path) == [50]
+        assert run_resumably(Counting(key=key), store, 1, tmp_path) == [50]
     others = "checkpoints/key/0000000007.safetensors"  # of a training that is still running
     store.put_bytes(b"", others)
     delete_checkpoints(store, "key", [50])

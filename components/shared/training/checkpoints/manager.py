@@ -8,7 +8,6 @@ other code. Once the model has been evaluated, `delete_superseded` of store.py d
 """
 
 import hashlib
-import json
 import signal
 import threading
 import time
@@ -25,16 +24,13 @@ from torch import Tensor
 
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
-from components.shared.core.files import Document, parse_json
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
-from components.shared.training.checkpoints.state import StateDict
+from components.shared.training.checkpoints.state import CheckpointDocument, StateDict
 from components.shared.training.checkpoints.store import checkpoint_name, list_checkpoints, step_of
 from components.shared.training.distributed.process_group import SINGLE, ProcessGroup
 
-FORMAT = "torch2kubeflow/checkpoint"
 KEEP_LAST = 2
-MAX_STATE_BYTES = 2**24  # of all that is not tensors: some 50,000 epochs
 FINAL_SECONDS = 120  # for the store to accept the last checkpoint
 GRACE_SECONDS = 20  # the same after SIGTERM; Kubernetes kills after 30
 TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell reports
@@ -42,6 +38,10 @@ TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell reports
 
 class Resumable(Protocol):
     """A training that can be saved and restored between two steps."""
+
+    @property
+    def key(self) -> str:
+        """Return the digest of all that determines when the training ends, and with which weights."""
 
     @property
     def completed_steps(self) -> int:
@@ -58,7 +58,7 @@ class Resumable(Protocol):
 
 
 def run_resumably(
-    training: Resumable, store: Store, key: str, seconds: float, scratch: Path, group: ProcessGroup = SINGLE
+    training: Resumable, store: Store, seconds: float, scratch: Path, group: ProcessGroup = SINGLE
 ) -> list[int]:
     """Resume from the newest usable checkpoint, take all steps that are left, and save every `seconds` and at the end.
 
@@ -67,7 +67,7 @@ def run_resumably(
     saved, and the process ends by SystemExit. Of several processes the first reads and writes. Raises UserError if the
     store cannot be read at the start.
     """
-    manager = CheckpointManager(store, key, scratch)
+    manager = CheckpointManager(store, training.key, scratch)
     if group.is_first:
         manager.resume(training)
     if group.size > 1:
@@ -125,9 +125,8 @@ class CheckpointManager:
 
     def save(self, training: Resumable) -> None:
         """Copy the state and upload it by a thread; no other upload may be running."""
-        tensors, figures = _on_cpu(training.state_dict())
-        document = json.dumps({"format": FORMAT, "key": self._key, **figures}, allow_nan=False)
-        arguments = (self._name(training), tensors, document)
+        tensors, document = _on_cpu(training.state_dict())
+        arguments = (self._name(training), tensors, document.to_json().decode())
         self._thread = threading.Thread(target=self._upload, args=arguments, daemon=True)
         self._thread.start()
 
@@ -150,10 +149,10 @@ class CheckpointManager:
     def _name(self, training: Resumable) -> str:
         return checkpoint_name(self._key, training.completed_steps)
 
-    def _upload(self, name: str, tensors: dict[str, Tensor], document: str) -> None:
+    def _upload(self, name: str, tensors: dict[str, Tensor], text: str) -> None:
         """Upload a checkpoint, and delete all but the newest of this process and of those it found at the start."""
         try:
-            save_file(tensors, self._outgoing, {"state": document, "checksum": _checksum(tensors, document)})
+            save_file(tensors, self._outgoing, {"state": text, "checksum": _checksum(tensors, text)})
             self._store.put_file(self._outgoing, name)
             self._current = name
             self._names = [other for other in self._names if other != name] + [name]
@@ -166,7 +165,7 @@ class CheckpointManager:
 
     def _read(self, entry: Entry, expected: Mapping[str, Tensor]) -> StateDict:
         """Return the state in a checkpoint. Raises CorruptDataError if it is not one of this training."""
-        limit = sum(tensor.nbytes for tensor in expected.values()) + MAX_STATE_BYTES
+        limit = sum(tensor.nbytes for tensor in expected.values()) + CheckpointDocument.MAX_BYTES
         if entry.size > limit:
             raise CorruptDataError(f"it has {entry.size:,} bytes, and {limit:,} are allowed")
         self._store.get_file(entry.name, self._incoming)
@@ -180,17 +179,14 @@ class CheckpointManager:
             self._incoming.unlink()
         if _kinds(tensors) != _kinds(expected):
             raise CorruptDataError("its tensors are not those of this training")
-        document = metadata.get("state", "")
-        if metadata.get("checksum") != _checksum(tensors, document):
+        text = metadata.get("state", "")
+        if metadata.get("checksum") != _checksum(tensors, text):
             raise CorruptDataError("it differs from its checksum")
-        return StateDict(tensors, self._figures(document))
-
-    def _figures(self, document: str) -> Document:
         with raise_as_corrupt():
-            figures = parse_json(document.encode(), FORMAT, "its state")
-        if figures.get("key") != self._key:
-            raise CorruptDataError(f"it was written under the key {figures.get('key')!r}")
-        return figures
+            document = CheckpointDocument.parse(text.encode(), "its state")
+        if document.key != self._key:
+            raise CorruptDataError(f"it was written under the key {document.key!r}")
+        return StateDict(tensors, document)
 
 
 def _on_cpu(state: StateDict) -> StateDict:
@@ -199,16 +195,16 @@ def _on_cpu(state: StateDict) -> StateDict:
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.tensors.items()
     }
-    return StateDict(tensors, state.figures)
+    return StateDict(tensors, state.document)
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def _checksum(tensors: Mapping[str, Tensor], document: str) -> str:
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
     """Return the SHA-256 of the document's text and the tensors' bytes, ordered by name."""
-    digest = hashlib.sha256(document.encode())
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

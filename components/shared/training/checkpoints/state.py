@@ -1,26 +1,49 @@
 """The state of a training: all that its steps change, and so all that a checkpoint must hold."""
 
 import copy
-import math
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
+from components.shared.core.document import Count, Document, Number, require
 from components.shared.core.errors import CorruptDataError
-from components.shared.core.files import Document
+from components.shared.models.document import Epoch, Epochs
 from components.shared.parameters.training import Settings
-from components.shared.training.history import Epoch, History, read_epochs
+from components.shared.training.history import History
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.weight_averaging import WeightAverage
 
 
+class CheckpointDocument(Document):
+    """What a checkpoint holds besides tensors, as the text `state` in the metadata of its file."""
+
+    FORMAT = "torch2kubeflow/checkpoint"
+    REMEDY = ""  # an older checkpoint is used instead, or none
+
+    key: str  # of the training, which determines the weights
+    epochs: Epochs
+    stopped: str  # why before the last epoch; empty if it was not
+    step: Count  # steps taken in the current epoch, as are the three sums below
+    total_loss: Number
+    waited: Number
+    stepped: Number
+    seconds: Number  # since the training began
+    epoch_seconds: Number
+
+    @model_validator(mode="after")
+    def _stops_after_an_epoch(self) -> Self:
+        require("stopped", not self.stopped or bool(self.epochs and self.step == 0))
+        return self
+
+
 class StateDict(NamedTuple):
-    """A state as a checkpoint stores it: tensors by name, and all else as a JSON object."""
+    """A state as a checkpoint stores it: tensors by name, and all else."""
 
     tensors: dict[str, Tensor]
-    figures: Document
+    document: CheckpointDocument
 
 
 class TrainingState:
@@ -62,29 +85,31 @@ class TrainingState:
         if self.history.best is epoch:
             self.best.load_state_dict(self.average.network.state_dict())
 
-    def state_dict(self) -> StateDict:
+    def state_dict(self, key: str) -> StateDict:
         """Return the state; names, shapes and dtypes of the tensors are the same at every step."""
         generators = {name: generator.get_state() for name, generator in self._generators().items()}
         now = time.monotonic()
-        figures = {
-            "epochs": self.history.rows(),
-            "stopped": self.history.stopped,
-            "step": self.step,
-            "total_loss": self.total_loss,
-            "waited": self.data_wait_seconds,
-            "stepped": self.step_seconds,
-            "seconds": now - self.started,
-            "epoch_seconds": now - self.epoch_started,
-        }
-        return StateDict({**self._weights(), **generators}, figures)
+        document = CheckpointDocument(
+            key=key,
+            epochs=self.history.epochs,
+            stopped=self.history.stopped,
+            step=self.step,
+            total_loss=self.total_loss,
+            waited=self.data_wait_seconds,
+            stepped=self.step_seconds,
+            seconds=now - self.started,
+            epoch_seconds=now - self.epoch_started,
+        )
+        return StateDict({**self._weights(), **generators}, document)
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore a state. Raises CorruptDataError, with nothing changed, if it is not one of this training.
 
         The tensors keep their memory format: with another one, the next steps would round differently.
         """
-        tensors, figures = state
-        epochs = _read_figures(figures, self.max_epochs, self.steps_per_epoch)
+        tensors, document = state
+        if document.step >= self.steps_per_epoch or len(document.epochs) + (document.step > 0) > self.max_epochs:
+            raise CorruptDataError("its state is not one of this training")
         generators = self._generators()
         try:
             for name, generator in generators.items():
@@ -95,11 +120,11 @@ class TrainingState:
             generator.set_state(tensors[name])
         for name, tensor in self._weights().items():
             tensor.copy_(tensors[name])
-        self.history = History(epochs, figures["stopped"])
-        self.step, self.total_loss = figures["step"], figures["total_loss"]
-        self.data_wait_seconds, self.step_seconds = figures["waited"], figures["stepped"]
-        self.started = time.monotonic() - figures["seconds"]
-        self.epoch_started = time.monotonic() - figures["epoch_seconds"]
+        self.history = History(list(document.epochs), document.stopped)
+        self.step, self.total_loss = document.step, document.total_loss
+        self.data_wait_seconds, self.step_seconds = document.waited, document.stepped
+        self.started = time.monotonic() - document.seconds
+        self.epoch_started = time.monotonic() - document.epoch_seconds
 
     def _weights(self) -> dict[str, Tensor]:
         networks = {"network": self.network, "averaged": self.average.network, "best": self.best}
@@ -112,25 +137,3 @@ class TrainingState:
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
         return {f"generator.{name}": generator for name, generator in generators.items()}
-
-
-def _read_figures(figures: Document, max_epochs: int, steps_per_epoch: int) -> list[Epoch]:
-    """Return the epochs of a checkpoint. Raises CorruptDataError if its figures are not those of this training."""
-    match figures:
-        case {
-            "epochs": list(rows),
-            "stopped": str(),
-            "step": int(step),
-            "total_loss": float(total_loss),
-            "waited": float(waited),
-            "stepped": float(stepped),
-            "seconds": float(seconds),
-            "epoch_seconds": float(epoch_seconds),
-        } if (
-            0 <= step < steps_per_epoch
-            and len(rows) + (step > 0) <= max_epochs
-            and all(map(math.isfinite, (total_loss, waited, stepped, seconds, epoch_seconds)))
-            and (epochs := read_epochs(rows)) is not None
-        ):
-            return epochs
-    raise CorruptDataError("its state is not one of this training")
