@@ -8,10 +8,11 @@ import pytest
 
 from components.compare import compare
 from components.shared.core.errors import UserError
-from components.shared.core.files import write_json
+from components.shared.models.document import ModelDocument
 from components.shared.storage.client import open_store
-from components.shared.training.search.outcome import keep_best_weights
+from components.shared.training.search.outcome import keep_best_weights, write_outcome
 from tests.evaluation.page import Page, assert_self_contained
+from tests.models.documents import LENET, epoch, facts, history
 from tests.servers.s3_server import BUCKET, S3Server
 
 HOSTILE = "<script>alert(1)</script>"
@@ -21,27 +22,25 @@ REASON = "12.00% validation accuracy up to epoch 1 is not among the best 1/3 of 
 def write_trial(folder: Path, *epochs: tuple[float, float], stopped: str = "", **settings: Any) -> Path:
     """Write the folder of a trial, named by its number, with epochs of these accuracies and losses on the val split."""
     folder.mkdir(parents=True)
-    rows = [
-        {"epoch": n, "val_accuracy": a, "val_loss": loss, "train_loss": 1.0} for n, (a, loss) in enumerate(epochs, 1)
-    ]
-    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
-    history = {"epochs": rows, "best_epoch": best["epoch"], "stopped": stopped, "seconds": {"train": 2.0}}
-    write_json(folder / "history.json", {"format": "torch2kubeflow/history", "checkpoints": [6, 7], **history})
-    write_json(folder / "model.json", {"format": "torch2kubeflow/model", "checkpoint_key": folder.name})
+    rows = [epoch(n, val_accuracy=a, val_loss=loss) for n, (a, loss) in enumerate(epochs, 1)]
+    best = max(rows, key=lambda row: (row.val_accuracy, -row.val_loss))
+    whole = history(*rows, best_epoch=best.epoch, stopped=stopped, checkpoints=[6, 7], seconds={"train": 2.0})
+    whole.write(folder / "history.json")
+    document = ModelDocument(**facts(LENET, checkpoint_key=key_of(folder)), weights_sha256="f" * 64)
+    document.sealed().write(folder / "model.json")
     (folder / "model.safetensors").write_bytes(folder.name.encode())
-    write_outcome(folder, None, settings)
+    write_outcome(folder, int(folder.name), settings, None)
     return folder
+
+
+def key_of(folder: Path) -> str:
+    return f"{int(folder.name):064x}"
 
 
 def write_failed(folder: Path, error: str, **settings: Any) -> Path:
     folder.mkdir(parents=True)
-    write_outcome(folder, UserError(error), settings)
+    write_outcome(folder, int(folder.name), settings, UserError(error))
     return folder
-
-
-def write_outcome(folder: Path, error: UserError | None, settings: dict[str, Any]) -> None:
-    document = {"number": int(folder.name), "settings": settings, "error": error.to_json() if error else None}
-    write_json(folder / "trial.json", {"format": "torch2kubeflow/trial", **document})
 
 
 def compared(tmp_path: Path, *trials: Path, store: str = "") -> tuple[dict[str, Any], str, bytes]:
@@ -161,9 +160,21 @@ def test_only_the_last_checkpoint_of_a_trial_stays(
         monkeypatch.setenv(name, value)
     uri = f"s3://{BUCKET}/compare"
     store = open_store(uri, server.environment)
-    for name in ("1/0000000006", "1/0000000007", "1/0000000008", "2/0000000007"):
+    one, two = key_of(Path("1")), key_of(Path("2"))
+    for name in (f"{one}/0000000006", f"{one}/0000000007", f"{one}/0000000008", f"{two}/0000000007"):
         store.put_bytes(b"x", f"checkpoints/{name}.safetensors")
     trials = [write_trial(tmp_path / "a" / "1", (0.8, 0.3)), write_trial(tmp_path / "b" / "2", (0.9, 0.3))]
     compared(tmp_path, *trials, store=uri)
     left = [entry.name for entry in store.list("checkpoints")]
-    assert left == [f"checkpoints/{name}.safetensors" for name in ("1/0000000007", "1/0000000008", "2/0000000007")]
+    names = (f"{one}/0000000007", f"{one}/0000000008", f"{two}/0000000007")
+    assert left == [f"checkpoints/{name}.safetensors" for name in names]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"number": 1, "settings": {}, "error": {"error": "Bug"}}'])
+def test_a_folder_without_a_whole_outcome_is_refused(tmp_path: Path, content: str) -> None:
+    trial = write_trial(tmp_path / "a" / "1", (0.9, 0.3))
+    (trial / "trial.json").write_text(json.dumps({"format": "torch2kubeflow/trial", **json.loads(content)}))
+    with pytest.raises(
+        UserError, match=r"a/1/trial\.json has no valid field '(number|error\.error)'; do the trial again"
+    ):
+        compared(tmp_path, trial)

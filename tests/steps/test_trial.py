@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from components import trial as step
-from components.shared.core.errors import TransientError, UserError, error_from_json
-from components.shared.core.files import read_json, sha256_file
+from components.shared.core.errors import TransientError, UserError
+from components.shared.core.files import sha256_file
+from components.shared.models.document import HistoryDocument
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.loop import Training
+from components.shared.training.search.outcome import TrialDocument
 from components.shared.training.search.planned import Planned, Rungs, Trial
 from components.train import train
 from components.trial import trial
@@ -40,12 +42,12 @@ def planned(*settings: dict[str, Any], first: int = 1, rungs: Rungs | None = Non
     return Planned(recipe, rungs, trials).text()
 
 
-def history(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "history.json", "torch2kubeflow/history")
+def history(folder: Path) -> HistoryDocument:
+    return HistoryDocument.read(folder / "history.json")
 
 
-def document(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "trial.json", "torch2kubeflow/trial")
+def document(folder: Path) -> TrialDocument:
+    return TrialDocument.read(folder / "trial.json")
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_trial_makes_the_same_model_as_a_training(tmp_path: Path, dataset: Pat
     for name in ("model.json", "model.safetensors"):
         assert sha256_file(tried / name) == sha256_file(tmp_path / "trained" / name)
     found = document(tried)
-    assert (found["number"], found["settings"], found["error"]) == (4, {"epochs": 1}, None)
+    assert (found.number, found.settings, found.error) == (4, {"epochs": 1}, None)
 
 
 @pytest.mark.slow
@@ -82,7 +84,7 @@ def test_of_several_trials_only_the_best_keeps_its_weights(
     settings += [{"learning_rate": 1e-4}]
     trial(dataset=dataset, planned=planned(*settings, first=7, epochs=1), trials=tmp_path / "trials")
     assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == ["10", "7", "8", "9"]
-    assert [document(tmp_path / "trials" / n)["settings"] for n in ("7", "8", "9", "10")] == settings
+    assert [document(tmp_path / "trials" / n).settings for n in ("7", "8", "9", "10")] == settings
     whole = {"model.json", "history.json", "trial.json"}
     files = {n: {path.name for path in (tmp_path / "trials" / n).iterdir()} for n in ("7", "8", "9", "10")}
     assert files == {"7": whole, "8": {*whole, "model.safetensors"}, "9": {"trial.json"}, "10": whole}
@@ -95,15 +97,15 @@ def test_a_trial_that_falls_behind_stops_with_a_reason(tmp_path: Path, dataset: 
     both = planned({}, FALLS_BEHIND, rungs=RUNGS, store=uri)
     trial(dataset=dataset, planned=both, trials=tmp_path / "both")
     first, second = (history(tmp_path / "both" / n) for n in ("1", "2"))
-    assert (len(first["epochs"]), first["stopped"]) == (2, "")
-    assert len(second["epochs"]) == 1
-    assert "is not among the best 1/3 of 2 trials" in second["stopped"]
+    assert (len(first.epochs), first.stopped) == (2, "")
+    assert len(second.epochs) == 1
+    assert "is not among the best 1/3 of 2 trials" in second.stopped
     trial(dataset=dataset, planned=both, trials=tmp_path / "again")  # resumes from its checkpoint
     again = history(tmp_path / "again" / "2")
-    assert (len(again["epochs"]), again["stopped"]) == (1, second["stopped"])
+    assert (len(again.epochs), again.stopped) == (1, second.stopped)
     trial(dataset=dataset, planned=planned(FALLS_BEHIND, store=uri), trials=tmp_path / "whole")
     whole = history(tmp_path / "whole" / "1")
-    assert (len(whole["epochs"]), whole["stopped"]) == (5, ""), "another rule takes no stopped training for its own"
+    assert (len(whole.epochs), whole.stopped) == (5, ""), "another rule takes no stopped training for its own"
 
 
 @pytest.mark.slow
@@ -112,8 +114,8 @@ def test_trials_in_other_pods_are_compared_through_the_store(tmp_path: Path, dat
     for number, setting in ((1, {}), (2, FALLS_BEHIND)):
         one = planned(setting, first=number, rungs=RUNGS, store=uri)
         trial(dataset=dataset, planned=one, trials=tmp_path / str(number))
-    assert history(tmp_path / "1" / "1")["stopped"] == ""
-    assert "is not among the best 1/3 of 2 trials" in history(tmp_path / "2" / "2")["stopped"]
+    assert history(tmp_path / "1" / "1").stopped == ""
+    assert "is not among the best 1/3 of 2 trials" in history(tmp_path / "2" / "2").stopped
 
 
 @pytest.mark.slow
@@ -138,7 +140,7 @@ def test_a_killed_pod_trains_no_finished_trial_again(
         for file in ("model.json", "trial.json"):
             assert sha256_file(tmp_path / "trials" / name / file) == sha256_file(tmp_path / "whole" / name / file)
     resumed = history(tmp_path / "trials" / "1")
-    assert [row["val_loss"] for row in resumed["epochs"]] == [row["val_loss"] for row in expected["epochs"]]
+    assert [row.val_loss for row in resumed.epochs] == [row.val_loss for row in expected.epochs]
 
 
 def killing(_: Path) -> None:
@@ -158,8 +160,8 @@ def test_a_training_that_fails_by_its_setting_is_a_result(
 ) -> None:
     trial(dataset=dataset, planned=planned(settings), trials=tmp_path / "trials")
     assert [path.name for path in (tmp_path / "trials" / "1").iterdir()] == ["trial.json"]
-    error = error_from_json(document(tmp_path / "trials" / "1")["error"])
-    assert message in error.message and remedy in str(error)
+    error = document(tmp_path / "trials" / "1").error
+    assert error and error.error == "UserError" and message in error.message and remedy in error.remedy
 
 
 def test_damaged_data_or_an_outage_is_not_a_result(

@@ -4,13 +4,14 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components.shared.models.document import Epoch
 from components.shared.storage.client import Store, open_store
 from components.shared.training.search.asha import SuccessiveHalving, is_rung, should_continue
+from tests.models.documents import epoch
 from tests.servers.s3_server import BUCKET, S3Server
 
 
@@ -41,8 +42,8 @@ def store(server: S3Server, tmp_path: Path) -> Store:
     return open_store(f"s3://{BUCKET}/{tmp_path.name}", server.environment)
 
 
-def _epochs(*accuracies: float) -> Sequence[Any]:
-    return [SimpleNamespace(val_accuracy=accuracy) for accuracy in accuracies]
+def _epochs(*accuracies: float) -> Sequence[Epoch]:
+    return [epoch(number, val_accuracy=accuracy) for number, accuracy in enumerate(accuracies, 1)]
 
 
 def _halving(store: Store, trial: str, **changed: Any) -> SuccessiveHalving:

@@ -8,24 +8,26 @@ sweeps/<sweep>/<rung>/<trial>.json    a trial's accuracy and the decision, so th
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from components.shared.core import log
-from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document, json_bytes, parse_json
+from components.shared.core.document import Document, Share, Size
+from components.shared.core.errors import UserError
+from components.shared.models.document import Epoch
 from components.shared.storage.client import Store
 from components.shared.storage.errors import NoSuchObject
 
 FOLDER = "sweeps"
-FORMAT = "torch2kubeflow/rung"
 
 
-class Validated(Protocol):
-    """An epoch whose accuracy on the val split is known."""
+class RungDocument(Document):
+    """A trial's accuracy at a rung and, once it has seen the others, its decision."""
 
-    @property
-    def val_accuracy(self) -> float:
-        """Return a number from 0 to 1."""
+    FORMAT = "torch2kubeflow/rung"
+    REMEDY = "remove it"
+
+    val_accuracy: Share
+    trials: Size | None  # at the rung when it decided
+    reason: str | None  # to stop
 
 
 def should_continue(own: float, others: Sequence[float], reduction: int) -> bool:
@@ -55,7 +57,7 @@ class SuccessiveHalving:
         """Return what determines the decisions: the sweep, whose id depends on all trials and on the rungs."""
         return f"asha {self._sweep} trial {self._trial}"
 
-    def __call__(self, epochs: Sequence[Validated]) -> str | None:
+    def __call__(self, epochs: Sequence[Epoch]) -> str | None:
         """Decide; if the store fails, the trial continues."""
         rung = len(epochs)
         if not is_rung(rung, self._first_rung, self._reduction):
@@ -70,32 +72,28 @@ class SuccessiveHalving:
     def _decide(self, rung: int, accuracy: float) -> str | None:
         name = f"{FOLDER}/{self._sweep}/{rung}/{self._trial}.json"
         decision = self._read(name)
-        if not decision or decision["val_accuracy"] != accuracy or decision["trials"] is None:
-            decision = {"format": FORMAT, "val_accuracy": accuracy, "trials": None, "reason": None}
-            self._store.put_bytes(json_bytes(decision), name)  # first: of two at the same time, at least one sees both
-            others = list(self._others(rung, name))
-            decision["trials"] = 1 + len(others)
-            if not should_continue(accuracy, others, self._reduction):
-                decision["reason"] = (
-                    f"{accuracy:.2%} validation accuracy up to epoch {rung} is not among the best "
-                    f"1/{self._reduction} of {decision['trials']} trials"
-                )
-            self._store.put_bytes(json_bytes(decision), name)
-        reason: str | None = decision["reason"]
+        if decision and decision.val_accuracy == accuracy and decision.trials is not None:
+            return decision.reason
+        undecided = RungDocument(val_accuracy=accuracy, trials=None, reason=None)
+        self._store.put_bytes(undecided.to_json(), name)  # first: of two at the same time, at least one sees both
+        others = self._others(rung, name)
+        trials, reason = 1 + len(others), None
+        if not should_continue(accuracy, others, self._reduction):
+            reason = (
+                f"{accuracy:.2%} validation accuracy up to epoch {rung} is not among the best "
+                f"1/{self._reduction} of {trials} trials"
+            )
+        self._store.put_bytes(RungDocument(val_accuracy=accuracy, trials=trials, reason=reason).to_json(), name)
         return reason
 
     def _others(self, rung: int, own: str) -> list[float]:
         """Return the accuracies of the other trials at a rung."""
         names = [entry.name for entry in self._store.list(f"{FOLDER}/{self._sweep}/{rung}")]
-        return [found["val_accuracy"] for name in names if name != own and (found := self._read(name))]
+        return [found.val_accuracy for name in names if name != own and (found := self._read(name))]
 
-    def _read(self, name: str) -> Document | None:
+    def _read(self, name: str) -> RungDocument | None:
         """Return a trial's document, None if there is none yet. Raises UserError if it is invalid."""
         try:
-            document = parse_json(self._store.get_bytes(name)[0], FORMAT, self._store.uri(name))
+            return RungDocument.parse(self._store.get_bytes(name)[0], self._store.uri(name))
         except NoSuchObject:
             return None
-        match document:
-            case {"val_accuracy": float(), "trials": int() | None, "reason": str() | None}:
-                return document
-        raise CorruptDataError(f"{self._store.uri(name)} holds no validation accuracy", "remove it")
