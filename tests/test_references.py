@@ -22,7 +22,7 @@ from components.shared.data.dataset_store import SHARDS, open_stored_dataset, re
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints.manager import run_resumably
-from components.shared.training.checkpoints.state import StateDict
+from components.shared.training.checkpoints.state import CheckpointDocument, StateDict
 from runner.parameters import flat, parse_inputs, parse_parameters
 from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
@@ -31,6 +31,7 @@ from tests.runner.verbs import run_verb
 from tests.servers.kfp_messages import parse, to_json
 from tests.servers.kfp_server import KfpServer
 from tests.servers.s3_server import BUCKET, S3Server
+from tests.training.states import state_of
 
 FOLDER = Path(__file__).parent / "fixtures" / "cd652ef"
 PREFIX, NAMESPACE = "team", "team-vision"
@@ -116,20 +117,22 @@ def test_the_shards_are_what_their_names_say(reached: Store, tmp_path: Path) -> 
 class Stopped:
     """A training that takes over the state of a checkpoint and is at its end then."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.completed_steps, self.found = 0, dict[str, Any]()
+    def __init__(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
+        self.key, self.completed_steps = key, 0
+        self.found: CheckpointDocument | None = None
         self._tensors = tensors
 
     def steps(self) -> Iterator[None]:
         yield from ()
 
     def state_dict(self) -> StateDict:
-        return StateDict({name: torch.zeros_like(tensor) for name, tensor in self._tensors.items()}, {})
+        tensors = {name: torch.zeros_like(tensor) for name, tensor in self._tensors.items()}
+        return StateDict(tensors, state_of(self.key, step=0))
 
     def load_state_dict(self, state: StateDict) -> None:
         assert state.tensors.keys() == self._tensors.keys()
         assert all(torch.equal(tensor, self._tensors[name]) for name, tensor in state.tensors.items())
-        self.found = state.figures
+        self.found = state.document
         self.completed_steps = STOPPED_AFTER
 
 
@@ -140,11 +143,11 @@ def test_the_checkpoint_of_a_stopped_training_loads(reached: Store, tmp_path: Pa
     assert name == f"{STOPPED_AFTER:010}.safetensors"
     reached.get_file(entry.name, tmp_path / name)
     with safe_open(tmp_path / name, "pt") as file:
-        training = Stopped({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        training = Stopped(key, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     (tmp_path / "scratch").mkdir()
-    assert run_resumably(training, reached, key, 3600, tmp_path / "scratch") == [STOPPED_AFTER]
+    assert run_resumably(training, reached, 3600, tmp_path / "scratch") == [STOPPED_AFTER]
     assert training.completed_steps == STOPPED_AFTER, "it was restored"
-    assert training.found["key"] == key
+    assert training.found and training.found.key == key
 
 
 def test_the_deploy_file_is_read() -> None:
