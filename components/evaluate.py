@@ -13,12 +13,12 @@ import numpy as np
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, new_file, new_folder, write_json
+from components.shared.core.files import new_file, new_folder, write_json
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.document import FORMAT, METRICS
+from components.shared.evaluation.document import EvaluationDocument, Metrics, Verdict
 from components.shared.evaluation.inference import predict
 from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
@@ -58,7 +58,7 @@ def evaluate(
     parameters = EvaluateRecipe.read(recipe)
     data, trained = _open(dataset, model)
     if parameters.store:
-        delete_superseded(parameters.store, [(trained.document["checkpoint_key"], trained.history["checkpoints"])])
+        delete_superseded(parameters.store, [(trained.document.checkpoint_key, trained.history.checkpoints)])
     prepare_process(parameters.threads)
     shards = list(data.shards("test"))
     labels = np.concatenate([labels for _, labels in shards])
@@ -67,13 +67,12 @@ def evaluate(
             on_arrays(Classifier(trained)), shards, log.Progress("test split", len(labels), "images")
         )
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
-        document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters)
-        mistakes = worst_mistakes(probabilities, labels, data)
-        _write_report(report, document, trained, time.monotonic() - started, mistakes)
-        document["seconds"] = {**trained.history["seconds"], "evaluate": time.monotonic() - started}
-        write_json(folder / "evaluation.json", document)
-    log.info(f"test accuracy {document['accuracy']:.2%}: {'; '.join(document['reasons']) or 'accepted'}")
-    log.event("verdict", **{name: document[name] for name in ("accuracy", "accepted", "reasons")})
+        document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters, started)
+        _write_report(report, document, trained, worst_mistakes(probabilities, labels, data))
+        document = document.model_copy(update={"seconds": _seconds(trained, started)})
+        document.write(folder / "evaluation.json")
+    log.info(f"test accuracy {document.accuracy:.2%}: {'; '.join(document.reasons) or 'accepted'}")
+    log.event("verdict", accuracy=document.accuracy, accepted=document.accepted, reasons=document.reasons)
     result = _result(document, roc_curve(labels, probabilities))
     write_json(metrics, result.metrics)
     write_json(classification, {name: getattr(result, name) for name in ("classes", "confusion_matrix", "roc_curve")})
@@ -82,57 +81,61 @@ def evaluate(
 
 def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.Model]:
     data, trained = open_dataset(dataset), saved_model.load(model)
-    if trained.document["dataset_digest"] != data.digest:
+    if trained.document.dataset_digest != data.digest:
         raise UserError(
-            f"{model} was trained on the dataset {trained.document['dataset_digest']}, not on {data.digest} in "
-            f"{dataset}",
+            f"{model} was trained on the dataset {trained.document.dataset_digest}, not on {data.digest} in {dataset}",
             "give the dataset it was trained on",
         )
     return data, trained
 
 
-def _describe(figures: Document, data: Dataset, model: saved_model.Model, gates: Gates) -> Document:
-    """Return the document of the evaluation, without its seconds."""
-    return {
-        "format": FORMAT,
-        **_judge(figures, gates),
-        "dataset": data.document["name"],
-        "dataset_digest": data.digest,
-        "model_digest": model.digest,
-        "code_version": code_digest(__name__),
-    }
+def _describe(
+    metrics: Metrics, data: Dataset, model: saved_model.Model, gates: Gates, started: float
+) -> EvaluationDocument:
+    return EvaluationDocument(
+        **dict(_judge(metrics, gates)),
+        **dict(metrics),
+        dataset=data.document.name,
+        dataset_digest=data.digest,
+        model_digest=model.digest,
+        code_version=code_digest(__name__),
+        seconds=_seconds(model, started),
+    )
 
 
-def _result(document: Document, curve: tuple[list[float], list[float], list[float]]) -> Evaluation:
+def _seconds(model: saved_model.Model, started: float) -> dict[str, float]:
+    """Return the seconds of the steps so far."""
+    return {**model.history.seconds, "evaluate": time.monotonic() - started}
+
+
+def _result(document: EvaluationDocument, curve: tuple[list[float], list[float], list[float]]) -> Evaluation:
     return Evaluation(
-        accepted=document["accepted"],
-        metrics={name: document[name] for name in METRICS},
-        classes=document["classes"],
-        confusion_matrix=document["confusion_matrix"],
+        accepted=document.accepted,
+        metrics=document.scalars(),
+        classes=document.classes,
+        confusion_matrix=document.confusion_matrix,
         roc_curve=curve,
     )
 
 
-def _judge(figures: Document, gates: Gates) -> Document:
-    """Return the verdict, the reasons for a refusal, the thresholds, and the figures."""
+def _judge(metrics: Metrics, gates: Gates) -> Verdict:
     min_accuracy, min_recall = gates.min_accuracy, gates.min_recall
     reasons = []
-    if figures["accuracy"] < min_accuracy:
-        reasons.append(f"accuracy {figures['accuracy']:.6g} is below min_accuracy={min_accuracy}")
-    weak = [row for row in figures["per_class"] if row["recall"] < min_recall]
+    if metrics.accuracy < min_accuracy:
+        reasons.append(f"accuracy {metrics.accuracy:.6g} is below min_accuracy={min_accuracy}")
+    weak = [row for row in metrics.per_class if row.recall < min_recall]
     if weak:
-        weakest = min(weak, key=lambda row: row["recall"])
+        weakest = min(weak, key=lambda row: row.recall)
         others = f" (and that of {len(weak) - 1} more)" if len(weak) > 1 else ""
         reasons.append(
-            f"recall {weakest['recall']:.6g} of class {weakest['class']!r}{others} is below min_recall={min_recall}"
+            f"recall {weakest.recall:.6g} of class {weakest.name!r}{others} is below min_recall={min_recall}"
         )
-    thresholds = {"min_accuracy": min_accuracy, "min_recall": min_recall}
-    return {"accepted": not reasons, "reasons": reasons, **thresholds, **figures}
+    return Verdict(accepted=not reasons, reasons=reasons, min_accuracy=min_accuracy, min_recall=min_recall)
 
 
 def _write_report(
-    path: str | Path, document: Document, model: saved_model.Model, seconds: float, mistakes: Sequence[Mistake]
+    path: str | Path, document: EvaluationDocument, model: saved_model.Model, mistakes: Sequence[Mistake]
 ) -> None:
-    page = render(evaluation=document, model=model.document, history=model.history, seconds=seconds, mistakes=mistakes)
+    page = render(evaluation=document, model=model.document, history=model.history, mistakes=mistakes)
     with new_file(path) as file:
         file.write(page.encode())

@@ -16,24 +16,35 @@ import onnx
 import torch
 
 from components.shared.core import log
+from components.shared.core.document import Document, Fingerprint, Number
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, new_folder, sha256_file, write_json
+from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.document import METRICS, read_evaluation
-from components.shared.evaluation.exported_model import write_package
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.evaluation.exported_model import Description, PackageDocument, Tensor
 from components.shared.evaluation.inference import Classify, load_onnx
-from components.shared.evaluation.parity import prove_parity
+from components.shared.evaluation.parity import Parity, prove_parity
 from components.shared.models import saved_model
 from components.shared.parameters.common import Threads
 
-MEASUREMENTS_FORMAT = "torch2kubeflow/measurements"
 LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.05  # for each program and batch size
+
+
+class MeasurementsDocument(Document):
+    """`measurements.json`, apart from the package, because measurements differ from machine to machine."""
+
+    FORMAT = "torch2kubeflow/measurements"
+    REMEDY = "export the model again"
+
+    parity: Parity
+    latency_microseconds: dict[str, dict[str, Number]]  # by program and batch size
+    seconds: dict[str, Number]  # that each step of the pipeline took
 
 
 @step
@@ -62,61 +73,65 @@ def export(
         }
         shape = (data.counts["test"], len(data.classes))
         predictions = read_npy(Path(evaluation) / "predictions.npy", shape, np.float32)
-        document = {
-            **description,
-            "predictions_sha256": sha256_file(Path(evaluation) / "predictions.npy"),
-            "metrics": {name: evaluated[name] for name in METRICS},
-            "files": {path.name: _file(path) for path in sorted(folder.iterdir())},
-        }
-        measurements = {  # apart from the package, because they differ from machine to machine
-            "format": MEASUREMENTS_FORMAT,
-            "parity": prove_parity(programs, data, predictions),
-            "latency_microseconds": {name: _latencies(program, data) for name, program in programs.items()},
-            "seconds": {**evaluated["seconds"], "export": time.monotonic() - started},
-        }
-        write_json(folder / "measurements.json", measurements)
-        write_package(folder, document)
+        document = PackageDocument(
+            **dict(description),
+            predictions_sha256=sha256_file(Path(evaluation) / "predictions.npy"),
+            metrics=evaluated.scalars(),
+            files={
+                "model.onnx": _fingerprint(folder / "model.onnx"),
+                "model.pt2": _fingerprint(folder / "model.pt2"),
+            },
+        )
+        measurements = MeasurementsDocument(
+            parity=prove_parity(programs, data, predictions),
+            latency_microseconds={name: _latencies(program, data) for name, program in programs.items()},
+            seconds={**evaluated.seconds, "export": time.monotonic() - started},
+        )
+        measurements.write(folder / "measurements.json")
+        document.sealed().write(folder / "package.json")
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(predictions):,} test images")
 
 
 def _open(
     dataset: str | Path, model: str | Path, evaluation: str | Path
-) -> tuple[Dataset, saved_model.Model, Document]:
+) -> tuple[Dataset, saved_model.Model, EvaluationDocument]:
     data, trained = open_dataset(dataset), saved_model.load(model)
-    evaluated = read_evaluation(evaluation)
-    for name, digest in (("model", trained.digest), ("dataset", data.digest)):
-        if evaluated[f"{name}_digest"] != digest:
+    evaluated = EvaluationDocument.read(Path(evaluation) / "evaluation.json")
+    for name, found, expected in (
+        ("model", evaluated.model_digest, trained.digest),
+        ("dataset", evaluated.dataset_digest, data.digest),
+    ):
+        if found != expected:
             raise UserError(
-                f"{evaluation} is of the {name} {evaluated[f'{name}_digest']}, not of {digest}",
+                f"{evaluation} is of the {name} {found}, not of {expected}",
                 f"give the {name} that was evaluated, or evaluate again",
             )
     return data, trained, evaluated
 
 
-def _describe(model: saved_model.Model, evaluated: Document) -> Document:
-    """Return what users of the programs must know; it is stored inside them, too."""
-    return {
-        "classes": model.classes,
-        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *model.image_shape]},
-        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", len(model.classes)]},
-        "dataset_digest": model.document["dataset_digest"],
-        "model_digest": model.digest,
-        "weights_sha256": model.document["weights_sha256"],
-        "code_version": model.document["code_version"],
-        "test_accuracy": evaluated["accuracy"],
-    }
+def _describe(model: saved_model.Model, evaluated: EvaluationDocument) -> Description:
+    return Description(
+        classes=model.classes,
+        input=Tensor(name="images", dtype="uint8", shape=["batch", *model.image_shape]),
+        output=Tensor(name="probabilities", dtype="float32", shape=["batch", len(model.classes)]),
+        dataset_digest=model.document.dataset_digest,
+        model_digest=model.digest,
+        weights_sha256=model.document.weights_sha256,
+        code_version=model.document.code_version,
+        test_accuracy=evaluated.accuracy,
+    )
 
 
-def _write_programs(classifier: Classifier, folder: Path, description: Document) -> None:
+def _write_programs(classifier: Classifier, folder: Path, description: Description) -> None:
     """Trace the classifier once, for any batch size, and write it in both formats."""
     log.info("tracing the network")
-    example = torch.zeros(2, *description["input"]["shape"][1:], dtype=torch.uint8)
+    example, fields = torch.zeros(2, *description.input.sizes, dtype=torch.uint8), description.model_dump()
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(classifier, (example,), dynamic_shapes=sizes)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it contains paths of this machine
     torch.export.save(
-        program, folder / "model.pt2", extra_files={"description.json": json.dumps(description, ensure_ascii=False)}
+        program, folder / "model.pt2", extra_files={"description.json": json.dumps(fields, ensure_ascii=False)}
     )
     log.info("translating to ONNX")
     translated = torch.onnx.export(
@@ -131,7 +146,7 @@ def _write_programs(classifier: Classifier, folder: Path, description: Document)
     graph = translated.model_proto
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in description.items()
+        for name, value in fields.items()
     }
     onnx.helper.set_model_props(graph, texts)
     onnx.checker.check_model(graph, full_check=True)
@@ -166,5 +181,5 @@ def _latency(program: Classify, batch: Images) -> float:
     return round(statistics.median(times) * 1e6, 1)
 
 
-def _file(path: Path) -> Document:
-    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+def _fingerprint(path: Path) -> Fingerprint:
+    return Fingerprint(sha256=sha256_file(path), bytes=path.stat().st_size)

@@ -12,8 +12,8 @@ import torch
 
 from components.evaluate import Evaluation, evaluate
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.evaluation.document import EvaluationDocument
 from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters.evaluation import EvaluateRecipe
@@ -22,8 +22,6 @@ from tests.evaluation.page import assert_self_contained
 from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, s3_server
 from tests.trained_digits import CLASSES, write_dataset, write_model
-
-FORMAT = "torch2kubeflow/evaluation"
 
 
 def recipe_of(**values: Any) -> str:
@@ -42,10 +40,10 @@ def evaluated(artifacts: Path, folder: Path, store: str = "", /, **thresholds: f
     )
 
 
-def outcome(artifacts: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def outcome(artifacts: Path) -> tuple[np.ndarray, np.ndarray, EvaluationDocument]:
     """Probabilities, labels and document."""
     _, labels = open_dataset(artifacts / "dataset").load("test")
-    document = read_json(artifacts / "evaluation/evaluation.json", FORMAT)
+    document = EvaluationDocument.read(artifacts / "evaluation/evaluation.json")
     return np.load(artifacts / "evaluation/predictions.npy"), labels, document
 
 
@@ -66,31 +64,31 @@ def test_figures_match_a_calculation_by_hand(artifacts: Path) -> None:
     matrix = [[0] * len(CLASSES) for _ in CLASSES]
     for label, guess in zip(labels.tolist(), predicted, strict=True):
         matrix[label][guess] += 1
-    assert document["confusion_matrix"] == matrix
+    assert document.confusion_matrix == matrix
     right = sum(matrix[i][i] for i in range(len(CLASSES)))
-    assert document["accuracy"] == right / len(labels) > 0.7
-    assert document["accuracy_low"] < document["accuracy"] < document["accuracy_high"]
-    for i, row in enumerate(document["per_class"]):
+    assert document.accuracy == right / len(labels) > 0.7
+    assert document.accuracy_low < document.accuracy < document.accuracy_high
+    for i, row in enumerate(document.per_class):
         column = sum(matrix[j][i] for j in range(len(CLASSES)))
-        assert (row["class"], row["images"]) == (CLASSES[i], sum(matrix[i]))
-        assert row["recall"] == pytest.approx(matrix[i][i] / sum(matrix[i]))
-        assert row["precision"] == pytest.approx(matrix[i][i] / column)
-        assert row["f1"] == pytest.approx(2 * matrix[i][i] / (column + sum(matrix[i])))
-    assert document["macro_f1"] == pytest.approx(np.mean([row["f1"] for row in document["per_class"]]))
-    assert document["weakest_recall"] == min(row["recall"] for row in document["per_class"])
+        assert (row.name, row.images) == (CLASSES[i], sum(matrix[i]))
+        assert row.recall == pytest.approx(matrix[i][i] / sum(matrix[i]))
+        assert row.precision == pytest.approx(matrix[i][i] / column)
+        assert row.f1 == pytest.approx(2 * matrix[i][i] / (column + sum(matrix[i])))
+    assert document.macro_f1 == pytest.approx(np.mean([row.f1 for row in document.per_class]))
+    assert document.weakest_recall == min(row.recall for row in document.per_class)
     losses = [-math.log(row[label]) for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True)]
-    assert document["log_loss"] == pytest.approx(sum(losses) / len(losses))
-    assert sum(b["images"] for b in document["reliability"]) == len(labels)
-    assert 0 < document["expected_calibration_error"] < 0.3
+    assert document.log_loss == pytest.approx(sum(losses) / len(losses))
+    assert sum(b.images for b in document.reliability) == len(labels)
+    assert 0 < document.expected_calibration_error < 0.3
 
 
 def test_the_document_names_data_and_model_and_adds_its_seconds(artifacts: Path) -> None:
     _, _, document = outcome(artifacts)
     data, model = open_dataset(artifacts / "dataset"), saved_model.load(artifacts / "model")
-    assert (document["dataset_digest"], document["model_digest"]) == (data.digest, model.digest)
-    assert list(document["seconds"]) == ["download", "preprocess", "train", "evaluate"]
-    assert document["seconds"]["train"] == 4 and document["seconds"]["evaluate"] > 0
-    assert document["accepted"] is True and document["reasons"] == []
+    assert (document.dataset_digest, document.model_digest) == (data.digest, model.digest)
+    assert list(document.seconds) == ["download", "preprocess", "train", "evaluate"]
+    assert document.seconds["train"] == 4 and document.seconds["evaluate"] > 0
+    assert document.accepted is True and document.reasons == []
 
 
 def test_the_result_suits_kubeflow(artifacts: Path, tmp_path: Path) -> None:
@@ -118,9 +116,9 @@ def test_a_model_below_a_threshold_is_refused_with_the_reason(
     artifacts: Path, tmp_path: Path, thresholds: dict[str, float], reason: str
 ) -> None:
     assert evaluated(artifacts, tmp_path, **thresholds).accepted is False
-    document = read_json(tmp_path / "evaluation/evaluation.json", FORMAT)
-    assert document["accepted"] is False
-    (found,) = document["reasons"]
+    document = EvaluationDocument.read(tmp_path / "evaluation/evaluation.json")
+    assert document.accepted is False
+    (found,) = document.reasons
     assert re.fullmatch(reason, found)
 
 
@@ -181,8 +179,9 @@ def test_only_the_last_checkpoint_of_the_training_stays(
 ) -> None:
     given = saved_model.load(artifacts / "model")
     (tmp_path / "model").mkdir()
-    document, history = {**given.document, "checkpoint_key": "a" * 64}, {**given.history, "checkpoints": [1, 2]}
-    saved_model.save(tmp_path / "model", given.module, document, history)
+    history = given.history.model_copy(update={"checkpoints": [1, 2]})
+    facts = {**dict(given.document), "checkpoint_key": "a" * 64}
+    saved_model.save(tmp_path / "model", given.module, history, **facts)
     (tmp_path / "dataset").symlink_to(artifacts / "dataset")
     (tmp_path / "s3").mkdir()
     with s3_server(tmp_path / "s3") as server:

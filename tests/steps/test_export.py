@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,14 +13,15 @@ import onnxruntime
 import pytest
 import torch
 
-from components.export import export
+from components.export import MeasurementsDocument, export
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json, sha256_file
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import METRICS
-from components.shared.evaluation.exported_model import read_package
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.parity import ParityError
 from tests.conftest import ROOT
+from tests.small_packages import fingerprint
 from tests.trained_digits import CLASSES, write_dataset
 
 
@@ -46,8 +46,8 @@ def copied(artifacts: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(artifacts / "evaluation", tmp_path / "evaluation"))
 
 
-def document(package: Path) -> dict[str, Any]:
-    return read_json(package / "package.json", "torch2kubeflow/package")
+def document(package: Path) -> PackageDocument:
+    return PackageDocument.read(package / "package.json")
 
 
 def evaluated(artifacts: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -76,35 +76,35 @@ def test_the_programs_describe_themselves(artifacts: Path, package: Path) -> Non
     extra = {"description.json": ""}
     torch.export.load(package / "model.pt2", extra_files=extra)
     description = json.loads(extra["description.json"])
-    assert json.loads(texts["classes"]) == description["classes"] == known["classes"] == CLASSES
+    assert json.loads(texts["classes"]) == description["classes"] == known.classes == CLASSES
     for name in ("dataset_digest", "model_digest", "weights_sha256", "code_version"):
-        assert texts[name] == description[name] == known[name]
-    assert float(texts["test_accuracy"]) == known["test_accuracy"] == known["metrics"]["accuracy"]
+        assert texts[name] == description[name] == getattr(known, name)
+    assert float(texts["test_accuracy"]) == known.test_accuracy == known.metrics["accuracy"]
     shape = graph.graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_param or d.dim_value for d in shape] == known["input"]["shape"] == ["batch", 1, 32, 32]
+    assert [d.dim_param or d.dim_value for d in shape] == known.input.shape == ["batch", 1, 32, 32]
 
 
 @pytest.mark.slow
 def test_the_document_lists_files_and_metrics(artifacts: Path, package: Path) -> None:
     known = document(package)
-    assert known["files"].keys() == {"model.onnx", "model.pt2"}
-    for name, entry in known["files"].items():
-        assert entry == {"sha256": sha256_file(package / name), "bytes": (package / name).stat().st_size}
-    assert known["metrics"].keys() == set(METRICS), "no thresholds: they are not figures of the model"
-    assert "parity" not in known, "it differs from CPU to CPU"
-    assert known["predictions_sha256"] == sha256_file(artifacts / "evaluation/predictions.npy")
+    assert known.files.keys() == {"model.onnx", "model.pt2"}
+    for name, entry in known.files.items():
+        assert entry == fingerprint(package / name)
+    assert known.metrics.keys() == set(METRICS), "no thresholds: they are not figures of the model"
+    assert "parity" not in known.fields(), "it differs from CPU to CPU"
+    assert known.predictions_sha256 == sha256_file(artifacts / "evaluation/predictions.npy")
 
 
 @pytest.mark.slow
 def test_measurements_are_apart_from_the_package(package: Path) -> None:
-    measured = read_json(package / "measurements.json", "torch2kubeflow/measurements")
-    assert measured["parity"]["images"] == 150
-    assert all(0 <= difference < 1e-5 for difference in measured["parity"]["largest_difference"].values())
-    assert measured["parity"]["largest_difference"].keys() == {"onnxruntime", "torch_export", "evaluated"}
-    assert measured["latency_microseconds"].keys() == {"eager", "onnxruntime", "torch_export"}
-    for latencies in measured["latency_microseconds"].values():
+    measured = MeasurementsDocument.read(package / "measurements.json")
+    assert measured.parity.images == 150
+    assert all(0 <= difference < 1e-5 for difference in measured.parity.largest_difference.values())
+    assert measured.parity.largest_difference.keys() == {"onnxruntime", "torch_export", "evaluated"}
+    assert measured.latency_microseconds.keys() == {"eager", "onnxruntime", "torch_export"}
+    for latencies in measured.latency_microseconds.values():
         assert 0 < latencies["batch_1"] < latencies["batch_256"]
-    assert list(measured["seconds"]) == ["download", "preprocess", "train", "evaluate", "export"]
+    assert list(measured.seconds) == ["download", "preprocess", "train", "evaluate", "export"]
 
 
 @pytest.mark.slow
@@ -119,16 +119,14 @@ def test_other_thresholds_give_the_same_package(artifacts: Path, package: Path, 
     path = copied / "evaluation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "min_accuracy": 0.123, "min_recall": 0.1}))
     again = exported(artifacts, tmp_path, evaluation=copied)
-    assert read_package(again)["digest"] == read_package(package)["digest"]
+    assert document(again).digest == document(package).digest
 
 
 @pytest.mark.slow
 def test_a_package_that_was_changed_is_refused(package: Path, tmp_path: Path) -> None:
-    assert read_package(package)["digest"] == document(package)["digest"]
-    known = {**document(package), "test_accuracy": 1.0}
-    (tmp_path / "package.json").write_text(json.dumps(known))
+    document(package).model_copy(update={"test_accuracy": 1.0}).write(tmp_path / "package.json")
     with pytest.raises(UserError, match="differs from its digest; export the model again"):
-        read_package(tmp_path)
+        document(tmp_path)
 
 
 @pytest.mark.slow

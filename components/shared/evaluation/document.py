@@ -1,13 +1,22 @@
-"""The document `evaluation.json` of an evaluated model, as later steps read it."""
+"""The document `evaluation.json` of an evaluated model, and the figures in it."""
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Self
 
-from components.shared.core.files import Document, read_json
-from components.shared.core.schema import check_fields, is_map, is_number, is_sha256
+from pydantic import Field, model_validator
 
-FORMAT = "torch2kubeflow/evaluation"
-MAX_BYTES = 2**28  # a confusion matrix of 5,000 classes
+from components.shared.core.document import (
+    Count,
+    Document,
+    Items,
+    Names,
+    Number,
+    Part,
+    Sha256,
+    Share,
+    Size,
+    require,
+)
+
 METRICS = (  # those that are a single number
     "accuracy",
     "accuracy_low",
@@ -19,17 +28,77 @@ METRICS = (  # those that are a single number
 )
 
 
-def read_evaluation(folder: str | Path) -> Document:
-    """Read `evaluation.json`. Raises UserError if it is missing or a field that later steps use is invalid."""
-    path = Path(folder) / "evaluation.json"
-    document = read_json(path, FORMAT, MAX_BYTES)
-    check_fields(document, _FIELDS, str(path), "evaluate the model again")
-    return document
+class ClassMetrics(Part):
+    """The figures of one class; precision is 0 if nothing was predicted as the class."""
+
+    name: str = Field(alias="class")
+    images: Size
+    precision: Share
+    recall: Share
+    f1: Share
 
 
-_FIELDS: dict[str, Callable[[Document], bool]] = {
-    "dataset_digest": lambda d: is_sha256(d["dataset_digest"]),
-    "model_digest": lambda d: is_sha256(d["model_digest"]),
-    **{name: lambda d, name=name: is_number(d[name]) for name in METRICS},  # type: ignore[misc]
-    "seconds": lambda d: is_map(d["seconds"], is_number),
-}
+class Bin(Part):
+    """The predictions whose confidence lies in one interval: their number, mean confidence and accuracy."""
+
+    low: Share
+    high: Share
+    images: Size
+    confidence: Share
+    accuracy: Share
+
+
+class Metrics(Part):
+    """All figures of a classifier on the test split; those of the accuracy's interval are of 95 %."""
+
+    images: Size
+    accuracy: Share
+    accuracy_low: Share
+    accuracy_high: Share
+    weakest_recall: Share
+    macro_f1: Share
+    log_loss: Number
+    expected_calibration_error: Share
+    classes: Names
+    per_class: Items[ClassMetrics]
+    confusion_matrix: Items[Items[Count]]  # a row for each true class, a column for each predicted one
+    reliability: Items[Bin]
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Self:
+        size = len(self.classes)
+        require("per_class", [row.name for row in self.per_class] == self.classes)
+        require("confusion_matrix", [len(row) for row in self.confusion_matrix] == [size] * size)
+        return self
+
+    def scalars(self) -> dict[str, float]:
+        """Return those that are a single number, by name."""
+        return {name: getattr(self, name) for name in METRICS}
+
+
+class Verdict(Part):
+    """Whether a model is accepted, by these thresholds."""
+
+    accepted: bool
+    reasons: list[str]  # why it is not
+    min_accuracy: Share
+    min_recall: Share  # of each class
+
+    @model_validator(mode="after")
+    def _has_reasons(self) -> Self:
+        require("reasons", self.accepted == (not self.reasons))
+        return self
+
+
+class EvaluationDocument(Metrics, Verdict, Document):  # from the right to the left, this is the order of the fields
+    """`evaluation.json`: the verdict, the figures and what they are of."""
+
+    FORMAT = "torch2kubeflow/evaluation"
+    REMEDY = "evaluate the model again"
+    MAX_BYTES = 2**28  # a confusion matrix of 5,000 classes
+
+    dataset: str
+    dataset_digest: Sha256
+    model_digest: Sha256
+    code_version: str
+    seconds: dict[str, Number]  # that each step of the pipeline took

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.core.files import Document
 from components.shared.data.dataset import Labels
+from components.shared.evaluation.document import Bin, ClassMetrics, Metrics
 
 Probabilities = NDArray[np.float32]
 
@@ -28,18 +28,8 @@ class ClassScores(NamedTuple):
     f1: NDArray[np.float64]
 
 
-class Bin(NamedTuple):
-    """The predictions whose confidence lies in one interval: their number, mean confidence and accuracy."""
-
-    low: float
-    high: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
-def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]) -> Document:
-    """Return all figures of a classifier, ready for JSON."""
+def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]) -> Metrics:
+    """Return all figures of a classifier."""
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     correct = predicted == labels
     low, high = wilson_interval(int(correct.sum()), len(labels))
@@ -47,20 +37,21 @@ def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]
     bins = reliability(confidence, correct)
     matrix = confusion_matrix(labels, predicted, len(classes))
     columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
-    return {
-        "images": len(labels),
-        "accuracy": float(correct.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "weakest_recall": float(scores.recall.min()),
-        "macro_f1": float(scores.f1.mean()),
-        "log_loss": log_loss(labels, probabilities),
-        "expected_calibration_error": expected_calibration_error(bins),
-        "classes": list(classes),
-        "per_class": [dict(zip(("class", "images", *scores._fields), column, strict=True)) for column in columns],
-        "confusion_matrix": matrix.tolist(),
-        "reliability": [found._asdict() for found in bins],
-    }
+    names = ("class", "images", *scores._fields)
+    return Metrics(
+        images=len(labels),
+        accuracy=float(correct.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        weakest_recall=float(scores.recall.min()),
+        macro_f1=float(scores.f1.mean()),
+        log_loss=log_loss(labels, probabilities),
+        expected_calibration_error=expected_calibration_error(bins),
+        classes=list(classes),
+        per_class=[ClassMetrics(**dict(zip(names, column, strict=True))) for column in columns],
+        confusion_matrix=matrix.tolist(),
+        reliability=bins,
+    )
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
-from components.shared.core.files import Document
+from components.shared.core.document import Count, Number, Part
 from components.shared.data.dataset import Dataset, Images, Labels
 from components.shared.evaluation.inference import BATCH, Classify, predict
 
@@ -14,11 +14,18 @@ TIE = 1e-6  # two classes whose probabilities differ by less may swap ranks
 TOLERANCE = 1e-4  # in a probability: another program adds float32 numbers in another order
 
 
+class Parity(Part):
+    """The largest difference of a probability from the evaluated ones, by program."""
+
+    images: Count
+    largest_difference: dict[str, Number]
+
+
 class ParityError(RuntimeError):
     """An exported program does not predict what PyTorch predicts."""
 
 
-def prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Document:
+def prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDArray[np.float32]) -> Parity:
     """Return how far the programs differ from the evaluated predictions, over the whole test split.
 
     The step evaluate made these with PyTorch; one batch shows whether PyTorch predicts the same in this process.
@@ -32,7 +39,7 @@ def prove_parity(programs: Mapping[str, Classify], data: Dataset, evaluated: NDA
     for name in ("onnxruntime", "torch_export"):
         found = predict(programs[name], shards, progress)
         differences[name] = _difference(f"{name} and the evaluation", found, evaluated)
-    return {"images": len(evaluated), "largest_difference": differences}
+    return Parity(images=len(evaluated), largest_difference=differences)
 
 
 def _first_batch(shards: Sequence[tuple[Images, Labels]]) -> Iterator[tuple[Images, Labels]]:

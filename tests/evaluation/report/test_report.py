@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.shared.evaluation.document import Bin, ClassMetrics, EvaluationDocument
 from components.shared.evaluation.report.html import page as page_of
 from components.shared.evaluation.report.report import Mistake, render
+from components.shared.models.document import ModelDocument
 from tests.evaluation.page import Page, assert_self_contained
+from tests.models.documents import architecture, epoch, facts, history
 
 HOSTILE = "<script>alert(1)</script>"
 PROBABILITIES = {"probability": 0.9, "truth_probability": 0.05}
@@ -20,42 +23,36 @@ def documents(matrix: list[list[int]], classes: list[str]) -> dict[str, Any]:
     counts = np.array(matrix)
     accuracy = float(np.trace(counts) / counts.sum())
     recall = (np.diag(counts) / counts.sum(axis=1)).tolist()
-    evaluation = {
-        "accepted": accuracy > 0.5,
-        "reasons": [] if accuracy > 0.5 else [f"recall 0 of class {classes[0]!r} is too low"],
-        "min_accuracy": 0.5,
-        "min_recall": 0.5,
-        "images": int(counts.sum()),
-        "accuracy": accuracy,
-        "accuracy_low": accuracy / 2,
-        "accuracy_high": 1.0,
-        "macro_f1": 0.9,
-        "log_loss": 0.1,
-        "expected_calibration_error": 0.02,
-        "classes": classes,
-        "per_class": [
-            {"class": name, "images": 1, "precision": r, "recall": r, "f1": r}
+    evaluation = EvaluationDocument(
+        accepted=accuracy > 0.5,
+        reasons=[] if accuracy > 0.5 else [f"recall 0 of class {classes[0]!r} is too low"],
+        min_accuracy=0.5,
+        min_recall=0.5,
+        images=int(counts.sum()),
+        accuracy=accuracy,
+        accuracy_low=accuracy / 2,
+        accuracy_high=1.0,
+        weakest_recall=min(recall),
+        macro_f1=0.9,
+        log_loss=0.1,
+        expected_calibration_error=0.02,
+        classes=classes,
+        per_class=[
+            ClassMetrics.model_validate({"class": name, "images": 1, "precision": r, "recall": r, "f1": r})
             for name, r in zip(classes, recall, strict=True)
         ],
-        "confusion_matrix": matrix,
-        "reliability": [{"low": 14 / 15, "high": 1.0, "images": 5, "confidence": 0.98, "accuracy": 0.9}],
-        "dataset": HOSTILE,
-        "dataset_digest": "d" * 64,
-        "model_digest": "e" * 64,
-        "code_version": "f" * 12,
-    }
-    model = {
-        "architecture": {"name": "lenet5"},
-        "parameters": {"optimizer": "muon"},
-        "seed": 0,
-        "threads": 1,
-        "weights_sha256": "a" * 64,
-        "code_version": "b" * 12,
-    }
-    figures = {"train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9, "data_wait": 0.25, "memory_mib": 700.0}
-    epoch = {"epoch": 1, **figures, "seconds": 1.5, "images_per_second": 1234.5, "peak_share": 0.0}
-    history = {"epochs": [epoch], "best_epoch": 1, "seconds": {"download": 0.5, HOSTILE: 1.5, "train": 40.0}}
-    return {"evaluation": evaluation, "model": model, "history": history, "seconds": 2.0}
+        confusion_matrix=matrix,
+        reliability=[Bin(low=14 / 15, high=1.0, images=5, confidence=0.98, accuracy=0.9)],
+        dataset=HOSTILE,
+        dataset_digest="d" * 64,
+        model_digest="e" * 64,
+        code_version="f" * 12,
+        seconds={"download": 0.5, HOSTILE: 1.5, "train": 40.0, "evaluate": 2.0},
+    )
+    trained = facts(architecture(), parameters={"optimizer": "muon"}, code_version="b" * 12)
+    model = ModelDocument(**trained, weights_sha256="a" * 64)
+    rows = epoch(data_wait=0.25, seconds=1.5, images_per_second=1234.5)
+    return {"evaluation": evaluation, "model": model, "history": history(rows)}
 
 
 def picture(channels: int, size: int) -> np.ndarray:

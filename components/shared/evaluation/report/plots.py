@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from components.shared.core.files import Document
+from components.shared.evaluation.document import Bin
+from components.shared.models.document import Epoch
 
 # Matplotlib cannot draw in CSS variables: it draws in these unique colours, which are then replaced.
 _INK, _LINE, _GOOD, _BAD, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -54,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def losses(epochs: Sequence[Document], best_epoch: int) -> str:
+def losses(epochs: Sequence[Epoch], best_epoch: int) -> str:
     """Draw the loss on the training and the validation split by epoch."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _over_epochs(epochs, best_epoch, {"train_loss": ("training", _SECOND), "val_loss": _VALIDATION})
@@ -62,7 +63,7 @@ def losses(epochs: Sequence[Document], best_epoch: int) -> str:
         return _svg(figure)
 
 
-def accuracies(epochs: Sequence[Document], best_epoch: int) -> str:
+def accuracies(epochs: Sequence[Epoch], best_epoch: int) -> str:
     """Draw the accuracy on the validation split by epoch."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _over_epochs(epochs, best_epoch, {"val_accuracy": _VALIDATION})
@@ -71,7 +72,7 @@ def accuracies(epochs: Sequence[Document], best_epoch: int) -> str:
         return _svg(figure)
 
 
-def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> str:
+def trials(curves: Mapping[str, tuple[str, Sequence[Epoch]]], best: str) -> str:
     """Draw the validation accuracy of a sweep's trials by epoch; `curves` maps names to state and epochs."""
     looks = {
         "best": (f"the best, trial {best}", _GOOD, "o", 2.4),
@@ -83,8 +84,8 @@ def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> s
         axes: Axes = figure.subplots()
         for name, (state, epochs) in sorted(curves.items(), key=lambda curve: curve[0] == best):
             label, colour, marker, width = looks["best" if name == best else state]
-            numbers = [epoch["epoch"] for epoch in epochs]
-            values = [epoch["val_accuracy"] for epoch in epochs]
+            numbers = [epoch.epoch for epoch in epochs]
+            values = [epoch.val_accuracy for epoch in epochs]
             (line,) = axes.plot(numbers, values, color=colour, linewidth=width, label=label)
             line.set(marker=marker, markevery=[-1], markersize=6)
             end = (numbers[-1], values[-1])
@@ -99,14 +100,14 @@ def trials(curves: Mapping[str, tuple[str, Sequence[Document]]], best: str) -> s
 
 
 def _over_epochs(
-    epochs: Sequence[Document], best_epoch: int, curves: Mapping[str, tuple[str, str]]
+    epochs: Sequence[Epoch], best_epoch: int, curves: Mapping[str, tuple[str, str]]
 ) -> tuple[Figure, Axes]:
     """Draw `curves`, which map names of figures in the history to label and colour."""
     figure = Figure(figsize=(4.6, 2.9))
     axes: Axes = figure.subplots()
-    numbers = [epoch["epoch"] for epoch in epochs]
+    numbers = [epoch.epoch for epoch in epochs]
     for name, (label, colour) in curves.items():
-        axes.plot(numbers, [epoch[name] for epoch in epochs], "o-", color=colour, label=label)
+        axes.plot(numbers, [getattr(epoch, name) for epoch in epochs], "o-", color=colour, label=label)
     axes.axvline(best_epoch, color=_INK, linestyle=":", linewidth=1.2, label=f"best epoch ({best_epoch})")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -114,19 +115,17 @@ def _over_epochs(
     return figure, axes
 
 
-def reliability(bins: Sequence[Document]) -> str:
+def reliability(bins: Sequence[Bin]) -> str:
     """Draw accuracy against confidence by bin and, below it, the number of predictions in each bin."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.9))
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-        lows = [b["low"] for b in bins]
-        widths = [b["high"] - b["low"] for b in bins]
-        for axes, name in ((above, "accuracy"), (below, "images")):
-            axes.bar(lows, [b[name] for b in bins], width=widths, align="edge", color=_GOOD, edgecolor=_LINE)
+        lows = [b.low for b in bins]
+        widths = [b.high - b.low for b in bins]
+        for axes, heights in ((above, [b.accuracy for b in bins]), (below, [b.images for b in bins])):
+            axes.bar(lows, heights, width=widths, align="edge", color=_GOOD, edgecolor=_LINE)
         above.plot([0, 1], [0, 1], "--", color=_INK, linewidth=1.2, label="perfectly calibrated")
-        above.plot(
-            [b["confidence"] for b in bins], [b["accuracy"] for b in bins], "o", color=_BAD, label="mean of a bin"
-        )
+        above.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o", color=_BAD, label="mean of a bin")
         above.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
         above.legend(loc="upper left")
         below.set(yscale="log", ylim=(0.8, None), xlabel="confidence", ylabel="images")

@@ -10,10 +10,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.shared.core.files import Document
 from components.shared.data.dataset import Dataset, Labels
+from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
+from components.shared.models.document import HistoryDocument, ModelDocument
 
 READS = ("templates/report.html",)
 
@@ -54,26 +55,29 @@ def worst_mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dat
 
 
 def render(
-    *, evaluation: Document, model: Document, history: Document, seconds: float, mistakes: Sequence[Mistake]
+    *,
+    evaluation: EvaluationDocument,
+    model: ModelDocument,
+    history: HistoryDocument,
+    mistakes: Sequence[Mistake],
 ) -> str:
-    """Return the page of an evaluated model, from its documents; `seconds` is the duration of the evaluation so far."""
-    matrix, classes = evaluation["confusion_matrix"], evaluation["classes"]
-    epochs, best = history["epochs"], history["best_epoch"]
+    """Return the page of an evaluated model, from its documents."""
+    matrix, classes = evaluation.confusion_matrix, evaluation.classes
     return page("report.html").render(
         evaluation=evaluation,
         model=model,
-        epochs=epochs,
-        has_peak=any(epoch["peak_share"] for epoch in epochs),
+        epochs=history.epochs,
+        has_peak=any(epoch.peak_share for epoch in history.epochs),
         mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],
         wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
         matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,
         confusions=_confusions(matrix, classes),
         # Safe: all texts in the diagrams are our own, except the names of steps, which matplotlib escapes.
-        losses=Markup(plots.losses(epochs, best)),
-        accuracies=Markup(plots.accuracies(epochs, best)),
-        reliability=Markup(plots.reliability(evaluation["reliability"])),
+        losses=Markup(plots.losses(history.epochs, history.best_epoch)),
+        accuracies=Markup(plots.accuracies(history.epochs, history.best_epoch)),
+        reliability=Markup(plots.reliability(evaluation.reliability)),
         confusion=Markup(plots.confusion(matrix)) if len(classes) > TABLE_CLASSES else None,
-        seconds=Markup(plots.seconds({**history["seconds"], "evaluate": seconds})),
+        seconds=Markup(plots.seconds(evaluation.seconds)),
     )
 
 
