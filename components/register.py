@@ -5,7 +5,6 @@ What is better, `shared/registry/comparison.py` decides.
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,36 +14,26 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, new_file, new_folder, read_json, sha256_without, write_json
+from components.shared.core.files import new_file, new_folder
 from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
-from components.shared.core.schema import check_fields, is_count, is_text
 from components.shared.core.step import step
-from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.data.dataset import Dataset, DatasetDocument, open_dataset
 from components.shared.data.sources.schemes import DATA_SETS
-from components.shared.evaluation.document import read_evaluation
-from components.shared.evaluation.exported_model import read_package
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.report.html import page
+from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.registry.champion import decision_about, now, times_decided
 from components.shared.registry.comparison import champion_judge, digest_of_test_split
+from components.shared.registry.document import DataOrigin, Figures, Provenance, RegistrationDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 
 READS = ("shared/evaluation/report/templates/promotion.html",)
 
-FORMAT = "torch2kubeflow/registration"
 MAX_NAME = 63  # characters, as of parameter model_name
-_TRAINING_FIELDS: dict[
-    str, Callable[[Document], bool]
-] = {  # the part of model.json that a version's provenance repeats
-    "parameters": lambda d: isinstance(d["parameters"], dict),
-    "seed": lambda d: is_count(d["seed"]),
-    "threads": lambda d: is_count(d["threads"]),
-    "torch": lambda d: is_text(d["torch"]),
-    "device": lambda d: is_text(d["device"]),
-    "code_version": lambda d: is_text(d["code_version"]),
-}
 
 
 @step
@@ -78,17 +67,16 @@ def register(
         else:
             outcome = _Outcome(reason="nothing is stored: the parameter store is empty; give store=s3://bucket/prefix")
         _write_page(promotion, name, challenger, outcome, significance)
-        document = {
-            "format": FORMAT,
-            "name": name,
-            "version": outcome.version,
-            "is_champion": outcome.is_champion,
-            "reason": outcome.reason,
-            "uri": outcome.uri,
-            "package_digest": challenger.package["digest"],
-            "figures": outcome.figures,
-        }
-        write_json(folder / "registration.json", document)
+        document = RegistrationDocument(
+            name=name,
+            version=outcome.version,
+            is_champion=outcome.is_champion,
+            reason=outcome.reason,
+            uri=outcome.uri,
+            package_digest=challenger.package.digest,
+            figures=outcome.figures,
+        )
+        document.write(folder / "registration.json")
     log.info(_sentence(name, outcome))
 
 
@@ -101,7 +89,7 @@ class _Outcome(NamedTuple):
     champion_before: int | None = None
     champion_after: int | None = None  # by the decision
     champion: int | None = None  # now
-    figures: Document | None = None
+    figures: Figures | None = None
     decided_before: int = 0  # how often the same test split had decided between two versions
 
     @property
@@ -117,80 +105,70 @@ class _Challenger:
     model_folder: Path
     evaluation_folder: Path
     package_folder: Path
-    model: Document
-    package: Document
+    model: ModelDocument
+    package: PackageDocument
     predictions: NDArray[np.float32]  # probabilities, N x classes
 
     @classmethod
     def open(cls, dataset: Path, model: Path, evaluation: Path, package: Path) -> "_Challenger":
-        data, exported = open_dataset(dataset), read_package(package)
-        trained = read_json(model / "model.json", "torch2kubeflow/model")
-        check_fields(trained, _TRAINING_FIELDS, str(model / "model.json"), "train the model again")
-        evaluated = read_evaluation(evaluation)
-        given = [
-            (dataset, "dataset_digest", data.digest),
-            (model, "model_digest", sha256_without(trained, "checksum")),
-            (evaluation, "dataset_digest", evaluated["dataset_digest"]),
-            (evaluation, "model_digest", evaluated["model_digest"]),
-        ]
-        for folder, field, found in given:
-            if exported[field] != found:
+        data, exported = open_dataset(dataset), PackageDocument.read(package / "package.json")
+        trained = ModelDocument.read(model / "model.json")
+        evaluated = EvaluationDocument.read(evaluation / "evaluation.json")
+        for folder, what, found, expected in (
+            (dataset, "dataset", data.digest, exported.dataset_digest),
+            (model, "model", trained.checksum, exported.model_digest),
+            (evaluation, "dataset", evaluated.dataset_digest, exported.dataset_digest),
+            (evaluation, "model", evaluated.model_digest, exported.model_digest),
+        ):
+            if found != expected:
                 raise UserError(
-                    f"{package} was exported from the {field.replace('_', ' ')} {exported[field]}, but {folder} has "
-                    f"{found}",
+                    f"{package} was exported from the {what} digest {expected}, but {folder} has {found}",
                     "give the artifacts that were exported, or export again",
                 )
         predictions = read_npy(evaluation / "predictions.npy", (data.counts["test"], len(data.classes)), np.float32)
         return cls(data, model, evaluation, package, trained, exported, predictions)
 
-    @property
-    def entry(self) -> Document:
-        """The fields of its entry in the registry document."""
-        return {
-            "accuracy": self.package["test_accuracy"],
-            "images": self.data.counts["test"],
-            "test_split_digest": digest_of_test_split(self.data),
-            "model_digest": self.package["model_digest"],
-            "run_id": os.environ.get("RUN_ID", ""),
-        }
-
     def files(self, onnx_path: str) -> dict[str, tuple[Path, str]]:
         """The files of the version, each with its SHA-256 if it is known."""
-        digests = {name: entry["sha256"] for name, entry in self.package["files"].items()}
+        package = self.package
         return {
-            "model.safetensors": (self.model_folder / "model.safetensors", self.package["weights_sha256"]),
+            "model.safetensors": (self.model_folder / "model.safetensors", package.weights_sha256),
             "model.json": (self.model_folder / "model.json", ""),
-            "model.pt2": (self.package_folder / "model.pt2", digests["model.pt2"]),
+            "model.pt2": (self.package_folder / "model.pt2", package.files["model.pt2"].sha256),
             "package.json": (self.package_folder / "package.json", ""),
-            "predictions.npy": (self.evaluation_folder / "predictions.npy", self.package["predictions_sha256"]),
-            onnx_path: (self.package_folder / "model.onnx", digests["model.onnx"]),
+            "predictions.npy": (self.evaluation_folder / "predictions.npy", package.predictions_sha256),
+            onnx_path: (self.package_folder / "model.onnx", package.files["model.onnx"].sha256),
         }
 
-    @property
-    def facts(self) -> Document:
-        """The fields of the version's document besides its files."""
-        names = ("name", "source", "raw_digest", "parameters")
-        return {
-            **{name: self.package[name] for name in ("metrics", "classes", "input", "output")},
-            "provenance": {
-                "data": {name: self.data.document[name] for name in names},
-                "dataset_digest": self.data.digest,
-                "test_split_digest": digest_of_test_split(self.data),
-                "model_digest": self.package["model_digest"],
-                **{name: self.model[name] for name in _TRAINING_FIELDS},
-                "revision": os.environ.get("REVISION", ""),
-                "image": os.environ.get("STEP_IMAGE", ""),
-                "run_id": os.environ.get("RUN_ID", ""),
-                "time": now(),
-            },
-        }
+    def provenance(self) -> Provenance:
+        """Return what the version is made from. Raises UserError if the dataset does not say where it comes from."""
+        data, model = self.data.document, self.model
+        if data.source is None or data.raw_digest is None or data.parameters is None:
+            message = f"{self.data.folder}/dataset.json does not say what it was prepared from"
+            raise UserError(message, DatasetDocument.REMEDY)
+        return Provenance(
+            data=DataOrigin(name=data.name, source=data.source, raw_digest=data.raw_digest, parameters=data.parameters),
+            dataset_digest=data.digest,
+            test_split_digest=digest_of_test_split(self.data),
+            model_digest=self.package.model_digest,
+            parameters=model.parameters,
+            seed=model.seed,
+            threads=model.threads,
+            torch=model.torch,
+            device=model.device,
+            code_version=model.code_version,
+            revision=os.environ.get("REVISION", ""),
+            image=os.environ.get("STEP_IMAGE", ""),
+            run_id=os.environ.get("RUN_ID", ""),
+            time=now(),
+        )
 
 
 def _default_name(data: Dataset) -> str:
     """Return a model's name made from that of its data set."""
-    source, title = data.document["source"], data.document["name"]
+    source, title = data.document.source, data.document.name
     if source in DATA_SETS:
-        return str(source)
+        return source
     name = re.sub(r"[^a-z0-9]+", "-", title.lower())[:MAX_NAME].strip("-")
     if not name:
         raise UserError(f"no model name can be made from the data set's name {title!r}", "give model_name")
@@ -200,23 +178,31 @@ def _default_name(data: Dataset) -> str:
 def _register(
     challenger: _Challenger, model: RegisteredModel, significance: float, threads: int, scratch: Path
 ) -> _Outcome:
-    entry = model.reserve_version(challenger.package["digest"], **challenger.entry)
-    version = entry["version"]
-    model.versions.upload(entry, challenger.files(model.versions.onnx_path), challenger.facts, scratch)
+    package, provenance = challenger.package, challenger.provenance()
+    entry = model.reserve_version(
+        package.digest,
+        accuracy=package.test_accuracy,
+        images=challenger.data.counts["test"],
+        test_split_digest=provenance.test_split_digest,
+        model_digest=package.model_digest,
+        run_id=provenance.run_id,
+    )
+    version = entry.version
+    model.versions.upload(entry, challenger.files(model.versions.onnx_path), package, provenance, scratch)
     judge = champion_judge(model, version, challenger.data, challenger.predictions, significance, threads, scratch)
     registry = model.finalize(version, judge)
     decision = decision_about(registry, version)
     assert decision is not None
-    earlier = registry["decisions"][: registry["decisions"].index(decision)]
+    earlier = registry.decisions[: registry.decisions.index(decision)]
     return _Outcome(
-        reason=decision["reason"],
+        reason=decision.reason,
         version=version,
         uri=model.uri(version),
-        champion_before=decision["champion_before"],
-        champion_after=decision["champion_after"],
-        champion=registry["champion"],
-        figures=decision["figures"],
-        decided_before=times_decided(earlier, digest_of_test_split(challenger.data)),
+        champion_before=decision.champion_before,
+        champion_after=decision.champion_after,
+        champion=registry.champion,
+        figures=decision.figures,
+        decided_before=times_decided(earlier, provenance.test_split_digest),
     )
 
 

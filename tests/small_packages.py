@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from components.register import register
-from components.shared.core.files import sha256_file, sha256_json, write_json
+from components.shared.core.document import Fingerprint
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import DatasetWriter, open_dataset
-from components.shared.evaluation.document import FORMAT, METRICS
-from components.shared.evaluation.exported_model import read_package, write_package
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.evaluation.exported_model import PackageDocument, Tensor
+from components.shared.evaluation.metrics import measure
+from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
+from components.shared.registry.document import DataOrigin, Figures, Provenance
+from tests.models.documents import architecture, facts
 
 CLASSES = ["light", "dark"]
 
@@ -30,7 +35,7 @@ class Artifacts:
 
     @property
     def digest(self) -> str:
-        return str(read_package(self.package)["digest"])
+        return PackageDocument.read(self.package / "package.json").digest
 
     def register(self, folder: Path, store: str = "", name: str = "", significance: float = 0.05) -> dict[str, Any]:
         """Run the step register with its outputs in `folder`; return `registration.json`."""
@@ -74,36 +79,104 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
     for path in (made.model / "model.safetensors", made.package / "model.onnx", made.package / "model.pt2"):
         path.write_bytes(path.name.encode() + content)
     weights = sha256_file(made.model / "model.safetensors")
-    model = {
-        "format": "torch2kubeflow/model",
-        "dataset_digest": data.digest,
-        "code_version": "0" * 12,
-        "parameters": {"epochs": 1},
-        "seed": seed,
-        "threads": 1,
-        "torch": "2",
-        "device": "cpu",
-        "weights_sha256": weights,
-    }
-    digests = {"dataset_digest": data.digest, "model_digest": sha256_json(model)}
-    write_json(made.model / "model.json", {**model, "checksum": sha256_json(model)})
-    accuracy = float(np.mean(right))
-    evaluation = {"format": FORMAT, **digests, **dict.fromkeys(METRICS, 0.5), "accuracy": accuracy, "seconds": {}}
-    write_json(made.evaluation / "evaluation.json", evaluation)
-    programs = [made.package / "model.onnx", made.package / "model.pt2"]
-    description = {
-        "classes": data.classes,
-        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", *data.image_shape]},
-        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", len(data.classes)]},
-        **digests,
-        "weights_sha256": weights,
-        "test_accuracy": accuracy,
-        "predictions_sha256": sha256_file(made.evaluation / "predictions.npy"),
-        "metrics": {"accuracy": accuracy},
-        "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in programs},
-    }
-    write_package(made.package, description)
+    network = architecture(num_classes=len(data.classes), image_shape=list(data.image_shape))
+    changes = {"classes": data.classes, "dataset_digest": data.digest, "parameters": {"epochs": 1}, "seed": seed}
+    model = ModelDocument(**facts(network, **changes), weights_sha256=weights).sealed()
+    model.write(made.model / "model.json")
+    evaluation = evaluation_of(predictions, labels, data.classes, dataset=data.digest, model=model.checksum)
+    evaluation.write(made.evaluation / "evaluation.json")
+    programs = {name: fingerprint(made.package / name) for name in ("model.onnx", "model.pt2")}
+    package = package_of(
+        classes=data.classes,
+        image_shape=data.image_shape,
+        dataset_digest=data.digest,
+        model_digest=model.checksum,
+        weights_sha256=weights,
+        test_accuracy=evaluation.accuracy,
+        predictions_sha256=sha256_file(made.evaluation / "predictions.npy"),
+        metrics={"accuracy": evaluation.accuracy},
+        files=programs,
+    )
+    package.write(made.package / "package.json")
     return made
+
+
+def evaluation_of(
+    predictions: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str, model: str
+) -> EvaluationDocument:
+    """Return the document of accepted predictions (float32, N x classes), for the digests of dataset and model."""
+    return EvaluationDocument(
+        accepted=True,
+        reasons=[],
+        min_accuracy=0.0,
+        min_recall=0.0,
+        **dict(measure(predictions, labels, classes)),
+        dataset="Light & dark",
+        dataset_digest=dataset,
+        model_digest=model,
+        code_version="0" * 12,
+        seconds={},
+    )
+
+
+def package_of(*, classes: Sequence[str], image_shape: Sequence[int], **changes: Any) -> PackageDocument:
+    """Return the document of a package, some fields of it changed."""
+    file = Fingerprint(sha256="c" * 64, bytes=1)
+    fields = {
+        "dataset_digest": "d" * 64,
+        "model_digest": "e" * 64,
+        "weights_sha256": "f" * 64,
+        "code_version": "0" * 12,
+        "test_accuracy": 0.5,
+        "predictions_sha256": "0" * 64,
+        "metrics": {"accuracy": 0.5},
+        "files": {"model.onnx": file, "model.pt2": file},
+    }
+    return PackageDocument(
+        classes=list(classes),
+        input=Tensor(name="images", dtype="uint8", shape=["batch", *image_shape]),
+        output=Tensor(name="probabilities", dtype="float32", shape=["batch", len(classes)]),
+        **{**fields, **changes},
+    ).sealed()
+
+
+def provenance_of(**changes: Any) -> Provenance:
+    """Return what a version was made from, some fields of it changed."""
+    texts = {"torch": "2", "device": "cpu", "code_version": "0" * 12, "revision": "", "image": "", "run_id": ""}
+    fields = {
+        "data": DataOrigin(name="made", source="here", raw_digest="0" * 64, parameters={}),
+        "dataset_digest": "c" * 64,
+        "test_split_digest": "a" * 64,
+        "model_digest": "b" * 64,
+        "parameters": {"epochs": 1},
+        "seed": 0,
+        "threads": 1,
+        **texts,
+        "time": "2026-01-01T00:00:00+00:00",
+    }
+    return Provenance(**{**fields, **changes})
+
+
+def figures_of(**changes: Any) -> Figures:
+    """Return a comparison that the challenger wins, some fields of it changed."""
+    fields = {
+        "champion": 1,
+        "champion_accuracy": 0.5,
+        "challenger_accuracy": 0.75,
+        "images": 100,
+        "n01": 30,
+        "n10": 5,
+        "p_value": 0.01,
+        "significance": 0.05,
+        "rescored": False,
+        "decided_before": 0,
+    }
+    return Figures(**{**fields, **changes})
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return the SHA-256 and the size of a file."""
+    return Fingerprint(sha256=sha256_file(path), bytes=path.stat().st_size)
 
 
 def right(images: int, *ranges: range) -> np.ndarray:

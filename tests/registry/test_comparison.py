@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.shared.core.files import Document
+from components.shared.core.document import Fingerprint
 from components.shared.data.dataset import open_dataset
-from components.shared.registry.comparison import Comparison, champion_judge, digest_of_test_split
-from tests.small_packages import CLASSES, write_dataset
-
-FIGURES: dict[str, Any] = {"champion": 1, "images": 100, "rescored": False, "decided_before": 0}
-FIGURES |= {"champion_accuracy": 0.5, "challenger_accuracy": 0.75, "significance": 0.05}
+from components.shared.registry.comparison import champion_judge, digest_of_test_split
+from components.shared.registry.document import RegistryDocument, VersionDocument
+from tests.small_packages import CLASSES, figures_of, package_of, provenance_of, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -28,26 +26,39 @@ FIGURES |= {"champion_accuracy": 0.5, "challenger_accuracy": 0.75, "significance
 def test_the_challenger_must_be_better_by_more_than_chance(
     n01: int, n10: int, p_value: float, wins: bool, reason: str
 ) -> None:
-    comparison = Comparison(n01=n01, n10=n10, p_value=p_value, **FIGURES)
-    assert (comparison.challenger_wins, comparison.reason) == (wins, reason)
+    figures = figures_of(n01=n01, n10=n10, p_value=p_value)
+    assert (figures.challenger_wins, figures.reason) == (wins, reason)
 
 
 def test_a_champion_is_scored_once(tmp_path: Path) -> None:
     data = open_dataset(write_dataset(tmp_path / "dataset", 10))
     labels = data.load("test")[1]
     perfect, wrong = np.eye(2, dtype=np.float32)[labels], np.eye(2, dtype=np.float32)[1 - labels]
-    provenance = {"test_split_digest": digest_of_test_split(data)}
-    version = {"classes": CLASSES, "input": {"shape": ["batch", *data.image_shape]}, "provenance": provenance}
+    package = package_of(classes=CLASSES, image_shape=data.image_shape)
+    version = VersionDocument(
+        name="m",
+        version=1,
+        package_digest=package.digest,
+        created="2026-01-01T00:00:00+00:00",
+        files={"predictions.npy": Fingerprint(sha256="c" * 64, bytes=1)},
+        metrics=package.metrics,
+        classes=package.classes,
+        input=package.input,
+        output=package.output,
+        provenance=provenance_of(test_split_digest=digest_of_test_split(data)),
+    )
     reads: list[int] = []
 
-    def read_version(number: int) -> Document:
+    def read_version(number: int) -> VersionDocument:
         reads.append(number)
         return version
 
     versions = SimpleNamespace(read_predictions=lambda document, images: wrong)
     model: Any = SimpleNamespace(name="m", versions=versions, read_version=read_version)
     judge = champion_judge(model, 3, data, perfect, 0.05, 1, tmp_path)
-    verdicts = [judge({"champion": champion, "decisions": []}) for champion in (None, 1, 1, 2)]
+    registry = RegistryDocument(name="m", champion=None, versions=[], decisions=[])
+    champions = [registry.model_copy(update={"champion": champion}) for champion in (None, 1, 1, 2)]
+    verdicts = [judge(one) for one in champions]
     assert reads == [1, 2]
     assert [verdict.wins for verdict in verdicts] == [True] * 4
-    assert verdicts[1].figures is not None and (verdicts[1].figures["n01"], verdicts[1].figures["n10"]) == (10, 0)
+    assert verdicts[1].figures is not None and (verdicts[1].figures.n01, verdicts[1].figures.n10) == (10, 0)

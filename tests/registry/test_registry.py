@@ -13,40 +13,23 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document
 from components.shared.registry.champion import Verdict
+from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
+from tests.small_packages import package_of, provenance_of
 
 pytestmark = pytest.mark.slow
 
 WINS, LOSES = Verdict(True, None, "better"), Verdict(False, None, "worse")
-FACTS = {"accuracy": 0.5, "images": 10, "test_split_digest": "a" * 64, "model_digest": "b" * 64, "run_id": "run"}
-TENSORS = {
-    "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]},
-    "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", 2]},
+FACTS: dict[str, Any] = {
+    "accuracy": 0.5,
+    "images": 10,
+    "test_split_digest": "a" * 64,
+    "model_digest": "b" * 64,
+    "run_id": "run",
 }
-DOCUMENT = {
-    "metrics": {"accuracy": 0.5},
-    "classes": ["a", "b"],
-    **TENSORS,
-    "provenance": {
-        "data": {"name": "made", "source": "here", "raw_digest": "0" * 64, "parameters": {}},
-        "dataset_digest": "c" * 64,
-        "test_split_digest": "a" * 64,
-        "model_digest": "b" * 64,
-        "parameters": {"epochs": 1},
-        "seed": 0,
-        "threads": 1,
-        "torch": "2",
-        "device": "cpu",
-        "code_version": "0" * 12,
-        "revision": "",
-        "image": "",
-        "run_id": "",
-        "time": "2026-01-01T00:00:00+00:00",
-    },
-}
+PACKAGE = package_of(classes=["a", "b"], image_shape=[1, 4, 4])
 STRANGE: list[Any] = [None, True, -1, 2**60, 1.5, float("nan"), "x", "../x", [], [[]], {}, {"x": {}}, [None] * 3]
 
 
@@ -65,13 +48,13 @@ def complete(model: RegisteredModel, *verdicts: Verdict) -> None:
         model.finalize(reserved(model, number), partial(judge, verdict))
 
 
-def judge(verdict: Verdict, _: Document) -> Verdict:
+def judge(verdict: Verdict, _: RegistryDocument) -> Verdict:
     return verdict
 
 
 def reserved(model: RegisteredModel, number: int) -> int:
     """Reserve a version, with no file but an empty document."""
-    version = int(model.reserve_version(digest(number), **FACTS)["version"])
+    version = model.reserve_version(digest(number), **FACTS).version
     model.store.put_bytes(b"", f"models/m/versions/{version}/version.json")
     return version
 
@@ -79,9 +62,9 @@ def reserved(model: RegisteredModel, number: int) -> int:
 def register(model: RegisteredModel, folder: Path) -> int:
     """Register package 1 with all files."""
     entry = model.reserve_version(digest(1), **FACTS)
-    model.versions.upload(entry, files(model, folder), DOCUMENT, folder)
-    model.finalize(entry["version"], lambda _: WINS)
-    return int(entry["version"])
+    model.versions.upload(entry, files(model, folder), PACKAGE, provenance_of(), folder)
+    model.finalize(entry.version, lambda _: WINS)
+    return entry.version
 
 
 def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
@@ -100,12 +83,12 @@ def files(model: RegisteredModel, folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 def champions(model: RegisteredModel) -> list[tuple[str, int | None, int | None]]:
-    return [(d["action"], d["champion_before"], d["champion_after"]) for d in model.read()["decisions"]]
+    return [(d.action, d.champion_before, d.champion_after) for d in model.read().decisions]
 
 
 def test_an_empty_store_has_no_models(store: Store, model: RegisteredModel) -> None:
     assert model_names(store) == []
-    assert model.read()["versions"] == [] and model.read()["champion"] is None
+    assert model.read().versions == [] and model.read().champion is None
     with pytest.raises(UserError, match="m has no version 1; it has none"):
         model.promote(1)
     assert not list(store.list())
@@ -125,9 +108,9 @@ def test_invalid_model_names_are_refused(store: Store, name: str) -> None:
 
 
 def test_a_package_has_one_version_number(model: RegisteredModel) -> None:
-    assert [model.reserve_version(digest(n), **FACTS)["version"] for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
-    assert [version["state"] for version in model.read()["versions"]] == ["claimed"] * 3
-    assert model.entry(2)["package_digest"] == digest(2)
+    assert [model.reserve_version(digest(n), **FACTS).version for n in (1, 2, 1, 3, 2)] == [1, 2, 1, 3, 2]
+    assert [version.state for version in model.read().versions] == ["claimed"] * 3
+    assert model.entry(2).package_digest == digest(2)
 
 
 def test_a_version_is_judged_once(model: RegisteredModel) -> None:
@@ -138,8 +121,8 @@ def test_a_version_is_judged_once(model: RegisteredModel) -> None:
 
 def test_promotion(model: RegisteredModel) -> None:
     complete(model, WINS, LOSES)
-    assert model.promote(2)["champion"] == 2
-    assert model.promote(2)["champion"] == 2
+    assert model.promote(2).champion == 2
+    assert model.promote(2).champion == 2
     assert champions(model) == [("register", None, 1), ("register", 1, 1), ("promote", 1, 2)]
     model.reserve_version(digest(3), **FACTS)
     with pytest.raises(UserError, match="m version 3 is claimed"):
@@ -151,12 +134,12 @@ def test_promotion(model: RegisteredModel) -> None:
 
 def test_rollbacks_restore_one_champion_at_a_time(model: RegisteredModel) -> None:
     complete(model, WINS, WINS, LOSES, WINS)
-    assert [model.rollback()["champion"] for _ in range(2)] == [2, 1]
+    assert [model.rollback().champion for _ in range(2)] == [2, 1]
     with pytest.raises(UserError, match="m has no champion to go back to"):
         model.rollback()
     model.promote(3)
     model.promote(1)
-    assert [model.rollback()["champion"] for _ in range(2)] == [3, 1]
+    assert [model.rollback().champion for _ in range(2)] == [3, 1]
     with pytest.raises(UserError, match="m has no champion to go back to"):
         model.rollback()
 
@@ -164,14 +147,14 @@ def test_rollbacks_restore_one_champion_at_a_time(model: RegisteredModel) -> Non
 def test_a_rollback_skips_pruned_versions(model: RegisteredModel) -> None:
     complete(model, WINS, WINS, WINS)
     model.prune(2)
-    assert model.rollback()["champion"] == 1
+    assert model.rollback().champion == 1
 
 
 def test_pruning_leaves_only_the_number_of_a_version(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
     version = register(model, tmp_path)
     with pytest.raises(UserError, match="m version 1 is the champion"):
         model.prune(version)
-    assert model.read_version(version)["files"].keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
+    assert model.read_version(version).files.keys() >= {"serving/m/1/model.onnx", "serving/m/config.pbtxt"}
     model.finalize(reserved(model, 2), lambda _: WINS)
     model.prune(version)
     model.prune(version)
@@ -180,8 +163,8 @@ def test_pruning_leaves_only_the_number_of_a_version(model: RegisteredModel, sto
         model.read_version(version)
     with pytest.raises(UserError, match="m has no version 7; it has versions 1 to 2"):
         model.read_version(7)
-    assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete"]
-    assert model.reserve_version(digest(3), **FACTS)["version"] == 3
+    assert [entry.state for entry in model.read().versions] == ["pruned", "complete"]
+    assert model.reserve_version(digest(3), **FACTS).version == 3
     with pytest.raises(UserError, match="m version 1 is pruned, so it cannot be the champion"):
         model.promote(version)
 
@@ -194,13 +177,13 @@ def test_an_interrupted_pruning_can_be_repeated(
     with monkeypatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
         monkeypatch.setattr(Store, "remove", interrupt)
         model.prune(1)
-    assert model.read()["versions"][0]["state"] == "pruning"
+    assert model.read().versions[0].state == "pruning"
     with pytest.raises(UserError, match="m version 1 holds the same package and is being pruned"):
         model.reserve_version(digest(1), **FACTS)
     model.prune(1)
     assert not list(store.list("models/m/versions/1"))
     register(model, tmp_path)
-    assert model.read()["versions"][0]["state"] == "complete"
+    assert model.read().versions[0].state == "complete"
 
 
 def interrupt(*_: Any) -> None:
@@ -212,15 +195,15 @@ def test_a_version_whose_files_are_missing_is_not_finalized(model: RegisteredMod
     store.remove("models/m/versions/1/version.json")
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
         model.finalize(version, lambda _: WINS)
-    assert model.read()["champion"] is None and model.read()["versions"][0]["state"] == "claimed"
+    assert model.read().champion is None and model.read().versions[0].state == "claimed"
 
 
 def test_reserving_again_renews_the_reservation(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as monkeypatch:
         monkeypatch.setattr("components.shared.registry.registry.now", lambda: "2026-01-01T00:00:00+00:00")
-        assert model.reserve_version(digest(1), **FACTS)["created"] == "2026-01-01T00:00:00+00:00"
-    assert model.reserve_version(digest(1), **FACTS)["created"] > "2026-01-01T00:00:00+00:00"
-    assert len(model.read()["versions"]) == 1
+        assert model.reserve_version(digest(1), **FACTS).created == "2026-01-01T00:00:00+00:00"
+    assert model.reserve_version(digest(1), **FACTS).created > "2026-01-01T00:00:00+00:00"
+    assert len(model.read().versions) == 1
 
 
 def test_only_damaged_and_missing_files_are_uploaded_again(
@@ -249,9 +232,9 @@ def test_only_damaged_and_missing_files_are_uploaded_again(
 def test_a_time_without_a_zone_is_refused(model: RegisteredModel, store: Store, time: str) -> None:
     model.reserve_version(digest(1), **FACTS)
     registry = model.read()
-    registry["versions"][0]["created"] = time
-    store.put_bytes(json.dumps(registry).encode(), "models/m/register.json")
-    with pytest.raises(CorruptDataError, match="no valid field 'versions'"):
+    registry.versions[0].created = time
+    store.put_bytes(registry.to_json(), "models/m/register.json")
+    with pytest.raises(CorruptDataError, match=r"no valid field 'versions\.0\.created'"):
         model.read()
 
 
@@ -260,7 +243,7 @@ def test_a_version_pruned_meanwhile_is_not_finalized(model: RegisteredModel) -> 
     model.prune(version)
     with pytest.raises(UserError, match="was pruned while it was registered; register it again"):
         model.finalize(version, lambda _: WINS)
-    assert model.read()["champion"] is None
+    assert model.read().champion is None
 
 
 def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
@@ -269,7 +252,7 @@ def test_other_files_for_the_same_package_are_refused(model: RegisteredModel, st
     given = files(model, tmp_path)
     (tmp_path / "model.json").write_bytes(b"other")
     with pytest.raises(UserError, match=r"versions/1/version.json lists other files than those of the package"):
-        model.versions.upload(model.entry(1), given, DOCUMENT, tmp_path)
+        model.versions.upload(model.entry(1), given, PACKAGE, provenance_of(), tmp_path)
     assert store.get_bytes("models/m/versions/1/version.json") == before
 
 
@@ -283,10 +266,10 @@ def test_concurrent_changes_are_all_recorded(model: RegisteredModel) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(16)))
     registry = model.read()
-    assert [entry["version"] for entry in registry["versions"]] == list(range(1, 20))
-    after = [decision["champion_after"] for decision in registry["decisions"]]
-    assert [decision["champion_before"] for decision in registry["decisions"]] == [None, *after[:-1]]
-    assert registry["champion"] == after[-1]
+    assert [entry.version for entry in registry.versions] == list(range(1, 20))
+    after = [decision.champion_after for decision in registry.decisions]
+    assert [decision.champion_before for decision in registry.decisions] == [None, *after[:-1]]
+    assert registry.champion == after[-1]
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 
 from components.export import export
 from components.shared.core.errors import UserError
-from components.shared.core.files import read_json, sha256_json
+from components.shared.core.files import sha256_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
-from components.shared.evaluation.document import read_evaluation
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from tests.evaluation.page import assert_self_contained
@@ -99,9 +101,9 @@ def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path,
         "serving/digits/1/model.onnx": digits.package,
     }
     document = RegisteredModel(store, "digits").read_version(1)
-    assert document["files"].keys() == {*sources, "serving/digits/config.pbtxt"}
+    assert document.files.keys() == {*sources, "serving/digits/config.pbtxt"}
     for path, folder in sources.items():
-        store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document["files"][path]["sha256"])
+        store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document.files[path].sha256)
         assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
 
 
@@ -113,11 +115,12 @@ def test_a_version_records_metrics_and_provenance(
     monkeypatch.setenv("REVISION", "abc")
     digits.register(tmp_path / "out", uri, "digits")
     document = RegisteredModel(store, "digits").read_version(1)
-    assert document["metrics"]["accuracy"] == read_evaluation(digits.evaluation)["accuracy"] > 0.5
-    assert document["classes"] == CLASSES
-    origin = document["provenance"]
-    assert origin["data"]["source"] == "scikit-learn" and origin["data"]["parameters"] == {"image_size": 32}
-    assert (origin["revision"], origin["image"], origin["run_id"]) == ("abc", "registry/image@sha256:1", "run-1")
+    evaluated = EvaluationDocument.read(digits.evaluation / "evaluation.json")
+    assert document.metrics["accuracy"] == evaluated.accuracy > 0.5
+    assert document.classes == CLASSES
+    origin = document.provenance
+    assert origin.data.source == "scikit-learn" and origin.data.parameters == {"image_size": 32}
+    assert (origin.revision, origin.image, origin.run_id) == ("abc", "registry/image@sha256:1", "run-1")
 
 
 def test_the_triton_config_matches_the_onnx_model(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
@@ -167,8 +170,8 @@ def test_the_challenger_must_be_better_by_more_than_chance(
     assert found["figures"]["rescored"] is False and found["figures"]["decided_before"] == 0
     assert re.search(line, capsys.readouterr().out.strip())
     registry = model.read()
-    assert registry["champion"] == (2 if wins else 1)
-    assert registry["decisions"][-1]["figures"] == found["figures"]
+    assert registry.champion == (2 if wins else 1)
+    assert registry.decisions[-1].figures == Figures(**found["figures"])
     page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
     assert "This test split has decided between two versions 0 times before" in page.text
     assert found["reason"] in page.text and found["package_digest"] in page.text
@@ -208,7 +211,7 @@ def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
     counts = {"train": 0, "val": 0, "test": len(labels)}
     writer = DatasetWriter(folder, classes=CLASSES, image_shape=(1, 32, 32), counts=counts)
     writer.append("test", images, labels)
-    writer.finish(name="others", source="made", raw_digest="1" * 64, parameters={})
+    writer.finish(name="others", source="made", raw_digest="1" * 64, parameters={}, seconds={})
     return folder
 
 
@@ -227,7 +230,7 @@ def test_a_model_that_cannot_be_compared_can_be_promoted_by_hand(
     found = write_artifacts(tmp_path / "second", other, right(IMAGES, range(IMAGES))).register(tmp_path / "out2", uri)
     assert (found["version"], found["is_champion"], found["figures"]) == (2, False, None)
     assert re.search(f"{reason}; .*python pipeline.py models promote {NAME} 2$", found["reason"])
-    assert model.promote(2)["champion"] == 2
+    assert model.promote(2).champion == 2
 
 
 def test_a_champion_that_cannot_be_scored_stays(
@@ -259,7 +262,7 @@ def test_a_package_registered_again_undoes_no_rollback(
         made.register(tmp_path / "out", uri)
     model.rollback()
     assert second.register(tmp_path / "out", uri)["is_champion"] is False
-    assert model.read()["champion"] == 1
+    assert model.read().champion == 1
     assert "version 2 was the champion before, and version 1 is now" in capsys.readouterr().out
     page = assert_self_contained((tmp_path / "out/promotion.html").read_text())
     assert "Not the champion" in page.text
@@ -274,12 +277,12 @@ def test_a_pruned_version_is_restored_and_not_judged_again(
     for made in (first, second):
         made.register(tmp_path / "out", uri)
     model.prune(1)
-    decisions = model.read()["decisions"]
+    decisions = model.read().decisions
     assert first.register(tmp_path / "out", uri)["version"] == 1
     registry = model.read()
-    assert (registry["champion"], registry["decisions"]) == (2, decisions)
-    assert [version["state"] for version in registry["versions"]] == ["complete", "complete"]
-    assert model.read_version(1)["package_digest"] == first.digest
+    assert (registry.champion, registry.decisions) == (2, decisions)
+    assert [version.state for version in registry.versions] == ["complete", "complete"]
+    assert model.read_version(1).package_digest == first.digest
 
 
 def test_killed_at_any_write_it_resumes_the_same_version(
@@ -315,10 +318,10 @@ def test_killed_at_any_write_it_resumes_the_same_version(
         assert first.register(tmp_path / "out", uri, name)["version"] == 1
         assert second.register(tmp_path / "out", uri, name)["version"] == 2
         registry = RegisteredModel(store, name).read()
-        assert [version["state"] for version in registry["versions"]] == ["complete", "complete"]
-        assert registry["champion"] == 2
+        assert [version.state for version in registry.versions] == ["complete", "complete"]
+        assert registry.champion == 2
         for number, made in ((1, first), (2, second)):
-            assert RegisteredModel(store, name).read_version(number)["package_digest"] == made.digest
+            assert RegisteredModel(store, name).read_version(number).package_digest == made.digest
     assert at == 11, "10 writes: the reservation, seven files, the document, the decision"
 
 
@@ -336,13 +339,13 @@ def test_of_concurrent_registrations_the_best_is_the_champion(
     registry = model.read()
     assert sorted(outcome["version"] for outcome in outcomes) == list(range(1, count + 1))
     for outcome, artifacts in zip(outcomes, made, strict=True):
-        entry = registry["versions"][outcome["version"] - 1]
-        assert (entry["package_digest"], entry["state"]) == (artifacts.digest, "complete")
-        assert model.read_version(outcome["version"])["package_digest"] == artifacts.digest
-    assert len(registry["decisions"]) == count
-    assert registry["champion"] == outcomes[int(levels.argmax())]["version"]
-    champions = [decision["champion_after"] for decision in registry["decisions"]]
-    assert [decision["champion_before"] for decision in registry["decisions"]] == [None, *champions[:-1]]
+        entry = registry.versions[outcome["version"] - 1]
+        assert (entry.package_digest, entry.state) == (artifacts.digest, "complete")
+        assert model.read_version(outcome["version"]).package_digest == artifacts.digest
+    assert len(registry.decisions) == count
+    assert registry.champion == outcomes[int(levels.argmax())]["version"]
+    champions = [decision.champion_after for decision in registry.decisions]
+    assert [decision.champion_before for decision in registry.decisions] == [None, *champions[:-1]]
 
 
 @pytest.mark.parametrize("with_digest", [False, True])
@@ -464,20 +467,25 @@ def test_files_that_do_not_match_the_package_are_refused(
     np.save(first.evaluation / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
     with pytest.raises(UserError, match=r"predictions.npy is damaged"):
         first.register(tmp_path / "out", uri)
-    assert model.read()["champion"] is None
+    assert model.read().champion is None
 
 
-def test_a_data_set_without_letters_needs_a_model_name(tmp_path: Path, first: Artifacts, dataset: Path) -> None:
-    other = Path(shutil.copytree(dataset, tmp_path / "dataset"))
-    document = read_json(other / "dataset.json", "torch2kubeflow/dataset")
-    rename(other, {**document, "name": "猫"})
-    assert open_dataset(other).document["name"] == "猫"
-    moved = Artifacts(other, first.model, first.evaluation, first.package)
+def test_a_data_set_without_letters_needs_a_model_name(tmp_path: Path, first: Artifacts) -> None:
+    moved = replace(first, dataset=changed(first.dataset, tmp_path / "dataset", name="猫"))
     with pytest.raises(UserError, match="give model_name"):
         moved.register(tmp_path / "out")
     assert moved.register(tmp_path / "out", name="cats")["name"] == "cats"
 
 
-def rename(folder: Path, document: dict[str, Any]) -> None:
-    content = {name: value for name, value in document.items() if name != "checksum"}
-    (folder / "dataset.json").write_text(json.dumps({**content, "checksum": sha256_json(content)}))
+def test_a_dataset_of_unknown_origin_is_refused(tmp_path: Path, first: Artifacts, uri: str, store: Store) -> None:
+    moved = replace(first, dataset=changed(first.dataset, tmp_path / "dataset", source=None))
+    with pytest.raises(UserError, match=r"dataset\.json does not say what it was prepared from"):
+        moved.register(tmp_path / "out", uri)
+    assert not list(store.list())
+
+
+def changed(dataset: Path, folder: Path, **fields: Any) -> Path:
+    """Copy a dataset to `folder`, with some fields of its document changed."""
+    shutil.copytree(dataset, folder)
+    open_dataset(folder).document.model_copy(update=fields).sealed().write(folder / "dataset.json")
+    return folder

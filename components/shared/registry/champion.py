@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from components.shared.core.files import Document
+from components.shared.registry.document import Action, Decision, Figures, RegistryDocument, VersionEntry
 
 
 class Verdict(NamedTuple):
     """The result of judging a challenger: does it replace the champion, the figures (None if not compared), and why."""
 
     wins: bool
-    figures: Document | None
+    figures: Figures | None
     reason: str
 
 
@@ -21,49 +21,54 @@ def now() -> str:
 
 
 def add_decision(
-    registry: Document, action: str, entry: Document, champion: int | None, figures: Document | None, reason: str
+    registry: RegistryDocument,
+    action: Action,
+    entry: VersionEntry,
+    champion: int | None,
+    figures: Figures | None,
+    reason: str,
 ) -> None:
     """Make version `champion` the champion and record why; `entry` is that of the version which was decided about."""
-    decision = {
-        "time": now(),
-        "action": action,
-        "version": entry["version"],
-        "champion_before": registry["champion"],
-        "champion_after": champion,
-        "test_split_digest": entry["test_split_digest"],
-        "figures": figures,
-        "reason": reason,
-    }
-    registry["champion"] = champion
-    registry["decisions"].append(decision)
+    decision = Decision(
+        time=now(),
+        action=action,
+        version=entry.version,
+        champion_before=registry.champion,
+        champion_after=champion,
+        test_split_digest=entry.test_split_digest,
+        figures=figures,
+        reason=reason,
+    )
+    registry.champion = champion
+    registry.decisions.append(decision)
 
 
-def decision_about(registry: Document, version: int) -> Document | None:
+def decision_about(registry: RegistryDocument, version: int) -> Decision | None:
     """Return the decision made when a version was registered; None if it has not been made yet."""
-    decisions = (d for d in registry["decisions"] if d["action"] == "register" and d["version"] == version)
+    decisions = (d for d in registry.decisions if d.action == "register" and d.version == version)
     return next(decisions, None)
 
 
-def times_decided(decisions: Sequence[Document], test_split_digest: str) -> int:
+def times_decided(decisions: Sequence[Decision], test_split_digest: str) -> int:
     """Return how often a test split has decided between two versions."""
-    return sum(d["test_split_digest"] == test_split_digest and d["figures"] is not None for d in decisions)
+    return sum(d.test_split_digest == test_split_digest and d.figures is not None for d in decisions)
 
 
-def previous_champion(registry: Document) -> int | None:
+def previous_champion(registry: RegistryDocument) -> int | None:
     """Return the version that a rollback restores; None if no earlier champion still has its files."""
-    complete = {entry["version"] for entry in registry["versions"] if entry["state"] == "complete"}
-    earlier = [v for v in _champion_history(registry) if v in complete and v != registry["champion"]]
+    complete = {entry.version for entry in registry.versions if entry.state == "complete"}
+    earlier = [v for v in _champion_history(registry) if v in complete and v != registry.champion]
     return earlier[-1] if earlier else None
 
 
-def _champion_history(registry: Document) -> list[int]:
+def _champion_history(registry: RegistryDocument) -> list[int]:
     """Return the successive champions, without those that a rollback undid."""
     history: list[int] = []
-    for decision in registry["decisions"]:
-        champion = decision["champion_after"]
-        if decision["action"] == "rollback":
+    for decision in registry.decisions:
+        champion = decision.champion_after
+        if decision.action == "rollback":
             while history and history[-1] != champion:
                 history.pop()
-        elif champion not in (None, decision["champion_before"]):
+        elif champion is not None and champion != decision.champion_before:
             history.append(champion)
     return history

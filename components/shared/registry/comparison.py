@@ -4,7 +4,6 @@ A champion that was evaluated on another test split is scored on the challenger'
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,44 +12,13 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document
 from components.shared.data.dataset import Dataset
 from components.shared.evaluation.inference import load_onnx, predict
 from components.shared.evaluation.mcnemar import mcnemar
 from components.shared.registry.champion import Verdict, times_decided
+from components.shared.registry.document import Figures, RegistryDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.errors import NoSuchObject
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A challenger against a champion on the same test images: the `figures` of a decision."""
-
-    champion: int  # its version
-    champion_accuracy: float
-    challenger_accuracy: float
-    images: int
-    n01: int  # images that only the challenger has right
-    n10: int  # images that only the champion has right
-    p_value: float
-    significance: float
-    rescored: bool  # whether the champion had to be scored on this test split
-    decided_before: int  # how often this test split had decided between two versions
-
-    @property
-    def challenger_wins(self) -> bool:
-        """Return whether the challenger is better by more than chance."""
-        return self.n01 > self.n10 and self.p_value < self.significance
-
-    @property
-    def reason(self) -> str:
-        """Return the decision in words."""
-        against = f"{self.challenger_accuracy:.2%} against {self.champion_accuracy:.2%} of version {self.champion}"
-        if self.n01 <= self.n10:
-            return f"{against}, which is not better"
-        if self.p_value >= self.significance:
-            return f"{against}, p = {self.p_value:.2g}, which may be chance (significance {self.significance:g})"
-        return f"{against}, p = {self.p_value:.2g}"
 
 
 class Incomparable(Exception):
@@ -59,7 +27,7 @@ class Incomparable(Exception):
 
 def digest_of_test_split(data: Dataset) -> str:
     """Return the digest that identifies the test split of a dataset."""
-    return str(data.document["splits"]["test"]["digest"])
+    return data.document.splits["test"].digest
 
 
 def champion_judge(
@@ -70,7 +38,7 @@ def champion_judge(
     significance: float,
     threads: int,
     scratch: Path,
-) -> Callable[[Document], Verdict]:
+) -> Callable[[RegistryDocument], Verdict]:
     """Return a function that decides by the registry document whether `version` replaces the champion.
 
     It is called again if the document has changed meanwhile, and scores each champion only once. `predictions` are the
@@ -81,8 +49,8 @@ def champion_judge(
     def score(champion: int) -> tuple[NDArray[np.bool_], bool]:
         return _score_champion(model, champion, data, threads, scratch)
 
-    def judge(registry: Document) -> Verdict:
-        champion = registry["champion"]
+    def judge(registry: RegistryDocument) -> Verdict:
+        champion = registry.champion
         if champion is None:
             return Verdict(True, None, "there was no champion before")
         try:
@@ -92,7 +60,7 @@ def champion_judge(
             return Verdict(False, None, f"not compared: {error}; to make it the champion anyway: {command}")
         ours = _correct(predictions, data)
         n01, n10, p_value = mcnemar(theirs, ours)
-        comparison = Comparison(
+        figures = Figures(
             champion=champion,
             champion_accuracy=float(theirs.mean()),
             challenger_accuracy=float(ours.mean()),
@@ -102,9 +70,9 @@ def champion_judge(
             p_value=p_value,
             significance=float(significance),
             rescored=rescored,
-            decided_before=times_decided(registry["decisions"], digest_of_test_split(data)),
+            decided_before=times_decided(registry.decisions, digest_of_test_split(data)),
         )
-        return Verdict(comparison.challenger_wins, asdict(comparison), comparison.reason)
+        return Verdict(figures.challenger_wins, figures, figures.reason)
 
     return judge
 
@@ -122,12 +90,12 @@ def _score_champion(
     """Return which test images (bool, N) the champion classifies correctly, and whether it had to be scored on them."""
     try:
         document = model.read_version(champion)
-        if document["classes"] != data.classes:
+        if document.classes != data.classes:
             raise Incomparable(f"version {champion} has other classes")
-        shape = document["input"]["shape"][1:]
+        shape = document.input.sizes
         if shape != list(data.image_shape):
             raise Incomparable(f"version {champion} reads images of shape {shape}, not {list(data.image_shape)}")
-        if document["provenance"]["test_split_digest"] == digest_of_test_split(data):
+        if document.provenance.test_split_digest == digest_of_test_split(data):
             return _correct(model.versions.read_predictions(document, data.counts["test"]), data), False
         path = scratch / "model.onnx"
         model.versions.download(document, model.versions.onnx_path, path)

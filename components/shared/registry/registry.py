@@ -10,15 +10,13 @@ import random
 import re
 import time
 from collections.abc import Callable
-from typing import Any
 
-from components.shared.core.errors import CorruptDataError, TransientError, UserError
-from components.shared.core.files import Document, json_bytes
+from components.shared.core.errors import CorruptDataError, TransientError, UserError, raise_as_corrupt
 from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, add_decision, decision_about, now, previous_champion
-from components.shared.registry.schema import REGISTRY_FORMAT, REMEDIES, parse_document
+from components.shared.registry.document import RegistryDocument, State, VersionDocument, VersionEntry
 from components.shared.registry.versions import Versions
-from components.shared.storage.client import MAX_BYTES, Store
+from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 ATTEMPTS = 200  # to update a registry document that others update too
@@ -32,13 +30,7 @@ def model_names(store: Store) -> list[str]:
 
 
 class RegisteredModel:
-    """A model in a store, by its name; it need not exist yet. Threads may share it.
-
-    Its document, `read()`, is {name, champion, versions: [{version, package_digest, created, state, accuracy, images,
-    test_split_digest, model_digest, run_id}], decisions: [{time, action, version, champion_before, champion_after,
-    test_split_digest, figures, reason}]}. A version is `claimed`, `complete`, `pruning` while its files are being
-    deleted, or `pruned`; `created` is when it was reserved last.
-    """
+    """A model in a store, by its name; it need not exist yet. Threads may share it."""
 
     def __init__(self, store: Store, name: str) -> None:
         """Make no request. Raises UserError if `name` is not a valid model name."""
@@ -53,15 +45,15 @@ class RegisteredModel:
         """Return the URI of a version."""
         return self.versions.uri(version)
 
-    def read(self) -> Document:
+    def read(self) -> RegistryDocument:
         """Return the registry document; one without versions if the model does not exist."""
         return self._read()[0]
 
-    def entry(self, version: int) -> Document:
+    def entry(self, version: int) -> VersionEntry:
         """Return the entry of a version in the registry document. Raises UserError if there is no such version."""
         return _entry(self.read(), version)
 
-    def read_version(self, version: int) -> Document:
+    def read_version(self, version: int) -> VersionDocument:
         """Return the document of a complete version.
 
         Raises NoSuchObject with the version's state if it has no files, and UserError if there is no such version.
@@ -69,72 +61,90 @@ class RegisteredModel:
         try:
             return self.versions.read(version)
         except NoSuchObject:
-            message = f"{self.uri(version)}/version.json does not exist: the version is {self.entry(version)['state']}"
+            message = f"{self.uri(version)}/version.json does not exist: the version is {self.entry(version).state}"
             raise NoSuchObject(message, "register its package to restore it") from None
 
-    def reserve_version(self, package_digest: str, **facts: Any) -> Document:
+    def reserve_version(
+        self,
+        package_digest: str,
+        *,
+        accuracy: float,
+        images: int,
+        test_split_digest: str,
+        model_digest: str,
+        run_id: str,
+    ) -> VersionEntry:
         """Return the entry of the version that already holds a package, or reserve the next number for it.
 
-        `facts` are accuracy, images, test_split_digest, model_digest and run_id. An incomplete version is reserved from
-        now on, so that retention does not take it for abandoned. Raises UserError if its files are being deleted.
+        An incomplete version is reserved from now on, so that retention does not take it for abandoned. Raises
+        UserError if its files are being deleted.
         """
 
-        def reserve(registry: Document) -> None:
+        def reserve(registry: RegistryDocument) -> None:
             entry = _entry_of_package(registry, package_digest)
             if entry is None:
-                number = len(registry["versions"]) + 1
-                entry = {"version": number, "package_digest": package_digest, "created": now(), "state": "claimed"}
-                registry["versions"].append({**entry, **facts})
-            elif entry["state"] == "pruning":
+                entry = VersionEntry(
+                    version=len(registry.versions) + 1,
+                    package_digest=package_digest,
+                    created=now(),
+                    state="claimed",
+                    accuracy=accuracy,
+                    images=images,
+                    test_split_digest=test_split_digest,
+                    model_digest=model_digest,
+                    run_id=run_id,
+                )
+                registry.versions.append(entry)
+            elif entry.state == "pruning":
                 raise UserError(
-                    f"{self.name} version {entry['version']} holds the same package and is being pruned",
+                    f"{self.name} version {entry.version} holds the same package and is being pruned",
                     "wait, or run `models prune` to completion, and register it again",
                 )
-            elif entry["state"] != "complete":
-                entry.update(state="claimed", created=now())
+            elif entry.state != "complete":
+                entry.state, entry.created = "claimed", now()
 
         entry = _entry_of_package(self._update(reserve), package_digest)
         assert entry is not None
         return entry
 
-    def finalize(self, version: int, judge: Callable[[Document], Verdict]) -> Document:
+    def finalize(self, version: int, judge: Callable[[RegistryDocument], Verdict]) -> RegistryDocument:
         """Mark a version as complete, let `judge` decide on the champion, and return the registry document.
 
         A version is judged once only. Raises UserError if its files have been deleted meanwhile.
         """
 
-        def complete(registry: Document) -> None:
+        def complete(registry: RegistryDocument) -> None:
             entry = _entry(registry, version)
-            if entry["state"] in ("pruning", "pruned") or not self.versions.is_uploaded(version):
+            if entry.state in ("pruning", "pruned") or not self.versions.is_uploaded(version):
                 raise UserError(
                     f"{self.name} version {version} was pruned while it was registered", "register it again"
                 )
-            entry["state"] = "complete"
+            entry.state = "complete"
             if not decision_about(registry, version):
                 wins, figures, reason = judge(registry)
-                add_decision(registry, "register", entry, version if wins else registry["champion"], figures, reason)
+                add_decision(registry, "register", entry, version if wins else registry.champion, figures, reason)
 
         return self._update(complete)
 
-    def promote(self, version: int) -> Document:
+    def promote(self, version: int) -> RegistryDocument:
         """Make a version the champion, whatever its figures, and return the registry document."""
 
-        def promote(registry: Document) -> None:
+        def promote(registry: RegistryDocument) -> None:
             entry = _entry(registry, version)
-            if entry["state"] != "complete":
+            if entry.state != "complete":
                 raise UserError(
-                    f"{self.name} version {version} is {entry['state']}, so it cannot be the champion",
+                    f"{self.name} version {version} is {entry.state}, so it cannot be the champion",
                     "give a version that is complete",
                 )
-            if registry["champion"] != version:
+            if registry.champion != version:
                 add_decision(registry, "promote", entry, version, None, "by hand")
 
         return self._update(promote)
 
-    def rollback(self) -> Document:
+    def rollback(self) -> RegistryDocument:
         """Make the previous champion the champion again, and return the registry document."""
 
-        def rollback(registry: Document) -> None:
+        def rollback(registry: RegistryDocument) -> None:
             previous = previous_champion(registry)
             if previous is None:
                 raise UserError(f"{self.name} has no champion to go back to", "promote a version")
@@ -151,27 +161,28 @@ class RegisteredModel:
         self.versions.delete(version)
         self._set_state(version, "pruned")
 
-    def _set_state(self, version: int, state: str) -> None:
-        def set_state(registry: Document) -> None:
-            if registry["champion"] == version:
+    def _set_state(self, version: int, state: State) -> None:
+        def set_state(registry: RegistryDocument) -> None:
+            if registry.champion == version:
                 raise UserError(f"{self.name} version {version} is the champion", "promote another before pruning it")
-            _entry(registry, version)["state"] = state
+            _entry(registry, version).state = state
 
         self._update(set_state)
 
-    def _read(self) -> tuple[Document, str]:
+    def _read(self) -> tuple[RegistryDocument, str]:
         """Return the registry document and its ETag, which is empty if it does not exist."""
         try:
-            content, etag = self.store.get_bytes(self._document_name, MAX_BYTES)
+            content, etag = self.store.get_bytes(self._document_name, RegistryDocument.MAX_BYTES)
         except NoSuchObject:
-            return {"format": REGISTRY_FORMAT, "name": self.name, "champion": None, "versions": [], "decisions": []}, ""
+            return RegistryDocument(name=self.name, champion=None, versions=[], decisions=[]), ""
         uri = self.store.uri(self._document_name)
-        registry = parse_document(content, REGISTRY_FORMAT, uri)
-        if registry["name"] != self.name:
-            raise CorruptDataError(f"{uri} is of the model {registry['name']!r}", REMEDIES[REGISTRY_FORMAT])
+        with raise_as_corrupt():
+            registry = RegistryDocument.parse(content, uri)
+        if registry.name != self.name:
+            raise CorruptDataError(f"{uri} is of the model {registry.name!r}", RegistryDocument.REMEDY)
         return registry, etag
 
-    def _update(self, change: Callable[[Document], None]) -> Document:
+    def _update(self, change: Callable[[RegistryDocument], None]) -> RegistryDocument:
         """Change the registry document by compare-and-swap, retrying while others change it; return the new one."""
         for failures in range(ATTEMPTS):
             registry, etag = self._read()
@@ -180,7 +191,7 @@ class RegisteredModel:
             if registry == before:
                 return registry
             try:
-                self.store.put_bytes(json_bytes(registry), self._document_name, if_absent=not etag, if_match=etag)
+                self.store.put_bytes(registry.to_json(), self._document_name, if_absent=not etag, if_match=etag)
                 return registry
             except Conflict:
                 time.sleep(random.uniform(0, min(0.05 * 2 ** min(failures, 9), MAX_WAIT_SECONDS)))
@@ -190,13 +201,13 @@ class RegisteredModel:
         )
 
 
-def _entry(registry: Document, version: int) -> Document:
-    versions: list[Document] = registry["versions"]
+def _entry(registry: RegistryDocument, version: int) -> VersionEntry:
+    versions = registry.versions
     if not 1 <= version <= len(versions):
         remedy = f"it has versions 1 to {len(versions)}" if versions else "it has none"
-        raise UserError(f"{registry['name']} has no version {version}", remedy)
+        raise UserError(f"{registry.name} has no version {version}", remedy)
     return versions[version - 1]
 
 
-def _entry_of_package(registry: Document, package_digest: str) -> Document | None:
-    return next((entry for entry in registry["versions"] if entry["package_digest"] == package_digest), None)
+def _entry_of_package(registry: RegistryDocument, package_digest: str) -> VersionEntry | None:
+    return next((entry for entry in registry.versions if entry.package_digest == package_digest), None)

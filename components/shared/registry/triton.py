@@ -1,6 +1,6 @@
 """Triton's model repository inside a version: `serving/` is what the storageUri of KServe points to."""
 
-from components.shared.core.files import Document
+from components.shared.evaluation.exported_model import Tensor
 
 MAX_BATCH = 256  # images in one request
 
@@ -15,11 +15,11 @@ def config_path(name: str) -> str:
     return f"serving/{name}/config.pbtxt"
 
 
-def config(name: str, inputs: Document, outputs: Document) -> str:
+def config(name: str, inputs: Tensor, outputs: Tensor) -> str:
     """Return the text of `config.pbtxt`. Its `dims` leave out the dimension of the batch."""
     return f"""name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}
-input [ {{ name: "{inputs["name"]}" data_type: TYPE_UINT8 dims: {inputs["shape"][1:]} }} ]
-output [ {{ name: "{outputs["name"]}" data_type: TYPE_FP32 dims: {outputs["shape"][1:]} }} ]
+input [ {{ name: "{inputs.name}" data_type: TYPE_UINT8 dims: {inputs.sizes} }} ]
+output [ {{ name: "{outputs.name}" data_type: TYPE_FP32 dims: {outputs.sizes} }} ]
 """

@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.shared.core.errors import CorruptDataError
-from components.shared.core.files import Document, json_bytes, sha256_file
+from components.shared.core.document import Fingerprint
+from components.shared.core.errors import CorruptDataError, raise_as_corrupt
+from components.shared.core.files import sha256_file
 from components.shared.core.npy import npy_bytes, parse_npy
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.registry import triton
-from components.shared.registry.schema import VERSION_FORMAT, parse_document
+from components.shared.registry.document import Provenance, VersionDocument, VersionEntry
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import Conflict, NoSuchObject
-
-MAX_DOCUMENT_BYTES = 2**20
-REGISTER_AGAIN = "register its package again"
 
 
 class Versions:
@@ -47,65 +46,74 @@ class Versions:
         """Return whether a version has its document, which is written last."""
         return self.store.exists(self._document_name(version))
 
-    def read(self, version: int) -> Document:
+    def read(self, version: int) -> VersionDocument:
         """Return the document of a version: files, metrics, classes, input, output and provenance.
 
         Raises NoSuchObject if it is not there.
         """
         name = self._document_name(version)
-        content, _ = self.store.get_bytes(name, MAX_DOCUMENT_BYTES)
-        document = parse_document(content, VERSION_FORMAT, self.store.uri(name))
-        files = {path: document["files"].get(path) for path in self._paths()}
-        if (document["name"], document["version"], document["files"]) != (self.name, version, files):
+        content, _ = self.store.get_bytes(name, VersionDocument.MAX_BYTES)
+        with raise_as_corrupt():
+            document = VersionDocument.parse(content, self.store.uri(name))
+        if (document.name, document.version, {*document.files}) != (self.name, version, {*self._paths()}):
             raise CorruptDataError(
-                f"{self.store.uri(name)} belongs to another version or lists other files", REGISTER_AGAIN
+                f"{self.store.uri(name)} belongs to another version or lists other files", VersionDocument.REMEDY
             )
         return document
 
-    def download(self, document: Document, path: str, target: Path) -> None:
+    def download(self, document: VersionDocument, path: str, target: Path) -> None:
         """Write one file of the version that `document` describes to `target`, if it matches its digest."""
-        name = f"{self._folder(document['version'])}/{path}"
-        self.store.get_file(name, target, document["files"][path]["sha256"])
+        self.store.get_file(f"{self._folder(document.version)}/{path}", target, document.files[path].sha256)
 
-    def read_predictions(self, document: Document, images: int) -> NDArray[np.float32]:
+    def read_predictions(self, document: VersionDocument, images: int) -> NDArray[np.float32]:
         """Return what the version that `document` describes predicted: probabilities (float32, images x classes)."""
-        name = f"{self._folder(document['version'])}/predictions.npy"
-        shape = (images, len(document["classes"]))
+        name = f"{self._folder(document.version)}/predictions.npy"
+        shape = (images, len(document.classes))
         content, _ = self.store.get_bytes(name, npy_bytes(shape, np.float32))
-        if hashlib.sha256(content).hexdigest() != document["files"]["predictions.npy"]["sha256"]:
-            raise CorruptDataError(f"{self.store.uri(name)} differs from its digest in version.json", REGISTER_AGAIN)
+        if hashlib.sha256(content).hexdigest() != document.files["predictions.npy"].sha256:
+            message = f"{self.store.uri(name)} differs from its digest in version.json"
+            raise CorruptDataError(message, VersionDocument.REMEDY)
         array = parse_npy(content, shape, np.float32)
         if array is None:
-            raise CorruptDataError(f"{self.store.uri(name)} is not a NumPy array of shape {shape}", REGISTER_AGAIN)
+            message = f"{self.store.uri(name)} is not a NumPy array of shape {shape}"
+            raise CorruptDataError(message, VersionDocument.REMEDY)
         return array
 
     def upload(
-        self, entry: Document, files: Mapping[str, tuple[Path, str]], facts: Document, scratch: str | Path
+        self,
+        entry: VersionEntry,
+        files: Mapping[str, tuple[Path, str]],
+        package: PackageDocument,
+        provenance: Provenance,
+        scratch: str | Path,
     ) -> None:
         """Upload the files of the version that `entry` of the registry describes and, last, its document.
 
-        `files` maps paths in the version to a local file and its SHA-256 (empty if unknown); `facts` is the rest of
-        the document. Equal packages must give equal files: a second upload then writes only what is missing or damaged,
-        and never a file that a server may be loading. `scratch` is a folder with room for the largest file.
+        `files` maps paths in the version to a local file and its SHA-256 (empty if unknown). Equal packages must give
+        equal files: a second upload then writes only what is missing or damaged, and never a file that a server may be
+        loading. `scratch` is a folder with room for the largest file.
         """
-        folder = self._folder(entry["version"])
+        folder = self._folder(entry.version)
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             config, stored = Path(name) / "config.pbtxt", Path(name) / "stored"
-            config.write_bytes(triton.config(self.name, facts["input"], facts["output"]).encode())
+            config.write_bytes(triton.config(self.name, package.input, package.output).encode())
             uploaded = {
                 path: self._upload_file(local, f"{folder}/{path}", sha256, stored)
                 for path, (local, sha256) in {**files, triton.config_path(self.name): (config, "")}.items()
             }
         self._write_document(
-            {
-                "format": VERSION_FORMAT,
-                "name": self.name,
-                "version": entry["version"],
-                "package_digest": entry["package_digest"],
-                "created": entry["created"],
-                "files": {path: uploaded[path] for path in self._paths()},
-                **facts,
-            }
+            VersionDocument(
+                name=self.name,
+                version=entry.version,
+                package_digest=entry.package_digest,
+                created=entry.created,
+                files={path: uploaded[path] for path in self._paths()},
+                metrics=package.metrics,
+                classes=package.classes,
+                input=package.input,
+                output=package.output,
+                provenance=provenance,
+            )
         )
 
     def delete(self, version: int) -> None:
@@ -123,7 +131,7 @@ class Versions:
         artifacts = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy"]
         return [*artifacts, self.onnx_path, triton.config_path(self.name)]
 
-    def _upload_file(self, path: Path, name: str, sha256: str, scratch: Path) -> Document:
+    def _upload_file(self, path: Path, name: str, sha256: str, scratch: Path) -> Fingerprint:
         """Upload a file unless the store has it intact, which is found out by downloading it to `scratch`."""
         sha256, size, stored = sha256 or sha256_file(path), path.stat().st_size, self.store.stat(name)
         try:
@@ -134,25 +142,24 @@ class Versions:
             is_intact = False
         if not is_intact:
             self.store.put_file(path, name, sha256)
-        return {"sha256": sha256, "bytes": size}
+        return Fingerprint(sha256=sha256, bytes=size)
 
-    def _write_document(self, document: Document) -> None:
+    def _write_document(self, document: VersionDocument) -> None:
         """Write `version.json` if it is missing or corrupt. Raises CorruptDataError if it lists other files."""
-        version, content = document["version"], json_bytes(document)
-        name = self._document_name(version)
+        name, content = self._document_name(document.version), document.to_json()
         try:
             self.store.put_bytes(content, name, if_absent=True)
             return
         except Conflict:
             stored = self.store.stat(name)
         try:
-            found = self.read(version)
+            found = self.read(document.version)
         except CorruptDataError:
             with suppress(Conflict):  # another registration of the same package repaired it first
                 self.store.put_bytes(content, name, if_absent=not stored, if_match=stored.etag if stored else "")
             return
-        if (found["package_digest"], found["files"]) != (document["package_digest"], document["files"]):
+        if (found.package_digest, found.files) != (document.package_digest, document.files):
             raise CorruptDataError(
-                f"{self.store.uri(name)} lists other files than those of the package {document['package_digest']}",
+                f"{self.store.uri(name)} lists other files than those of the package {document.package_digest}",
                 "prune the version and register the package again",
             )
