@@ -6,19 +6,32 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.core import log
-from components.shared.core.files import new_folder, write_json
+from components.shared.core.document import Document, JsonObject
+from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.parameters.table import DISTRIBUTED
 from components.shared.storage.client import open_store
-
-FORMAT = "torch2kubeflow/record"
 
 
 class FinalStatus(Protocol):
     """What KFP passes to an exit task, as `kfp.dsl.PipelineTaskFinalStatus`; in a cluster the error is empty."""
 
     state: str
-    error_message: str
+    error_message: str | None
+
+
+class RecordDocument(Document):
+    """`record.json`: how a run ended."""
+
+    FORMAT = "torch2kubeflow/record"
+    REMEDY = "run the pipeline again"
+
+    run_id: str
+    run_name: str
+    graph: str
+    state: str
+    error: str | None
+    parameters: JsonObject
 
 
 @step
@@ -39,16 +52,15 @@ def finish(
     `distributed` are deleted.
     """
     with new_folder(record) as folder:
-        document = {
-            "format": FORMAT,
-            "run_id": run_id,
-            "run_name": run_name,
-            "graph": graph,
-            "state": status.state,
-            "error": status.error_message,
-            "parameters": {"store": store, **inputs, **options},
-        }
-        write_json(folder / "record.json", document)
+        document = RecordDocument(
+            run_id=run_id,
+            run_name=run_name,
+            graph=graph,
+            state=status.state,
+            error=status.error_message,
+            parameters={"store": store, **inputs, **options},
+        )
+        document.write(folder / "record.json")
     if graph == DISTRIBUTED:
         # Image `data`, in which other graphs run this step, lacks its packages.
         from components.shared.training.distributed.trainjob.backend import delete_jobs
