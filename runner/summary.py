@@ -4,13 +4,81 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from components.shared.core.files import MAX_JSON_BYTES, Document, read_json
-from components.shared.evaluation.document import MAX_BYTES
+from components.shared.core.document import (
+    Count,
+    Document,
+    Items,
+    JsonObject,
+    Names,
+    Number,
+    Part,
+    Sha256,
+    Share,
+    Size,
+    Time,
+)
+from components.shared.data.dataset import DatasetDocument
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.registry.document import RegistrationDocument
+from components.shared.training.search.outcome import ComparisonDocument, TrialFigures
 
-FORMAT = "torch2kubeflow/summary"
-REGISTERED = ("name", "version", "is_champion", "reason")  # of a registration
+Read = TypeVar("Read", bound=Document)
+
+
+class StepState(Part, frozen=False):
+    """What happened to a step; the passes of a loop are one step."""
+
+    state: str
+    seconds: Number
+
+
+class DatasetFacts(Part):
+    """The prepared data of a run."""
+
+    digest: Sha256
+    classes: Names
+    counts: dict[str, Count]  # of images, by split
+
+
+class Registered(Part):
+    """The model of a run in the store; without a store it has no version."""
+
+    name: str
+    version: Size | None
+    is_champion: bool
+    reason: str
+
+
+class Sweep(Part):
+    """The trials of a sweep, and the number of the best one."""
+
+    best: Size
+    trials: Items[TrialFigures]
+
+
+class SummaryDocument(Document):
+    """`summary.json`; what is not known is null, and every path is relative to the run's folder."""
+
+    FORMAT = "torch2kubeflow/summary"
+    REMEDY = "run the pipeline again"
+
+    pipeline: str
+    run_id: str
+    state: str
+    started: Time  # in UTC
+    seconds: Number
+    parameters: JsonObject
+    steps: dict[str, StepState]
+    error: str | None
+    dataset: DatasetFacts | None
+    test_accuracy: Share | None
+    accepted: bool | None
+    reasons: list[str] | None
+    registered: Registered | None
+    sweep: Sweep | None
+    artifacts: dict[str, str]
 
 
 def collect(
@@ -18,77 +86,57 @@ def collect(
     folder: Path,
     started: float,
     state: str,
-    parameters: dict[str, Any],
-    steps: dict[str, Any],
+    parameters: JsonObject,
+    steps: dict[str, StepState],
     cached: dict[str, Path],
     error: str | None,
-) -> Document:
-    """Return the summary of the run of a `pipeline` in `folder`; every path in it is relative to that folder.
+) -> SummaryDocument:
+    """Return the summary of the run of a `pipeline` in `folder`; `started` is in seconds since 1970.
 
     `cached` are the artifacts in the folders of earlier runs, by name.
     """
     earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
     artifacts = _artifacts(folder, pipeline, steps) | earlier
-    dataset = _read(folder, artifacts, "dataset")
-    evaluation = _read(folder, artifacts, "evaluation", MAX_BYTES)
-    registration = _read(folder, artifacts, "registration")
-    return compose(
+    dataset = _read(DatasetDocument, folder, artifacts, "dataset")
+    evaluation = _read(EvaluationDocument, folder, artifacts, "evaluation")
+    registration = _read(RegistrationDocument, folder, artifacts, "registration")
+    comparison = _read(ComparisonDocument, folder, artifacts, "comparison")
+    return SummaryDocument(
         pipeline=pipeline,
         run_id=folder.name,
         state=state,
-        started=started,
-        seconds=time.time() - started,
+        started=time_text(started),
+        seconds=round(time.time() - started, 3),
         parameters=parameters,
         steps=steps,
         error=error,
-        dataset=dataset,
-        evaluation=evaluation,
-        registration=registration,
-        comparison=_read(folder, artifacts, "comparison"),
+        dataset=_dataset_facts(dataset) if dataset else None,
+        test_accuracy=evaluation.accuracy if evaluation else None,
+        accepted=evaluation.accepted if evaluation else None,
+        reasons=evaluation.reasons if evaluation else None,
+        registered=_registered(registration) if registration else None,
+        sweep=Sweep(best=comparison.best, trials=comparison.trials) if comparison else None,
         artifacts=artifacts,
     )
 
 
-def compose(
-    *,
-    pipeline: str,
-    run_id: str,
-    state: str,
-    started: float,
-    seconds: float,
-    parameters: dict[str, Any],
-    steps: dict[str, Any],
-    error: str | None,
-    dataset: Document | None,
-    evaluation: Document | None,
-    registration: Document | None,
-    comparison: Document | None,
-    artifacts: dict[str, str],
-) -> Document:
-    """Return the document of a run; what is not known is null, and `started` is in seconds since 1970."""
-    return {
-        "format": FORMAT,
-        "pipeline": pipeline,
-        "run_id": run_id,
-        "state": state,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(seconds, 3),
-        "parameters": parameters,
-        "steps": steps,
-        "error": error,
-        "dataset": dataset
-        and {
-            "digest": dataset["digest"],
-            "classes": dataset["classes"],
-            "counts": {name: split["count"] for name, split in dataset["splits"].items()},
-        },
-        "test_accuracy": evaluation and evaluation["accuracy"],
-        "accepted": evaluation and evaluation["accepted"],
-        "reasons": evaluation and evaluation["reasons"],
-        "registered": registration and {name: registration[name] for name in REGISTERED},
-        "sweep": comparison and {name: comparison[name] for name in ("best", "trials")},
-        "artifacts": artifacts,
-    }
+def time_text(seconds: float) -> str:
+    """Return a time in seconds since 1970 as ISO 8601, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _dataset_facts(dataset: DatasetDocument) -> DatasetFacts:
+    counts = {name: split.count for name, split in dataset.splits.items()}
+    return DatasetFacts(digest=dataset.digest, classes=dataset.classes, counts=counts)
+
+
+def _registered(registration: RegistrationDocument) -> Registered:
+    return Registered(
+        name=registration.name,
+        version=registration.version,
+        is_champion=registration.is_champion,
+        reason=registration.reason,
+    )
 
 
 def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, str]:
@@ -100,7 +148,7 @@ def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, s
     return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
 
 
-def _read(folder: Path, artifacts: dict[str, str], name: str, max_bytes: int = MAX_JSON_BYTES) -> Document | None:
+def _read(kind: type[Read], folder: Path, artifacts: dict[str, str], name: str) -> Read | None:
     """Return the document of the artifact `name`; None if the run did not get to it."""
     path = artifacts.get(name)
-    return read_json(folder / path / f"{name}.json", f"torch2kubeflow/{name}", max_bytes) if path else None
+    return kind.read(folder / path / f"{name}.json") if path else None

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TextIO
 
-from components.shared.core.files import Document
+from runner.summary import Registered, SummaryDocument, Sweep
 
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
@@ -39,23 +39,23 @@ class Terminal:
             self._write("\n")
             self.drawn = False
 
-    def show_table(self, document: Document, paths: list[Path]) -> None:
+    def show_table(self, document: SummaryDocument, paths: list[Path]) -> None:
         """Print the closing table of a run, with those of `paths` that exist."""
-        column = max([12, *(len(name) + 2 for name in document["steps"])])
+        column = max([12, *(len(name) + 2 for name in document.steps)])
         lines = [f"{'step':<{column}}{'state':<10}{'seconds':>8}"]
-        for name, step in document["steps"].items():
-            lines.append(f"{name:<{column}}{step['state']:<10}{step['seconds']:>8.1f}")
-        cached = any(step["state"] == "cached" for step in document["steps"].values())
-        accuracy, reasons = document["test_accuracy"], document["reasons"] or [UNKNOWN]
+        for name, step in document.steps.items():
+            lines.append(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
+        cached = any(step.state == "cached" for step in document.steps.values())
+        accuracy, reasons = document.test_accuracy, document.reasons or [UNKNOWN]
         verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
         lines += [
-            f"{'total':<{column + 10}}{document['seconds']:>8.1f}",
+            f"{'total':<{column + 10}}{document.seconds:>8.1f}",
             *(["", "cached: reused from earlier runs with the same inputs and code"] * cached),
             "",
             f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
-            f"{'verdict':<15}{verdict[document['accepted']]}",
-            *_best(document["sweep"]),
-            *_registered(document["registered"]),
+            f"{'verdict':<15}{verdict[document.accepted]}",
+            *_best(document.sweep),
+            *_registered(document.registered),
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
         ]
         self._write("\n" + "\n".join(lines) + "\n")
@@ -74,21 +74,21 @@ class Terminal:
         self.stream.flush()
 
 
-def _best(sweep: Document | None) -> list[str]:
+def _best(sweep: Sweep | None) -> list[str]:
     """Return the line about the best trial of a sweep."""
     if not sweep:
         return []
-    best = sweep["trials"][sweep["best"] - 1]
-    settings = ", ".join(f"{name}={value}" for name, value in best["settings"].items())
-    return [f"{'best trial':<15}{best['number']} of {len(sweep['trials'])}: {settings or 'as given'}"]
+    best = sweep.trials[sweep.best - 1]
+    settings = ", ".join(f"{name}={value}" for name, value in best.settings.items())
+    return [f"{'best trial':<15}{best.number} of {len(sweep.trials)}: {settings or 'as given'}"]
 
 
-def _registered(registered: Document | None) -> list[str]:
+def _registered(registered: Registered | None) -> list[str]:
     """Return the line about the registered version, if the model was registered."""
-    if not registered or registered["version"] is None:
+    if not registered or registered.version is None:
         return []
-    champion = "champion" if registered["is_champion"] else f"not champion: {registered['reason']}"
-    return [f"{'registered':<15}{registered['name']} version {registered['version']}, {champion}"]
+    champion = "champion" if registered.is_champion else f"not champion: {registered.reason}"
+    return [f"{'registered':<15}{registered.name} version {registered.version}, {champion}"]
 
 
 def _short(path: Path) -> str:

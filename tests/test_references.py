@@ -70,10 +70,10 @@ def test_the_registry_opens_with_both_versions(reached: Store, capsys: pytest.Ca
     assert model_names(reached) == ["digits"]
     model = RegisteredModel(reached, "digits")
     register = model.read()
-    assert [(entry["version"], entry["state"]) for entry in register["versions"]] == [(1, "complete"), (2, "complete")]
-    assert register["champion"] == CHAMPION
-    assert [decision["action"] for decision in register["decisions"]] == ["register", "register"]
-    assert [model.read_version(number)["provenance"]["seed"] for number in (1, 2)] == [0, 1]
+    assert [(entry.version, entry.state) for entry in register.versions] == [(1, "complete"), (2, "complete")]
+    assert register.champion == CHAMPION
+    assert [decision.action for decision in register.decisions] == ["register", "register"]
+    assert [model.read_version(number).provenance.seed for number in (1, 2)] == [0, 1]
     assert run_verb(models, "list", "--store", reached.uri()) == 0
     listed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
     assert listed == [["digits", "1", "complete"], ["digits", "2", "champion"]]
@@ -90,14 +90,14 @@ def test_each_version_is_intact(reached: Store, capsys: pytest.CaptureFixture[st
 def test_the_champions_predictions_are_read(reached: Store) -> None:
     model = RegisteredModel(reached, "digits")
     document = model.read_version(CHAMPION)
-    images = model.entry(CHAMPION)["images"]
+    images = model.entry(CHAMPION).images
     assert model.versions.read_predictions(document, images).shape == (images, 10)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_prepared_data_of_a_version_open_intact(reached: Store, tmp_path: Path, number: int) -> None:
-    expected = RegisteredModel(reached, "digits").read_version(number)["provenance"]["dataset_digest"]
+    expected = RegisteredModel(reached, "digits").read_version(number).provenance.dataset_digest
     recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
     (recipe,) = [name for name in recipes if read_recipe(reached, name)[0] == expected]
     data = open_stored_dataset(reached.uri(f"datasets/{recipe}"), tmp_path)

@@ -44,7 +44,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     connection = connect(arguments)
     run = find_run(connection, arguments.run, pipeline.name)
     steps = run_state.steps(run, pipeline)
-    ran = [name for name, step in steps.items() if step["state"] not in ("skipped", "cached")]
+    ran = [name for name, step in steps.items() if step.state not in ("skipped", "cached")]
     wanted = [arguments.step] if arguments.step else ran
     logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
     if not logs:

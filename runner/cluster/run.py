@@ -11,7 +11,6 @@ from typing import Any
 import kfp_server_api as api
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.files import Document, write_json
 from components.shared.core.log import read_event
 from runner.cluster import run_state
 from runner.cluster.api import EXPERIMENT, Version, find_or_create_experiment, name_filter
@@ -23,6 +22,7 @@ from runner.cluster.upload import resolve_version
 from runner.failures import DONE, FAILED, INTERRUPTED, Failure, read_failure
 from runner.graphs import add_graph_option
 from runner.parameters import parse_inputs
+from runner.summary import SummaryDocument
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -131,11 +131,11 @@ class Watch:
     def _show(self, run: Any) -> None:
         """Show the steps whose state has changed."""
         for name, step in run_state.steps(run, self.pipeline).items():
-            if step["state"] in ("skipped", "waiting", self.shown.get(name)):
+            if step.state in ("skipped", "waiting", self.shown.get(name)):
                 continue
-            self.shown[name] = step["state"]
-            took = f" in {step['seconds']:.0f} s" if step["state"] in ("done", "failed") else ""
-            self.terminal.show(f"[{name}] {step['state']}{took}")
+            self.shown[name] = step.state
+            took = f" in {step.seconds:.0f} s" if step.state in ("done", "failed") else ""
+            self.terminal.show(f"[{name}] {step.state}{took}")
 
     def _terminate(self) -> bool:
         """Ask after Ctrl-C whether to terminate the run, and do so; return whether to wait for its end."""
@@ -174,7 +174,7 @@ class Watch:
         """Write the summary, print how the run ended, and return the exit code."""
         path = runs / self.run_id / "summary.json"
         document = run_state.summarise(run, self.pipeline, self._error(run, failure), self._verdict(run))
-        write_json(path, document)
+        document.write(path)
         self.terminal.finish()
         if run.state == "SUCCEEDED":
             self.terminal.show_table(document, [path])
@@ -184,13 +184,13 @@ class Watch:
     def _failed_step(self, run: Any) -> str | None:
         return run_state.failed_step(run, self.pipeline)
 
-    def _verdict(self, run: Any) -> Document | None:
+    def _verdict(self, run: Any) -> run_state.Verdict | None:
         """Return the verdict that `evaluate` reported; None if it did not run or its log cannot be read."""
-        if run_state.steps(run, self.pipeline)["evaluate"]["state"] != "done":
+        if run_state.steps(run, self.pipeline)["evaluate"].state != "done":
             return None
         lines = (read_log(self.connection, run, "evaluate") or "").splitlines()
         events = [event for line in lines if (event := read_event(line)) and event.get("event") == "verdict"]
-        return events[-1] if events else None
+        return run_state.Verdict(events[-1]["accuracy"], events[-1]["reasons"]) if events else None
 
 
 def _start(
@@ -222,13 +222,13 @@ def _start(
         raise
 
 
-def _explain(document: Document, failure: Failure, link: str) -> int:
+def _explain(document: SummaryDocument, failure: Failure, link: str) -> int:
     """Print on stderr why the run did not succeed, and return the exit code."""
-    if document["state"] == "canceled":
+    if document.state == "canceled":
         print(f"error: the run was canceled\n{link}", file=sys.stderr)
         return FAILED
     if failure.lines and not failure.reported:
         print("\n".join(failure.lines), file=sys.stderr)
-    why = document["error"] or f"its log cannot be read from here; {HINT}"
+    why = document.error or f"its log cannot be read from here; {HINT}"
     print(f"error: {failure.step or 'the run'} failed: {why}\n{link}", file=sys.stderr)
     return failure.exit_code

@@ -8,14 +8,13 @@ appears once for each pass, under one name.
 from collections import defaultdict
 from datetime import datetime
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.files import Document
 from runner.graphs import steps_of
 from runner.parameters import flat
-from runner.summary import compose
+from runner.summary import StepState, SummaryDocument, time_text
 
 FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
 STATES = {**FINAL, "RUNNING": "running", "PENDING": "waiting", "CANCELING": "canceling", "PAUSED": "paused"}
@@ -24,6 +23,13 @@ UNFINISHED = {"waiting": "skipped", "running": "canceled", "canceling": "cancele
 # A step in a loop has the first of these states that one of its passes has.
 BY_WEIGHT = ("failed", "running", "canceling", "canceled", "paused", "waiting", "done", "cached", "skipped")
 POD = "executor"
+
+
+class Verdict(NamedTuple):
+    """What step `evaluate` reported."""
+
+    accuracy: float
+    reasons: list[str]
 
 
 def tasks(run: Any) -> list[Any]:
@@ -36,7 +42,7 @@ def state(item: Any) -> str:
     return STATES.get(item.state, "waiting")
 
 
-def steps(run: Any, pipeline: BaseComponent) -> dict[str, dict[str, Any]]:
+def steps(run: Any, pipeline: BaseComponent) -> dict[str, StepState]:
     """Return state and seconds of every step of the pipeline, as in the summary of a local run."""
     found: dict[str, list[Any]] = defaultdict(list)
     for task in tasks(run):
@@ -44,13 +50,13 @@ def steps(run: Any, pipeline: BaseComponent) -> dict[str, dict[str, Any]]:
     found_steps = {name: _step(found[name], found[f"{name}-driver"], found[POD]) for name in steps_of(pipeline)}
     if run.state in FINAL:
         for step in found_steps.values():
-            step["state"] = UNFINISHED.get(step["state"], step["state"])
+            step.state = UNFINISHED.get(step.state, step.state)
     return found_steps
 
 
 def failed_step(run: Any, pipeline: BaseComponent) -> str | None:
     """Return the first step that failed; None if none did."""
-    return next((name for name, step in steps(run, pipeline).items() if step["state"] == "failed"), None)
+    return next((name for name, step in steps(run, pipeline).items() if step.state == "failed"), None)
 
 
 def seconds(item: Any, started: datetime | None, ended: datetime | None) -> float:
@@ -65,51 +71,48 @@ def within(pod: Any, step: Any) -> bool:
     return bool(step.start_time <= pod.start_time and (step.state not in FINAL or pod.start_time <= step.end_time))
 
 
-def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Document | None) -> Document:
-    """Return the summary of a run of the pipeline, from KFP's API and the `verdict` that step `evaluate` reported.
+def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Verdict | None) -> SummaryDocument:
+    """Return the summary of a run of the pipeline, from KFP's API and the `verdict` if it could be read.
 
     The API returns neither artifacts nor their content: `artifacts` is empty, and what is not known is null.
     """
     found_steps = steps(run, pipeline)
-    accepted = found_steps["export"]["state"] in ("done", "cached") or (
-        False if found_steps["evaluate"]["state"] in ("done", "cached") and run.state == "SUCCEEDED" else None
+    accepted = found_steps["export"].state in ("done", "cached") or (
+        False if found_steps["evaluate"].state in ("done", "cached") and run.state == "SUCCEEDED" else None
     )
-    evaluation = {
-        "accuracy": verdict["accuracy"] if verdict else None,
-        "accepted": accepted,
-        "reasons": verdict["reasons"] if verdict else None,
-    }
-    return compose(
+    return SummaryDocument(
         pipeline=pipeline.name,
         run_id=run.run_id,
         state=state(run),
-        started=run.created_at.timestamp(),
+        started=time_text(run.created_at.timestamp()),
         seconds=seconds(run, run.created_at, run.finished_at),
         parameters=flat((run.runtime_config and run.runtime_config.parameters) or {}),
         steps=found_steps,
         error=error,
         dataset=None,
-        evaluation=evaluation,
-        registration=None,
-        comparison=None,
+        test_accuracy=verdict and verdict.accuracy,
+        accepted=accepted,
+        reasons=verdict and verdict.reasons,
+        registered=None,
+        sweep=None,
         artifacts={},
     )
 
 
-def _step(tasks: list[Any], drivers: list[Any], pods: list[Any]) -> dict[str, Any]:
+def _step(tasks: list[Any], drivers: list[Any], pods: list[Any]) -> StepState:
     """Return state and seconds of a step, which in a loop has a task for each pass."""
     passes = [_pass(task, driver, pods) for task, driver in zip_longest(tasks, drivers)] or [_pass(None, None, [])]
-    worst = min(passes, key=lambda one: BY_WEIGHT.index(one["state"]))
-    return {"state": worst["state"], "seconds": round(sum(one["seconds"] for one in passes), 3)}
+    worst = min(passes, key=lambda one: BY_WEIGHT.index(one.state))
+    return StepState(state=worst.state, seconds=round(sum(one.seconds for one in passes), 3))
 
 
-def _pass(task: Any, driver: Any, pods: list[Any]) -> dict[str, Any]:
+def _pass(task: Any, driver: Any, pods: list[Any]) -> StepState:
     if driver and driver.state == "FAILED":
-        return {"state": "failed", "seconds": seconds(driver, driver.start_time, driver.end_time)}
+        return StepState(state="failed", seconds=seconds(driver, driver.start_time, driver.end_time))
     if not task:
-        return {"state": "running" if driver and driver.state == "RUNNING" else "skipped", "seconds": 0.0}
+        return StepState(state="running" if driver and driver.state == "RUNNING" else "skipped", seconds=0.0)
     spent = seconds(task, task.start_time, task.end_time)
     mine = [pod for pod in pods if within(pod, task)]
     if task.state == "SUCCEEDED" and mine and all(pod.state == "SKIPPED" for pod in mine):
-        return {"state": "cached", "seconds": spent}
-    return {"state": state(task), "seconds": spent}
+        return StepState(state="cached", seconds=spent)
+    return StepState(state=state(task), seconds=spent)

@@ -33,7 +33,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     run = find_run(connection, arguments.run, pipeline.name)
     print(f"{run.display_name}: {run_state.state(run)}")
     for name, step in run_state.steps(run, pipeline).items():
-        print(f"{name:<12}{step['state']:<10}{step['seconds']:>8.1f}")
+        print(f"{name:<12}{step.state:<10}{step.seconds:>8.1f}")
     print(connection.ui_link("run", run.run_id))
     return 0
 

@@ -15,8 +15,7 @@ import kfp.local
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from components.shared.core.files import sha256_json, write_json
-from runner import summary
+from components.shared.core.files import sha256_json
 from runner.compile import compile_pipeline, package_of
 from runner.failures import DONE, Failure
 from runner.git import git_revision
@@ -26,6 +25,7 @@ from runner.local import s3_server
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
 from runner.parameters import arguments, complete
+from runner.summary import StepState, SummaryDocument, collect
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def _run(
 ) -> int:
     package = compile_pipeline(pipeline, package_of(pipeline))
     folder = _new_run(runs)
-    state = RunState(folder, {name: {"state": "skipped", "seconds": 0.0} for name in steps_of(pipeline)})
+    state = RunState(folder, {name: StepState(state="skipped", seconds=0.0) for name in steps_of(pipeline)})
     terminal = Terminal(sys.stdout)
     steps = StepRunner(state, terminal, {**environment, **_step_environment(folder, environment)})
     started, outcome = time.time(), "interrupted"
@@ -65,7 +65,7 @@ def _run(
         outcome = "failed" if state.failure else "done"
     finally:
         _tidy(folder)
-        document = summary.collect(
+        document = collect(
             pipeline.name,
             folder,
             started,
@@ -154,11 +154,11 @@ def _tidy(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _publish(folder: Path, document: dict[str, Any]) -> None:
+def _publish(folder: Path, document: SummaryDocument) -> None:
     """Write the summary and the shortcuts to the artifacts, and let `latest` point to the run."""
-    write_json(folder / "summary.json", document)
-    for name in SHORTCUTS.keys() & document["artifacts"].keys():
-        _add_shortcut(folder / SHORTCUTS[name], Path(document["artifacts"][name]))
+    document.write(folder / "summary.json")
+    for name in SHORTCUTS.keys() & document.artifacts.keys():
+        _add_shortcut(folder / SHORTCUTS[name], Path(document.artifacts[name]))
     _link(folder.parent / "latest", Path(folder.name))
 
 

@@ -5,13 +5,13 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kfp.dsl import Artifact
 
 from runner.failures import Failure, read_failure
 from runner.kfp_patches import ARTIFACT_DEPTH
 from runner.local.processes import die_with_parent, kill_on_error
+from runner.summary import StepState
 from runner.terminal import Terminal
 
 
@@ -20,7 +20,7 @@ class RunState:
     """What happened to the steps of a run: their states and seconds, the cached artifacts and the first failure."""
 
     folder: Path
-    steps: dict[str, dict[str, Any]]  # by name, in the order of the run; the passes of a loop are one step
+    steps: dict[str, StepState]  # by name, in the order of the run; the passes of a loop are one step
     cached: dict[str, Path] = field(default_factory=dict)  # artifacts of earlier runs, by name
     failure: Failure | None = None
 
@@ -30,15 +30,15 @@ class RunState:
         A step fails if one of its passes does.
         """
         step = self.steps[name]
-        step["seconds"] = round(step["seconds"] + seconds, 3)
+        step.seconds = round(step.seconds + seconds, 3)
         if code:
             self.failure = self.failure or read_failure(name, printed)  # the exit task runs after a failure too
-        step["state"] = "done" if code == 0 and step["state"] != "failed" else "failed"
+        step.state = "done" if code == 0 and step.state != "failed" else "failed"
 
     def reuse_step(self, name: str, artifacts: list[Artifact]) -> None:
         """Record a step that an earlier run did, and its artifacts."""
-        if self.steps[name]["state"] == "skipped":
-            self.steps[name]["state"] = "cached"
+        if self.steps[name].state == "skipped":
+            self.steps[name].state = "cached"
         for path in [Path(artifact.uri) for artifact in artifacts]:
             if path.parents[ARTIFACT_DEPTH] == self.folder.resolve().parent:  # else it is of a pass of a loop
                 self.cached[path.name] = path

@@ -8,7 +8,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document
+from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
 from runner.local.s3_server import RUNS, store_of
@@ -94,28 +94,29 @@ def _list(_: argparse.Namespace, store: Store) -> Iterator[str]:
     yield f"{'model':<20}{'version':>8}  {'state':<10}{'accuracy':>9}{'images':>9}  {'created':<26}run"
     for name in names:
         registry = RegisteredModel(store, name).read()
-        for entry in registry["versions"]:
-            state = "champion" if entry["version"] == registry["champion"] else entry["state"]
+        for entry in registry.versions:
+            state = "champion" if entry.version == registry.champion else entry.state
             yield (
-                f"{name:<20}{entry['version']:>8}  {state:<10}{entry['accuracy']:>9.2%}{entry['images']:>9,}"
-                f"  {entry['created']:<26}{entry['run_id']}"
+                f"{name:<20}{entry.version:>8}  {state:<10}{entry.accuracy:>9.2%}{entry.images:>9,}"
+                f"  {entry.created:<26}{entry.run_id}"
             )
 
 
 def _promote(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
-    before = model.read()["champion"]
+    before = model.read().champion
     yield _describe_change(model, before, model.promote(arguments.version))
 
 
 def _roll_back(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
-    before = model.read()["champion"]
+    before = model.read().champion
     yield _describe_change(model, before, model.rollback())
 
 
-def _describe_change(model: RegisteredModel, before: int | None, registry: Document) -> str:
-    champion = registry["champion"]
+def _describe_change(model: RegisteredModel, before: int | None, registry: RegistryDocument) -> str:
+    champion = registry.champion
+    assert champion is not None
     if champion == before:
         return f"{model.name} version {champion} is the champion already"
     replaced = f", replacing version {before}" if before else ""
@@ -124,16 +125,17 @@ def _describe_change(model: RegisteredModel, before: int | None, registry: Docum
 
 def _diff(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
-    first, second = (dict(_flatten(model.read_version(number))) for number in (arguments.version, arguments.other))
+    numbers = (arguments.version, arguments.other)
+    first, second = (dict(_flatten(model.read_version(number).fields())) for number in numbers)
     names = [name for name in [*first, *second.keys() - first.keys()] if first.get(name) != second.get(name)]
     yield f"{'':<40}{f'version {arguments.version}':<28}version {arguments.other}"
     for name in names:
         yield f"{name:<40}{_cell(first.get(name)):<28}{_cell(second.get(name))}"
 
 
-def _flatten(document: Document, path: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(fields: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a version's document with their paths; its number and files always differ, so not those."""
-    for name, value in document.items():
+    for name, value in fields.items():
         if isinstance(value, dict) and name != "files":
             yield from _flatten(value, f"{path}{name}.")
         elif name not in ("files", "version"):

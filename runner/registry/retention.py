@@ -61,12 +61,12 @@ class Retention:
     def _versions(self, model: RegisteredModel, keep: int | None) -> Iterator[tuple[int, str]]:
         """Yield unneeded versions, each with a description."""
         registry = model.read()
-        complete = [entry["version"] for entry in registry["versions"] if entry["state"] == "complete"]
-        needed = {registry["champion"], previous_champion(registry), *complete[-(keep or len(complete)) :]}
-        for entry in registry["versions"]:
-            number, is_old = entry["version"], datetime.fromisoformat(entry["created"]) < self._before
+        complete = [entry.version for entry in registry.versions if entry.state == "complete"]
+        needed = {registry.champion, previous_champion(registry), *complete[-(keep or len(complete)) :]}
+        for entry in registry.versions:
+            number, is_old = entry.version, datetime.fromisoformat(entry.created) < self._before
             version = f"{model.name} version {number}"
-            match entry["state"]:
+            match entry.state:
                 case "complete" if number not in needed:
                     yield number, version
                 case "claimed" if is_old:
@@ -114,10 +114,10 @@ class Retention:
         digests = set()
         for name in model_names(self._store):
             model = RegisteredModel(self._store, name)
-            for entry in model.read()["versions"]:
-                if entry["state"] == "complete" and (name, entry["version"]) not in removed:
+            for entry in model.read().versions:
+                if entry.state == "complete" and (name, entry.version) not in removed:
                     try:
-                        digests.add(model.read_version(entry["version"])["provenance"]["dataset_digest"])
+                        digests.add(model.read_version(entry.version).provenance.dataset_digest)
                     except (CorruptDataError, NoSuchObject) as error:
                         raise RetentionError(f"it is unknown what a version was trained on: {error}") from None
         return digests

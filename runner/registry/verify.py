@@ -12,11 +12,12 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
-from components.shared.core.files import Document, read_json, sha256_without
 from components.shared.data.dataset import open_dataset
-from components.shared.evaluation.exported_model import read_package
+from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.models.document import ModelDocument
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
+from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
 from runner.graphs import DEFAULT
 from runner.local.s3_server import store_of
@@ -76,81 +77,81 @@ def _verify(arguments: argparse.Namespace, model: RegisteredModel, number: int) 
     return 1 if problems else 0
 
 
-def _damages(model: RegisteredModel, document: Document, scratch: Path) -> Iterator[str]:
+def _damages(model: RegisteredModel, document: VersionDocument, scratch: Path) -> Iterator[str]:
     """Download the files of a version to `scratch` and yield what does not match its documents."""
     is_whole = True
-    for path, file in document["files"].items():
+    for path, file in document.files.items():
         try:
             model.versions.download(document, path, scratch / path)
         except UserError as error:
             is_whole = False
             yield str(error)
         else:
-            print(f"{path:<40}{file['bytes']:>12,} bytes  sha256={file['sha256']}")
+            print(f"{path:<40}{file.bytes:>12,} bytes  sha256={file.sha256}")
     if is_whole:
         yield from _contradictions(model, document, scratch)
 
 
-def _contradictions(model: RegisteredModel, document: Document, scratch: Path) -> Iterator[str]:
+def _contradictions(model: RegisteredModel, document: VersionDocument, scratch: Path) -> Iterator[str]:
     """Yield the digests in the documents of a version that differ; its files are in `scratch`."""
-    trained = read_json(scratch / "model.json", "torch2kubeflow/model")
-    package = read_package(scratch)
-    sha256 = {path: file["sha256"] for path, file in document["files"].items()}
-    entry = model.entry(document["version"])
+    trained = ModelDocument.read(scratch / "model.json")
+    package = PackageDocument.read(scratch / "package.json")
+    sha256 = {path: file.sha256 for path, file in document.files.items()}
+    entry = model.entry(document.version)
     digests = [
-        ("the package's digest", package["digest"], document["package_digest"]),
-        ("the registry's digest of the package", entry["package_digest"], document["package_digest"]),
-        ("the package's ONNX program", package["files"]["model.onnx"]["sha256"], sha256[model.versions.onnx_path]),
-        ("the package's torch.export program", package["files"]["model.pt2"]["sha256"], sha256["model.pt2"]),
-        ("the package's predictions.npy", package["predictions_sha256"], sha256["predictions.npy"]),
-        ("the model's digest", sha256_without(trained, "checksum"), document["provenance"]["model_digest"]),
-        ("the weights' digest", trained["weights_sha256"], sha256["model.safetensors"]),
-        ("the data's digest", trained["dataset_digest"], document["provenance"]["dataset_digest"]),
+        ("the package's digest", package.digest, document.package_digest),
+        ("the registry's digest of the package", entry.package_digest, document.package_digest),
+        ("the package's ONNX program", package.files["model.onnx"].sha256, sha256[model.versions.onnx_path]),
+        ("the package's torch.export program", package.files["model.pt2"].sha256, sha256["model.pt2"]),
+        ("the package's predictions.npy", package.predictions_sha256, sha256["predictions.npy"]),
+        ("the model's digest", trained.checksum, document.provenance.model_digest),
+        ("the weights' digest", trained.weights_sha256, sha256["model.safetensors"]),
+        ("the data's digest", trained.dataset_digest, document.provenance.dataset_digest),
     ]
     for what, found, expected in digests:
         if found != expected:
-            yield f"{model.uri(document['version'])}: {what} is {found}, but version.json has {expected}"
+            yield f"{model.uri(document.version)}: {what} is {found}, but version.json has {expected}"
 
 
-def _differences(document: Document, scratch: Path) -> Iterator[str]:
+def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:
     """Prepare the data and train as for this version; yield what comes out differently."""
     from components.preprocess import preprocess
     from components.train import train
 
-    made, data = document["provenance"], document["provenance"]["data"]
-    settings = {"seed": made["seed"], "threads": made["threads"], **made["parameters"]}
+    made, data = document.provenance, document.provenance.data
+    settings = {"seed": made.seed, "threads": made.threads, **made.parameters}
     others = {"seed", "threads", *Settings.model_fields} ^ settings.keys()
     if others:
         raise UserError(
-            f"version {document['version']} was trained by code with other parameters ({', '.join(sorted(others))})",
-            f"retrain it with that code, {made['code_version']}",
+            f"version {document.version} was trained by code with other parameters ({', '.join(sorted(others))})",
+            f"retrain it with that code, {made.code_version}",
         )
     _log_changes(made, "cuda" if int(settings["gpus"]) else "cpu")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
-    _download(data["source"], raw)
-    preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data["parameters"]).text())
+    _download(data.source, raw)
+    preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data.parameters).text())
     found = open_dataset(dataset).digest
-    if found != made["dataset_digest"]:
-        yield f"the data has changed: its digest is {found}, and was {made['dataset_digest']}"
+    if found != made.dataset_digest:
+        yield f"the data has changed: its digest is {found}, and was {made.dataset_digest}"
         return
     train(dataset=dataset, model=model, recipe=TrainingRecipe.of(**settings).text())
-    weights = read_json(Path(model) / "model.json", "torch2kubeflow/model")["weights_sha256"]
-    stored = document["files"]["model.safetensors"]["sha256"]
+    weights = ModelDocument.read(Path(model) / "model.json").weights_sha256
+    stored = document.files["model.safetensors"].sha256
     if weights != stored:
         why = "other code, PyTorch, device or CPU gives other weights"
         yield f"the weights differ: sha256={weights}, and were {stored}; {why}"
 
 
-def _log_changes(made: Document, device: str) -> None:
+def _log_changes(made: Provenance, device: str) -> None:
     """Log what has changed since a version was trained, and so may change its weights."""
     import torch
 
     from components.shared.training.loop import ENGINE
 
     for what, then, now in [
-        ("code", made["code_version"], code_digest(ENGINE)),
-        ("PyTorch", made["torch"], torch.__version__),
-        ("device", made["device"], device),
+        ("code", made.code_version, code_digest(ENGINE)),
+        ("PyTorch", made.torch, torch.__version__),
+        ("device", made.device, device),
     ]:
         if then != now:
             log.info(f"trained with the {what} {then}, and now with {now}: the weights may differ")
@@ -165,7 +166,7 @@ def _download(source: str, raw: str) -> None:
 
 def _lineage(_: argparse.Namespace, model: RegisteredModel, number: int) -> int:
     document, registry = model.read_version(number), model.read()
-    champion = "the champion" if registry["champion"] == number else f"version {registry['champion']} is the champion"
+    champion = "the champion" if registry.champion == number else f"version {registry.champion} is the champion"
     for depth, (kind, name, facts) in enumerate(_generations(document, model, champion)):
         branch = "   " * (depth - 1) + "└─ " if depth else ""
         print(f"{branch}{kind} {name}")
@@ -175,17 +176,19 @@ def _lineage(_: argparse.Namespace, model: RegisteredModel, number: int) -> int:
     return 0
 
 
-def _generations(document: Document, model: RegisteredModel, champion: str) -> list[tuple[str, str, dict[str, Any]]]:
+def _generations(
+    document: VersionDocument, model: RegisteredModel, champion: str
+) -> list[tuple[str, str, dict[str, Any]]]:
     """Return what a version was made from, each made from the one before: kind, name and facts."""
-    made, data = document["provenance"], document["provenance"]["data"]
-    metrics = ", ".join(f"{name} {value:.6g}" for name, value in document["metrics"].items())
-    training = {**{name: made[name] for name in ("seed", "threads", "torch", "device")}, **made["parameters"]}
-    number, source = document["version"], {name: made[name] for name in ("image", "revision")}
-    registration = {"registered": made["time"], "run": made["run_id"], **source, "uri": model.uri(number)}
+    made, data = document.provenance, document.provenance.data
+    metrics = ", ".join(f"{name} {value:.6g}" for name, value in document.metrics.items())
+    facts = {"seed": made.seed, "threads": made.threads, "torch": made.torch, "device": made.device}
+    number, source = document.version, {"image": made.image, "revision": made.revision}
+    registration = {"registered": made.time, "run": made.run_id, **source, "uri": model.uri(number)}
     return [
-        ("data", data["name"], {"source": data["source"], "raw": data["raw_digest"]}),
-        ("dataset", made["dataset_digest"], {**data["parameters"], "test split": made["test_split_digest"]}),
-        ("model", made["model_digest"], training),
-        ("package", document["package_digest"], {"metrics": metrics, "code": made["code_version"]}),
+        ("data", data.name, {"source": data.source, "raw": data.raw_digest}),
+        ("dataset", made.dataset_digest, {**data.parameters, "test split": made.test_split_digest}),
+        ("model", made.model_digest, {**facts, **made.parameters}),
+        ("package", document.package_digest, {"metrics": metrics, "code": made.code_version}),
         ("version", f"{model.name}/{number}, {champion}", registration),
     ]

@@ -2,10 +2,13 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.shared.core import log
+from components.shared.training.search.outcome import TrialFigures
+from runner.summary import Registered, StepState, SummaryDocument, Sweep
 from runner.terminal import Terminal
 
 
@@ -47,17 +50,36 @@ def test_progress_counts_and_shows_figures(capsys: pytest.CaptureFixture[str]) -
     assert lines[0].endswith("images/s, loss 0.1235)")
 
 
+def summary(**known: Any) -> SummaryDocument:
+    """Return the summary of a run of which little is known."""
+    unknown = ("error", "dataset", "test_accuracy", "accepted", "reasons", "registered", "sweep")
+    fields = {"pipeline": "p", "run_id": "r", "state": "done", "started": "2026-01-01T00:00:00Z", "seconds": 1.5}
+    rest: dict[str, Any] = {"parameters": {}, "steps": {}, "artifacts": {}}
+    return SummaryDocument(**{**fields, **rest, **dict.fromkeys(unknown), **known})
+
+
+def trial(number: int, **settings: Any) -> TrialFigures:
+    return TrialFigures(
+        number=number,
+        settings=settings,
+        state="done",
+        reason="",
+        epochs=1,
+        best_epoch=1,
+        val_accuracy=0.5,
+        val_loss=0.5,
+        seconds=1.0,
+    )
+
+
 def test_the_table_shows_why_a_model_is_not_accepted(tmp_path: Path) -> None:
     stream = io.StringIO()
-    document = {
-        "steps": {"evaluate": {"state": "done", "seconds": 1.23}, "export": {"state": "skipped", "seconds": 0.0}},
-        "seconds": 1.5,
-        "test_accuracy": 0.9712,
-        "accepted": False,
-        "reasons": ["accuracy 97.12 % is below 98 %"],
-        "registered": None,
-        "sweep": None,
-    }
+    document = summary(
+        steps={"evaluate": StepState(state="done", seconds=1.23), "export": StepState(state="skipped", seconds=0.0)},
+        test_accuracy=0.9712,
+        accepted=False,
+        reasons=["accuracy 97.12 % is below 98 %"],
+    )
     (tmp_path / "report.html").write_text("")
     Terminal(stream).show_table(document, [tmp_path / "report.html", tmp_path / "package"])
     shown = stream.getvalue()
@@ -70,30 +92,24 @@ def test_the_table_shows_why_a_model_is_not_accepted(tmp_path: Path) -> None:
 
 def test_the_table_guesses_nothing() -> None:
     stream = io.StringIO()
-    document = {
-        "steps": {},
-        "seconds": 1.5,
-        "test_accuracy": None,
-        "accepted": None,
-        "reasons": None,
-        "registered": None,
-        "sweep": None,
-    }
-    Terminal(stream).show_table(document, [])
+    Terminal(stream).show_table(summary(), [])
     assert stream.getvalue().splitlines()[-2:] == ["test accuracy  see the report", "verdict        see the report"]
 
 
 def test_the_table_names_the_best_trial_of_a_sweep() -> None:
     stream = io.StringIO()
-    trials = [{"number": 1, "settings": {}}, {"number": 2, "settings": {"epochs": 3, "network": "resnet18"}}]
-    document = {
-        "steps": {"trial": {"state": "done", "seconds": 60.0}},
-        "seconds": 61.0,
-        "test_accuracy": 0.99,
-        "accepted": True,
-        "reasons": [],
-        "registered": None,
-        "sweep": {"best": 2, "trials": trials},
-    }
-    Terminal(stream).show_table(document, [])
+    sweep = Sweep(best=2, trials=[trial(1), trial(2, epochs=3, network="resnet18")])
+    Terminal(stream).show_table(summary(test_accuracy=0.99, accepted=True, reasons=[], sweep=sweep), [])
     assert stream.getvalue().splitlines()[-1] == "best trial     2 of 2: epochs=3, network=resnet18"
+
+
+@pytest.mark.parametrize(
+    ("version", "is_champion", "line"),
+    [(2, True, "m version 2, champion"), (2, False, "m version 2, not champion: worse"), (None, False, None)],
+)
+def test_the_table_names_the_registered_version(version: int | None, is_champion: bool, line: str | None) -> None:
+    stream = io.StringIO()
+    registered = Registered(name="m", version=version, is_champion=is_champion, reason="worse")
+    Terminal(stream).show_table(summary(registered=registered), [])
+    lines = [shown for shown in stream.getvalue().splitlines() if shown.startswith("registered")]
+    assert lines == ([f"registered     {line}"] if line else [])

@@ -14,8 +14,8 @@ import pipeline
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.log import EVENT
 from components.step_table import names_in
-from runner import summary
 from runner.cluster import rest, run, upload
+from runner.summary import collect
 from tests.runner.verbs import changed_pipeline, run_verb
 from tests.servers.kfp_http import cut, error, lost
 from tests.servers.kfp_messages import Request
@@ -102,7 +102,7 @@ def test_waiting_writes_the_summary_of_a_local_run(
     kfp_api.logs[pod_name("executor#evaluate")] = VERDICT
     code, document = wait(tmp_path, "epochs=1")
     assert code == 0
-    assert document.keys() == summary.collect("", tmp_path, 0.0, "done", {}, {}, {}, None).keys()
+    assert document.keys() == collect("", tmp_path, 0.0, "done", {}, {}, {}, None).fields().keys()
     assert document["state"] == "done"
     assert document["steps"] == {step: {"state": "done", "seconds": 10.0} for step in ORDER}
     assert document["parameters"]["epochs"] == 1

@@ -14,6 +14,7 @@ from components.step_table import names_in
 from pipeline import sweep, training
 from runner.cluster import logs, run, run_state, status
 from runner.compile import compile_pipeline
+from runner.summary import StepState
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_http import error
 from tests.servers.kfp_server import OMITTED, KfpServer, Stage, pod_name
@@ -165,5 +166,6 @@ def test_a_loop_has_the_most_important_state_of_its_passes(passes: list[str], st
     run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))
     steps = run_state.steps(run, sweep)
     assert list(steps) == list(names_in("sweep"))
-    assert steps["trial"] == {"state": state, "seconds": 10.0 * sum(one in run_state.FINAL for one in passes)}
-    assert steps["compare"] == {"state": "skipped", "seconds": 0.0}
+    seconds = 10.0 * sum(one in run_state.FINAL for one in passes)
+    assert steps["trial"] == StepState(state=state, seconds=seconds)
+    assert steps["compare"] == StepState(state="skipped", seconds=0.0)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.shared.core.document import Fingerprint
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.parameters.training import Settings
@@ -101,16 +103,22 @@ def test_pruning_keeps_newest_champion_and_previous_champion(verb: Verb, model: 
     assert shown.splitlines() == [f"removed {NAME} version 1"]
     gone = everything - {entry.name for entry in model.store.list()}
     assert gone and all(name.startswith(f"models/{NAME}/versions/1/") for name in gone)
-    assert [entry["state"] for entry in model.read()["versions"]] == ["pruned", "complete", "complete"]
+    assert [entry.state for entry in model.read().versions] == ["pruned", "complete", "complete"]
     verb("models", "rollback", NAME)
-    assert model.read()["champion"] == 2
+    assert model.read().champion == 2
     with pytest.raises(UserError, match="pruned"):
         verb("models", "promote", NAME, "1")
 
 
 def test_leftovers_of_interrupted_runs_are_removed_once_old(store: Store, model: RegisteredModel) -> None:
     needed = {entry.name for entry in store.list()}
-    facts = {"accuracy": 0.5, "images": 1, "test_split_digest": "1" * 64, "model_digest": "2" * 64, "run_id": ""}
+    facts: dict[str, Any] = {
+        "accuracy": 0.5,
+        "images": 1,
+        "test_split_digest": "1" * 64,
+        "model_digest": "2" * 64,
+        "run_id": "",
+    }
     model.reserve_version("3" * 64, **facts)
     store.put_bytes(b"half of it", f"models/{NAME}/versions/4/model.pt2")
     store.put_bytes(b"a checkpoint", f"checkpoints/{'4' * 64}/0000000100.safetensors")
@@ -122,8 +130,8 @@ def test_leftovers_of_interrupted_runs_are_removed_once_old(store: Store, model:
     lines = list(models.prune(store, days=0, keep=None, is_dry=False))
     assert len(lines) == 6 and any("1 rungs of the sweep 888888888888" in line for line in lines)
     assert {entry.name for entry in store.list()} == needed
-    assert model.read()["versions"][3]["state"] == "pruned"
-    assert model.reserve_version("7" * 64, **facts)["version"] == 5, "a number is never used twice"
+    assert model.read().versions[3].state == "pruned"
+    assert model.reserve_version("7" * 64, **facts).version == 5, "a number is never used twice"
 
 
 def test_a_dry_run_lists_all_that_pruning_removes(verb: Verb, store: Store, tmp_path: Path) -> None:
@@ -158,13 +166,13 @@ def test_leftovers_of_a_pruned_version_are_removed(store: Store, model: Register
     assert lines == [f"removed 1 files uploaded for {NAME} version 1 after it was removed"]
     assert {entry.name for entry in store.list()} == needed
     registry = model.read()
-    registry["versions"][0]["state"] = "pruning"
-    store.put_bytes(json.dumps(registry).encode(), f"models/{NAME}/register.json")
+    registry.versions[0].state = "pruning"
+    store.put_bytes(registry.to_json(), f"models/{NAME}/register.json")
     store.put_bytes(b"not removed", late)
     lines = list(models.prune(store, days=1, keep=None, is_dry=False))
     assert lines == [f"removed {NAME} version 1, whose removal was interrupted"]
     assert {entry.name for entry in store.list()} == needed
-    assert model.read()["versions"][0]["state"] == "pruned"
+    assert model.read().versions[0].state == "pruned"
 
 
 def test_no_data_is_removed_if_its_use_is_unknown(store: Store, model: RegisteredModel) -> None:
@@ -179,7 +187,7 @@ def test_no_data_is_removed_if_its_use_is_unknown(store: Store, model: Registere
 def test_an_intact_version_is_verified(verb: Verb, model: RegisteredModel) -> None:
     code, shown = verb("verify", f"{model.uri(3)}/")
     assert code == 0
-    assert shown.count("sha256=") == len(model.read_version(3)["files"])
+    assert shown.count("sha256=") == len(model.read_version(3).files)
     assert shown.splitlines()[-1] == f"{model.uri(3)}: intact"
     assert verb("verify", f"{NAME}/3")[0] == 0
 
@@ -210,16 +218,16 @@ def test_a_file_of_another_package_is_found(
     (tmp_path / "other").write_bytes(b"of another package")
     digest = model.store.put_file(tmp_path / "other", f"models/{NAME}/versions/3/{file}")
     document = model.read_version(3)
-    document["files"][file] = {"sha256": digest, "bytes": 18}
-    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+    document.files[file] = Fingerprint(sha256=digest, bytes=18)
+    model.store.put_bytes(document.to_json(), f"models/{NAME}/versions/3/version.json")
     code, shown = verb("verify", f"{NAME}/3")
     assert code == 1 and f"{message} " in shown and "intact" not in shown
 
 
 def test_an_entry_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
     registry = model.read()
-    registry["versions"][2]["package_digest"] = "0" * 64
-    model.store.put_bytes(json.dumps(registry).encode(), f"models/{NAME}/register.json")
+    registry.versions[2].package_digest = "0" * 64
+    model.store.put_bytes(registry.to_json(), f"models/{NAME}/register.json")
     code, shown = verb("verify", f"{NAME}/3")
     assert code == 1 and f"the registry's digest of the package is {'0' * 64}" in shown
 
@@ -235,8 +243,10 @@ def test_retraining_elsewhere_is_logged_first(
     verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = model.read_version(3)
-    document["provenance"] |= {"torch": "1.0", "device": "tpu", "parameters": Settings.of().values()}
-    model.store.put_bytes(json.dumps(document).encode(), f"models/{NAME}/versions/3/version.json")
+    changes = {"torch": "1.0", "device": "tpu", "parameters": Settings.of().values()}
+    provenance = document.provenance.model_copy(update=changes)
+    content = document.model_copy(update={"provenance": provenance}).to_json()
+    model.store.put_bytes(content, f"models/{NAME}/versions/3/version.json")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -263,7 +273,7 @@ def test_lineage_is_a_tree_from_data_to_version(verb: Verb, model: RegisteredMod
     assert code == 0
     lines = [line for line in shown.splitlines() if line.lstrip().startswith(("data", "└─"))]
     assert [line.replace("└─", "").split()[0] for line in lines] == ["data", "dataset", "model", "package", "version"]
-    assert model.read_version(2)["package_digest"] in shown
+    assert model.read_version(2).package_digest in shown
     assert "version 3 is the champion" in shown
 
 
