@@ -1,4 +1,7 @@
-"""Write the generated parts of the documentation: docs/parameters.md, and the table of steps in docs/architecture.md.
+"""Write the generated parts of the documentation.
+
+They are docs/parameters.md, the table of steps in docs/architecture.md, and docs/schemas/, which has the JSON Schema of
+each document.
 
 python -m docs.generate    # `make docs`
 """
@@ -7,8 +10,21 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import WithDefaultSchema
 
 import pipeline
+from components.export import MeasurementsDocument
+from components.finish import RecordDocument
+from components.shared.core.document import Document, SealedDocument
+from components.shared.data.dataset import DatasetDocument
+from components.shared.data.raw import RawDocument
+from components.shared.data.sources.http import UrlDocument
+from components.shared.evaluation.document import EvaluationDocument
+from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.models.document import HistoryDocument, ModelDocument
 from components.shared.parameters.common import Seed, StoreUri, Threads
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.pods import Pods
@@ -18,9 +34,38 @@ from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import SWEEP, Parameters, Source, SweepParameters, inputs_of, model_of
 from components.shared.parameters.training import TrainingRecipe
+from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
+from components.shared.storage.lease import LeaseDocument
+from components.shared.training.checkpoints.state import CheckpointDocument
+from components.shared.training.distributed.task import ResultDocument, TaskDocument
+from components.shared.training.search.asha import RungDocument
+from components.shared.training.search.outcome import ComparisonDocument, TrialDocument
 from components.step_table import STEPS
+from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
+DOCUMENTS: tuple[type[Document], ...] = (
+    RawDocument,
+    DatasetDocument,
+    ModelDocument,
+    HistoryDocument,
+    TrialDocument,
+    ComparisonDocument,
+    EvaluationDocument,
+    PackageDocument,
+    MeasurementsDocument,
+    RegistrationDocument,
+    RecordDocument,
+    SummaryDocument,
+    RegistryDocument,
+    VersionDocument,
+    CheckpointDocument,
+    RungDocument,
+    TaskDocument,
+    ResultDocument,
+    LeaseDocument,
+    UrlDocument,
+)
 GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the first group that has it
     "Several steps": (StoreUri, Seed, Threads),
     "Data and preparation": (Source, PreprocessRecipe),
@@ -66,7 +111,39 @@ In the form and in the SDK, `batch_size`, `gpus` and `train_cpu` are texts: `"gp
 
 def generated() -> dict[Path, str]:
     """Return the files with generated parts, and their content."""
-    return {DOCS / "parameters.md": _parameters(), DOCS / "architecture.md": _architecture()}
+    schemas = {DOCS / "schemas" / f"{document.FORMAT.rpartition('/')[2]}.json": document for document in DOCUMENTS}
+    return {
+        DOCS / "parameters.md": _parameters(),
+        DOCS / "architecture.md": _architecture(),
+        **{path: _schema(document) for path, document in schemas.items()},
+    }
+
+
+class _Brief(GenerateJsonSchema):
+    """Leaves out what says nothing new: titles of fields, and defaults, which are never written."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
+def _schema(document: type[Document]) -> str:
+    """Return the JSON Schema of a document as text."""
+    found = document.model_json_schema(schema_generator=_Brief)
+    seal = [document.SEAL] if issubclass(document, SealedDocument) else []
+    schema = {
+        "$schema": _Brief.schema_dialect,
+        "title": document.FORMAT,
+        "description": found["description"],
+        "type": found["type"],
+        "properties": {"format": {"const": document.FORMAT}, **found["properties"]},
+        "required": ["format", *found.get("required", []), *seal],
+        "additionalProperties": found["additionalProperties"],
+        **{name: part for name, part in found.items() if name == "$defs"},
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _architecture() -> str:
@@ -113,4 +190,5 @@ def _place(name: str) -> str:
 
 if __name__ == "__main__":
     for path, text in generated().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -137,8 +137,12 @@ Size = Annotated[int, Field(ge=1, lt=MAX_COUNT)]
 Number = float  # finite; a whole number is one too
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Time = Annotated[str, AfterValidator(_is_time)]  # ISO 8601, with a time zone
-Names = Annotated[Items[str], Field(min_length=1), AfterValidator(_are_different)]
+Time = Annotated[
+    str, AfterValidator(_is_time), Field(json_schema_extra={"format": "date-time"})
+]  # ISO 8601, with a time zone
+Names = Annotated[
+    Items[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_are_different)
+]
 ImageShape = Annotated[list[Size], Field(min_length=3, max_length=3)]  # C, H, W
 JsonObject = dict[str, Any]  # whose members another module knows
 

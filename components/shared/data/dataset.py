@@ -107,7 +107,7 @@ class BadImage(Part):
 
 
 class DatasetDocument(SealedDocument):
-    """`dataset.json`."""
+    """`dataset.json`: what a dataset holds, where its shards are, and what it was prepared from."""
 
     FORMAT = "torch2kubeflow/dataset"
     REMEDY = AGAIN

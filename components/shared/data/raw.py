@@ -46,7 +46,7 @@ class Pair(Part):
 
 
 class RawDocument(Document):
-    """`raw.json`."""
+    """`raw.json`: what the files of raw data hold, and where they come from."""
 
     FORMAT = "torch2kubeflow/raw"
     REMEDY = AGAIN

@@ -27,7 +27,7 @@ Seconds = Annotated[Number, Field(ge=0)]
 
 
 class LeaseDocument(Document):
-    """A lease, as its holder or the first reader that finds it lapsed writes it."""
+    """`lease.json`: a lease, as its holder or the first reader that finds it lapsed writes it."""
 
     FORMAT = "torch2kubeflow/lease"
     REMEDY = "wait until its holder renews it"
