@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 from components.shared.core.errors import UserError
 
-Document = dict[str, Any]
 MAX_JSON_BYTES = 2**24  # nested lists of this size take 0.8 GiB of memory once parsed
 
 
@@ -62,7 +61,7 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def read_json(path: str | Path, document_format: str, max_bytes: int = MAX_JSON_BYTES) -> Document:
+def read_json(path: str | Path, document_format: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Read a JSON document. Raises UserError if it is missing, invalid or its `format` is not `document_format`."""
     try:
         with open(path, "rb") as file:
@@ -74,7 +73,7 @@ def read_json(path: str | Path, document_format: str, max_bytes: int = MAX_JSON_
     return parse_json(content, document_format, str(path), max_bytes)
 
 
-def parse_json(content: bytes, document_format: str, name: str, max_bytes: int = MAX_JSON_BYTES) -> Document:
+def parse_json(content: bytes, document_format: str, name: str, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Parse the JSON document `name`. Raises UserError if it is invalid or its `format` is not `document_format`."""
     try:
         if len(content) > max_bytes:
