@@ -22,20 +22,19 @@ from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.files import Document
-from components.shared.data.dataset import SPLITS, DatasetWriter, open_dataset
+from components.shared.data.dataset import SPLITS, BadImage, Copies, DatasetWriter, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, BadPicture, decoder
 from components.shared.data.raw import Chunk, open_raw, write_raw
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx, write_idx
-from components.shared.data.sources.schemes import open_source
-from components.shared.evaluation.document import FORMAT as EVALUATION
-from components.shared.evaluation.document import METRICS, read_evaluation
-from components.shared.evaluation.exported_model import read_package, write_package
+from components.shared.data.sources.schemes import Kind, open_source
+from components.shared.evaluation.document import METRICS, EvaluationDocument
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models import factory, saved_model
 from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, decision_about, times_decided
+from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
@@ -43,7 +42,10 @@ from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
 from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
 from tests.fuzz.shelf import Shelf
+from tests.models.documents import architecture, epoch, facts, history
 from tests.sample_files import TarMode, picture, tar_bytes
+from tests.small_packages import evaluation_of, figures_of, package_of, provenance_of
+from tests.training.states import state_of
 
 SIZE = 16  # of pictures
 IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
@@ -108,7 +110,18 @@ def _write_dataset(folder: Path) -> None:
     writer = DatasetWriter(folder, classes=["a", "b"], image_shape=(1, 2, 2), counts=counts, shard_bytes=8)
     for split, count in counts.items():
         writer.append(split, np.arange(count * 4, dtype=np.uint8).reshape(count, 1, 2, 2), np.arange(count) % 2)
-    writer.finish(name="small", seconds={"download": 0.5})
+    copies = {"repeated_images": 2, "of_these_with_conflicting_labels": 1}
+    of_splits = {name: dict.fromkeys(SPLITS, 1) for name in ("copies_dropped", "copies_kept_within_split")}
+    writer.finish(
+        raw_digest="a" * 64,
+        parameters={"image_size": 2},
+        code_version="b" * 12,
+        duplicates=Copies.model_validate(copies | of_splits),
+        bad_images=[BadImage(name="a/1.png", reason="it is broken")],
+        name="small",
+        source="file:///small",
+        seconds={"download": 0.5},
+    )
 
 
 def _read_dataset(folder: Path) -> None:
@@ -130,12 +143,13 @@ def raw_document(folder: Path) -> Target:
     (folder / "cifar.tar.gz").write_bytes(tar_bytes(batches))
     (folder / "pictures.tar").write_bytes(tar_bytes(FILES, "w"))
     layout = {"root": 0, "has_splits": True}
-    seeds = []
-    for kind, files, counts, rest in (
+    kinds: list[tuple[Kind, list[str], dict[str, int], dict[str, Any]]] = [
         ("idx", ["images.gz", "labels"], {"train": 4}, {"splits": splits}),
         ("cifar", ["cifar.tar.gz"], {"train": 2, "test": 2}, {}),
         ("pictures", ["pictures.tar"], {"train": 2, "test": 2}, {"layout": layout}),
-    ):
+    ]
+    seeds = []
+    for kind, files, counts, rest in kinds:
         write_raw(folder, kind=kind, files=files, counts=counts, **facts, **rest)
         seeds.append((folder / "raw.json").read_bytes())
 
@@ -194,16 +208,11 @@ def model_header(folder: Path) -> Target:
 
 
 def _write_model(folder: Path) -> None:
-    settings = {"num_classes": 2, "image_shape": [1, 32, 32], "activation": "relu", "pooling": "max", "bias": True}
-    architecture = {"name": "lenet5", **settings}
-    facts = {"classes": ["a", "b"], "image_shape": [1, 32, 32], "mean": [0.5], "std": [0.5], "seed": 0}
-    document = {"architecture": architecture, **facts, "dataset_digest": "d" * 64, "checkpoint_key": "e" * 64}
-    figures = {"train_loss": 0.3, "val_loss": 0.2, "val_accuracy": 0.9, "data_wait": 0.25, "memory_mib": 700.0}
-    epoch = {"epoch": 1, **figures, "seconds": 1.5, "images_per_second": 1234.5, "peak_share": 0.0}
+    network = architecture(num_classes=2)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    history = {"epochs": [epoch], "best_epoch": 1, "checkpoints": [7], "seconds": {"train": 1.5}}
-    saved_model.save(folder, factory.build(architecture), document, history)
+    trained = history(checkpoints=[7], seconds={"download": 0.5, "train": 1.5})
+    saved_model.save(folder, factory.build(network), trained, **facts(network))
 
 
 def _read_model(folder: Path) -> None:
@@ -386,6 +395,8 @@ def pictures(folder: Path) -> Target:
 class _Counter:
     """A training whose only state is a number."""
 
+    key = "key"
+
     def __init__(self) -> None:
         self.number, self.completed_steps = torch.zeros(3), 0
 
@@ -395,14 +406,19 @@ class _Counter:
         yield
 
     def state_dict(self) -> StateDict:
-        return StateDict({"number": self.number}, {"done": self.completed_steps})
+        return StateDict({"number": self.number}, state_of(self.key, step=self.completed_steps))
 
     def load_state_dict(self, state: StateDict) -> None:
-        done = state.figures.get("done")
-        if type(done) is not int or not 0 <= done < 10**10:
+        document = state.document
+        assert document.key == self.key and type(document.step) is int and document.step >= 0
+        assert [row.epoch for row in document.epochs] == list(range(1, len(document.epochs) + 1))
+        assert all(math.isfinite(value) for row in document.epochs for _, value in row)
+        seconds = (document.waited, document.stepped, document.seconds, document.epoch_seconds)
+        assert all(map(math.isfinite, (document.total_loss, *seconds)))
+        if document.step >= 10**10:
             raise CorruptDataError("it has no number of steps")
         self.number.copy_(state.tensors["number"])
-        self.completed_steps = done
+        self.completed_steps = document.step
 
 
 def checkpoint(folder: Path) -> Target:
@@ -421,8 +437,10 @@ def checkpoint_state(folder: Path) -> Target:
         return safetensors_bytes(tensors, {"state": state, "checksum": digest.hexdigest()})
 
     whole = _checkpoint(folder, file_of)
-    seed = json.dumps({"format": "torch2kubeflow/checkpoint", "key": "key", "done": 1}).encode()
-    return Target([seed], whole.read)
+    begun = state_of(_Counter.key, step=1)
+    validated = begun.model_copy(update={"epochs": [epoch(1), epoch(2)]})
+    ended = validated.model_copy(update={"step": 0, "stopped": "no better epoch"})
+    return Target([document.to_json() for document in (begun, validated, ended)], whole.read)
 
 
 def _checkpoint(folder: Path, file_of: Callable[[bytes], bytes]) -> Target:
@@ -432,7 +450,7 @@ def _checkpoint(folder: Path, file_of: Callable[[bytes], bytes]) -> Target:
     def resume() -> _Counter:
         training = _Counter()
         with redirect_stdout(log):
-            run_resumably(training, store, "key", 999, folder)
+            run_resumably(training, store, 999, folder)
         return training
 
     resume()
@@ -455,13 +473,13 @@ def register_document(folder: Path) -> Target:
     def read(content: bytes) -> None:
         shelf.objects[place] = content
         register = model.read()
-        decided = times_decided(register["decisions"], "a" * 64)
-        assert 0 <= decided <= len(register["decisions"])
-        for entry in register["versions"]:
-            assert model.entry(entry["version"]) == entry
-            decision_about(register, entry["version"])
+        decided = times_decided(register.decisions, "a" * 64)
+        assert 0 <= decided <= len(register.decisions)
+        for entry in register.versions:
+            assert model.entry(entry.version) == entry
+            decision_about(register, entry.version)
             with suppress(UserError):
-                model.promote(entry["version"])
+                model.promote(entry.version)
             with suppress(UserError):
                 model.rollback()
 
@@ -476,7 +494,7 @@ def version_document(folder: Path) -> Target:
     def read(content: bytes) -> None:
         shelf.objects[place] = content
         document = model.read_version(1)
-        for name in document["files"]:
+        for name in document.files:
             with suppress(UserError):
                 model.versions.download(document, name, folder / "file")
         with suppress(UserError):
@@ -487,47 +505,38 @@ def version_document(folder: Path) -> Target:
 
 def package_document(folder: Path) -> Target:
     """package.json, with its digest."""
-    tensor = {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]}
-    file = {"sha256": "c" * 64, "bytes": 1}
-    description = {
-        "classes": ["a", "b"],
-        "input": tensor,
-        "output": {**tensor, "shape": ["batch", 2]},
-        "dataset_digest": "d" * 64,
-        "model_digest": "e" * 64,
-        "weights_sha256": "f" * 64,
-        "test_accuracy": 0.5,
-        "predictions_sha256": "0" * 64,
-        "metrics": {"accuracy": 0.5},
-        "files": {"model.onnx": file, "model.pt2": file},
-    }
-    write_package(folder, description)
     path = folder / "package.json"
+    package_of(classes=["a", "b"], image_shape=[1, 4, 4]).write(path)
 
     def read(content: bytes) -> None:
         path.write_bytes(sealed(content, "digest"))
-        package = read_package(folder)
-        assert len(package["classes"]) > 0 and 0 <= package["test_accuracy"] <= 1
-        assert all(package[name]["shape"][1:] for name in ("input", "output"))
-        assert all(len(package["files"][name]["sha256"]) == 64 for name in ("model.onnx", "model.pt2"))
-        assert all(math.isfinite(value) for value in package["metrics"].values())
+        package = PackageDocument.read(path)
+        assert len(package.classes) > 0 and 0 <= package.test_accuracy <= 1
+        assert all(tensor.sizes for tensor in (package.input, package.output))
+        assert all(len(package.files[name].sha256) == 64 for name in ("model.onnx", "model.pt2"))
+        assert all(math.isfinite(value) for value in package.metrics.values())
 
     return Target([path.read_bytes()], read)
 
 
 def evaluation_document(folder: Path) -> Target:
     """evaluation.json, as the steps after evaluate read it."""
-    document = {"format": EVALUATION, "dataset_digest": "a" * 64, "model_digest": "b" * 64, "seconds": {"train": 1.5}}
     path = folder / "evaluation.json"
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], np.float32)
+    labels, digests = np.array([0, 1, 1]), {"dataset": "a" * 64, "model": "b" * 64}
+    evaluation = evaluation_of(probabilities, labels, ["a", "b"], **digests)
+    seconds = {"train": 1.5, "evaluate": 0.5}
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        evaluated = read_evaluation(folder)
-        assert len(evaluated["dataset_digest"]) == len(evaluated["model_digest"]) == 64
-        assert all(math.isfinite(evaluated[name]) for name in METRICS)
-        assert all(math.isfinite(seconds) for seconds in evaluated["seconds"].values())
+        evaluated = EvaluationDocument.read(path)
+        assert len(evaluated.dataset_digest) == len(evaluated.model_digest) == 64
+        assert all(math.isfinite(getattr(evaluated, name)) for name in METRICS)
+        assert all(math.isfinite(seconds) for seconds in evaluated.seconds.values())
+        assert len(evaluated.classes) == len(evaluated.per_class) == len(evaluated.confusion_matrix)
+        assert all(len(row) == len(evaluated.classes) for row in evaluated.confusion_matrix)
 
-    return Target([json.dumps(document | dict.fromkeys(METRICS, 0.5)).encode()], read)
+    return Target([evaluation.model_copy(update={"seconds": seconds}).to_json()], read)
 
 
 def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
@@ -535,36 +544,27 @@ def _model_store(folder: Path) -> tuple[Shelf, RegisteredModel]:
     shelf = Shelf()
     store: Any = shelf
     model = RegisteredModel(store, "m")
-    digests = {
-        name: character * 64 for name, character in zip(("test_split_digest", "model_digest"), "ab", strict=True)
-    }
-    facts = {"accuracy": 0.5, "images": 10, **digests, "run_id": "run"}
     own = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy", model.versions.onnx_path]
     for name in own:
         (folder / Path(name).name).write_bytes(name.encode())
-    texts = {"torch": "2", "device": "cpu", "code_version": "0", "revision": "", "image": "", "run_id": ""}
-    texts["time"] = "2026-01-01T00:00:00+00:00"
-    data = {"name": "n", "source": "s", "raw_digest": "0", "parameters": {}}
-    numbers = {"seed": 0, "threads": 1}
-    document = {
-        "metrics": {"accuracy": 0.5},
-        "classes": ["a", "b"],
-        "input": {"name": "images", "dtype": "uint8", "shape": ["batch", 1, 4, 4]},
-        "output": {"name": "probabilities", "dtype": "float32", "shape": ["batch", 2]},
-        "provenance": {"data": data, "dataset_digest": "c" * 64, **digests, "parameters": {}, **numbers, **texts},
-    }
-    figures = {"champion": 1, "champion_accuracy": 0.5, "challenger_accuracy": 0.75, "images": 10, "n01": 3, "n10": 1}
-    figures |= {"p_value": 0.04, "significance": 0.05, "rescored": False, "decided_before": 0}
+    package, provenance = package_of(classes=["a", "b"], image_shape=[1, 4, 4]), provenance_of()
     paths = {name: (folder / Path(name).name, "") for name in own}
-    for package in "12":
-        entry = model.reserve_version(package * 64, **facts)
-        model.versions.upload(entry, paths, document, folder)
-        verdict = Verdict(True, figures if entry["version"] > 1 else None, "better")
-        model.finalize(entry["version"], partial(_decide, verdict))
+    for digit in "12":
+        entry = model.reserve_version(
+            digit * 64,
+            accuracy=0.5,
+            images=10,
+            test_split_digest=provenance.test_split_digest,
+            model_digest=provenance.model_digest,
+            run_id="run",
+        )
+        model.versions.upload(entry, paths, package, provenance, folder)
+        verdict = Verdict(True, figures_of() if entry.version > 1 else None, "better")
+        model.finalize(entry.version, partial(_decide, verdict))
     return shelf, model
 
 
-def _decide(verdict: Verdict, _: Document) -> Verdict:
+def _decide(verdict: Verdict, _: RegistryDocument) -> Verdict:
     return verdict
 
 
