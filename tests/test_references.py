@@ -16,9 +16,10 @@ import torch
 from safetensors import safe_open
 
 import pipeline
-from components.shared.core.files import read_json, sha256_file
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import SPLITS
 from components.shared.data.dataset_store import SHARDS, open_stored_dataset, read_recipe
+from components.shared.models.document import ModelDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints.manager import run_resumably
@@ -236,5 +237,5 @@ def test_a_training_gives_the_recorded_weights(run_pipeline: Runner, tmp_path: P
     assert (done.returncode, done.stderr) == (0, "")
     model = tmp_path / "runs" / "latest" / "model"
     assert sha256_file(model / "model.safetensors") == expected["weights_sha256"], f"recorded on {machine}"
-    document = read_json(model / "model.json", "torch2kubeflow/model")
-    assert (document["parameters"], document["processes"]) == (expected["parameters"], expected["processes"])
+    document = ModelDocument.read(model / "model.json")
+    assert (document.parameters, document.processes) == (expected["parameters"], expected["processes"])
