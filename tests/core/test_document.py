@@ -85,7 +85,6 @@ def content(**fields: Any) -> bytes:
         (Fingerprint, [{"sha256": DIGEST, "bytes": 0}], [{}, {"sha256": DIGEST}, {"sha256": DIGEST, "bytes": -1}]),
         (Range, [{"low": 0, "high": 1}], [{"low": 0}, {"low": 0, "high": 1, "more": 2}, [], None]),
     ],
-    ids=str,
 )
 def test_a_field_accepts_values_of_its_type_only(type_: Any, valid: list[object], invalid: list[object]) -> None:
     class Holder(Part):
