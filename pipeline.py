@@ -8,6 +8,13 @@ python pipeline.py local --graph sweep           # the same with another graph
 python pipeline.py compile                       # write build/*.yaml for the Kubeflow UI
 """
 
+if __name__ == "__main__":  # before KFP is imported and the graphs are made, which help and mistakes need not wait for
+    from importlib import import_module
+
+    from runner.cli import main
+
+    main(lambda: import_module("pipeline").GRAPHS)
+
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -195,9 +202,3 @@ training = _pipeline("training", "From images to an evaluated, exported classifi
 sweep = _pipeline("sweep", "The best of several trainings, evaluated and exported.", _search)
 distributed = _pipeline("distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit)
 GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed}  # by their names for `--graph`
-
-
-if __name__ == "__main__":
-    from runner.cli import main
-
-    main(GRAPHS)

@@ -1,5 +1,6 @@
-"""Compile a pipeline to one YAML file, the same bytes for the same code."""
+"""Verb `compile`: compile a pipeline to one YAML file, the same bytes for the same code."""
 
+import argparse
 import os
 import sys
 import tempfile
@@ -11,10 +12,30 @@ from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.container_images import is_pinned
+from components.shared.core.errors import UserError
 from runner.graphs import graph_of
 
 BUILD = Path(__file__).parents[1] / "build"
 FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"}  # by graph; else the graph's name
+
+
+def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
+    """Write pipelines to their own files, or the first to --output; return 0."""
+    if arguments.output:
+        _check_output(arguments.output)
+        packages = [compile_pipeline(pipelines[0], arguments.output)]
+    else:
+        packages = [compile_pipeline(pipeline, package_of(pipeline)) for pipeline in pipelines]
+    warn_of_tags([document for package in packages for document in read_package(package)])
+    print("\n".join(map(str, packages)))
+    return 0
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder", f"name a file, such as {output / 'pipeline.yaml'}")
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--output {output} is no YAML file", "give a name that ends in .yaml")
 
 
 def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:

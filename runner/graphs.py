@@ -1,29 +1,13 @@
 """The graphs, which are the pipelines that `--graph` names, and the steps of each."""
 
-import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, PipelineSpec
 
-from components.shared.core.errors import UserError
 from runner.kfp_patches import run_order
 
 PREFIX = "torch2kubeflow-"  # before the name of a graph: the pipeline's name in Kubeflow
-DEFAULT = "training"
-
-
-def add_graph_option(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
-    """Add to a verb the option that `choose` reads."""
-    text = f"the pipeline: training, sweep or another of pipeline.py ({default or 'else all'})"
-    parser.add_argument("--graph", default=default, metavar="NAME", help=text)
-
-
-def choose(graphs: Mapping[str, BaseComponent], name: str) -> BaseComponent:
-    """Return the pipeline of that name. Raises UserError if there is none."""
-    if name not in graphs:
-        raise UserError(f"--graph {name} does not exist", f"give {' or '.join(graphs)}")
-    return graphs[name]
 
 
 def graph_of(pipeline: BaseComponent) -> str:

@@ -46,7 +46,7 @@ def complete(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any
     return {name: values[name] for name in names}
 
 
-def arguments(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
+def as_inputs(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters as arguments for the inputs of a pipeline."""
     inputs = pipeline.component_spec.inputs
     own = {name: value for name, value in given.items() if name in inputs}
@@ -59,7 +59,7 @@ def parse_inputs(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any
 
     Raises UserError as `parse_parameters` does.
     """
-    return arguments(pipeline, parse_parameters(pipeline, words))
+    return as_inputs(pipeline, parse_parameters(pipeline, words))
 
 
 def flat(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Look-ups in KFP's API that several verbs need: pipelines, their versions, experiments and runs."""
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,6 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.errors import UserError
 from runner.cluster.connection import Connection
 from runner.cluster.rest import ApiError
-
-EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from runner.cluster.api import delete_recurring_run, list_recurring_runs
 from runner.cluster.connection import Connection
-from runner.parameters import arguments, flat, names_of
+from runner.parameters import as_inputs, flat, names_of
 
 
 def carry_over(connection: Connection, pipeline: BaseComponent, pipeline_id: str) -> None:
@@ -30,7 +30,7 @@ def carry_over(connection: Connection, pipeline: BaseComponent, pipeline_id: str
                 file=sys.stderr,
             )
         elif moved:
-            _replace(connection, item, arguments(pipeline, flat(given)))
+            _replace(connection, item, as_inputs(pipeline, flat(given)))
             print(f"{item.display_name}: follows the latest version, so {', '.join(moved)} became part of `options`")
 
 

@@ -14,8 +14,7 @@ from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
-from runner.graphs import add_graph_option, steps_of
+from runner.graphs import steps_of
 
 # Argo names a pod `workflow-template-node` and a node `workflow-node`. These are KFP's templates for a step with no
 # annotation, two labels and retries, as ours are, and for one with fewer.
@@ -25,16 +24,6 @@ ATTEMPT = re.compile(r"\(\d+\)$")
 # What KFP's launcher (glog) and Argo's executor add to a step's own lines, mostly after the last one.
 ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
 HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("logs", help="print the logs of the steps of a run in Kubeflow")
-    parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
-    parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

@@ -27,25 +27,6 @@ class Options:
     authority: Path | None
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the connection to a verb."""
-    group = parser.add_argument_group("connection", "Without --host, a port-forward through the Kubernetes API.")
-    group.add_argument("--host", metavar="URL", help="KFP's address, with https:// [KF_PIPELINES_ENDPOINT]")
-    group.add_argument("--namespace", metavar="NAME", help="where runs live, if KFP has many users [KFP_NAMESPACE]")
-    group.add_argument("--context", metavar="NAME", help="the context of the kubeconfig, instead of the current one")
-    group.add_argument("--kfp-namespace", default="kubeflow", metavar="NAME", help="where KFP lives (%(default)s)")
-    group.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help="a Bearer token, read again for each request [KF_PIPELINES_SA_TOKEN_PATH; the token: KFP_EXISTING_TOKEN]",
-    )
-    group.add_argument("--cookie-file", type=Path, metavar="FILE", help="a session's cookie [the cookie: KFP_COOKIE]")
-    group.add_argument(
-        "--ca", type=Path, metavar="FILE", help="authorities that sign KFP's certificate [SSL_CERT_FILE]"
-    )
-
-
 def resolve(arguments: argparse.Namespace) -> Options:
     """Return what counts for each setting: the first of option, environment, and what a pod of the cluster has.
 

@@ -13,56 +13,18 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.log import read_event
 from runner.cluster import run_state
-from runner.cluster.api import EXPERIMENT, Version, find_or_create_experiment, name_filter
+from runner.cluster.api import Version, find_or_create_experiment, name_filter
 from runner.cluster.connection import Connection, connect
 from runner.cluster.logs import HINT, read_log, step_lines
-from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
 from runner.cluster.upload import resolve_version
 from runner.failures import DONE, FAILED, INTERRUPTED, Failure, read_failure
-from runner.graphs import add_graph_option
 from runner.parameters import parse_inputs
 from runner.summary import SummaryDocument
 from runner.terminal import Terminal
 
-ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
-EXAMPLES = """examples:
-  python pipeline.py run                          # the present code, uploaded if necessary
-  python pipeline.py run epochs=30 gpus=1 --wait
-  python pipeline.py run --wait --retries 3       # on nodes that may be preempted
-  python pipeline.py run --version v1.2-0123456789ab seed=7
-  python pipeline.py run --graph sweep gpus=1 'settings=[{"learning_rate": 0.01}, {"network": "resnet18"}]'
-"""
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser(
-        "run",
-        help="run the pipeline in Kubeflow",
-        description="Exit code: 0 success, 1 failed or canceled, 2 a mistake to fix, 130 interrupted.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
-    parser.add_argument("--version", metavar="NAME", help="run this uploaded version, not the present code")
-    parser.add_argument(
-        "--experiment",
-        default=EXPERIMENT,
-        metavar="NAME",
-        help="the experiment that the run belongs to (%(default)s)",
-    )
-    parser.add_argument("--pipeline-root", metavar="URI", help="where KFP stores the artifacts, instead of its default")
-    parser.add_argument("--wait", action="store_true", help="show the steps and wait for the end")
-    parser.add_argument(
-        "--retries", type=int, default=0, metavar="N", help="wait, and have KFP retry it that often if it fails"
-    )
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="where summaries are stored")
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

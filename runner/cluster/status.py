@@ -2,26 +2,14 @@
 
 import argparse
 from datetime import UTC, datetime
-from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
-from runner.graphs import add_graph_option
 
 SHOWN = 10
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("status", help="show the latest runs in Kubeflow, or the steps of one")
-    parser.add_argument("run", nargs="?", metavar="RUN", help="id of the run, or latest")
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

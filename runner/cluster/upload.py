@@ -15,19 +15,9 @@ from components.shared.core.files import sha256_json
 from runner.cluster.api import Version, find_pipeline, find_version, find_versions, load_version
 from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
 from runner.compile import compile_pipeline, read_package, warn_of_tags
 from runner.git import git_revision
-from runner.graphs import add_graph_option
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("upload", help="upload the pipeline to Kubeflow, unless the same content is there")
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

@@ -1,7 +1,6 @@
 """Verb `doctor`: find what would make a first run fail, and suggest a remedy for each problem.
 
-It changes nothing: it writes only to S3, under a name of its own that it removes, and asks the cluster to admit a pod
-as a dry run. Without access to a cluster, it still asks the registries for the images.
+It changes nothing, as its help promises.
 """
 
 import argparse
@@ -9,7 +8,6 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 from kubernetes.client import VersionApi
@@ -18,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from components.shared.core.errors import UserError
 from runner.cluster.connection import Connection, connect
 from runner.cluster.kube import kube_client, kube_errors
-from runner.cluster.options import add_options, runs_namespace
+from runner.cluster.options import runs_namespace
 from runner.cluster.rest import ApiError
 from runner.doctor.admission import check_admission, check_pod_security
 from runner.doctor.cluster import SECONDS, Cluster
@@ -32,18 +30,9 @@ from runner.doctor.preflight import Preflight, pods_of
 from runner.doctor.quota import check_limit_range, check_quota
 from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
-from runner.graphs import add_graph_option
 from runner.parameters import complete, parse_parameters
 
 OLDEST = (2, 17)  # the first KFP whose exit handler sees the state of nested groups
-EXAMPLES = """examples:
-  python pipeline.py doctor
-  python pipeline.py doctor gpus=1 train_memory=16Gi --namespace my-profile
-  python pipeline.py doctor store=s3://bucket/prefix --s3-endpoint http://localhost:9000
-
-exit code: 1 if a problem was found that would make such a run fail, otherwise 0;
-warnings, and what could not be checked, do not count
-"""
 WIDTH = 120
 COLUMNS = 10, 17
 
@@ -65,27 +54,6 @@ CHECKS: dict[str, Check] = {
     "Trainer": check_trainer,
     "retries": check_retries,
 }
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser(
-        "doctor",
-        help="find what would make a first run fail, and suggest a remedy",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the run to check")
-    parser.add_argument(
-        "--s3-endpoint",
-        default="",
-        metavar="URL",
-        help="where this machine reaches the pods' S3 server, for example through a port-forward",
-    )
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

@@ -19,7 +19,8 @@ from kubernetes.client import (
 )
 
 from components.step_table import STEP_LABEL, STEPS
-from runner.graphs import DEFAULT, PREFIX
+from runner.graphs import PREFIX
+from runner.verbs import DEFAULT
 
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
 # What KFP and Argo add; the pods of KFP's drivers have only these.

@@ -1,5 +1,6 @@
 """Verb `local`: run the compiled pipeline on this machine with KFP's local runner."""
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -24,7 +25,7 @@ from runner.kfp_patches import local_runner
 from runner.local import s3_server
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
-from runner.parameters import arguments, complete
+from runner.parameters import as_inputs, complete, parse_parameters
 from runner.summary import StepState, SummaryDocument, collect
 from runner.terminal import Terminal
 
@@ -34,6 +35,13 @@ THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"sweep": "sweep.html", "report": "report.html", "model": "model", "package": "package"}
 SHORTCUTS |= {"promotion": "promotion.html"}
+
+
+def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+    """Run the pipeline with the parameters that are given, and return the exit code."""
+    given = parse_parameters(pipeline, arguments.parameters)
+    embedded = given.get("store", s3_server.STORE) == s3_server.STORE
+    return run(pipeline, given, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
 
 
 def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
@@ -61,7 +69,7 @@ def _run(
     steps = StepRunner(state, terminal, {**environment, **_step_environment(folder, environment)})
     started, outcome = time.time(), "interrupted"
     try:
-        _execute(package, arguments(pipeline, given), steps, _cache_folder(runs) if caching else None)
+        _execute(package, as_inputs(pipeline, given), steps, _cache_folder(runs) if caching else None)
         outcome = "failed" if state.failure else "done"
     finally:
         _tidy(folder)

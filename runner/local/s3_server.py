@@ -18,15 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kfp.dsl.base_component import BaseComponent
-
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
 from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
 
-RUNS = Path(__file__).parents[2] / "runs"
 BUCKET = "torch2kubeflow"
 STORE = f"s3://{BUCKET}"
 PROBE = ".ready"
@@ -168,14 +165,7 @@ def free_ports(count: int) -> list[int]:
             free.close()
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("s3", help="keep the embedded S3 server running, to look at what it stores")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are stored")
-    parser.set_defaults(handle=handle)
-
-
-def handle(arguments: argparse.Namespace, _: BaseComponent) -> int:
+def handle(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C, and return the exit code."""
     with _serving(arguments.runs) as server, _published(server) as file:
         print(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")

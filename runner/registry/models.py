@@ -2,71 +2,25 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
 from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
-from runner.local.s3_server import RUNS, store_of
-from runner.registry.retention import DEFAULT_DAYS, Retention, RetentionError
+from runner.local.s3_server import store_of
+from runner.registry.retention import Retention, RetentionError
 
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
-EXAMPLES = """examples:
-  python pipeline.py models
-  python pipeline.py models promote mnist 3
-  python pipeline.py models rollback mnist
-  python pipeline.py models diff mnist 2 3
-  python pipeline.py models prune --keep 5 --dry-run
-  python pipeline.py models --store s3://bucket/prefix
-"""
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser(
-        "models",
-        help="show the models in the store; promote, roll back, compare and prune versions",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_store_options(parser)
-    parser.set_defaults(handle=handle, act=_list)
-    actions = parser.add_subparsers(metavar="ACTION")
-    actions.add_parser("list", help="show versions, champions and metrics").set_defaults(act=_list)
-    promote = _add_action(actions, "promote", _promote, "make a version the champion")
-    promote.add_argument("version", type=int, metavar="VERSION")
-    _add_action(actions, "rollback", _roll_back, "make the previous champion the champion again")
-    diff = _add_action(actions, "diff", _diff, "show how two versions differ")
-    diff.add_argument("version", type=int, metavar="VERSION")
-    diff.add_argument("other", type=int, metavar="OTHER")
-    prune = actions.add_parser("prune", help="remove unneeded versions, and leftovers of interrupted runs")
-    prune.add_argument("--keep", type=_count, metavar="N", help="newest versions of each model to keep (default all)")
-    text = "minimum age of the checkpoints, prepared data and unfinished uploads to remove (default 7)"
-    prune.add_argument("--older-than", type=_days, default=DEFAULT_DAYS, metavar="DAYS", help=text)
-    prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
-    prune.set_defaults(act=_prune)
-    for action in actions.choices.values():
-        add_store_options(action, argparse.SUPPRESS)
-
-
-def handle(arguments: argparse.Namespace, _: BaseComponent) -> int:
+def handle(arguments: argparse.Namespace) -> int:
     """Carry out the action, and return the exit code."""
     with store_of(arguments.store, arguments.runs) as store:
-        for line in arguments.act(arguments, store):
+        for line in ACTIONS[arguments.action](arguments, store):
             print(line)
     return 0
-
-
-def add_store_options(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    """Add to a verb the options that `store_of` reads."""
-    text = "the store (default: that of `make run`)"
-    parser.add_argument("--store", default=default, metavar="s3://BUCKET/PREFIX", help=text)
-    parser.add_argument("--runs", type=Path, default=default or RUNS, metavar="DIR", help="folder of the local runs")
 
 
 def existing_model(store: Store, name: str) -> RegisteredModel:
@@ -77,13 +31,6 @@ def existing_model(store: Store, name: str) -> RegisteredModel:
     if name not in names:
         raise UserError(f"{store.uri()} has no model {name}", f"it has {', '.join(names)}")
     return RegisteredModel(store, name)
-
-
-def _add_action(actions: Any, name: str, act: Any, text: str) -> argparse.ArgumentParser:
-    action: argparse.ArgumentParser = actions.add_parser(name, help=text)
-    action.add_argument("name", metavar="NAME", help="name of the model")
-    action.set_defaults(act=act)
-    return action
 
 
 def _list(_: argparse.Namespace, store: Store) -> Iterator[str]:
@@ -162,17 +109,4 @@ def prune(store: Store, *, days: float, keep: int | None, is_dry: bool) -> Itera
         yield f"no prepared data is removed, for {error}"
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of versions; give 1 or more")
-    return int(text)
-
-
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1
-    if not 0 <= days < 36_500:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of days; give 0 or more")
-    return days
+ACTIONS = {None: _list, "list": _list, "promote": _promote, "rollback": _roll_back, "diff": _diff, "prune": _prune}

@@ -20,8 +20,6 @@ from components.shared.training.checkpoints import store as checkpoints
 from components.shared.training.distributed import handoff
 from components.shared.training.search import asha
 
-DEFAULT_DAYS = 7.0  # age from which a leftover is unneeded
-
 
 class Unneeded(NamedTuple):
     """Something to remove from a store, and how."""

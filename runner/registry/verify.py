@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kfp.dsl.base_component import BaseComponent
-
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
@@ -19,27 +17,14 @@ from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
-from runner.graphs import DEFAULT
 from runner.local.s3_server import store_of
-from runner.registry.models import add_store_options, existing_model
+from runner.registry.models import existing_model
+from runner.verbs import DEFAULT
 
 ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
-EXAMPLES = """examples:
-  python pipeline.py verify mnist/3
-  python pipeline.py verify s3://bucket/prefix/models/mnist/versions/3 --retrain
-  python pipeline.py lineage mnist/3
-"""
 
 
-def add_parser(verbs: Any) -> None:
-    """Add both verbs to the command line."""
-    verifying = _add(verbs, "verify", _verify, "recompute the digests of a version; exit code 1 if one differs")
-    text = "also prepare the data and train again, and compare the weights"
-    verifying.add_argument("--retrain", action="store_true", help=text)
-    _add(verbs, "lineage", _lineage, "show what a version was made from: data, model, package")
-
-
-def handle(arguments: argparse.Namespace, _: BaseComponent) -> int:
+def handle(arguments: argparse.Namespace) -> int:
     """Carry out the verb, and return the exit code."""
     found = ADDRESS.fullmatch(arguments.address)
     if not found:
@@ -49,18 +34,7 @@ def handle(arguments: argparse.Namespace, _: BaseComponent) -> int:
     if found["store"] and arguments.store:
         raise UserError(f"--store={arguments.store} was given, but {arguments.address} names a store", "omit --store")
     with store_of(found["store"] or arguments.store, arguments.runs) as store:
-        code: int = arguments.act(arguments, existing_model(store, found["name"]), int(found["version"]))
-    return code
-
-
-def _add(verbs: Any, name: str, act: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=text, description=text, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("address", metavar="VERSION", help="NAME/VERSION, or its s3:// address")
-    add_store_options(parser)
-    parser.set_defaults(handle=handle, act=act)
-    return parser
+        return VERBS[arguments.verb](arguments, existing_model(store, found["name"]), int(found["version"]))
 
 
 def _verify(arguments: argparse.Namespace, model: RegisteredModel, number: int) -> int:
@@ -192,3 +166,6 @@ def _generations(
         ("package", document.package_digest, {"metrics": metrics, "code": made.code_version}),
         ("version", f"{model.name}/{number}, {champion}", registration),
     ]
+
+
+VERBS = {"verify": _verify, "lineage": _lineage}

@@ -15,13 +15,11 @@ from components.shared.core.errors import UserError
 from runner.cluster.api import Version, delete_recurring_run, find_versions, list_recurring_runs
 from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
 from runner.cluster.upload import content_digest, find_same, upload
 from runner.compile import compile_pipeline, read_package
-from runner.graphs import add_graph_option
 from runner.parameters import parse_inputs
 from runner.schedules import deploy_file, recurring
-from runner.schedules.cron_time_zone import add_time_zone_option, find_cron_time_zone
+from runner.schedules.cron_time_zone import find_cron_time_zone
 from runner.schedules.deploy_file import Deployment, ScheduleSpec
 from runner.schedules.recurring import (
     FOLLOWS_LATEST,
@@ -52,17 +50,6 @@ class Change:
     wanted: RecurringRun | None = None  # to be created
     actual: Any = None  # KFP's item
     differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("apply", help="make the pipeline's version and schedules in Kubeflow match a file")
-    parser.add_argument("-f", "--file", type=Path, required=True, metavar="FILE", help="such as deploy.yaml")
-    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    add_time_zone_option(parser)
-    add_graph_option(parser)
-    add_options(parser)
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

@@ -12,15 +12,6 @@ from runner.cluster.rest import ApiError
 CONFIG_MAP, KEY = "pipeline-install-config", "cronScheduleTimezone"  # in KFP's namespace
 
 
-def add_time_zone_option(parser: argparse.ArgumentParser) -> None:
-    """Add to a verb the option that `find_cron_time_zone` reads."""
-    parser.add_argument(
-        "--time-zone",
-        metavar="NAME",
-        help="the time zone in which KFP reads crontabs, instead of the cluster's setting or UTC",
-    )
-
-
 def find_cron_time_zone(connection: Connection, arguments: argparse.Namespace) -> tzinfo:
     """Return the time zone in which KFP reads crontabs: the option's, else the cluster's if it may be read, else UTC.
 

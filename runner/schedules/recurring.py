@@ -9,12 +9,12 @@ from typing import Any
 import kfp_server_api as api
 
 from components.shared.core.errors import UserError
-from runner.cluster.api import EXPERIMENT, find_or_create_experiment, list_recurring_runs
+from runner.cluster.api import find_or_create_experiment, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import flat
 from runner.schedules.cron import Schedule
+from runner.verbs import EXPERIMENT
 
-MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
 FOLLOWS_LATEST = ""  # in place of a version's id
 
 

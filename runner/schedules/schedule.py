@@ -1,6 +1,7 @@
 """Verb `schedule`: runs of the pipeline that recur in Kubeflow."""
 
 import argparse
+from collections.abc import Callable
 from datetime import tzinfo
 from typing import Any
 
@@ -16,84 +17,18 @@ from runner.cluster.api import (
     load_version,
 )
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
 from runner.cluster.upload import resolve_version
-from runner.graphs import add_graph_option
 from runner.parameters import parse_inputs
 from runner.schedules import recurring
 from runner.schedules.audit import audit
 from runner.schedules.cron import parse, parse_kfp, to_text
-from runner.schedules.cron_time_zone import add_time_zone_option, find_cron_time_zone
+from runner.schedules.cron_time_zone import find_cron_time_zone
 from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, print_next_times
 
-EXAMPLES = """examples:
-  python pipeline.py schedule add nightly "0 2 * * *" data=fashion-mnist min_accuracy=0.85
-  python pipeline.py schedule add often "every 6h" --follow-latest
-  python pipeline.py schedule pause nightly
-  python pipeline.py schedule audit
-"""
 
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = verbs.add_parser(
-        "schedule",
-        help="run the pipeline in Kubeflow at recurring times",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_add(actions)
-    listing = actions.add_parser("list", help="show the recurring runs of the namespace, and when each runs next")
-    add_time_zone_option(listing)
-    listing.set_defaults(act=_list)
-    for name, act, summary in (
-        ("pause", _pause, "start no further runs"),
-        ("resume", _resume, "start runs again"),
-        ("remove", _remove, "delete it; an active run continues"),
-    ):
-        action = actions.add_parser(name, help=summary)
-        action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
-        action.set_defaults(act=act)
-    summary = "show the problems of the recurring runs; exit code 1 if there are any"
-    auditing = actions.add_parser("audit", help=summary, description=summary)
-    add_time_zone_option(auditing)
-    auditing.set_defaults(act=_audit)
-    for action in actions.choices.values():
-        add_options(action)
-        action.set_defaults(handle=handle)
-
-
-def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
-    """Perform the action and return the exit code."""
-    code: int = arguments.act(arguments, pipeline)
-    return code
-
-
-def _add_add(actions: Any) -> None:
-    add = actions.add_parser("add", help="create a recurring run")
-    add.add_argument("name", metavar="NAME", help="its name, which must be unused")
-    add.add_argument(
-        "when",
-        metavar="WHEN",
-        help="a crontab's five fields, in UTC unless KFP is set to another time zone; @daily; or 'every 6h'",
-    )
-    add.add_argument("parameters", nargs="*", metavar="name=value", help="parameters of the pipeline")
-    version = add.add_mutually_exclusive_group()
-    version.add_argument("--version", metavar="NAME", help="pin this uploaded version, not the present code")
-    version.add_argument("--follow-latest", action="store_true", help="each run uses the version uploaded last")
-    add.add_argument("--catch-up", action="store_true", help="after a pause, run every time that was missed")
-    add.add_argument(
-        "--max-concurrency",
-        type=int,
-        choices=range(1, recurring.MAX_CONCURRENCY + 1),
-        default=1,
-        metavar="N",
-        help=f"concurrent runs, 1 to {recurring.MAX_CONCURRENCY} (%(default)s)",
-    )
-    add_graph_option(add)
-    add_time_zone_option(add)
-    add.set_defaults(act=_add)
+def handle(arguments: argparse.Namespace, *pipeline: BaseComponent) -> int:
+    """Perform the action, which has a pipeline if it is `add`, and return the exit code."""
+    return ACTIONS[arguments.action](arguments, *pipeline)
 
 
 def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
@@ -145,7 +80,7 @@ def _latest_version(connection: Connection, pipeline_name: str) -> Version:
     raise UserError(f"{pipeline_name} has no version yet", "run `python pipeline.py upload` first")
 
 
-def _list(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+def _list(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     zone = find_cron_time_zone(connection, arguments)
     items = list_recurring_runs(connection)
@@ -172,7 +107,7 @@ def _state(one: RecurringRun) -> str:
     return "enabled" if one.enabled else "paused"
 
 
-def _pause(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+def _pause(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
     connection.client.disable_recurring_run(item.recurring_run_id)
@@ -181,7 +116,7 @@ def _pause(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     return 0
 
 
-def _resume(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+def _resume(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
     connection.client.enable_recurring_run(item.recurring_run_id)
@@ -191,7 +126,7 @@ def _resume(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     return 0
 
 
-def _remove(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+def _remove(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
     delete_recurring_run(connection, item.recurring_run_id)
@@ -199,7 +134,7 @@ def _remove(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     return 0
 
 
-def _audit(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
+def _audit(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     audits = list(audit(connection, find_cron_time_zone(connection, arguments)))
     for one in audits:
@@ -215,3 +150,13 @@ def _audit(arguments: argparse.Namespace, _pipeline: BaseComponent) -> int:
     with_problems = sum(bool(one.problems) for one in audits)
     print(f"recurring runs: {len(audits)}, with problems: {with_problems}")
     return 1 if with_problems else 0
+
+
+ACTIONS: dict[str, Callable[..., int]] = {
+    "add": _add,
+    "list": _list,
+    "pause": _pause,
+    "resume": _resume,
+    "remove": _remove,
+    "audit": _audit,
+}

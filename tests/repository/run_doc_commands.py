@@ -69,7 +69,7 @@ def test_local_runs(command: str, tmp_path: Path, run_pipeline: Runner) -> None:
 def _call(command: str, *more: str) -> object:
     """Run a verb in this process, and return its exit code."""
     with pytest.raises(SystemExit) as ended:
-        main(pipeline.GRAPHS, [*shlex.split(command)[2:], *more])
+        main(lambda: pipeline.GRAPHS, [*shlex.split(command)[2:], *more])
     return ended.value.code
 
 

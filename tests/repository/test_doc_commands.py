@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from runner import cli
 from runner.parameters import parse_parameters
+from runner.verbs import parse
 from tests.repository.documents import ROOT, all_commands, read, words_of_run
 
 COMMANDS = all_commands()
@@ -31,12 +31,9 @@ KUBECTL = [command for command in COMMANDS if command.startswith("kubectl ")]
 
 def _parse(words: list[str]) -> None:
     """Parse a command line as `python pipeline.py` does; SystemExit if it is refused."""
-    arguments, rest = cli._parser().parse_known_args(words)
-    assert not [word for word in rest if word.startswith("-")], rest
-    if hasattr(arguments, "parameters"):
-        parse_parameters(pipeline.GRAPHS[arguments.graph], [*arguments.parameters, *rest])
-    else:
-        assert not rest
+    arguments = parse(words)
+    if "parameters" in arguments:
+        parse_parameters(pipeline.GRAPHS[arguments.graph], arguments.parameters)
 
 
 def test_documents_have_commands_of_each_kind() -> None:

@@ -124,7 +124,7 @@ def test_a_parameter_given_twice_is_refused() -> None:
 
 def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.GRAPHS, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
+        main(lambda: pipeline.GRAPHS, ["local", "epochs=0", "--runs", str(tmp_path / "runs")])
     captured = capsys.readouterr()
     assert stop.value.code == 2
     assert captured.err == "error: epochs=0 is not accepted; give 1 or more\n"
@@ -167,20 +167,20 @@ def test_an_error_of_the_file_system_may_have_no_path(
 def test_an_error_of_the_file_system_that_is_a_bug_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     _let_compile_fail(monkeypatch, FileNotFoundError(errno.ENOENT, "No such file", "/folder/file"))
     with pytest.raises(FileNotFoundError):
-        main(pipeline.GRAPHS, ["compile"])
+        main(lambda: pipeline.GRAPHS, ["compile"])
 
 
 def _let_compile_fail(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("runner.cli.compile_pipeline", fail)
+    monkeypatch.setattr("runner.compile.compile_pipeline", fail)
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Return the error of a verb that exits with code 2."""
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.GRAPHS, words)
+        main(lambda: pipeline.GRAPHS, words)
     assert stop.value.code == 2
     return capsys.readouterr().err
 
@@ -203,7 +203,7 @@ def test_the_output_of_compile_is_a_yaml_file(tmp_path: Path, capsys: pytest.Cap
 def test_options_may_stand_between_parameters(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     def started(*words: str) -> None:
         with pytest.raises(SystemExit) as stop:
-            main({"training": verbs.pipeline}, words)
+            main(lambda: {"training": verbs.pipeline}, words)
         assert stop.value.code == 0
 
     started("run", "epochs=3", "--pipeline-root", "s3://bucket", "data=digits")
@@ -248,7 +248,7 @@ def test_each_graph_is_compiled_to_its_own_file(
 
     def compiled(*words: str) -> list[str]:
         with pytest.raises(SystemExit) as stop:
-            main(pipeline.GRAPHS, ["compile", *words])
+            main(lambda: pipeline.GRAPHS, ["compile", *words])
         assert stop.value.code == 0
         return [Path(line).name for line in capsys.readouterr().out.splitlines()]
 
@@ -272,7 +272,7 @@ def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[st
 def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
     words = ["schedule", "add", "weekly", "0 2 * * 0", "--graph", "sweep", "stopping=asha", "epochs=9"]
     with pytest.raises(SystemExit) as stop:
-        main(pipeline.GRAPHS, words)
+        main(lambda: pipeline.GRAPHS, words)
     assert stop.value.code == 0
     (item,) = kfp_api.recurring_runs.values()
     assert item.runtime_config.parameters == {"epochs": 9, "options": {"stopping": "asha"}}

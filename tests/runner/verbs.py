@@ -1,12 +1,12 @@
 """Verbs as `python pipeline.py` calls them, and a small pipeline with the steps' names to call them with."""
 
-import argparse
 from types import ModuleType
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.step_table import names_in
+from runner.verbs import parse
 
 IMAGE = f"torch2kubeflow/data@sha256:{'1' * 64}"
 
@@ -42,8 +42,6 @@ def changed_pipeline(data: str = "mnist", batch_size: str = "32") -> None:
 
 
 def run_verb(verb: ModuleType, *words: str, pipeline: BaseComponent = pipeline) -> int:
-    """The exit code of a verb, whose module is `runner.<verb>`."""
-    parser = argparse.ArgumentParser()
-    verb.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args([verb.__name__.rpartition(".")[2], *words])
-    return int(arguments.handle(arguments, pipeline))
+    """The exit code of a verb, whose module is `runner.<folder>.<verb>`."""
+    arguments = parse([verb.__name__.rpartition(".")[2], *words])
+    return int(verb.handle(arguments, *([pipeline] if "graph" in arguments else [])))

@@ -1,6 +1,5 @@
 """The connection to KFP, and the errors if there is none."""
 
-import argparse
 import socket
 import ssl
 import subprocess
@@ -15,8 +14,8 @@ import pytest
 from components.shared.core.errors import UserError
 from runner.cluster import rest
 from runner.cluster.connection import Connection, connect
-from runner.cluster.options import add_options
 from runner.cluster.rest import ApiError
+from runner.verbs import parse
 from tests.servers.kfp_http import Answer, cut, cut_body, error, page, slow
 from tests.servers.kfp_server import KfpServer
 from tests.servers.port_forward import kube_server
@@ -25,9 +24,7 @@ TOKEN = "secret-token"
 
 
 def reach(*words: str) -> Connection:
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return connect(parser.parse_args(words))
+    return connect(parse(["status", *words]))
 
 
 def refusal(*words: str) -> str:

@@ -1,11 +1,11 @@
 """The verbs models, verify and lineage, against a real S3 server: pytest tests/runner/registry/test_models.py"""
 
-import argparse
 import json
 import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from components.shared.parameters.training import Settings
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.registry import models, verify
-from tests.runner.verbs import pipeline
+from runner.verbs import parse
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
 
@@ -44,14 +44,10 @@ def verb(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ve
     """A function that runs a verb on the store and returns exit code and output."""
 
     def call(*words: str) -> tuple[int, str]:
-        parser = argparse.ArgumentParser()
-        verbs = parser.add_subparsers()
-        models.add_parser(verbs)
-        verify.add_parser(verbs)
         capsys.readouterr()
         options = [] if any(word.startswith("s3://") for word in words) else ["--store", store.uri()]
-        arguments = parser.parse_args([*words, *options])
-        return int(arguments.handle(arguments, pipeline)), capsys.readouterr().out
+        arguments = parse([*words, *options])
+        return int(resolve_name(f"{arguments.module}:handle")(arguments)), capsys.readouterr().out
 
     return call
 

@@ -1,0 +1,49 @@
+"""The verbs: their modules exist, and are imported only to do something."""
+
+import subprocess
+import sys
+from pkgutil import resolve_name
+
+import pytest
+
+from runner.verbs import VERBS, Verb
+from tests.conftest import ROOT
+
+SLOW = {"kfp", "kfp_server_api", "kubernetes", "minio", "numpy", "pydantic", "torch", "components.steps"}
+
+
+def _imported(*words: str) -> tuple[int, set[str]]:
+    """The exit code of `python pipeline.py WORD...`, and the modules that it imports."""
+    command = [sys.executable, "-X", "importtime", "pipeline.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return done.returncode, {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.parametrize("words", [(), *((verb.name,) for verb in VERBS), ("schedule", "add")], ids=" ".join)
+def test_help_imports_neither_kfp_nor_the_graphs(words: tuple[str, ...]) -> None:
+    code, modules = _imported(*words, "--help")
+    assert code == 0 and not modules & SLOW and "runner.verbs" in modules
+
+
+@pytest.mark.parametrize("words", [("upgrade",), ("run", "--wiat"), ("logs",)], ids=" ".join)
+def test_a_mistake_in_the_words_imports_no_more_than_help(words: tuple[str, ...]) -> None:
+    code, modules = _imported(*words)
+    assert code == 2 and not modules & SLOW
+
+
+def test_a_verb_with_a_graph_imports_kfp_and_makes_it() -> None:
+    code, modules = _imported("compile", "--output", "pipeline.txt")
+    assert code == 2 and {"kfp", "components.steps"} <= modules
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_every_verb_has_a_module_that_does_it(verb: Verb) -> None:
+    assert callable(resolve_name(f"runner.{verb.module}:handle"))
+
+
+@pytest.mark.parametrize("module", ["runner.registry.models", "runner.registry.verify", "runner.local.s3_server"])
+def test_verbs_of_the_store_do_without_kfp(module: str) -> None:
+    code = f"import sys, {module}; print({{'kfp', 'kubernetes', 'torch'}} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "set()\n"
