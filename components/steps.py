@@ -4,7 +4,7 @@ KFP writes the source of a component into the pipeline, where Argo keeps it many
 component only names its port.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfp import dsl
@@ -13,9 +13,11 @@ from kfp.dsl.base_component import BaseComponent
 
 from components import ports
 from components.shared.container_images import image
+from components.shared.core.code_digest import code_digest, code_version
 
 DATA_IMAGE = image("data")
 TORCH_IMAGE = image("torch")
+ITS_IMAGE = {"STEP_IMAGE": TORCH_IMAGE}  # for the pods of the job, and for a version's provenance
 READS = ("components.entrypoints.run_step",)
 COMMAND = ["python3", "-m", *READS]
 PASSED_ON = [  # to the pods of a TrainJob
@@ -27,11 +29,16 @@ PASSED_ON = [  # to the pods of a TrainJob
 ]
 
 
-def _component(port: Callable[..., Any], base_image: str, **settings: Any) -> BaseComponent:
+def _component(
+    port: Callable[..., Any], base_image: str, env: Mapping[str, str] = {}, **settings: Any
+) -> BaseComponent:
     component: BaseComponent = dsl.component(port, base_image=base_image, install_kfp_package=False, **settings)
     container = component.component_spec.implementation.container
     container.command = COMMAND
     container.args = ["--executor_input", "{{$}}", "--function_to_execute", port.__name__]
+    # A step refuses to run other code than that from which the pipeline was compiled.
+    code = {"CODE_VERSION": code_version(), "CODE_DIGEST": code_digest(f"components.{port.__name__}")}
+    container.env = {**env, **code}
     return component
 
 
@@ -39,10 +46,10 @@ resolve = _component(ports.resolve, DATA_IMAGE)
 download = _component(ports.download, DATA_IMAGE)
 preprocess = _component(ports.preprocess, DATA_IMAGE)
 train = _component(ports.train, TORCH_IMAGE)
-train_distributed = _component(ports.train_distributed, TORCH_IMAGE, task_config_passthroughs=PASSED_ON)
+train_distributed = _component(ports.train_distributed, TORCH_IMAGE, ITS_IMAGE, task_config_passthroughs=PASSED_ON)
 trial = _component(ports.trial, TORCH_IMAGE)
 compare = _component(ports.compare, TORCH_IMAGE)
 evaluate = _component(ports.evaluate, TORCH_IMAGE)
 export = _component(ports.export, TORCH_IMAGE)
-register = _component(ports.register, TORCH_IMAGE)
+register = _component(ports.register, TORCH_IMAGE, ITS_IMAGE)
 finish = _component(ports.finish, DATA_IMAGE)

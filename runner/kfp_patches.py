@@ -20,7 +20,7 @@ from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
 OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
-CODE_DIGEST = "CODE_DIGEST"  # variable of a step: the digest of its code, see pipeline.py
+CODE_DIGEST = "CODE_DIGEST"  # variable of a step: the digest of its code, see components/steps.py
 NAMES_OF_ALL_CODE = {"CODE_VERSION", "STEP_IMAGE"}
 
 # How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.

@@ -24,6 +24,7 @@ from components.shared.parameters.pods import Pods
 from components.shared.parameters.table import Parameters
 from components.shared.training.distributed.trainjob import manifest
 from runner.doctor.trainer import RIGHTS
+from runner.pods import S3_KEYS, S3_SETTINGS, USER
 from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
 from tests.manifests.pod_security import breaches
 
@@ -102,7 +103,7 @@ def test_the_objects_that_the_pipeline_names_exist(overlay: str) -> None:
     (config,) = find(overlay, "ConfigMap", RUNS_LIVE_IN[overlay]).values()
     assert config["metadata"]["name"] == DEFAULTS["s3_config"]
     needed = {"AWS_ENDPOINT_URL_S3", "AWS_REGION"} - ({"AWS_ENDPOINT_URL_S3"} if overlay == "aws" else set())
-    assert config["data"].keys() == needed <= set(pipeline.S3_SETTINGS)
+    assert config["data"].keys() == needed <= set(S3_SETTINGS)
 
 
 @pytest.mark.slow
@@ -142,7 +143,7 @@ def test_server_and_runs_take_their_keys_from_one_secret(overlay: str) -> None:
     (pod,) = dict(_pod_specs(render(overlay))).values()
     references = [variable["valueFrom"]["secretKeyRef"] for variable in pod["containers"][0]["env"]]
     assert {reference["name"] for reference in references} <= find(overlay, "Secret", "torch2kubeflow-s3").keys()
-    assert {reference["key"] for reference in references} <= set(pipeline.S3_KEYS)
+    assert {reference["key"] for reference in references} <= set(S3_KEYS)
     (service,) = find(overlay, "Service").values()
     place, port = service["metadata"], service["spec"]["ports"][0]["port"]
     endpoint = find(overlay, "ConfigMap")[DEFAULTS["s3_config"]]["data"]["AWS_ENDPOINT_URL_S3"]
@@ -209,7 +210,7 @@ def test_the_profiles_launcher_takes_the_keys_of_the_steps() -> None:
     s3 = yaml.safe_load(patch["data"]["providers"])["s3"]["default"]
     reference = s3["credentials"]["secretRef"]
     assert reference["secretName"] == DEFAULTS["s3_secret"]
-    assert {reference["accessKeyKey"], reference["secretKeyKey"]} <= set(pipeline.S3_KEYS)
+    assert {reference["accessKeyKey"], reference["secretKeyKey"]} <= set(S3_KEYS)
     place = find("multi-user", "ConfigMap")[DEFAULTS["s3_config"]]["data"]
     assert (f"http://{s3['endpoint']}", s3["region"]) == (place["AWS_ENDPOINT_URL_S3"], place["AWS_REGION"])
 
@@ -285,7 +286,7 @@ def test_the_runtime_is_valid_and_its_pods_are_restricted() -> None:
     assert not breaches(template["spec"]) and not template["spec"]["automountServiceAccountToken"]
     (container,) = template["spec"]["containers"]
     assert container["name"] == manifest.NODE and container["securityContext"]["readOnlyRootFilesystem"]
-    assert template["spec"]["securityContext"]["runAsUser"] == pipeline.USER
+    assert template["spec"]["securityContext"]["runAsUser"] == USER
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm"}
 
 

@@ -44,11 +44,15 @@ RUNNER: dict[str, tuple[str, ...]] = {
 }
 BESIDE = tuple(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli"))
 LAYERS: dict[str, tuple[str, ...]] = {
-    "pipeline": ("components", "runner.cli", "runner.kfp_patches"),
+    "pipeline": ("components", "runner.cli", "runner.kfp_patches", "runner.pods"),
     "components.__init__": (),
     "components.step_table": (),
     "components.ports": tuple(f"components.{module}" for module in MODULES),
-    "components.steps": ("components.shared.container_images", "components.ports"),
+    "components.steps": (
+        "components.ports",
+        "components.shared.container_images",
+        "components.shared.core.code_digest",
+    ),
     "components.entrypoints": ("components.shared",),
     **{f"components.{module}": ("components.shared",) for module in MODULES},
     **{

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from kubernetes import client
 
-import pipeline
+from runner.pods import USER
 from tests.runner.doctor.objects import RESTRICTED, STANDALONE, AssertFound, Examine, argo, in_one_key, namespace, node
 from tests.servers.kube_server import KubeServer, error
 
@@ -20,7 +20,7 @@ def test_dry_run_creates_the_training_pod(cluster: KubeServer, examine: Examine)
     (pod,) = [model for model in cluster.created if isinstance(model, client.V1Pod)]
     (container,) = pod.spec.containers
     assert container.resources.limits == {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "2"}
-    assert container.security_context.run_as_user == pipeline.USER
+    assert container.security_context.run_as_user == USER
     assert container.security_context.capabilities.drop == ["ALL"]
     assert pod.spec.node_selector == {"disk": "ssd"}
     assert pod.metadata.labels["app.kubernetes.io/component"] == "train"
