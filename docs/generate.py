@@ -8,7 +8,7 @@ python -m docs.generate    # `make docs`
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,9 @@ from components.shared.data.sources.http import UrlDocument
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
-from components.shared.parameters.common import Seed, StoreUri, Threads
-from components.shared.parameters.evaluation import EvaluateRecipe
-from components.shared.parameters.pods import Pods
-from components.shared.parameters.preparation import PreprocessRecipe
-from components.shared.parameters.recipe import Recipe, accepted
-from components.shared.parameters.registration import RegisterRecipe
-from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import SWEEP, Parameters, Source, SweepParameters, inputs_of, model_of
-from components.shared.parameters.training import TrainingRecipe
+from components.shared.parameters.listing import default, groups
+from components.shared.parameters.recipe import accepted
+from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, inputs_of, model_of
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
 from components.shared.training.checkpoints.state import CheckpointDocument
@@ -66,15 +60,6 @@ DOCUMENTS: tuple[type[Document], ...] = (
     LeaseDocument,
     UrlDocument,
 )
-GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the first group that has it
-    "Several steps": (StoreUri, Seed, Threads),
-    "Data and preparation": (Source, PreprocessRecipe),
-    "Training": (TrainingRecipe,),
-    "Evaluation": (EvaluateRecipe,),
-    "Registration": (RegisterRecipe,),
-    "Pods in a cluster": (Pods,),
-    "Sweeps": (SweepRecipe,),
-}
 PARAMETERS = """# Parameters
 
 <!-- Generated from components/shared/parameters/ by `make docs`. -->
@@ -155,28 +140,21 @@ def _architecture() -> str:
 
 
 def _parameters() -> str:
-    left = list(SweepParameters.model_fields)
     tables = []
-    for title, recipes in GROUPS.items():
-        names = [name for recipe in recipes for name in recipe.model_fields if name in left]
-        left = [name for name in left if name not in names]
+    for title, names in groups().items():
         only = "" if names[0] in Parameters.model_fields else f"Only the graph `{SWEEP}` has these.\n\n"
         tables.append(f"## {title}\n\n{only}{_table(names)}")
-    assert not left, f"{left} belong to no group"
     return PARAMETERS.format(tables="\n\n".join(tables))
 
 
-def _table(names: list[str]) -> str:
+def _table(names: Sequence[str]) -> str:
     return "\n".join(["| name | default | meaning | accepted | in Kubeflow |", "|---|---|---|---|---|", *_rows(names)])
 
 
-def _rows(names: list[str]) -> Iterator[str]:
-    """Yield the row of each parameter, with its default as the pipeline has it."""
-    defaults = SweepParameters.of().values()
+def _rows(names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        field, value = SweepParameters.model_fields[name], defaults[name]
-        shown = value or '""' if isinstance(value, str) else json.dumps(value)
-        yield f"| `{name}` | `{shown}` | {field.description} | {accepted(field)} | {_place(name)} |"
+        field = SweepParameters.model_fields[name]
+        yield f"| `{name}` | `{default(name)}` | {field.description} | {accepted(field)} | {_place(name)} |"
 
 
 def _place(name: str) -> str:

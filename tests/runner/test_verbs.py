@@ -1,15 +1,17 @@
 """The verbs: their modules exist, and are imported only to do something."""
 
+import re
 import subprocess
 import sys
 from pkgutil import resolve_name
 
 import pytest
 
-from runner.verbs import VERBS, Verb
+from components.shared.parameters.table import SweepParameters
+from runner.verbs import VERBS, Verb, parse
 from tests.conftest import ROOT
 
-SLOW = {"kfp", "kfp_server_api", "kubernetes", "minio", "numpy", "pydantic", "torch", "components.steps"}
+SLOW = {"kfp", "kfp_server_api", "kubernetes", "minio", "numpy", "torch", "components.steps"}
 
 
 def _imported(*words: str) -> tuple[int, set[str]]:
@@ -20,10 +22,19 @@ def _imported(*words: str) -> tuple[int, set[str]]:
     return done.returncode, {line.rpartition("|")[2].strip() for line in lines}
 
 
-@pytest.mark.parametrize("words", [(), *((verb.name,) for verb in VERBS), ("schedule", "add")], ids=" ".join)
+@pytest.mark.parametrize("words", [(), ("run",), ("schedule", "add"), ("models",)], ids=" ".join)
 def test_help_imports_neither_kfp_nor_the_graphs(words: tuple[str, ...]) -> None:
     code, modules = _imported(*words, "--help")
     assert code == 0 and not modules & SLOW and "runner.verbs" in modules
+
+
+def test_the_help_of_a_run_lists_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", "--help"])
+    shown = capsys.readouterr().out.partition("parameters, with their defaults")[2].splitlines()
+    names = [line.split("=")[0].strip() for line in shown if re.match(r"  \w+=", line)]
+    assert sorted(names) == sorted(SweepParameters.model_fields)
+    assert "  epochs=3                            Passes over the training split." in shown
 
 
 @pytest.mark.parametrize("words", [("upgrade",), ("run", "--wiat"), ("logs",)], ids=" ".join)

@@ -1,0 +1,53 @@
+"""The parameters as people read them: in groups, with their defaults as one would type them."""
+
+import json
+import textwrap
+
+from components.shared.parameters.common import Seed, StoreUri, Threads
+from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.pods import Pods
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.recipe import Recipe
+from components.shared.parameters.registration import RegisterRecipe
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.table import Source, SweepParameters
+from components.shared.parameters.training import TrainingRecipe
+
+GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the first group that has it
+    "Several steps": (StoreUri, Seed, Threads),
+    "Data and preparation": (Source, PreprocessRecipe),
+    "Training": (TrainingRecipe,),
+    "Evaluation": (EvaluateRecipe,),
+    "Registration": (RegisterRecipe,),
+    "Pods in a cluster": (Pods,),
+    "Sweeps": (SweepRecipe,),
+}
+
+MARGIN = 38  # columns left of the descriptions
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the names of all parameters by group, each once."""
+    left, found = list(SweepParameters.model_fields), {}
+    for title, recipes in GROUPS.items():
+        found[title] = [name for recipe in recipes for name in recipe.model_fields if name in left]
+        left = [name for name in left if name not in found[title]]
+    assert not left, f"{left} belong to no group"
+    return found
+
+
+def default(name: str) -> str:
+    """Return the default of a parameter as the pipeline has it."""
+    value = SweepParameters.of().values()[name]
+    return value or '""' if isinstance(value, str) else json.dumps(value)
+
+
+def listed(columns: int) -> str:
+    """Return all parameters with defaults and descriptions, as the help of a verb shows them in so many columns."""
+    shown = ["parameters, with their defaults (docs/parameters.md has what each accepts):"]
+    for title, names in groups().items():
+        shown += ["", f"{title.lower()}:"]
+        for name in names:
+            given, line = f"  {name}={default(name)} ", SweepParameters.model_fields[name].description or ""
+            shown += textwrap.wrap(line, columns, initial_indent=f"{given:<{MARGIN}}", subsequent_indent=" " * MARGIN)
+    return "\n".join(shown)
