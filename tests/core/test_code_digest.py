@@ -45,10 +45,12 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+@pytest.mark.slow
 def test_a_copy_has_the_same_digests(copy: Path) -> None:
     assert changed_steps(copy) == set()
 
 
+@pytest.mark.slow
 def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
     for path in copy.rglob("*.py"):
         path.write_text(re.sub(r'^"""', '"""More. ', path.read_text()) + "\n\n# A comment.\n")
@@ -78,6 +80,7 @@ def test_a_change_reaches_the_steps_that_use_it(copy: Path, path: Path, steps: s
     assert changed_steps(copy) - {"finish"} == steps  # finish can delete a TrainJob, whose workers it reaches
 
 
+@pytest.mark.slow
 def test_a_port_belongs_to_its_step(copy: Path) -> None:
     edit(copy / "components/ports.py", " = evaluate.evaluate(\n", " = evaluate.evaluate(\n        **{},\n")
     assert changed_steps(copy) == {"evaluate"}

@@ -173,6 +173,7 @@ def test_an_invalid_parameter_is_refused(
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_and_the_trial_fails() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "components.entrypoints.katib_trial"], cwd=ROOT, capture_output=True, text=True

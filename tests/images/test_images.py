@@ -84,6 +84,7 @@ def _reached(module: str, seen: set[str]) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)
 def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> None:
     data, torch = (_names(_pins(ROOT / "docker" / f"{name}.txt")) for name in ("data", "torch"))

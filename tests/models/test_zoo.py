@@ -73,6 +73,7 @@ def test_a_network_has_its_published_number_of_parameters(name: str) -> None:
     assert network(pictures(ZOO[name].size)).shape == (2, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_network_learns_from_the_smallest_images_it_accepts(name: str) -> None:
     torch.manual_seed(0)
@@ -231,6 +232,7 @@ def test_a_network_that_is_unknown_or_does_not_fit_is_refused(name: str, size: i
         build(name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CSATv2 is designed for 3-channel RGB input")
 def test_a_network_for_colour_images_refuses_grey_ones() -> None:
     assert build("timm:csatv2", 64, channels=3).training

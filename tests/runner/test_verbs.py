@@ -43,6 +43,7 @@ def test_a_mistake_in_the_words_imports_no_more_than_help(words: tuple[str, ...]
     assert code == 2 and not modules & SLOW
 
 
+@pytest.mark.slow
 def test_a_verb_with_a_graph_imports_kfp_and_makes_it() -> None:
     code, modules = _imported("compile", "--output", "pipeline.txt")
     assert code == 2 and {"kfp", "components.steps"} <= modules

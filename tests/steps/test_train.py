@@ -46,6 +46,7 @@ def test_the_document_describes_how_the_model_was_trained(digits: Path, tmp_path
     assert document.parameters == {k: v for k, v in SETTINGS.items() if k not in others}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_key_depends_on_what_determines_weights(digits: Path, tmp_path: Path) -> None:
     def key(**settings: Any) -> str:
         document = trained(digits, tmp_path / "model", **{"epochs": 1, "batch_size": "400", **settings}).document

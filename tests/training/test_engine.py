@@ -34,6 +34,7 @@ def test_gradients_are_clipped_to_the_given_norm(digits: Path, tmp_path: Path) -
     assert moved.item() == pytest.approx(0.01 * 1.9, rel=1e-3)  # Nesterov's first step is 1 + momentum times as long
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "others",
     [{"mixup": 0.4}, {"cutmix": 1.0}, {"precision": "bfloat16"}, {"schedule": "cosine"}, {"flip": True}],

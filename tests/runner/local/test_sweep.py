@@ -50,6 +50,7 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
     assert kept == ["1"], "a pod keeps the weights of its best trial alone"
 
 
+@pytest.mark.slow
 def test_an_invalid_setting_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:
     failed = run_pipeline(*WORDS, 'settings=[{"learning_rte": 0.1}]')
     assert failed.returncode == 2
