@@ -92,7 +92,7 @@ def _add(step: BaseComponent, inputs: Inputs, **arguments: Any) -> PipelineTask:
 
 
 def _pipeline(graph: str, description: str, train: Train) -> BaseComponent:
-    """Return the pipeline torch2kubeflow-`graph`, with the inputs that shared/parameters/table.py gives it.
+    """Return the pipeline torch2kubeflow-`graph`, with the inputs that shared/parameters/form.py gives it.
 
     KFP reads them from the signature and docstring of the function that makes the graph, and then calls it with all of
     them in order.

@@ -1,6 +1,6 @@
 """Step register: an accepted, exported model -> a version in the store, and the champion if it is better.
 
-What is better, `shared/registry/comparison.py` decides.
+What is better, `shared/registry/challenger.py` decides.
 """
 
 import os
@@ -25,8 +25,8 @@ from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.report.html import page
 from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
+from components.shared.registry.challenger import champion_judge, digest_of_test_split
 from components.shared.registry.champion import decision_about, now, times_decided
-from components.shared.registry.comparison import champion_judge, digest_of_test_split
 from components.shared.registry.document import DataOrigin, Figures, Provenance, RegistrationDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store

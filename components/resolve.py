@@ -12,11 +12,12 @@ from components.shared.core import log
 from components.shared.core.step import step
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.form import inputs_of, merge_options
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import DISTRIBUTED, SWEEP, inputs_of, merge_options
+from components.shared.parameters.table import DISTRIBUTED, SWEEP
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
 from components.shared.training.search.planned import plan

@@ -25,9 +25,10 @@ from components.shared.data.sources.http import UrlDocument
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
+from components.shared.parameters.form import inputs_of
 from components.shared.parameters.listing import default, groups
 from components.shared.parameters.recipe import accepted
-from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, inputs_of, model_of
+from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
 from components.shared.training.checkpoints.state import CheckpointDocument

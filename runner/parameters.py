@@ -10,8 +10,9 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError, did_you_mean
+from components.shared.parameters.form import OPTIONS
 from components.shared.parameters.recipe import Recipe, parse
-from components.shared.parameters.table import OPTIONS, SWEEP, model_of
+from components.shared.parameters.table import SWEEP, model_of
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.settings import merge
 from runner.graphs import graph_of

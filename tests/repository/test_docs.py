@@ -10,7 +10,7 @@ import yaml
 
 import pipeline
 from components.shared.data.dataset import SPLITS
-from components.shared.parameters import table
+from components.shared.parameters import form
 from components.shared.parameters.evaluation import Gates
 from components.shared.parameters.pods import Pods
 from components.shared.parameters.preparation import Preparation
@@ -45,20 +45,20 @@ def test_every_parameter_is_documented_once_in_the_order_of_code() -> None:
 def test_documents_mark_the_inputs_of_a_pipeline(graph: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| `.*\| ([^|]+) \|$", read("docs/parameters.md"), re.M)
     inputs = {name for name, place in rows if place == "input" or f"input of `{graph}`" in place}
-    assert inputs - set(table.OWN_INPUTS["sweep"] if graph != "sweep" else ()) == set(table.inputs_of(graph))
-    assert {*table.inputs_of(graph), table.OPTIONS} == set(pipeline.GRAPHS[graph].component_spec.inputs)
+    assert inputs - set(form.OWN_INPUTS["sweep"] if graph != "sweep" else ()) == set(form.inputs_of(graph))
+    assert {*form.inputs_of(graph), form.OPTIONS} == set(pipeline.GRAPHS[graph].component_spec.inputs)
 
 
 def test_examples_of_options_are_accepted() -> None:
     section = read("docs/parameters.md").split("## Inputs and options")[1].split("\n## ")[0]
-    (form,) = re.findall(r"in the field `options`: `(\{.*\})`", section)
+    (shown,) = re.findall(r"in the field `options`: `(\{.*\})`", section)
     (sdk,) = re.findall(r"run_from_pipeline_package\(file, (\{.*\})\)`", section)
     (deployed,) = re.findall(r"`parameters: (\{.*\})`", section)
     (words,) = re.findall(r"^\| command line \| [\w ]+: `(.*)`", section, re.M)
-    options = json.loads(form)
-    assert json.loads(sdk) == {table.OPTIONS: options} and yaml.safe_load(deployed) == options
-    assert parse_inputs(pipeline.training, words.split()) == {table.OPTIONS: options}
-    assert table.merge_options("training", {}, options).optimizer == options["optimizer"]
+    options = json.loads(shown)
+    assert json.loads(sdk) == {form.OPTIONS: options} and yaml.safe_load(deployed) == options
+    assert parse_inputs(pipeline.training, words.split()) == {form.OPTIONS: options}
+    assert form.merge_options("training", {}, options).optimizer == options["optimizer"]
 
 
 def test_accurate_settings_are_those_that_were_measured() -> None:

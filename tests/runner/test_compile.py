@@ -15,8 +15,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from components.shared.core.code_digest import code_digest, code_version
-from components.shared.parameters.form import defaults_of
-from components.shared.parameters.table import INPUTS, OPTIONS, OWN_INPUTS, model_of
+from components.shared.parameters.form import INPUTS, OPTIONS, OWN_INPUTS, defaults_of
+from components.shared.parameters.table import model_of
 from components.step_table import STEPS
 from runner.compile import compile_pipeline
 

@@ -10,9 +10,9 @@ from components.resolve import Resolved, resolve
 from components.shared.core.errors import UserError
 from components.shared.data.sources.http import fetch_url
 from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.form import inputs_of
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.registration import RegisterRecipe
-from components.shared.parameters.table import inputs_of
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.planned import Planned
 from tests.data.versions import version_of

@@ -10,8 +10,9 @@ import yaml
 from kfp.components import load_component_from_file
 
 import pipeline
+from components.shared.parameters.form import OPTIONS, inputs_of
 from components.shared.parameters.recipe import accepted
-from components.shared.parameters.table import OPTIONS, inputs_of, model_of
+from components.shared.parameters.table import model_of
 from components.step_table import STEPS, names_in
 from runner.compile import compile_pipeline
 from runner.graphs import steps_of

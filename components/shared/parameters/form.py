@@ -1,12 +1,47 @@
-"""The inputs of a pipeline as KFP reads them: a signature, and a docstring that its form shows."""
+"""Kubeflow's form for a run: which parameters have a field of their own, and the signature that KFP makes it from.
+
+KFP's form shows a pipeline's inputs in alphabetical order and nothing grouped, so only those that people set and those
+that Kubernetes needs have one; the others are members of the input `options`. For people every name is flat.
+"""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from components.shared.parameters.recipe import AsText, kind, marker
-from components.shared.parameters.table import OPTIONS, inputs_of, model_of
+from components.shared.core.errors import UserError
+from components.shared.parameters.recipe import AsText, kind, marker, unknown
+from components.shared.parameters.table import DISTRIBUTED, SWEEP, Parameters, check_nodes, model_of
 
+OPTIONS = "options"
+INPUTS = (
+    "data",
+    "store",
+    "network",
+    "image_size",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "min_accuracy",
+    "min_recall",
+    "model_name",
+    "gpus",
+    "gpu_resource",
+    "train_cpu",
+    "train_memory",
+    "node_selector",
+    "tolerations",
+    "s3_secret",
+    "s3_config",
+    "source_secret",
+)
+OWN_INPUTS = {SWEEP: ("settings",), DISTRIBUTED: ("nodes",)}  # of one graph
 OPTIONS_LINE = 'All other parameters of docs/parameters.md, by name, such as {"optimizer": "adamw", "mixup": 0.2}.'
+
+
+def inputs_of(graph: str) -> tuple[str, ...]:
+    """Return the inputs of a graph, without `options`."""
+    return INPUTS + OWN_INPUTS.get(graph, ())
 
 
 def signature_of(graph: str) -> inspect.Signature:
@@ -32,6 +67,22 @@ def defaults_of(graph: str) -> dict[str, Any]:
     """Return the default of each input of a graph."""
     values = model_of(graph).of().values()
     return {name: values[name] for name in inputs_of(graph)} | {OPTIONS: {}}
+
+
+def merge_options(graph: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Parameters:
+    """Return the parameters of a run of a graph from its inputs and options.
+
+    Raises UserError for the first that is unknown, given twice or not accepted.
+    """
+    for name in options:
+        if name in inputs:
+            raise UserError(f"options has {name}, which is an input of its own", f"give it as {name}=...")
+        if name not in model_of(graph).model_fields:
+            refused = unknown(name, [name for name in model_of(graph).model_fields if name not in inputs])
+            raise UserError(f"options: {refused.message}", refused.remedy)
+    parameters = model_of(graph).of(**inputs, **options)
+    check_nodes(graph, parameters.nodes, parameters.store)
+    return parameters
 
 
 def _type(field: Any) -> Any:

@@ -16,7 +16,7 @@ from components.shared.storage.client import open_store
 from components.shared.training.auto_batch_size import largest_batch
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
-from components.shared.training.history import Stop
+from components.shared.training.early_stopping import Stop
 from components.shared.training.loop import Training
 
 OUT_OF_MEMORY = "can't allocate memory"  # PyTorch's RuntimeError on the CPU

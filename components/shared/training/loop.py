@@ -31,7 +31,7 @@ from components.shared.training.augmentation import draw_maps, draw_mix, mixed, 
 from components.shared.training.batches import Batch, open_batches
 from components.shared.training.checkpoints.state import StateDict, TrainingState
 from components.shared.training.distributed.process_group import ProcessGroup
-from components.shared.training.history import Stop
+from components.shared.training.early_stopping import Stop
 from components.shared.training.initialize import architecture, compiled, start_network
 from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES

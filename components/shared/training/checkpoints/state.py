@@ -12,7 +12,7 @@ from components.shared.core.document import Count, Document, Number, require
 from components.shared.core.errors import CorruptDataError
 from components.shared.models.document import Epoch, Epochs
 from components.shared.parameters.training import Settings
-from components.shared.training.history import History
+from components.shared.training.early_stopping import History
 from components.shared.training.optimizers import Optimizer
 from components.shared.training.weight_averaging import WeightAverage
 

@@ -9,7 +9,7 @@ import pytest
 
 from components.shared.core.document import Fingerprint
 from components.shared.data.dataset import open_dataset
-from components.shared.registry.comparison import champion_judge, digest_of_test_split
+from components.shared.registry.challenger import champion_judge, digest_of_test_split
 from components.shared.registry.document import RegistryDocument, VersionDocument
 from tests.small_packages import CLASSES, figures_of, package_of, provenance_of, write_dataset
 

@@ -1,4 +1,4 @@
-"""The epochs of a training: their figures, the best of them, and the reason to end before the last."""
+"""The best epoch of a training, and the reason to end before the last."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
