@@ -26,7 +26,7 @@ from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
 from components.shared.parameters.form import inputs_of
-from components.shared.parameters.listing import default, groups
+from components.shared.parameters.help import default, groups
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument

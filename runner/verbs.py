@@ -68,7 +68,7 @@ class _ExactParser(argparse.ArgumentParser):
         text = super().format_help()
         if self.get_default("parameters") is None:
             return text
-        from components.shared.parameters.listing import listed  # 0.15 s, most of it pydantic
+        from components.shared.parameters.help import listed  # 0.15 s, most of it pydantic
 
         return f"{text}\n{listed(shutil.get_terminal_size().columns)}\n"
 

@@ -33,7 +33,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     **{kind: ("recipe", "common") for kind in KINDS},
     "table": ("recipe", "common", *KINDS),
     "form": ("recipe", "table"),
-    "listing": ("recipe", "common", *KINDS, "table"),
+    "help": ("recipe", "common", *KINDS, "table"),
 }
 # What each folder of runner/ may import besides itself, components/ and the modules that stand beside the folders.
 RUNNER: dict[str, tuple[str, ...]] = {

@@ -38,7 +38,7 @@ from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_json
 from components.shared.core.npy import npy_bytes, npy_header
 from components.shared.data.moments import Moments
-from components.shared.data.shards import StoredShards, open_shard
+from components.shared.data.shard_cache import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
 SPLITS = ("train", "val", "test")

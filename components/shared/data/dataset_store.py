@@ -77,7 +77,7 @@ class StoredDataset:
         """Store the dataset in a folder, the document last and without the shards that are already there.
 
         Only the size of those is compared: reading a corrupt one fails, in `fetch` or in
-        components/shared/data/shards.py.
+        components/shared/data/shard_cache.py.
         """
         data = open_dataset(folder)
         for entry in data.files():

@@ -13,7 +13,7 @@ import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.dataset import SPLITS, DatasetWriter, Shard, ShardFile, open_dataset, write_document
-from components.shared.data.shards import ABANDONED_SECONDS, CACHE_VARIABLE, StoredShards
+from components.shared.data.shard_cache import ABANDONED_SECONDS, CACHE_VARIABLE, StoredShards
 from components.shared.storage.client import open_store
 from tests.conftest import ROOT
 from tests.servers.s3_server import BUCKET, Proxy, S3Server
