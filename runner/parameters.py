@@ -12,10 +12,13 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.errors import UserError, did_you_mean
 from components.shared.parameters.form import OPTIONS
 from components.shared.parameters.recipe import Recipe, parse
+from components.shared.parameters.sweep import as_columns, as_objects
 from components.shared.parameters.table import SWEEP, model_of
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.settings import merge
 from runner.graphs import graph_of
+
+SETTINGS = "settings"  # of a sweep: objects for people, columns in KFP
 
 
 def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
@@ -50,6 +53,8 @@ def complete(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any
 def as_inputs(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters as arguments for the inputs of a pipeline."""
     inputs = pipeline.component_spec.inputs
+    if SETTINGS in given:
+        given = {**given, SETTINGS: as_columns(given[SETTINGS])}
     own = {name: value for name, value in given.items() if name in inputs}
     others = {name: value for name, value in given.items() if name not in inputs}
     return {**own, OPTIONS: others} if others else own
@@ -66,7 +71,8 @@ def parse_inputs(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any
 def flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a run by the names that people use."""
     options = inputs.get(OPTIONS) or {}
-    return {**{name: value for name, value in inputs.items() if name != OPTIONS}, **options}
+    found = {**{name: value for name, value in inputs.items() if name != OPTIONS}, **options}
+    return {name: as_objects(value) if name == SETTINGS else value for name, value in found.items()}
 
 
 def names_of(pipeline: BaseComponent) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: parameters, options, and errors in them."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def test_parameters_without_an_input_become_options() -> None:
     assert parse_inputs(pipeline.training, ["nodes=1"]) == {"options": {"nodes": 1}}
     assert parse_inputs(pipeline.distributed, ["nodes=2"]) == {"nodes": 2}
     assert parse_inputs(pipeline.training, []) == {} == flat({})
+
+
+def test_settings_are_columns_in_kubeflow_and_objects_for_people() -> None:
+    objects = [{"learning_rate": 0.1}, {"learning_rate": 0.2}, {}]
+    columns = [["learning_rate", 0.1, 0.2, None]]
+    for given in (objects, columns):
+        inputs = parse_inputs(pipeline.sweep, [f"settings={json.dumps(given)}"])
+        assert inputs == {"settings": columns} and flat(inputs) == {"settings": objects}
+    assert complete(pipeline.sweep, {"settings": columns})["settings"] == objects
 
 
 def test_the_input_options_is_no_parameter_itself() -> None:

@@ -1,8 +1,16 @@
-"""The parameters of graph `sweep` besides those that all graphs have."""
+"""The parameters of graph `sweep` besides those that all graphs have.
 
+Settings are objects, one for each trial, or columns, one for each parameter. Columns have each name once, so that the
+settings of hundreds of trials fit into what Argo keeps of a run:
+
+    [{"epochs": 5, "mixup": 0.2}, {"epochs": 9}]    [["epochs", 5, 9], ["mixup", 0.2, null]]
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.shared.core.document import MAX_COUNT
 from components.shared.parameters.recipe import Accepts, Recipe, parameter
@@ -16,9 +24,10 @@ class SweepRecipe(Recipe):
 
     settings: Annotated[
         list[dict[str, Any]],
-        Accepts('a list of objects such as [{"learning_rate": 0.01}, {"learning_rate": 0.03}]'),
+        Accepts('a list such as [{"learning_rate": 0.01}, {"learning_rate": 0.03}] or [["learning_rate", 0.01, 0.03]]'),
     ] = parameter(
-        list(LEARNING_RATES), "One object for each trial, with the parameters of the training that differ in it."
+        list(LEARNING_RATES),
+        "One object for each trial, with the parameters that differ in it; or one list for each, with name and values.",
     )
     stopping: Stopping = parameter(
         "none", "none, or asha, which stops a trial that has fallen behind the others; it needs a store."
@@ -32,3 +41,28 @@ class SweepRecipe(Recipe):
     first_rung: Annotated[int, Field(ge=1, le=MAX_COUNT)] = parameter(
         1, "With asha, the number of epochs after which trials are first compared."
     )
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _objects(cls, value: Any) -> Any:
+        return as_objects(value)
+
+
+def as_objects(settings: Any) -> Any:
+    """Return settings as objects if they are columns, else as they are."""
+    if not isinstance(settings, list) or not all(isinstance(column, list) and column for column in settings):
+        return settings
+    names = [column[0] for column in settings]
+    is_table = all(isinstance(name, str) for name in names) and len({len(column) for column in settings}) == 1
+    if not is_table or len(set(names)) < len(names):
+        return settings
+    rows = zip(*(column[1:] for column in settings), strict=True)
+    return [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
+
+
+def as_columns(settings: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return settings as columns, unless objects are shorter."""
+    names = sorted({name for one in settings for name in one})
+    columns = [[name, *(one.get(name) for one in settings)] for name in names]
+    is_short = columns and len(json.dumps(columns)) <= len(json.dumps(settings))
+    return columns if is_short else [*settings]

@@ -21,8 +21,8 @@ step = dsl.component(base_image="torch2kubeflow/data:none", install_kfp_package=
 
 
 @step
-def plan(settings: list[dict[str, Any]]) -> list[str]:
-    return [setting["item"] for setting in settings]
+def plan(settings: list[list[str]]) -> list[str]:
+    return settings[0][1:]  # as the runner passes a list of objects on
 
 
 @step
@@ -48,7 +48,7 @@ def compare(models: Input[list[Dataset]], model: Output[Artifact]) -> None:
 
 
 @dsl.pipeline(name="torch2kubeflow-sweep")
-def small(settings: list[dict[str, Any]] = [{"item": "a"}]) -> None:  # noqa: B006
+def small(settings: list[list[str]] = [["item", "a"]]) -> None:  # noqa: B006
     planned = plan(settings=settings)
     with dsl.ParallelFor(planned.output) as item:
         tried = trial(item=item)

@@ -137,7 +137,7 @@ def test_numbers_get_the_type_of_their_parameter() -> None:
         ([{"mixup": 0.2, "cutmix": 1}], "trial 1: mixup=0.2 and cutmix=1.0 exclude each other"),
         ([{"epochs": 3}, {"epochs": 3.0}], "trials 1 and 2 have the same parameters"),
         ([{"learning_rate": 0.1}, {}, {"epochs": 3}], "trials 2 and 3 have the same parameters"),
-        ([[1]], "settings=[[1]] is not accepted; give a list of objects"),
+        ([[1]], "settings=[[1]] is not accepted; give a list such as"),
     ],
 )
 def test_an_invalid_setting_is_refused_in_one_line(settings: Any, message: str) -> None:
