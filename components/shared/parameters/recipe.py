@@ -108,6 +108,11 @@ class Recipe(BaseModel):
         given = dict(unquote(word).partition("=")[::2] for word in words)
         return self.of(**{**self.values(), **self._parsed(given)})
 
+    def changes(self) -> str:
+        """Return the words of the text that are not those of the defaults, for `changed` of the defaults."""
+        defaults = type(self)().values()
+        return ";".join(self.words(*(name for name, value in self.values().items() if value != defaults[name])))
+
     def text(self) -> str:
         """Return the recipe as the text that `read` reads."""
         return ";".join(self.words(*type(self).model_fields))

@@ -76,6 +76,24 @@ def test_the_order_of_settings_does_not_change_the_text() -> None:
     assert found[0] == found[1]
 
 
+def test_a_plan_names_what_differs_from_the_defaults_once() -> None:
+    settings = [{"learning_rate": rate} for rate in (0.1, 0.2, 0.3, 0.4)] + [{"epochs": 9}, {}]
+    store = "s3://b/team"
+    assert texts(settings=settings, store=store, parallel=2) == [
+        f"store={store}||epochs,learning_rate|1,3|%;0.1|%;0.3|9;%",
+        f"store={store}||learning_rate|2,4|0.2|0.4|%",
+    ]
+    assert texts(settings=[{}]) == ["|||1|"]
+
+
+def test_a_pods_plan_is_the_same_if_other_pods_get_more_trials() -> None:
+    def first(count: int) -> str:
+        return texts(settings=[{"epochs": n} for n in range(1, count + 1)], parallel=4)[0]
+
+    assert first(1) == first(2) == first(4) == "||epochs|1|1"
+    assert first(5) == first(8) == "||epochs|1,5|1|5"
+
+
 def test_hundreds_of_trials_are_short_texts_without_escapes() -> None:
     settings = [{"learning_rate": n / 1000, "pretrained": f'a "{n}"'} for n in range(1, 401)]
     found = texts(settings=settings, parallel=8)
@@ -179,13 +197,15 @@ def test_only_equal_sweeps_share_their_rungs() -> None:
     assert len({first.sweep_id(dataset_digest="d"), first.sweep_id(dataset_digest="e"), *ids}) == 7
 
 
-def test_a_plan_without_trials_or_of_other_parameters_is_refused() -> None:
-    with pytest.raises(UserError, match=r"parameters missing: \['accumulate', .*unknown: \['x'\]"):
-        Planned.read("x=1||epochs|1;2")
-
-
 @pytest.mark.parametrize(
-    "change", [lambda text: "", lambda text: text + "|x;1", lambda text: text.replace("|epochs|", "|epoch|")]
+    "change",
+    [
+        lambda text: "",
+        lambda text: "x=1" + text,
+        lambda text: text + "|5;1",
+        lambda text: text.replace("|epochs|", "|epoch|"),
+        lambda text: text.replace("|1|", "|one|"),
+    ],
 )
 def test_a_text_that_is_no_plan_is_one_line(change: Callable[[str], str]) -> None:
     (text,) = texts(settings=[{"epochs": 5}])

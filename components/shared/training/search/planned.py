@@ -1,13 +1,16 @@
 """The trials of a sweep, dealt to pods: what each pod has to do is one short text in the form of recipes.
 
-    <recipe of all>|<rungs, or nothing>|epochs,learning_rate|1;%;0.01|5;20;0.02
+    store=s3://bucket/prefix|<rungs, or nothing>|epochs,learning_rate|1,5|%;0.01|20;0.02
 
-After the names of the parameters that differ come the trials, with their numbers and values; `%` stands for the value
-in the recipe. There are no quotes, so that hundreds of trials fit into what Argo keeps of a run.
+First comes what the recipe of all trials changes of the defaults, which are part of the code. After the names of the
+parameters that differ come the numbers of the first trials, of which the others continue the row, and the values of
+each trial; `%` stands for the value in the recipe. There are no quotes and hardly a repetition, so that hundreds of
+trials fit into what Argo keeps of a run.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Self
 
 from components.shared.core.errors import UserError
@@ -52,18 +55,21 @@ class Planned:
     def text(self) -> str:
         """Return the text that `read` reads."""
         names = sorted({name for trial in self.trials for name in trial.settings})
-        rows = [[str(trial.number), *(_written(trial, name) for name in names)] for trial in self.trials]
+        rows = [";".join(_written(trial, name) for name in names) for trial in self.trials]
         rungs = self.rungs.text() if self.rungs else ""
-        return "|".join([self.common.text(), rungs, ",".join(names), *(";".join(row) for row in rows)])
+        numbers = ",".join(str(trial.number) for trial in self.trials[:2])
+        return "|".join([self.common.changes(), rungs, ",".join(names), numbers, *rows])
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Return what a text plans. Raises UserError if it was written by other code."""
         try:
-            common, rungs, names, *rows = text.split("|")
-            recipe = TrainingRecipe.read(common)
-            trials = [_read_trial(recipe, names.split(","), *row.split(";")) for row in rows]
-            return cls(recipe, Rungs.read(rungs) if rungs else None, trials)
+            changes, rungs, names, numbers, *rows = text.split("|")
+            common = TrainingRecipe().changed(changes.split(";") if changes else [])
+            first, *second = map(int, numbers.split(","))
+            numbered = zip(count(first, second[0] - first if second else 0), rows, strict=False)
+            trials = [_read_trial(common, names.split(","), number, row.split(";")) for number, row in numbered]
+            return cls(common, Rungs.read(rungs) if rungs else None, trials)
         except UserError:
             raise
         except (KeyError, ValueError):
@@ -105,7 +111,7 @@ def _written(trial: Trial, name: str) -> str:
     return word.partition("=")[2]
 
 
-def _read_trial(common: TrainingRecipe, names: Sequence[str], number: str, *values: str) -> Trial:
-    given = {name: value for name, value in zip(names, values, strict=False) if value != AS_ALL and name}
+def _read_trial(common: TrainingRecipe, names: Sequence[str], number: int, values: Sequence[str]) -> Trial:
+    given = {name: value for name, value in zip(names, values, strict=True) if value != AS_ALL and name}
     recipe = common.changed([f"{name}={value}" for name, value in given.items()])
-    return Trial(int(number), {name: recipe.values()[name] for name in given}, recipe)
+    return Trial(number, {name: recipe.values()[name] for name in given}, recipe)
