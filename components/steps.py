@@ -1,7 +1,7 @@
 """The steps as Kubeflow components: the ports, each with its image.
 
 KFP writes the source of a component into the pipeline, where Argo keeps it many times. The images have it already, so a
-component only names its port.
+component only names its port, and the code that it expects there.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,14 +12,13 @@ from kfp.dsl import TaskConfigField, TaskConfigPassthrough
 from kfp.dsl.base_component import BaseComponent
 
 from components import ports
+from components.entrypoints.run_step import START
 from components.shared.container_images import image
 from components.shared.core.code_digest import code_digest, code_version
 
 DATA_IMAGE = image("data")
 TORCH_IMAGE = image("torch")
 ITS_IMAGE = {"STEP_IMAGE": TORCH_IMAGE}  # for the pods of the job, and for a version's provenance
-READS = ("components.entrypoints.run_step",)
-COMMAND = ["python3", "-m", *READS]
 PASSED_ON = [  # to the pods of a TrainJob
     TaskConfigField.RESOURCES,
     TaskConfigField.KUBERNETES_NODE_SELECTOR,
@@ -34,11 +33,11 @@ def _component(
 ) -> BaseComponent:
     component: BaseComponent = dsl.component(port, base_image=base_image, install_kfp_package=False, **settings)
     container = component.component_spec.implementation.container
-    container.command = COMMAND
-    container.args = ["--executor_input", "{{$}}", "--function_to_execute", port.__name__]
+    container.command = START
     # A step refuses to run other code than that from which the pipeline was compiled.
-    code = {"CODE_VERSION": code_version(), "CODE_DIGEST": code_digest(f"components.{port.__name__}")}
-    container.env = {**env, **code}
+    code = [code_version(), code_digest(f"components.{port.__name__}")]
+    container.args = [port.__name__, *code, "{{$}}"]
+    container.env = dict(env)
     return component
 
 

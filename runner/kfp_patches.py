@@ -17,11 +17,12 @@ from kfp.dsl import Artifact, PipelineTask
 from kfp.local import cache, executor_input_utils, graph_utils, status, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 
+from components.entrypoints.run_step import START
+
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
 OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
-CODE_DIGEST = "CODE_DIGEST"  # variable of a step: the digest of its code, see components/steps.py
-NAMES_OF_ALL_CODE = {"CODE_VERSION", "STEP_IMAGE"}
+STEP_IMAGE = "STEP_IMAGE"  # variable of a step, which changes with any code
 
 # How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.
 ARTIFACT_DEPTH = len(Path(executor_input_utils.construct_local_task_root("run", "pipeline", "step")).parts)
@@ -71,9 +72,10 @@ def _cache(on_cached: OnCached) -> Iterator[None]:
             self, component_name: str, image: str, full_command: list[str], env_vars: dict[str, str], **inputs: Any
         ) -> str:
             self.step = component_name.removeprefix("comp-")
-            if CODE_DIGEST in env_vars:
-                image, full_command = "", []
-                env_vars = {name: value for name, value in env_vars.items() if name not in NAMES_OF_ALL_CODE}
+            if full_command[: len(START)] == START:
+                _port, _version, digest, _input = full_command[len(START) :]
+                image, full_command = "", [digest]
+                env_vars = {name: value for name, value in env_vars.items() if name != STEP_IMAGE}
             return str(super().compute_key(component_name, image, full_command, env_vars=env_vars, **inputs))
 
         def get(self, key: str) -> dict[str, Any] | None:

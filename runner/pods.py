@@ -14,6 +14,7 @@ MINUTE, HOUR = 60, 3600
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 S3_SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_REGION")
 READ_THE_SOURCE = ("resolve", "download")
+KNOW_THEIR_RUN = ("train-distributed", "register")  # for the labels of the job, and for a version's provenance
 
 Text: TypeAlias = str | PipelineParameterChannel
 Inputs: TypeAlias = dict[str, Any]  # of a pipeline
@@ -38,9 +39,8 @@ def configure_pod(task: PipelineTask, inputs: Inputs, resources: Resources | Non
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "torch2kubeflow")
     kubernetes.add_pod_label(task, STEP_LABEL, name)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.set_image_pull_policy(task, "IfNotPresent")
-    # A variable, since a step is cached by its inputs.
-    kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
+    if name in KNOW_THEIR_RUN:  # by a variable, since a step is cached by its inputs
+        kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
     _give_store_access(task, inputs)
     if name in READ_THE_SOURCE:
         _give_source_access(task, inputs)

@@ -1,17 +1,22 @@
 """Run a step by its port, as KFP's launcher and local runner start it.
 
-python3 -m components.entrypoints.run_step --function_to_execute train --executor_input '{...}'
+python3 -m components.entrypoints.run_step PORT CODE_VERSION CODE_DIGEST EXECUTOR_INPUT
 """
 
 import os
 import sys
 from pathlib import Path
 
+READS = ("components.entrypoints.run_step",)
+START = ["python3", "-m", *READS]
 PORTS = Path(__file__).parents[1] / "ports.py"
 
 if __name__ == "__main__":
+    port, version, digest, executor_input = sys.argv[1:]
+    os.environ |= {"CODE_VERSION": version, "CODE_DIGEST": digest}
     os.environ["_KFP_RUNTIME"] = "true"  # KFP imports only what a step needs
     from kfp.dsl.executor_main import executor_main
 
-    sys.argv += ["--component_module_path", str(PORTS)]
+    sys.argv[1:] = ["--component_module_path", str(PORTS), "--function_to_execute", port]
+    sys.argv += ["--executor_input", executor_input]
     executor_main()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kfp.dsl import Artifact
 
+from components.entrypoints.run_step import START
 from runner.failures import Failure, read_failure
 from runner.kfp_patches import ARTIFACT_DEPTH
 from runner.local.processes import die_with_parent, kill_on_error
@@ -54,7 +55,7 @@ class StepRunner:
 
     def run(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step to its end, and return its exit code."""
-        name = command[command.index("--function_to_execute") + 1].replace("_", "-")
+        name = command[len(START)].replace("_", "-")
         printed: list[str] = []
         started, code = time.monotonic(), None
         try:

@@ -50,6 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "components.step_table": (),
     "components.ports": tuple(f"components.{module}" for module in MODULES),
     "components.steps": (
+        "components.entrypoints.run_step",
         "components.ports",
         "components.shared.container_images",
         "components.shared.core.code_digest",

@@ -12,6 +12,7 @@ from kfp.local.orchestrator.enhanced_dag_orchestrator import ParallelExecutor
 from kfp.local.status import Status
 
 from components import steps
+from components.shared.core.code_digest import code_digest, code_version
 from components.step_table import STEPS, Step
 from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner, quick_tasks
 
@@ -72,11 +73,11 @@ def test_a_step_is_started_without_a_shell(step: Step) -> None:
     """So a signal to the process reaches the step, and python3 is found on the path that the runner sets."""
     container = getattr(steps, step.module).component_spec.implementation.container
     assert container.command == ["python3", "-m", "components.entrypoints.run_step"]
-    assert container.args == ["--executor_input", "{{$}}", "--function_to_execute", step.module]
+    assert container.args == [step.module, code_version(), code_digest(f"components.{step.module}"), "{{$}}"]
 
 
 def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
-    command = ["python3", "-m", "components.entrypoints.run_step", "--executor_input", '{"python3": "python3"}']
+    command = ["python3", "-m", "components.entrypoints.run_step", "train", "1", "2", '{"python3": "python3"}']
     runner = kfp.local.SubprocessRunner(use_venv=False)
     seen = []
 

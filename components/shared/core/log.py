@@ -30,7 +30,7 @@ def info(text: str) -> None:
 
 def event(kind: str, **fields: Any) -> None:
     """Print an event for the runner, if this process is a step of a run."""
-    if os.environ.get("RUN_ID"):
+    if os.environ.get("CODE_VERSION"):
         print(EVENT + json.dumps({"event": kind, **fields}), flush=True)
 
 

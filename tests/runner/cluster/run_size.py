@@ -137,7 +137,7 @@ class _Estimate:
                     "env": [*container["env"], *_variables(settings)],
                     "resources": {"limits": resources, "requests": resources},
                     "volumeMounts": [{"name": 20 * "v", "mountPath": "/etc/torch2kubeflow"} for _ in volumes],
-                    "imagePullPolicy": "IfNotPresent",
+                    **_pull_policy(settings),
                     "securityContext": {"capabilities": {"drop": ["ALL"]}, **settings.get("securityContext", {})},
                 }
             ],
@@ -195,6 +195,10 @@ class _Estimate:
         if name.endswith("-loop-item"):
             return item
         return self.inputs.get(name, self.outputs.get(name.replace("-", ".", 1), ""))
+
+
+def _pull_policy(settings: Document) -> Document:
+    return {name: settings[name] for name in ("imagePullPolicy",) if name in settings}
 
 
 def _with_image(variables: list[Any], image: str) -> list[Any]:

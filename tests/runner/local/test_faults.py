@@ -213,7 +213,7 @@ def _kill_step(run: int, step: str, after: float) -> None:
 def _wait_for_step(run: int, step: str) -> int:
     """Wait for the process of a step, or of any if `step` is empty, and return its id."""
     deadline = time.monotonic() + 300
-    wanted = f"--function_to_execute\0{step}".encode()
+    wanted = f"run_step\0{step}".encode()
     while time.monotonic() < deadline:
         children = Path(f"/proc/{run}/task/{run}/children").read_text().split()
         found = [int(child) for child in children if wanted in _command(Path("/proc") / child)]

@@ -6,45 +6,28 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Output
 from kfp.dsl.base_component import BaseComponent
 
 from runner.local import run as local_run
-
-step = dsl.component(base_image="torch2kubeflow/data:none", install_kfp_package=False)
-
-
-@step
-def plan(settings: list[list[str]]) -> list[str]:
-    return settings[0][1:]  # as the runner passes a list of objects on
+from tests.runner.local import loop_steps
 
 
-@step
-def trial(item: str, model: Output[Dataset]) -> None:
-    import os
-    import time
-
-    if item == "hang":
-        time.sleep(600)
-    assert item != "bad", "this one fails"
-    started = time.time()
-    time.sleep(0.2)
-    with open(model.path, "w") as file:
-        file.write(f"{item} {started} {time.time()} {os.getpid()}")
+def component(function: Callable[..., Any]) -> BaseComponent:
+    """A step that is started as our own are, by its name."""
+    made: BaseComponent = dsl.component(function, base_image="torch2kubeflow/data:none", install_kfp_package=False)
+    container = made.component_spec.implementation.container
+    container.command, container.args = loop_steps.START, [function.__name__, "{{$}}"]
+    return made
 
 
-@step
-def compare(models: Input[list[Dataset]], model: Output[Artifact]) -> None:
-    with open(model.path, "w") as file:
-        for one in models:
-            with open(one.path) as made:
-                file.write(made.read() + "\n")
+plan, trial, compare = (component(step) for step in (loop_steps.plan, loop_steps.trial, loop_steps.compare))
 
 
 @dsl.pipeline(name="torch2kubeflow-sweep")
