@@ -21,7 +21,10 @@ Inputs: TypeAlias = dict[str, Any]  # of a pipeline
 
 
 class Resources(NamedTuple):
-    """What a step's pod gets: CPUs and memory, as request and limit, and the seconds after which it is ended."""
+    """What a step's pod gets: CPUs and memory, as request and limit, and the seconds after which it is ended.
+
+    Without a request, Kubernetes requests as much as the limit.
+    """
 
     cpu: tuple[Text, Text]
     memory: tuple[Text, Text]
@@ -52,13 +55,14 @@ def configure_pod(task: PipelineTask, inputs: Inputs, resources: Resources | Non
 
 def _training_resources(inputs: Inputs) -> Resources:
     cpu, memory = inputs["train_cpu"], inputs["train_memory"]
-    return Resources((cpu, cpu), (memory, memory), 72 * HOUR)
+    return Resources(("", cpu), ("", memory), 72 * HOUR)
 
 
 def _set_resources(task: PipelineTask, resources: Resources) -> None:
     cpu, memory, seconds = resources
-    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
-    task.set_memory_request(memory[0]).set_memory_limit(memory[1])
+    task.set_cpu_limit(cpu[1]).set_memory_limit(memory[1])
+    if cpu[0] and memory[0]:
+        task.set_cpu_request(cpu[0]).set_memory_request(memory[0])
     # KFP does not pass the parameters of resources into a group by itself.
     task.register_pipeline_channels([c for c in (*cpu, *memory) if isinstance(c, PipelineParameterChannel)])
     kubernetes.set_timeout(task, seconds)

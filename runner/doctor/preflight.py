@@ -101,9 +101,10 @@ def _pod(container: dict[str, Any], settings: dict[str, Any], parameters: dict[s
 
 
 def _amounts(resources: dict[str, Any], bound: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and quantity of each resource; the request of an extended resource equals its limit."""
-    yield "cpu", _resolve(resources[f"resourceCpu{bound}"], parameters)
-    yield "memory", _resolve(resources[f"resourceMemory{bound}"], parameters)
+    """Yield name and quantity of each resource; what has no request of its own is requested up to its limit."""
+    for name in ("Cpu", "Memory"):
+        text = resources.get(f"resource{name}{bound}") or resources[f"resource{name}Limit"]
+        yield name.lower(), _resolve(text, parameters)
     accelerator = resources.get("accelerator")
     if accelerator:
         count = _resolve(accelerator["resourceCount"], parameters)

@@ -125,6 +125,7 @@ class _Estimate:
         launch += ["--executor_input", given, "--component_spec", _text(component)]
         launch += [word for flag, value in LAUNCHER_FLAGS.items() for word in (f"--{flag}", value)]
         resources = {"cpu": "100m", "memory": "256Mi"}
+        requests = {"requests": resources} if "resourceCpuRequest" in container["resources"] else {}
         volumes = settings.get("configMapAsVolume", [])
         return {
             "volumes": [{"name": 20 * "v", "configMap": {"name": 20 * "v", "optional": True}} for _ in volumes],
@@ -135,7 +136,7 @@ class _Estimate:
                     "command": [*launch, "--publish_logs", "true", "--"],
                     "args": [*container["command"], *container["args"]],
                     "env": [*container["env"], *_variables(settings)],
-                    "resources": {"limits": resources, "requests": resources},
+                    "resources": {"limits": resources, **requests},
                     "volumeMounts": [{"name": 20 * "v", "mountPath": "/etc/torch2kubeflow"} for _ in volumes],
                     **_pull_policy(settings),
                     "securityContext": {"capabilities": {"drop": ["ALL"]}, **settings.get("securityContext", {})},
