@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from components.shared.core.errors import CorruptDataError, TransientError, UserError, as_user_error, error_from_json
 from components.shared.core.log import read_event
 
-DONE, FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130  # exit codes
+DONE, FAILED, USER_ERROR, CANCELED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 LAST_LINES = 40  # that are shown of a failed step
 # What the user can fix in the file system besides a full disk; other errors of it are bugs.
 REMEDIES = {
@@ -18,11 +18,20 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed step, the last lines that it printed, and the error that it reported; a bug reports none."""
+    """A failed step, the last lines that it printed, and the error that it reported; a bug reports none.
+
+    A step that was `killed` could report nothing: this is why.
+    """
 
     step: str | None
     lines: tuple[str, ...] = ()
     reported: UserError | None = None
+    killed: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the error says by itself why the step failed."""
+        return bool(self.reported or self.killed)
 
     @property
     def is_permanent(self) -> bool:
@@ -32,7 +41,7 @@ class Failure:
     @property
     def error(self) -> str | None:
         """The error in one line; None if nothing is known of it."""
-        return str(self.reported) if self.reported else self.lines[-1] if self.lines else None
+        return str(self.reported) if self.reported else self.killed or (self.lines[-1] if self.lines else None)
 
     @property
     def exit_code(self) -> int:

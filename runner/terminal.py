@@ -10,7 +10,7 @@ from runner.summary import Registered, SummaryDocument, Sweep
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
-UNKNOWN = "see the report"  # of a run in the cluster whose logs cannot be read
+UNKNOWN = "not known"  # of a run in the cluster whose logs cannot be read
 
 
 class Terminal:
@@ -39,20 +39,21 @@ class Terminal:
             self._write("\n")
             self.drawn = False
 
-    def show_table(self, document: SummaryDocument, paths: list[Path]) -> None:
-        """Print the closing table of a run, with those of `paths` that exist."""
+    def show_table(self, document: SummaryDocument, paths: list[Path], from_run: str | None = None) -> None:
+        """Print the closing table of a run, with those of `paths` that exist; `from_run` reported a cached verdict."""
         column = max([12, *(len(name) + 2 for name in document.steps)])
         lines = [f"{'step':<{column}}{'state':<10}{'seconds':>8}"]
         for name, step in document.steps.items():
             lines.append(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
         cached = any(step.state == "cached" for step in document.steps.values())
-        accuracy, reasons = document.test_accuracy, document.reasons or [UNKNOWN]
+        accuracy, reasons = document.test_accuracy, document.reasons or [f"why is {UNKNOWN}"]
         verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
+        source = f" (cached, from run {from_run})" if from_run else ""
         lines += [
             f"{'total':<{column + 10}}{document.seconds:>8.1f}",
             *(["", "cached: reused from earlier runs with the same inputs and code"] * cached),
             "",
-            f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}",
+            f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}{source}",
             f"{'verdict':<15}{verdict[document.accepted]}",
             *_best(document.sweep),
             *_registered(document.registered),

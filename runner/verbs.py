@@ -91,7 +91,7 @@ def _upload(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Exit code: 0 success, 1 failed or canceled, 2 a mistake to fix, 130 interrupted."
+    parser.description = "Exit code: 0 success, 1 failed, 2 a mistake to fix, 3 canceled, 130 interrupted."
     parser.epilog = """examples:
   python pipeline.py run                          # the present code, uploaded if necessary
   python pipeline.py run epochs=30 gpus=1 --wait
@@ -154,14 +154,14 @@ def _schedule_add(parser: argparse.ArgumentParser) -> None:
 
 def _status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="id of the run, or latest")
-    _add_graph(parser)
+    _add_graph(parser, default=None)
     _add_connection(parser)
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
     parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
-    _add_graph(parser)
+    _add_graph(parser, default=None)
     _add_connection(parser)
 
 

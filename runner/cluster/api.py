@@ -1,8 +1,9 @@
 """Look-ups in KFP's API that several verbs need: pipelines, their versions, experiments and runs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import kfp_server_api
 import yaml
@@ -12,6 +13,13 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.errors import UserError
 from runner.cluster.connection import Connection
 from runner.cluster.rest import ApiError
+
+
+class GraphRun(NamedTuple):
+    """A run, and the pipeline that it is of."""
+
+    pipeline: BaseComponent
+    run: Any
 
 
 @dataclass(frozen=True)
@@ -86,26 +94,48 @@ def find_or_create_experiment(connection: Connection, name: str) -> str:
         return find_or_create_experiment(connection, name)
 
 
-def find_run(connection: Connection, run_id: str, pipeline_name: str) -> Any:
-    """Return the run of that id, or the `latest` one of the pipeline. Raises UserError if there is none."""
+def find_run(connection: Connection, run_id: str, pipelines: Sequence[BaseComponent]) -> GraphRun:
+    """Return the run of that id, or the `latest` one of the pipelines. Raises UserError if it is of none of them."""
     if run_id == "latest":
-        newest = latest_runs(connection, find_pipeline(connection, pipeline_name))
+        newest = latest_runs(connection, pipelines)
         if not newest:
-            raise UserError(f"{pipeline_name} has no run", "start one with `python pipeline.py run`")
-        run_id = newest[0].run_id
+            raise UserError(f"{names_of(pipelines)} has no run", "start one with `python pipeline.py run`")
+        return GraphRun(newest[0].pipeline, connection.client.get_run(newest[0].run.run_id))
     try:
-        return connection.client.get_run(run_id)
+        run = connection.client.get_run(run_id)
     except ApiError as error:
         if error.status != 404:
             raise
         raise UserError(f"no run has the id {run_id}", "`python pipeline.py status` lists the latest") from None
+    return GraphRun(_pipeline_of(connection, run, pipelines), run)
 
 
-def latest_runs(connection: Connection, pipeline_id: str | None) -> list[Any]:
-    """Return the runs of a pipeline, newest first, that are among the latest hundred of all."""
+def latest_runs(connection: Connection, pipelines: Sequence[BaseComponent]) -> list[GraphRun]:
+    """Return the runs of the pipelines, newest first, that are among the latest hundred of all runs."""
     page = connection.client.list_runs(page_size=100, sort_by="created_at desc", namespace=connection.scope)
+    found = _uploaded(connection, pipelines)
     references = [(run.pipeline_version_reference, run) for run in page.runs or []]
-    return [run for reference, run in references if reference and reference.pipeline_id == pipeline_id]
+    return [GraphRun(found[one.pipeline_id], run) for one, run in references if one and one.pipeline_id in found]
+
+
+def names_of(pipelines: Sequence[BaseComponent]) -> str:
+    """Return the names of pipelines for a message."""
+    return " or ".join(str(pipeline.name) for pipeline in pipelines)
+
+
+def _pipeline_of(connection: Connection, run: Any, pipelines: Sequence[BaseComponent]) -> BaseComponent:
+    """Return the pipeline that a run is of. Raises UserError if it is none of these."""
+    reference = run.pipeline_version_reference
+    found = _uploaded(connection, pipelines).get(reference.pipeline_id) if reference else None
+    if found is None:
+        remedy = "leave out --graph" if len(pipelines) == 1 else "KFP's UI shows it"
+        raise UserError(f"run {run.run_id} is not one of {names_of(pipelines)}", remedy)
+    return found
+
+
+def _uploaded(connection: Connection, pipelines: Sequence[BaseComponent]) -> dict[str, BaseComponent]:
+    """Return those of the pipelines that are in KFP, by their ids."""
+    return {found: one for one in pipelines if (found := find_pipeline(connection, str(one.name)))}
 
 
 def name_filter(name: str, operation: str = "EQUALS") -> str:

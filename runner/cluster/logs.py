@@ -26,12 +26,12 @@ ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
 HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
 
 
-def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     """Print the logs, without the events for the runner. Raises UserError if none can be read."""
+    connection = connect(arguments)
+    pipeline, run = find_run(connection, arguments.run, pipelines)
     if arguments.step and arguments.step not in steps_of(pipeline):
         raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
-    connection = connect(arguments)
-    run = find_run(connection, arguments.run, pipeline.name)
     steps = run_state.steps(run, pipeline)
     ran = [name for name, step in steps.items() if step.state not in ("skipped", "cached")]
     wanted = [arguments.step] if arguments.step else ran

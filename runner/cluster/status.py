@@ -1,40 +1,59 @@
-"""Verb `status`: the latest runs in the cluster, or the steps of one."""
+"""Verb `status`: the latest runs in the cluster of all graphs or of one, or the steps of a run."""
 
 import argparse
+import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
 from runner.cluster import run_state
-from runner.cluster.api import find_pipeline, find_run, latest_runs
+from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
 from runner.cluster.connection import Connection, connect
+from runner.cluster.watch.pods import waiting
+from runner.cluster.watch.view import View
+from runner.graphs import graph_of
 
 SHOWN = 10
 
 
-def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
+def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     """Print the state of one run, or of the latest ones."""
     connection = connect(arguments)
     if not arguments.run:
-        _print_runs(connection, pipeline.name)
+        _print_runs(connection, pipelines)
         return 0
-    run = find_run(connection, arguments.run, pipeline.name)
+    pipeline, run = find_run(connection, arguments.run, pipelines)
+    view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
+    view.correct(run)
     print(f"{run.display_name}: {run_state.state(run)}")
-    for name, step in run_state.steps(run, pipeline).items():
-        print(f"{name:<12}{step.state:<10}{step.seconds:>8.1f}")
+    _print_steps(run, pipeline, view)
     print(connection.ui_link("run", run.run_id))
     return 0
 
 
-def _print_runs(connection: Connection, pipeline_name: str) -> None:
-    pipeline_id = find_pipeline(connection, pipeline_name)
-    runs = latest_runs(connection, pipeline_id)[:SHOWN]
-    for run in runs:
-        print(f"{run.run_id}  {run_state.state(run):<10}{_age(run.created_at):>6}  {run.display_name}")
+def _print_steps(run: Any, pipeline: BaseComponent, view: View) -> None:
+    """Print state and seconds of each step, and why it waits; then the seconds of the whole run, if it has ended."""
+    steps = run_state.steps(run, pipeline)
+    reasons = {} if run.state in run_state.FINAL else waiting(view)
+    column = max(map(len, steps)) + 2
+    for name, step in steps.items():
+        print(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
+        if name in reasons:
+            print(f"{'':<{column}}waits: {reasons[name]}")
+    if run.state in run_state.FINAL:
+        print(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
+
+
+def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) -> None:
+    runs = latest_runs(connection, pipelines)[:SHOWN]
+    for pipeline, run in runs:
+        state, age = run_state.state(run), _age(run.created_at)
+        print(f"{run.run_id}  {state:<10}{age:>6}  {graph_of(pipeline):<12}{run.display_name}")
     if not runs:
-        print(f"{pipeline_name} has no run yet; start one with `python pipeline.py run`")
-    if pipeline_id:
-        print(connection.ui_link("pipeline", pipeline_id))
+        print(f"{names_of(pipelines)} has no run yet; start one with `python pipeline.py run`")
+    for found in filter(None, (find_pipeline(connection, str(pipeline.name)) for pipeline in pipelines)):
+        print(connection.ui_link("pipeline", found))
 
 
 def _age(created: datetime) -> str:

@@ -93,7 +93,7 @@ def test_the_table_shows_why_a_model_is_not_accepted(tmp_path: Path) -> None:
 def test_the_table_guesses_nothing() -> None:
     stream = io.StringIO()
     Terminal(stream).show_table(summary(), [])
-    assert stream.getvalue().splitlines()[-2:] == ["test accuracy  see the report", "verdict        see the report"]
+    assert stream.getvalue().splitlines()[-2:] == ["test accuracy  not known", "verdict        not known"]
 
 
 def test_the_table_names_the_best_trial_of_a_sweep() -> None:

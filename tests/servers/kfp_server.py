@@ -25,7 +25,9 @@ from tests.servers.kfp_messages import Refusal, Request, check_parameters, match
 from tests.servers.web_server import serving
 
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
-OMITTED = "RUNTIME_STATE_UNSPECIFIED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
+OMITTED = "OMITTED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
+UNENDED = datetime(1970, 1, 1, tzinfo=UTC)
+UNCACHED = ("resolve", "finish")  # steps for which the launcher records nothing, since they are never cached
 
 
 @dataclass
@@ -67,6 +69,8 @@ class KfpServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self._clock = datetime(2026, 1, 1, tzinfo=UTC)
         self._plans: dict[str, list[Stage]] = {}
+        self._stages: dict[str, Stage] = {}
+        self._replayed: dict[str, list[api.V2beta1Run]] = {}
         self._faults: list[tuple[str, Answer]] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -89,6 +93,15 @@ class KfpServer(ThreadingHTTPServer):
         self.runs[run.run_id] = run
         self._plans[run.run_id] = []
         return run
+
+    def replay(self, graph: str, *readings: Any) -> str:
+        """Answer the next readings of a run of a graph with these, as they were recorded; return its id."""
+        last = readings[-1]
+        pipeline_id, name = last.pipeline_version_reference.pipeline_id, f"torch2kubeflow-{graph}"
+        self.pipelines[pipeline_id] = api.V2beta1Pipeline(pipeline_id=pipeline_id, display_name=name, name=name)
+        self.runs[last.run_id], self._plans[last.run_id] = last, []
+        self._replayed[last.run_id] = list(readings)
+        return str(last.run_id)
 
     def now(self) -> datetime:
         """Return a time one second later than at the last call."""
@@ -271,6 +284,8 @@ class KfpServer(ThreadingHTTPServer):
         return run
 
     def get_run(self, _request: Request, run_id: str) -> Any:
+        if replayed := self._replayed.get(run_id):
+            self.runs[run_id] = replayed.pop(0) if len(replayed) > 1 else replayed[0]
         run = _found(self.runs, run_id, "Run")
         self._advance(run)
         return run
@@ -287,8 +302,9 @@ class KfpServer(ThreadingHTTPServer):
         run = _found(self.runs, run_id, "Run")
         if run.state in FINAL:
             raise Refusal(400, f"Failed to terminate run {run_id}: it has already finished")
-        tasks = {task.display_name: task.state for task in run.run_details.task_details} if run.run_details else {}
-        self._plans[run_id] = [Stage("CANCELING", tasks), Stage("CANCELED", tasks)]
+        tasks = self._stages[run_id].tasks
+        ended = {name: {"RUNNING": "FAILED", "PENDING": OMITTED}.get(state, state) for name, state in tasks.items()}
+        self._plans[run_id] = [Stage("CANCELING", tasks), Stage("FAILED", ended)]  # CANCELED only in its history
         return {}
 
     def log(self, _request: Request, run_id: str, pod: str) -> Any:
@@ -303,29 +319,19 @@ class KfpServer(ThreadingHTTPServer):
         if not plan:
             return
         stage = plan.pop(0) if len(plan) > 1 else plan[0]
-        run.state = stage.state
-        start = run.created_at
-        tasks = []
-        for name, state in stage.tasks.items():
+        self._stages[run.run_id] = stage
+        if run.state != stage.state:
+            history = [*(run.state_history or []), api.V2beta1RuntimeStatus(update_time=self.now(), state=stage.state)]
+            run.state, run.state_history = stage.state, history
+        start, tasks, names = run.created_at, [], list(stage.tasks)
+        for number, (name, state) in enumerate(stage.tasks.items()):
             end = start + timedelta(seconds=stage.seconds)
-            tasks.append(
-                api.V2beta1PipelineTaskDetail(
-                    run_id=run.run_id,
-                    task_id=str(uuid.uuid5(uuid.NAMESPACE_OID, run.run_id + name)),
-                    display_name=name.partition("#")[0],
-                    create_time=run.created_at,
-                    start_time=start,
-                    end_time=end if state in {*FINAL, OMITTED} else datetime(1, 1, 1, tzinfo=UTC),
-                    state=state,
-                    child_tasks=[api.PipelineTaskDetailChildTask(pod_name=node) for node in _children(name, stage)],
-                )
-            )
+            tasks += _listed(run, name, state, start, end, stage)
             # A step lasts as long as its pod, which is named right after it.
-            following = list(stage.tasks)[len(tasks) : len(tasks) + 1]
-            start = start if following and "#" in following[0] else end
+            start = start if "#" in "".join(names[number + 1 : number + 2]) else end
+        tasks.sort(key=lambda task: task.task_id)  # in no order
         run.run_details = api.V2beta1RunDetails(task_details=tasks) if tasks else None
-        if stage.state in FINAL:
-            run.finished_at = start
+        run.finished_at = start if stage.state in FINAL else UNENDED
 
     def _namespace_of(self, item: Any) -> str | None:
         experiment = self.experiments.get(item.experiment_id)
@@ -432,6 +438,37 @@ def node_id(name: str) -> str:
 def pod_name(name: str) -> str:
     """Return the pod of the task `executor#STEP`, whose log a test sets."""
     return f"flow-metadata-0-2-retry-system-container-impl-{crc32(name.encode())}"
+
+
+def _listed(run: Any, name: str, state: str, start: datetime, end: datetime, stage: Stage) -> list[Any]:
+    """Return what KFP lists of a task: it, and of a step's pod also the first attempt and the launcher's entry.
+
+    A pod ends 3 s before Argo sees it; the launcher, which starts a second later, says so a second earlier.
+    """
+    kind, _, step = name.partition("#")
+    is_attempt = kind.endswith(")")
+    seen = end - timedelta(seconds=3) if is_attempt else end
+    children = [api.PipelineTaskDetailChildTask(pod_name=node) for node in _children(name, stage)]
+    listed = [_task(run, name, start, seen, display_name=kind, state=state, child_tasks=children)]
+    if kind == "executor" and state != "SKIPPED" and not any(one.startswith("executor(") for one in stage.tasks):
+        listed += _listed(run, f"executor(0)#{step}", state, start, end, stage)
+    if is_attempt and state == "SUCCEEDED" and step not in UNCACHED:
+        second = timedelta(seconds=1)
+        listed.append(_task(run, f"launcher of {name}", start + second, seen - second, execution_id="7"))
+    return listed
+
+
+def _task(run: Any, name: str, start: datetime, end: datetime, **fields: Any) -> api.V2beta1PipelineTaskDetail:
+    state = fields.pop("state", None)
+    return api.V2beta1PipelineTaskDetail(
+        run_id=run.run_id,
+        task_id=str(uuid.uuid5(uuid.NAMESPACE_OID, run.run_id + name)),
+        create_time=run.created_at,
+        start_time=start,
+        end_time=UNENDED if state in ("RUNNING", "PENDING") else end,
+        state=None if state == OMITTED else state,
+        **fields,
+    )
 
 
 def _children(name: str, stage: Stage) -> list[str]:

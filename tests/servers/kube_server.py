@@ -25,7 +25,7 @@ USER = "ada"
 PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)"
 )
-CUSTOM = ("trainer.kubeflow.org",)  # groups of CRDs
+CUSTOM = ("trainer.kubeflow.org", "argoproj.io")  # groups of CRDs
 PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
 REASONS = {
     400: "BadRequest",
@@ -73,6 +73,7 @@ class KubeServer(ThreadingHTTPServer):
         self.token = TOKEN
         self.objects: dict[tuple[str, str, str], Any] = {}  # (resource, namespace, name) -> model
         self.custom: dict[str, list[Any]] = {}  # resource that a CRD defines -> its objects
+        self.logs: dict[str, str] = {}  # pod -> log
         self.denied: set[str] = set()  # "list nodes" and the like, which the user may not do
         self.account_lacks: set[str] = set()  # the same for service accounts
         self.admission = ""  # the message with which admission refuses a pod
@@ -116,11 +117,13 @@ class KubeServer(ThreadingHTTPServer):
         if request.group in CUSTOM:
             if request.resource not in self.custom:
                 raise Refusal(404, "404 page not found")
-            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": self.custom[request.resource]}
+            return _list(self.custom[request.resource], query)
+        if request.resource == "pods/log":
+            return self.logs[request.name]
         if request.verb == "list":
             objects = self.objects.items()
             found = [m for key, m in objects if key[0] == request.resource and request.namespace in ("", key[1])]
-            return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [self.to_json(m) for m in found]}
+            return _list([self.to_json(m) for m in found], query)
         try:
             return self.to_json(self.objects[request.resource, request.namespace, request.name])
         except KeyError:
@@ -185,9 +188,10 @@ class KubeHandler(BaseHTTPRequestHandler):
         self.reply(refusal.status, self.server.to_json(status))
 
     def reply(self, status: int, document: Any) -> None:
-        body = json.dumps(document).encode()
+        is_text = isinstance(document, str)
+        body = document.encode() if is_text else json.dumps(document).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/plain" if is_text else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -224,8 +228,21 @@ def _request(method: str, path: str) -> Request:
     found = PATH.fullmatch(path)
     assert found, path
     resource, _, name = found["rest"].partition("/")
+    name, _, part = name.partition("/")
+    resource = f"{resource}/{part}" if part else resource
     verb = {"GET": "get" if name else "list", "POST": "create"}[method]
     return Request(verb, found["group"] or "", resource, found["namespace"] or "", name)
+
+
+def _list(objects: list[Any], query: dict[str, str]) -> dict[str, Any]:
+    """Return a list of the objects, in JSON, that the selectors of a query take."""
+    labels, field = query.get("labelSelector", ""), query.get("fieldSelector", "")
+    wanted = dict(label.split("=") for label in labels.split(",") if label)
+    found = [one for one in objects if wanted.items() <= (one["metadata"].get("labels") or {}).items()]
+    if field:
+        assert field.startswith("involvedObject.name="), field
+        found = [one for one in found if one["involvedObject"]["name"] == field.partition("=")[2]]
+    return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": found}
 
 
 def _denial(request: Request) -> str:

@@ -11,10 +11,14 @@ import yaml
 from components.shared.core.errors import UserError
 from components.shared.core.log import EVENT
 from components.step_table import names_in
-from pipeline import sweep, training
+from pipeline import GRAPHS, sweep, training
 from runner.cluster import logs, run, run_state, status
+from runner.cluster.api import find_run, latest_runs
+from runner.cluster.connection import connect
 from runner.compile import compile_pipeline
+from runner.graphs import graph_of
 from runner.summary import StepState
+from runner.verbs import parse
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_http import error
 from tests.servers.kfp_server import OMITTED, KfpServer, Stage, pod_name
@@ -53,11 +57,36 @@ def test_the_latest_runs_of_this_pipeline_are_listed(
     assert run_verb(status) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1:] for line in lines[:2]] == [
-        ["done", "5", "min", "SUCCEEDED"],
-        ["failed", "3", "h", "FAILED"],
+        ["done", "5", "min", "training", "SUCCEEDED"],
+        ["failed", "3", "h", "training", "FAILED"],
     ]
     assert lines[2].startswith(f"{run_id}  running")
     assert lines[3] == f"{kfp_api.url}/#/pipelines/details/{reference.pipeline_id}"
+
+
+def test_latest_is_the_newest_run_of_all_graphs(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime.now(UTC)
+    for graph, minutes in (("training", 9), ("sweep", 4), ("distributed", 7)):
+        pipeline_id = f"id-{graph}"
+        name = f"torch2kubeflow-{graph}"
+        kfp_api.pipelines[pipeline_id] = kfp_server_api.V2beta1Pipeline(
+            pipeline_id=pipeline_id, display_name=name, created_at=now
+        )
+        reference = kfp_server_api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id)
+        created = now - timedelta(minutes=minutes)
+        kfp_api.add_run(run_id=f"run-{graph}", created_at=created, pipeline_version_reference=reference)
+    graphs = [*GRAPHS.values()]
+    connection = connect(parse(["status"]))
+    assert [graph_of(found.pipeline) for found in latest_runs(connection, graphs)] == [
+        "sweep",
+        "distributed",
+        "training",
+    ]
+    assert find_run(connection, "latest", graphs).run.run_id == "run-sweep"
+    assert find_run(connection, "latest", [training]).run.run_id == "run-training", "--graph training"
+    assert find_run(connection, "run-distributed", graphs).pipeline.name == "torch2kubeflow-distributed"
+    with pytest.raises(UserError, match="run run-sweep is not one of torch2kubeflow-training; leave out --graph"):
+        find_run(connection, "run-sweep", [training])
 
 
 @pytest.mark.parametrize("latest", [False, True])
@@ -70,7 +99,7 @@ def test_one_run_is_shown_step_by_step(
     assert title.endswith(": running")
     assert [line.split()[0] for line in steps] == list(names_in("training"))
     shown = _by_step(steps)
-    assert (shown["resolve"], shown["download"]) == (["done", "10.0"], ["skipped", "0.0"])
+    assert (shown["resolve"], shown["download"]) == (["done", "7.0"], ["skipped", "0.0"])
     assert shown["train"] == ["running", "0.0"]
     assert link == f"{kfp_api.url}/#/runs/details/{run_id}"
 

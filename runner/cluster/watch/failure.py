@@ -1,0 +1,73 @@
+"""Why a run in the cluster failed: by what its step reported, by what Kubernetes did to it, or by its last line."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from components.step_table import STEP_LABEL
+from runner.cluster import run_state
+from runner.cluster.logs import read_log
+from runner.cluster.watch.reasons import Reason, signal_reason, why_killed
+from runner.cluster.watch.view import View
+from runner.failures import Failure, read_failure
+
+# What others print into a step's log: KFP's launcher (glog), Argo's executor, KFP's own Python.
+ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status |\[KFP Executor ")
+DUMP = re.compile(r"\[KFP Executor .*Got executor_input:")  # a JSON document on the lines below
+TRACEBACK = "Traceback (most recent call last):"
+SIGNALED = re.compile(r"(?:exit status (?P<code>\d+)|signal: (?P<name>\w+))")  # the launcher's words
+KILLED = {"killed": 9, "terminated": 15, "bus error": 7, "segmentation fault": 11, "aborted": 6}
+
+
+def find_failure(view: View, run: Any, step: str | None) -> Failure:
+    """Return the failed step with its error, and the end of its output if it crashed."""
+    if not step or not run_state.has_failed(run):
+        return Failure(step)
+    log = read_log(view.connection, run, step) or ""
+    failure = read_failure(step, own_lines(log))
+    if failure.reported:
+        return failure
+    reason = _killed(view, step) or _signaled(step, log) or _of_task(run, step)
+    return Failure(step, () if reason else _crash(failure.lines), killed=str(reason) if reason else None)
+
+
+def own_lines(log: str) -> Iterator[str]:
+    """Yield the lines that a step itself printed, without empty ones and without KFP's and Argo's."""
+    is_dump = False
+    for line in log.splitlines():
+        if DUMP.match(line):
+            is_dump = True
+        elif is_dump:
+            is_dump = line.rstrip() != "}"
+        elif line.strip() and not ADDED.match(line):
+            yield line.rstrip()
+
+
+def _crash(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the last traceback; without one, the last line."""
+    starts = [number for number, line in enumerate(lines) if line == TRACEBACK]
+    return lines[starts[-1] :] if starts else lines[-1:]
+
+
+def _killed(view: View, step: str) -> Reason | None:
+    """Return what Kubernetes did to the last of the step's pods that failed."""
+    failed = [pod for pod in view.pods(f"{STEP_LABEL}={step}") if pod.status.phase == "Failed"]
+    return why_killed(failed[-1]) if failed else None
+
+
+def _signaled(step: str, log: str) -> Reason | None:
+    """Return what the launcher says of a step that a signal ended, if its pod cannot be seen."""
+    for line in reversed(log.splitlines()):
+        found = SIGNALED.search(line) if ADDED.match(line) else None
+        if found:
+            code = int(found["code"] or 0) or KILLED.get(found["name"] or "", 0)
+            return signal_reason(step, code) if (found["name"] and code) or code > 128 else None
+    return None
+
+
+def _of_task(run: Any, step: str) -> Reason | None:
+    """Return what Argo says of a pod that was deleted, and so left no log."""
+    for task in run_state.tasks(run):
+        if task.display_name == step and task.error and "pod deleted" in task.error.message:
+            return Reason("its pod was deleted", "run it again, or with --retries 3")
+    return None

@@ -1,0 +1,52 @@
+"""The pods of a run while it runs: why one waits, and how a training goes on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, step_of, why_waiting
+from runner.cluster.watch.view import LIVE, View
+from runner.terminal import BAR, LINE, Terminal
+
+
+def waiting(view: View) -> dict[str, Reason]:
+    """Return why steps of the run wait, by step."""
+    return dict(_reasons(view, view.pods(LIVE)))
+
+
+def _reasons(view: View, pods: list[Any]) -> Iterator[tuple[str, Reason]]:
+    for pod in pods:
+        reason = why_waiting(pod, view.events(pod) if is_creating(pod) else [])
+        if reason:
+            yield step_of(pod), reason
+
+
+@dataclass
+class Pods:
+    """Shows why pods wait, once and again where it changes, and on a terminal the training's own lines."""
+
+    view: View
+    terminal: Terminal
+    reasons: dict[str, Reason] = field(default_factory=dict)  # step -> the reason last shown
+    printed: set[str] = field(default_factory=set)  # a training's lines that were shown
+
+    def show(self) -> None:
+        """Show what has changed since the last call."""
+        pods = self.view.pods(LIVE)
+        reasons = dict(_reasons(self.view, pods))
+        for step, reason in reasons.items():
+            if self.reasons.get(step) != reason:
+                self.terminal.show(f"[{step}] waits: {reason}")
+        self.reasons = reasons
+        if self.terminal.live:
+            self._show_training([pod for pod in pods if pod.status.phase == LIVE_PHASE and step_of(pod) in TRAINING])
+
+    def _show_training(self, pods: list[Any]) -> None:
+        """Show the new lines of the first training that runs, its progress in place."""
+        for pod in pods[:1]:
+            found = [line for text in self.view.last_lines(pod) if (line := LINE.match(text))]
+            texts = [line["text"] for line in found]
+            bars = [text for text in texts if BAR.match(text)]
+            for text in [text for text in texts if text not in bars and text not in self.printed] + bars[-1:]:
+                self.printed.add(text)
+                self.terminal.show(f"[{step_of(pod)}] {text}")

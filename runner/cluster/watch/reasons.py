@@ -1,0 +1,165 @@
+"""Why a pod waits or was killed, in Kubernetes' own words, with the parameter that mends it."""
+
+import re
+import signal
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from components.step_table import STEPS
+
+TRAINING = tuple(step.name for step in STEPS if step.trains)
+LIVE_PHASE = "Running"
+NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: groups, step, driver or executor, and attempt
+PASSED_OVER = re.compile(r"\. (?:no new claims|preemption:).*", re.DOTALL)  # what the scheduler adds for its authors
+TAINT = re.compile(r"had untolerated taint")
+SELECTOR = re.compile(r"didn't match Pod's node affinity/selector|didn't satisfy")
+SHORT_OF = re.compile(r"Insufficient ([\w./-]+)")
+# Container states that do not pass by themselves; the pod waits in Pending.
+UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
+REFUSED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+AGAIN = "run it again, or with --retries 3"
+CREATING = ("ContainerCreating", "PodInitializing")
+NOT_MOUNTED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")  # events
+
+
+class Reason(NamedTuple):
+    """What Kubernetes says, and the remedy."""
+
+    text: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.remedy}"
+
+
+def step_of(pod: Any) -> str:
+    """Return the step that a pod of the run belongs to: its own, or the driver that starts it."""
+    name = (pod.metadata.annotations or {}).get(NODE_NAME, pod.metadata.name)
+    parts = [re.sub(r"\([^()]*\)$", "", part) for part in name.split(".")]
+    if parts[-1] == "executor":
+        parts.pop()
+    return parts[-1].removesuffix("-driver") if parts else ""
+
+
+def why_waiting(pod: Any, events: Iterable[Any] = ()) -> Reason | None:
+    """Return why a pod does not start; None if nothing is known to keep it."""
+    if pod.status.phase != "Pending":
+        return None
+    for condition in pod.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False" and condition.message:
+            return _unscheduled(pod, condition.message)
+    for status in _containers(pod):
+        if (waiting := status.state and status.state.waiting) and waiting.reason in UNPULLED + REFUSED:
+            return _not_started(status, waiting)
+    for event in reversed(list(events)):
+        if event.reason in NOT_MOUNTED:
+            return Reason(event.message.strip(), "check the volume, Secret or network that it names")
+    return None
+
+
+def is_creating(pod: Any) -> bool:
+    """Return whether a pod has a node and no container yet: only its events say what it waits for."""
+    waiting = [status.state.waiting for status in _containers(pod) if status.state and status.state.waiting]
+    return pod.status.phase == "Pending" and any(one.reason in CREATING for one in waiting)
+
+
+def why_killed(pod: Any) -> Reason | None:
+    """Return why a failed pod did not end by itself; None if it did, and its log says why it failed."""
+    status = pod.status
+    if status.phase != "Failed":
+        return None
+    if status.reason == "Evicted":
+        return _evicted(pod)
+    if status.reason == "DeadlineExceeded":
+        hours = (pod.spec.active_deadline_seconds or 0) / 3600
+        allowed = f"after {hours:g} hours" if hours else "at its limit of time"
+        return Reason(f"ended {allowed}, the most that this step may take", _time_remedy(step_of(pod)))
+    if status.reason in ("NodeLost", "NodeShutdown", "Terminated", "Shutdown"):
+        return Reason(f"its node was lost ({status.message or status.reason})", AGAIN)
+    for condition in status.conditions or []:
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            return Reason(f"taken away by Kubernetes: {condition.message or condition.reason}", AGAIN)
+    return _killed(pod)
+
+
+def signal_reason(step: str, code: int) -> Reason:
+    """Return what an exit code above 128, or a signal in its place, says of a process."""
+    number = code - 128 if code > 128 else code
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if number == signal.SIGKILL:
+        return Reason("killed by SIGKILL, most often for want of memory", _memory_remedy(step))
+    if number == signal.SIGTERM:
+        return Reason("ended by SIGTERM, as when its node is drained", AGAIN)
+    return Reason(f"killed by {name}", "see its log")
+
+
+def _killed(pod: Any) -> Reason | None:
+    main = _main(pod)
+    ended = main and main.state and main.state.terminated
+    if not ended:
+        return None
+    if ended.reason == "OOMKilled":
+        limit = (_resources(pod).limits or {}).get("memory")
+        text = "killed for want of memory" + (f": its limit is {limit}" if limit else "")
+        return Reason(text, _memory_remedy(step_of(pod)))
+    return signal_reason(step_of(pod), ended.exit_code) if ended.exit_code > 128 else None
+
+
+def _evicted(pod: Any) -> Reason:
+    message = (pod.status.message or "").strip().rstrip(".")
+    if "memory" in message:
+        return Reason(f"evicted: {message}", _memory_remedy(step_of(pod)))
+    if "ephemeral" in message or "disk" in message:
+        return Reason(f"evicted: {message}", "the step needs more disk: ask for nodes or a quota with more of it")
+    return Reason(f"evicted: {message}", AGAIN)
+
+
+def _unscheduled(pod: Any, message: str) -> Reason:
+    step = step_of(pod)
+    remedies = [_shortage(pod, resource) for resource in dict.fromkeys(SHORT_OF.findall(message))]
+    if TAINT.search(message):
+        remedies.append("give tolerations= for the taints" if step in TRAINING else "free a node from taints")
+    if SELECTOR.search(message):
+        chosen = pod.spec.node_selector
+        remedies.append(f"give another node_selector= (now {chosen})" if chosen else "label a node for it")
+    text = PASSED_OVER.sub("", message).rstrip(".")
+    return Reason(text, " or ".join(remedies) or "`python pipeline.py doctor` looks at the nodes")
+
+
+def _shortage(pod: Any, resource: str) -> str:
+    """Return what helps a pod for which no node has enough of a resource."""
+    asked = (_resources(pod).requests or {}).get(resource, "?")
+    if step_of(pod) not in TRAINING:
+        return f"make room on a node for {asked} of {resource}"
+    parameter = {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus")
+    return f"give a smaller {parameter}= (now {asked})"
+
+
+def _not_started(status: Any, waiting: Any) -> Reason:
+    if waiting.reason in UNPULLED:
+        cause = (waiting.message or waiting.reason).rpartition(": ")[2]
+        remedy = "push it with `make push`, or let the service account pull from a private registry"
+        return Reason(f"image {status.image} cannot be pulled: {cause}", remedy)
+    missing = re.search(r"(secret|configmap) \"([^\"]+)\" not found", waiting.message or "")
+    remedy = f"create it, or name another {missing[1]}" if missing else "see the pod's events"
+    return Reason(waiting.message or waiting.reason, remedy)
+
+
+def _memory_remedy(step: str) -> str:
+    return "give more train_memory=" if step in TRAINING else "the data need more memory than this step may take"
+
+
+def _time_remedy(step: str) -> str:
+    return "run it again: the training goes on from its last checkpoint" if step in TRAINING else "see its log"
+
+
+def _containers(pod: Any) -> list[Any]:
+    return [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
+
+
+def _main(pod: Any) -> Any:
+    return next((status for status in _containers(pod) if status.name == "main"), None)
+
+
+def _resources(pod: Any) -> Any:
+    return next((one.resources for one in pod.spec.containers if one.name == "main"), pod.spec.containers[0].resources)

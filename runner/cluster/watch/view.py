@@ -1,0 +1,104 @@
+"""What Kubernetes tells of a run besides KFP's API: its pods, their events and logs, and Argo's Workflow.
+
+Many users have rights on KFP's API and none on these: what cannot be seen without them is said once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import kubernetes
+import urllib3
+
+from runner.cluster import run_state
+from runner.cluster.connection import Connection
+from runner.cluster.watch.workflow import tasks_in
+
+SECONDS = 30  # for an answer
+LIVE = "workflows.argoproj.io/completed=false"  # Argo's label of pods that it has not yet seen the end of
+LAST_LINES = 40  # of a log, in which progress is looked for
+UNSEEN = {  # by what the user may not list or get
+    "pods": "why a pod waits or was killed is not seen from here",
+    "events": "why a volume is not mounted is not seen from here",
+    "pods/log": "how a training goes on is not seen from here",
+    "workflows": "the states of some steps are not known",
+}
+
+T = TypeVar("T")
+
+
+@dataclass
+class View:
+    """What Kubernetes tells of a run; `say` takes what it does not tell, once."""
+
+    connection: Connection
+    run_id: str
+    say: Callable[[str], None]
+    refused: set[str] = field(default_factory=set)
+
+    def pods(self, labels: str = "") -> list[Any]:
+        """Return the run's pods that have these labels too; none if Kubernetes does not list them."""
+        selector = ",".join(filter(None, (f"pipeline/runid={self.run_id}", labels)))
+        found = self._ask("pods", "list", lambda kube: kube.list_namespaced_pod(**self._of(label_selector=selector)))
+        return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp) if found else []
+
+    def events(self, pod: Any) -> list[Any]:
+        """Return the events of a pod, the last one last."""
+        selected = self._of(field_selector=f"involvedObject.name={pod.metadata.name}")
+        found = self._ask("events", "list", lambda kube: kube.list_namespaced_event(**selected))
+        return sorted(found.items, key=_last_seen) if found else []
+
+    def last_lines(self, pod: Any) -> list[str]:
+        """Return the last lines that a pod has printed so far."""
+        arguments = self._of(name=pod.metadata.name, container="main", tail_lines=LAST_LINES)
+        log = self._ask("pods/log", "get", lambda kube: str(kube.read_namespaced_pod_log(**arguments)))
+        return (log or "").splitlines()
+
+    def correct(self, run: Any) -> None:
+        """Give a run whose tasks are stale those of Argo's Workflow, if it can be read."""
+        if run_state.is_stale(run) and (found := self.tasks()):
+            launched = [task for task in run_state.tasks(run) if task.display_name is None]
+            run.run_details.task_details = found + launched
+
+    def tasks(self) -> list[Any] | None:
+        """Return the tasks of the run's Workflow; None if it cannot be read or is gone."""
+        selector = f"pipeline/runid={self.run_id}"
+
+        def ask(kube: kubernetes.client.CoreV1Api) -> Any:
+            custom = kubernetes.client.CustomObjectsApi(kube.api_client)
+            return custom.list_namespaced_custom_object(
+                "argoproj.io", "v1alpha1", plural="workflows", **self._of(label_selector=selector)
+            )
+
+        found = self._ask("workflows", "list", ask)
+        return tasks_in(found["items"][0]) if found and found["items"] else None
+
+    def _of(self, **arguments: Any) -> dict[str, Any]:
+        return {"namespace": self.connection.namespace, "_request_timeout": SECONDS, **arguments}
+
+    def _ask(self, resource: str, verb: str, ask: Callable[[kubernetes.client.CoreV1Api], T]) -> T | None:
+        """Return the answer; None without one. What is forbidden is not asked for again."""
+        kube = self.connection.kube
+        if resource in self.refused:
+            return None
+        if kube is None:
+            self._refuse(resource, "only KFP's API was reached; give --context too")
+            return None
+        try:
+            return ask(kube)
+        except kubernetes.client.ApiException as error:
+            if error.status in (401, 403):
+                right = f"{verb} {resource} in namespace {self.connection.namespace}"
+                self._refuse(resource, f"Kubernetes forbids you to {right}; ask for that right")
+        except urllib3.exceptions.HTTPError:
+            pass  # asked again at the next look
+        return None
+
+    def _refuse(self, resource: str, why: str) -> None:
+        self.refused.add(resource)
+        self.say(f"{UNSEEN[resource]}: {why}")
+
+
+def _last_seen(event: Any) -> float:
+    seen = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return float(seen.timestamp()) if seen else 0.0

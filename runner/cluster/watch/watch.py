@@ -1,0 +1,149 @@
+"""Wait for the end of a run in the cluster, and show what its steps do meanwhile."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from runner.cluster import run_state
+from runner.cluster.connection import Connection
+from runner.cluster.logs import HINT
+from runner.cluster.rest import ApiError
+from runner.cluster.watch.failure import find_failure
+from runner.cluster.watch.pods import Pods
+from runner.cluster.watch.verdict import find_verdict
+from runner.cluster.watch.view import View
+from runner.failures import CANCELED, DONE, FAILED, INTERRUPTED, Failure
+from runner.summary import SummaryDocument
+from runner.terminal import Terminal
+
+POLL_SECONDS = 5.0
+PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
+UNREADABLE = f"its log cannot be read from here; {HINT}"
+
+
+@dataclass
+class Watch:
+    """Waits for the end of a run and shows what its steps do."""
+
+    connection: Connection
+    pipeline: BaseComponent
+    run_id: str
+    retries: int
+    terminal: Terminal
+    shown: dict[str, str] = field(default_factory=dict)  # step -> the state last shown
+
+    @cached_property
+    def view(self) -> View:
+        """What Kubernetes tells of the run."""
+        return View(self.connection, self.run_id, lambda text: self.terminal.show(f"[note] {text}"))
+
+    @cached_property
+    def pods(self) -> Pods:
+        """The run's pods, as they are shown."""
+        return Pods(self.view, self.terminal)
+
+    def wait(self, runs: Path) -> int:
+        """Wait, retry a failed run as often as allowed, write the summary, and return the exit code."""
+        while True:
+            try:
+                run = self._wait_for_end()
+                failure = find_failure(self.view, run, self._failed_step(run))
+                if not run_state.has_failed(run) or self.retries < 1 or failure.is_permanent:
+                    return self._close(run, failure, runs)
+                self._retry(run)
+            except KeyboardInterrupt:
+                if not self._terminate():
+                    return INTERRUPTED
+
+    def _wait_for_end(self) -> Any:
+        """Return the run when it has ended. Raises ApiError if KFP does not answer for ten minutes."""
+        answered = time.monotonic()
+        while True:
+            try:
+                run = self.connection.client.get_run(self.run_id)
+                answered = time.monotonic()
+            except ApiError as error:
+                if not error.is_transient or time.monotonic() - answered > PATIENCE:
+                    print(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
+                    raise
+            else:
+                self.view.correct(run)
+                self._show(run)
+                if run.state in run_state.FINAL:
+                    return run
+                self.pods.show()
+            time.sleep(POLL_SECONDS)
+
+    def _retry(self, run: Any) -> None:
+        self.retries -= 1
+        self.terminal.show(f"[{self._failed_step(run) or 'run'}] failed; retried, {self.retries} retries left")
+        self.connection.client.runs.run_service_retry_run(run_id=self.run_id)
+        self.shown.clear()
+        time.sleep(POLL_SECONDS)
+
+    def _show(self, run: Any) -> None:
+        """Show the steps whose state has changed."""
+        for name, step in run_state.steps(run, self.pipeline).items():
+            if step.state in ("skipped", "waiting", self.shown.get(name)):
+                continue
+            self.shown[name] = step.state
+            took = f" in {step.seconds:.0f} s" if step.state in ("done", "failed") else ""
+            self.terminal.show(f"[{name}] {step.state}{took}")
+
+    def _terminate(self) -> bool:
+        """Ask after Ctrl-C whether to terminate the run, and do so; return whether to wait for its end."""
+        self.terminal.finish()
+        try:
+            answer = input("\nterminate the run in the cluster? [y/N] ") if sys.stdin.isatty() else ""
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            print(f"\nthe run continues; see `python pipeline.py status {self.run_id}`")
+            return False
+        self.retries = 0
+        try:
+            self.connection.client.terminate_run(self.run_id)
+        except ApiError as error:
+            if error.status != 400:  # else it has ended in the meantime
+                raise
+        print("terminating; waiting for the end")
+        return True
+
+    def _error(self, run: Any, failure: Failure) -> str | None:
+        """Return in one line why the run ended: what the step reported, else what KFP reports of the run or step."""
+        of_task = next(
+            (t.error.message for t in run_state.tasks(run) if t.display_name == failure.step and t.error), None
+        )
+        of_run = run.error.message if run.error and not (run_state.has_failed(run) and failure.step) else None
+        return failure.error if failure.is_known else of_run or of_task or failure.error
+
+    def _close(self, run: Any, failure: Failure, runs: Path) -> int:
+        """Write the summary, print how the run ended, and return the exit code."""
+        path = runs / self.run_id / "summary.json"
+        verdict = find_verdict(self.connection, run, self.pipeline)
+        document = run_state.summarise(run, self.pipeline, self._error(run, failure), verdict)
+        document.write(path)
+        self.terminal.finish()
+        if run.state == "SUCCEEDED":
+            self.terminal.show_table(document, [path], verdict.from_run)
+            return DONE
+        return _explain(document, failure, self.connection.ui_link("run", self.run_id))
+
+    def _failed_step(self, run: Any) -> str | None:
+        return run_state.failed_step(run, self.pipeline)
+
+
+def _explain(document: SummaryDocument, failure: Failure, link: str) -> int:
+    """Print on stderr why the run did not succeed, and return the exit code."""
+    if document.state == "canceled":
+        print(f"error: the run was canceled\n{link}", file=sys.stderr)
+        return CANCELED
+    if failure.lines and not failure.is_known:
+        print("\n".join(failure.lines), file=sys.stderr)
+    print(f"error: {failure.step or 'the run'} failed: {document.error or UNREADABLE}\n{link}", file=sys.stderr)
+    return failure.exit_code if document.state == "failed" else FAILED

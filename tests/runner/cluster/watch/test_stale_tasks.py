@@ -1,0 +1,96 @@
+"""Runs whose tasks are stale in KFP's API: of the steps only what Argo or their own events say is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.shared.core.log import EVENT
+from pipeline import sweep
+from runner.cluster import run_state, status
+from runner.cluster.watch.workflow import tasks_in
+from tests.runner.cluster.watch.conftest import CONTEXT, Watched
+from tests.runner.verbs import run_verb
+from tests.servers.kfp_server import KfpServer
+from tests.servers.kube_server import KubeServer
+from tests.servers.recorded_cluster import run_of, workflow
+
+EVALUATED = EVENT + json.dumps({"event": "verdict", "accuracy": 0.91, "accepted": True, "reasons": []}) + "\n"
+EVALUATE_POD = "torch2kubeflow-sweep-dr6g7-metadata-0-2-retry-system-container-impl-886180414"
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*/summary.json")
+    return dict(json.loads(path.read_text()))
+
+
+def test_the_steps_are_those_of_the_workflow(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path
+) -> None:
+    cluster.custom["workflows"] = [workflow()]
+    run_id = kfp_api.replay("sweep", run_of("stale"))
+    code, shown = watched(run_id, *CONTEXT, graph=sweep)
+    assert code == 0
+    steps = summary(tmp_path)["steps"]
+    assert {step: state["state"] for step, state in steps.items()} == dict.fromkeys(steps, "done")
+    assert steps["evaluate"]["seconds"] == 4.0, "the launcher's own time: 139 s were waiting, of the pod"
+    assert "verdict        accepted" in shown
+    assert "canceled" not in shown and "skipped" not in shown
+
+
+def test_without_rights_the_steps_are_not_known(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path
+) -> None:
+    cluster.denied = {"list pods", "list workflows"}
+    run_id = kfp_api.replay("sweep", run_of("stale"))
+    code, shown = watched(run_id, *CONTEXT, graph=sweep)
+    assert code == 0, "the run's state is the truth"
+    document = summary(tmp_path)
+    steps: Any = document["steps"]
+    assert {name for name, step in steps.items() if step["state"] == "not known"} == {"export", "register", "finish"}
+    assert steps["evaluate"]["state"] == "done"
+    assert (document["accepted"], document["test_accuracy"], document["registered"]) == (None, None, None)
+    assert "verdict        not known" in shown
+    assert shown.count("the states of some steps are not known: Kubernetes forbids you to list workflows") == 1
+
+
+def test_the_verdict_is_what_evaluate_reported(kfp_api: KfpServer, cluster: KubeServer, watched: Watched) -> None:
+    cluster.denied = {"list pods", "list workflows"}
+    run = run_of("stale")
+    (node,) = [t.child_tasks[0].pod_name for t in run.run_details.task_details if t.display_name == "evaluate(0)"][:1]
+    executor = [t for t in run.run_details.task_details if t.display_name == "executor"]
+    for task in executor:
+        for child in task.child_tasks or []:
+            workflow_name, _, number = child.pod_name.rpartition("-")
+            pod = f"{workflow_name}-metadata-0-2-retry-system-container-impl-{number}"
+            if task.start_time.minute == 8 and task.start_time.second == 51:
+                kfp_api.logs[pod] = EVALUATED
+    assert node and kfp_api.logs
+    _, shown = watched(kfp_api.replay("sweep", run), *CONTEXT, graph=sweep)
+    assert "test accuracy  91.00%" in shown
+    assert "verdict        accepted" in shown
+
+
+def test_status_says_the_same(kfp_api: KfpServer, cluster: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.custom["workflows"] = [workflow()]
+    run_id = kfp_api.replay("sweep", run_of("stale"))
+    assert run_verb(status, run_id, *CONTEXT, pipeline=sweep) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines[1:-2]} == {"done"}
+    assert lines[-2].split() == ["total", "450.0"]
+
+
+def test_plain_nodes_are_read_as_compressed_ones() -> None:
+    compressed = workflow()
+    tasks = tasks_in(compressed)
+    assert tasks is not None and len(tasks) == 111
+    nodes = {task.task_id: {"id": task.task_id, "displayName": "train", "phase": "Omitted"} for task in tasks[:1]}
+    (plain,) = tasks_in({"status": {"nodes": nodes}}) or []
+    assert (plain.display_name, plain.state, plain.start_time) == ("train", None, None)
+    assert tasks_in({"status": {"offloadNodeStatusVersion": "fnv:1"}}) is None, "kept in a database"
+
+
+def test_a_run_that_goes_on_is_not_stale() -> None:
+    assert run_state.is_stale(run_of("stale"))
+    assert not any(run_state.is_stale(run_of(name)) for name in ("unschedulable", "killed", "stopped"))
