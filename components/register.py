@@ -78,6 +78,8 @@ def register(
         )
         document.write(folder / "registration.json")
     log.info(_sentence(name, outcome))
+    told = {"version": outcome.version, "is_champion": outcome.is_champion, "reason": outcome.reason}
+    log.event("registered", name=name, **told)
 
 
 class _Outcome(NamedTuple):

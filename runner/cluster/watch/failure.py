@@ -15,8 +15,9 @@ from runner.failures import Failure, read_failure
 ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status |\[KFP Executor ")
 DUMP = re.compile(r"\[KFP Executor .*Got executor_input:")  # a JSON document on the lines below
 TRACEBACK = "Traceback (most recent call last):"
-SIGNALED = re.compile(r"(?:exit status (?P<code>\d+)|signal: (?P<name>\w+))")  # the launcher's words
 KILLED = {"killed": 9, "terminated": 15, "bus error": 7, "segmentation fault": 11, "aborted": 6}
+# The words of Go, in which the launcher is written, and a shell's exit codes.
+SIGNALED = re.compile(rf"exit status (?P<code>129|1[3-9]\d)\b|signal: (?P<name>{'|'.join(KILLED)})")
 
 
 def find_failure(view: View, run: Any, step: str | None) -> Failure:
@@ -57,11 +58,9 @@ def _killed(view: View, step: str) -> Reason | None:
 
 def _signaled(step: str, log: str) -> Reason | None:
     """Return what the launcher says of a step that a signal ended, if its pod cannot be seen."""
-    for line in reversed(log.splitlines()):
-        found = SIGNALED.search(line) if ADDED.match(line) else None
-        if found:
-            code = int(found["code"] or 0) or KILLED.get(found["name"] or "", 0)
-            return signal_reason(step, code) if (found["name"] and code) or code > 128 else None
+    for line in filter(ADDED.match, log.splitlines()):
+        if found := SIGNALED.search(line):
+            return signal_reason(step, int(found["code"]) - 128 if found["code"] else KILLED[found["name"]])
     return None
 
 

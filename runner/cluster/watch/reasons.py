@@ -13,7 +13,7 @@ NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: groups, step
 PASSED_OVER = re.compile(r"\. (?:no new claims|preemption:).*", re.DOTALL)  # what the scheduler adds for its authors
 TAINT = re.compile(r"had untolerated taint")
 SELECTOR = re.compile(r"didn't match Pod's node affinity/selector|didn't satisfy")
-SHORT_OF = re.compile(r"Insufficient ([\w./-]+)")
+SHORT_OF = re.compile(r"Insufficient ([\w/-]+(?:\.[\w/-]+)*)")
 # Container states that do not pass by themselves; the pod waits in Pending.
 UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 REFUSED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
@@ -71,9 +71,9 @@ def why_killed(pod: Any) -> Reason | None:
     if status.reason == "Evicted":
         return _evicted(pod)
     if status.reason == "DeadlineExceeded":
-        hours = (pod.spec.active_deadline_seconds or 0) / 3600
-        allowed = f"after {hours:g} hours" if hours else "at its limit of time"
-        return Reason(f"ended {allowed}, the most that this step may take", _time_remedy(step_of(pod)))
+        seconds = pod.spec.active_deadline_seconds or 0
+        allowed = f"{seconds / 3600:g} hours" if seconds >= 3600 else f"{seconds} s"
+        return Reason(f"ended after {allowed}, the most that this step may take", _time_remedy(step_of(pod)))
     if status.reason in ("NodeLost", "NodeShutdown", "Terminated", "Shutdown"):
         return Reason(f"its node was lost ({status.message or status.reason})", AGAIN)
     for condition in status.conditions or []:
@@ -82,9 +82,8 @@ def why_killed(pod: Any) -> Reason | None:
     return _killed(pod)
 
 
-def signal_reason(step: str, code: int) -> Reason:
-    """Return what an exit code above 128, or a signal in its place, says of a process."""
-    number = code - 128 if code > 128 else code
+def signal_reason(step: str, number: int) -> Reason:
+    """Return what the signal says that ended a step's process."""
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
         return Reason("killed by SIGKILL, most often for want of memory", _memory_remedy(step))
@@ -102,7 +101,7 @@ def _killed(pod: Any) -> Reason | None:
         limit = (_resources(pod).limits or {}).get("memory")
         text = "killed for want of memory" + (f": its limit is {limit}" if limit else "")
         return Reason(text, _memory_remedy(step_of(pod)))
-    return signal_reason(step_of(pod), ended.exit_code) if ended.exit_code > 128 else None
+    return signal_reason(step_of(pod), ended.exit_code - 128) if ended.exit_code > 128 else None
 
 
 def _evicted(pod: Any) -> Reason:
@@ -129,9 +128,9 @@ def _unscheduled(pod: Any, message: str) -> Reason:
 def _shortage(pod: Any, resource: str) -> str:
     """Return what helps a pod for which no node has enough of a resource."""
     asked = (_resources(pod).requests or {}).get(resource, "?")
-    if step_of(pod) not in TRAINING:
+    parameter = {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus" if "/" in resource else None)
+    if step_of(pod) not in TRAINING or not parameter:
         return f"make room on a node for {asked} of {resource}"
-    parameter = {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus")
     return f"give a smaller {parameter}= (now {asked})"
 
 
