@@ -9,8 +9,11 @@ from components.shared.core import log
 from components.shared.core.document import Document, JsonObject
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
+from components.shared.core.workflow import was_stopped
 from components.shared.parameters.table import DISTRIBUTED
 from components.shared.storage.client import open_store
+
+FAILED, CANCELED = "FAILED", "CANCELED"  # KFP's words
 
 
 class FinalStatus(Protocol):
@@ -48,15 +51,16 @@ def finish(
 ) -> None:
     """Write `record.json` to folder `record`: the run's id, name, graph, main parameters and final state.
 
-    With a `store`, the record is also stored there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph
-    `distributed` are deleted.
+    A run that somebody stopped, which is a failure to KFP, is CANCELED. With a `store`, the record is also stored
+    there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph `distributed` are deleted.
     """
+    state = _state(status.state, run_id)
     with new_folder(record) as folder:
         document = RecordDocument(
             run_id=run_id,
             run_name=run_name,
             graph=graph,
-            state=status.state,
+            state=state,
             error=status.error_message,
             parameters={"store": store, **inputs, **options},
         )
@@ -69,4 +73,13 @@ def finish(
             log.info(f"deleted TrainJob {name}")
     if store:
         open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
-    log.info(f"run {run_name} ended: {status.state}")
+    log.info(f"run {run_name} ended: {state}")
+
+
+def _state(state: str, run_id: str) -> str:
+    """Return how the run ended; KFP passes on only the state of its steps."""
+    try:
+        return CANCELED if state == FAILED and was_stopped(run_id) else state
+    except OSError as error:
+        log.info(f"whether the run was stopped is not known ({error}); ask for the verb list on Argo's workflows")
+        return state

@@ -1,0 +1,41 @@
+"""The Workflow of Argo that a step runs in, asked of Kubernetes as the step's pod may: without any package."""
+
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SECONDS = 30  # for an answer
+
+
+def was_stopped(run_id: str) -> bool:
+    """Return whether somebody terminated the run: KFP sets the time that its Workflow may take to 0 then.
+
+    False on a machine that is no pod. Raises OSError if Kubernetes refuses to tell or cannot be reached.
+    """
+    if "KUBERNETES_SERVICE_HOST" not in os.environ or not (ACCOUNT / "token").exists():
+        return False
+    return any(_is_stopped(workflow.get("spec") or {}) for workflow in _workflows(run_id))
+
+
+def _workflows(run_id: str) -> list[dict[str, Any]]:
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    path = f"apis/argoproj.io/v1alpha1/namespaces/{_read('namespace')}/workflows"
+    request = Request(f"{server}/{path}?labelSelector=pipeline/runid%3D{run_id}")
+    request.add_header("Authorization", f"Bearer {_read('token')}")
+    authority = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    with urlopen(request, timeout=SECONDS, context=authority) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["items"]
+        return found
+
+
+def _is_stopped(spec: dict[str, Any]) -> bool:
+    return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))  # the latter by Argo's own command
+
+
+def _read(name: str) -> str:
+    return (ACCOUNT / name).read_text().strip()
