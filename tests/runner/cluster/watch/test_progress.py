@@ -1,0 +1,93 @@
+"""How a training goes on, shown from the log of its pod: on a terminal only, its progress in place."""
+
+from typing import Any
+
+import pytest
+from kfp_server_api import V2beta1Run
+from kubernetes import client
+
+import pipeline
+from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
+from tests.runner.cluster.watch.test_waiting import interrupt
+from tests.servers.kfp_server import KfpServer
+from tests.servers.kube_server import KubeServer
+from tests.servers.recorded_cluster import log_of_evaluate, pod_of, run_of
+
+EPOCH = "[train] epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s\n"
+BAR = "[train] epoch 2/9: {} % (25,200/60,000 images, 16,900 images/s, loss 0.12)\n"
+DISTRIBUTED = "torch2kubeflow-distributed-65hzv"
+
+
+def running(pod: Any, node_name: str = "", run_id: str = "") -> Any:
+    """Return a recorded pod as it is once it runs."""
+    pod.status = client.V1PodStatus(phase="Running")
+    pod.metadata.annotations["workflows.argoproj.io/node-name"] = node_name or "run(0).root(0).train(0).executor(0)"
+    pod.metadata.labels["pipeline/runid"] = run_id or pod.metadata.labels["pipeline/runid"]
+    return pod
+
+
+def distributed_run() -> V2beta1Run:
+    """Return the recorded stopped run as it was while step train-distributed ran."""
+    run = run_of("stopped")
+    run.state, run.state_history = "RUNNING", run.state_history[:2]
+    (step,) = [task for task in run.run_details.task_details if task.display_name == "train-distributed"]
+    for task in run.run_details.task_details:
+        if task.start_time == step.start_time:
+            task.state = "RUNNING"
+    return run
+
+
+def set_log(cluster: KubeServer, pod: Any, text: str) -> None:
+    cluster.logs[pod.metadata.name] = log_of_evaluate() + text
+
+
+def test_progress_is_shown_in_place(kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock) -> None:
+    pod = running(pod_of("unschedulable"))
+    cluster.add(pod)
+    set_log(cluster, pod, EPOCH + BAR.format(20) + BAR.format(41))
+    clock.at = [(10.0, lambda: set_log(cluster, pod, EPOCH + BAR.format(42) + BAR.format(77))), (20.0, interrupt)]
+    _, shown = watched(kfp_api.replay("training", run_of("unschedulable")), *CONTEXT, live=True)
+    assert shown.count("train      epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s\n") == 1
+    assert "\r\x1b[2Ktrain      epoch 2/9" in shown
+    assert [percent for percent in (20, 41, 42, 77) if f" {percent} %" in shown] == [41, 77], (
+        "the last line of each look"
+    )
+
+
+def test_elsewhere_nothing_is_read(kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock) -> None:
+    pod = running(pod_of("unschedulable"))
+    cluster.add(pod)
+    set_log(cluster, pod, EPOCH)
+    clock.at = [(20.0, interrupt)]
+    _, shown = watched(kfp_api.replay("training", run_of("unschedulable")), *CONTEXT)
+    assert "epoch" not in shown
+    assert not [request for request in cluster.requests if request.resource == "pods/log"]
+
+
+def test_a_distributed_training_is_shown(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock
+) -> None:
+    run = distributed_run()
+    pod = running(pod_of("unschedulable"), f"{DISTRIBUTED}(0).root(0).train-distributed(0).executor(0)", run.run_id)
+    cluster.add(pod)
+    waits = "[train-distributed] waiting for a node: 0/1 nodes are available: 1 Insufficient cpu.\n"
+    set_log(cluster, pod, waits + EPOCH)
+    clock.at = [(20.0, interrupt)]
+    _, shown = watched(kfp_api.replay("distributed", run), *CONTEXT, graph=pipeline.GRAPHS["distributed"], live=True)
+    lines = [line for line in shown.splitlines() if line.startswith("train-distributed")]
+    assert lines == [
+        "train-distributed running",
+        "train-distributed waiting for a node: 0/1 nodes are available: 1 Insufficient cpu.",
+        "train-distributed epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s",
+    ]
+
+
+@pytest.mark.parametrize("denied", [{"list pods"}, {"get pods/log"}])
+def test_without_rights_nothing_is_shown(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, denied: set[str]
+) -> None:
+    cluster.add(running(pod_of("unschedulable")))
+    cluster.denied, clock.at = denied, [(60.0, interrupt)]
+    _, shown = watched(kfp_api.replay("training", run_of("unschedulable")), *CONTEXT, live=True)
+    assert shown.count("is not seen from here: Kubernetes forbids you to") == 1
+    assert "epoch" not in shown
