@@ -62,7 +62,8 @@ def _flow(graph: str, inputs: Inputs, train: Train) -> None:
         with dsl.If(evaluated.outputs["Output"] == True, name="accepted"):  # noqa: E712
             exported = _add(steps.export, inputs, **tested, threads=recipe["threads"])
             package = exported.outputs["package"]
-            _add(steps.register, inputs, **tested, package=package, recipe=recipe["registration"])
+            registered = _add(steps.register, inputs, **tested, package=package, recipe=recipe["registration"])
+            registered.set_caching_options(False)  # the store may be another one, and its champion too
 
 
 def _train(data: PipelineArtifactChannel, resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:

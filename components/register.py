@@ -27,7 +27,14 @@ from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.registry.challenger import champion_judge, digest_of_test_split
 from components.shared.registry.champion import decision_about, now, times_decided
-from components.shared.registry.document import DataOrigin, Figures, Provenance, RegistrationDocument
+from components.shared.registry.document import (
+    DataOrigin,
+    Decision,
+    Figures,
+    Provenance,
+    RegistrationDocument,
+    RegistryDocument,
+)
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import open_store
 
@@ -197,7 +204,7 @@ def _register(
     assert decision is not None
     earlier = registry.decisions[: registry.decisions.index(decision)]
     return _Outcome(
-        reason=decision.reason,
+        reason=_reason(registry, decision),
         version=version,
         uri=model.uri(version),
         champion_before=decision.champion_before,
@@ -206,6 +213,15 @@ def _register(
         figures=decision.figures,
         decided_before=times_decided(earlier, provenance.test_split_digest),
     )
+
+
+def _reason(registry: RegistryDocument, decision: Decision) -> str:
+    """Return why the version of a decision is the champion or is not, which later decisions may have changed."""
+    if registry.champion == decision.champion_after:
+        return decision.reason
+    last = next(one for one in reversed(registry.decisions) if one.champion_after == registry.champion)
+    how = {"register": "it was better", "promote": "it was promoted by hand", "rollback": "by a rollback"}[last.action]
+    return how if registry.champion == decision.version else f"version {registry.champion} is since then: {how}"
 
 
 def _sentence(name: str, outcome: _Outcome) -> str:

@@ -249,7 +249,8 @@ def test_a_package_registered_again_changes_nothing(
     outcomes = [made.register(tmp_path / "out", uri) for made in (first, second)]
     before, objects = model.read(), {entry.name: entry.etag for entry in store.list()}
     assert second.register(tmp_path / "out", uri) == outcomes[1]
-    assert first.register(tmp_path / "out", uri) == {**outcomes[0], "is_champion": False}
+    later = {"is_champion": False, "reason": "version 2 is since then: it was better"}
+    assert first.register(tmp_path / "out", uri) == {**outcomes[0], **later}
     assert model.read() == before
     assert {entry.name: entry.etag for entry in store.list()} == objects
 
@@ -268,6 +269,29 @@ def test_a_package_registered_again_undoes_no_rollback(
     assert "Not the champion" in page.text
     third = write_artifacts(tmp_path / "third", dataset, right(IMAGES, range(640)))
     assert third.register(tmp_path / "out", uri)["is_champion"], "it is better than the champion, not than version 2"
+
+
+def test_a_package_registered_again_tells_of_the_present_champion(
+    first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel
+) -> None:
+    second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(500)))
+    for made in (first, second):
+        made.register(tmp_path / "out", uri)
+    model.promote(2)
+    found = [made.register(tmp_path / "out", uri) for made in (first, second)]
+    assert [one["is_champion"] for one in found] == [False, True]
+    how = "it was promoted by hand"
+    assert [one["reason"] for one in found] == [f"version 2 is since then: {how}", how]
+    assert len(model.read().decisions) == 3, "two registrations and a promotion"
+
+
+def test_a_package_registered_after_its_store_was_lost_is_a_version_again(
+    first: Artifacts, tmp_path: Path, uri: str, store: Store, model: RegisteredModel
+) -> None:
+    before = first.register(tmp_path / "out", uri)
+    store.remove(*(entry.name for entry in store.list()))
+    assert first.register(tmp_path / "out", uri) == before
+    assert model.read().champion == 1 and model.read_version(1).package_digest == first.digest
 
 
 def test_a_pruned_version_is_restored_and_not_judged_again(
