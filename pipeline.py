@@ -54,7 +54,8 @@ def _flow(graph: str, inputs: Inputs, train: Train) -> None:
         resolved = _add(steps.resolve, inputs, graph=graph, **inputs).set_caching_options(False)
         recipe = resolved.outputs
         raw = _add(steps.download, inputs, data=inputs["data"], version=recipe["version"])
-        prepared = _add(steps.preprocess, inputs, raw=raw.outputs["raw"], recipe=recipe["preparation"])
+        preparation = {"recipe": recipe["preparation"], "prepared_by": recipe["prepared_by"]}
+        prepared = _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation)
         data = prepared.outputs["dataset"]
         model = train(data, resolved, inputs)
         evaluated = _add(steps.evaluate, inputs, dataset=data, model=model, recipe=recipe["evaluation"])

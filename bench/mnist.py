@@ -20,7 +20,7 @@ def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
     version = resolve(graph="training", data=source, options={}).version
     download(data=source, version=version, raw=str(scratch / "raw"))
     recipe = PreprocessRecipe.of(**changes).text()
-    preprocess(raw=str(scratch / "raw"), recipe=recipe, dataset=str(scratch / "dataset"))
+    preprocess(raw=str(scratch / "raw"), recipe=recipe, prepared_by="", dataset=str(scratch / "dataset"))
     return open_dataset(scratch / "dataset")
 
 

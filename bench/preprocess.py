@@ -33,7 +33,7 @@ PREPROCESS = """
 import sys
 from components.preprocess import preprocess
 from components.shared.parameters.preparation import PreprocessRecipe
-preprocess(raw=sys.argv[1], recipe=PreprocessRecipe().text(), dataset=sys.argv[2])
+preprocess(raw=sys.argv[1], recipe=PreprocessRecipe().text(), prepared_by="", dataset=sys.argv[2])
 """
 
 

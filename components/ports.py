@@ -48,6 +48,7 @@ def resolve(
     "Resolved",
     [
         ("version", str),
+        ("prepared_by", str),
         ("preparation", str),
         ("training", str),
         ("evaluation", str),
@@ -94,11 +95,11 @@ def download(data: str, version: str, raw: Output[Artifact]) -> None:
     download.download(data=data, version=version, raw=raw.path)
 
 
-def preprocess(raw: Input[Artifact], recipe: str, dataset: Output[Dataset]) -> None:
+def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Output[Dataset]) -> None:
     """Turn raw files into a prepared dataset with train, val and test splits."""
     from components import preprocess
 
-    preprocess.preprocess(raw=raw.path, recipe=recipe, dataset=dataset.path)
+    preprocess.preprocess(raw=raw.path, recipe=recipe, prepared_by=prepared_by, dataset=dataset.path)
 
 
 def train(dataset: Input[Dataset], recipe: str, model: Output[Model]) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
-from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.step import step
@@ -27,8 +26,7 @@ from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
-from components.shared.parameters.common import Seed
-from components.shared.parameters.preparation import Preparation, PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe
 
 CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
 BLOCK_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block
@@ -37,10 +35,11 @@ _DROPPED = len(SPLITS)
 
 
 @step
-def preprocess(*, raw: str, recipe: str, dataset: str) -> None:
+def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None:
     """Turn the raw artifact in folder `raw` into a prepared dataset in folder `dataset`.
 
-    With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it. Raises
+    With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it;
+    `prepared_by` is the run that stored it, and the present one if it is not there. Raises
     UserError if `recipe` is invalid, there are fewer than two classes, a split has no image of a class, or more
     than `max_bad_images` pictures are bad.
     """
@@ -55,18 +54,19 @@ def preprocess(*, raw: str, recipe: str, dataset: str) -> None:
         if not parameters.store:
             _prepare(source, folder, parameters, started)
             return
-        from components.shared.data.dataset_store import DatasetRecipe, StoredDataset  # 0.1 s, most of it the S3 client
+        # 0.1 s, most of it the S3 client
+        from components.shared.data.dataset_store import DatasetRecipe, StoredDataset
+        from components.shared.data.prepared_index import PreparedData
 
-        determining = DatasetRecipe(source.digest, _settings(parameters), code_digest(__name__))
+        code = code_digest(__name__)
+        determining = DatasetRecipe(source.digest, parameters.determining(), code)
         stored = StoredDataset(parameters.store, determining, parameters.handover_mib)
         if not stored.fetch(folder):
             _prepare(source, folder, parameters, started)
             stored.upload(folder)
-        stored.finalize(folder, **_origin(source, started))
-
-
-def _settings(parameters: PreprocessRecipe) -> JsonObject:
-    return {name: getattr(parameters, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
+        is_remote = stored.finalize(folder, **_origin(source, started))
+        index = PreparedData(parameters.store, source.source, source.document.version, parameters.values(), code)
+        index.record(determining.digest, is_remote, prepared_by)
 
 
 def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:
@@ -83,7 +83,7 @@ def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: f
     shutil.rmtree(scratch)
     origin: Origin = {
         "raw_digest": source.digest,
-        "parameters": _settings(parameters),
+        "parameters": parameters.determining(),
         "code_version": code_digest(__name__),
         "duplicates": duplicates.copies(),
         "bad_images": bad_images,

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.shared.core import log
+from components.shared.core.code_digest import code_digest
 from components.shared.core.step import step
+from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.form import inputs_of, merge_options
@@ -22,13 +24,15 @@ from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
 from components.shared.training.search.planned import plan
 
-READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
+PREPROCESS = "components.preprocess"  # whose code determines the prepared data
+READS = ("components.shared.data.sources.*", "components.preprocess")  # the first by open_source
 
 
 class Resolved(NamedTuple):
     """What the later steps get: recipes as texts, and what each pod of a sweep has to do."""
 
     version: str
+    prepared_by: str
     preparation: str
     training: str
     evaluation: str
@@ -60,6 +64,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     preparation, trained, evaluation, registration = (recipe.taken_from(values).text() for recipe in texts)
     return Resolved(
         version=version,
+        prepared_by=_prepared_by(PreprocessRecipe.taken_from(values), values["data"], version),
         preparation=preparation,
         training=trained,
         evaluation=evaluation,
@@ -67,3 +72,14 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         registration=registration,
         Output=[pod.text() for pod in planned],
     )
+
+
+def _prepared_by(recipe: PreprocessRecipe, data: str, version: str) -> str:
+    """Return the run that put the prepared data into the store: this one, if it is not there, or not any more.
+
+    As an input of step preprocess, this makes it run if what it handed on in an earlier run has been removed.
+    """
+    if not recipe.store:
+        return ""
+    prepared = PreparedData(recipe.store, data, version, recipe.values(), code_digest(PREPROCESS))
+    return prepared.renew() or os.environ.get("RUN_ID", "")

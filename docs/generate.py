@@ -20,6 +20,7 @@ from components.export import MeasurementsDocument
 from components.finish import RecordDocument
 from components.shared.core.document import Document, SealedDocument
 from components.shared.data.dataset import DatasetDocument
+from components.shared.data.prepared_index import PreparedDocument
 from components.shared.data.raw import RawDocument
 from components.shared.data.sources.http import UrlDocument
 from components.shared.evaluation.document import EvaluationDocument
@@ -54,6 +55,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     SummaryDocument,
     RegistryDocument,
     VersionDocument,
+    PreparedDocument,
     CheckpointDocument,
     RungDocument,
     TaskDocument,

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from components.shared.core.errors import CorruptDataError
+from components.shared.data import prepared_index
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.registry.champion import previous_champion
 from components.shared.registry.registry import RegisteredModel, model_names
@@ -54,6 +55,7 @@ class Retention:
         yield from self._folders(asha.FOLDER, lambda sweep, n: f"{n} rungs of the sweep {sweep[:12]}")
         yield from self._folders(handoff.FOLDER, lambda job, n: f"{n} files of the job {job}")
         yield from self._uploads()
+        yield from self._index()
         yield from self._datasets(removed)
 
     def _versions(self, model: RegisteredModel, keep: int | None) -> Iterator[tuple[int, str]]:
@@ -84,6 +86,12 @@ class Retention:
         for upload in self._store.unfinished_uploads(self._before):
             description = f"an upload of {upload.name} that was never finished"
             yield Unneeded(description, partial(self._store.abort, upload))
+
+    def _index(self) -> Iterator[Unneeded]:
+        """Yield what still tells of prepared data that an earlier pruning has removed."""
+        for entry in self._store.list(prepared_index.FOLDER):
+            if self._is_old(entry) and prepared_index.leads_nowhere(self._store, entry.name):
+                yield self._objects("an entry of the index of prepared data that is gone", [entry])
 
     def _datasets(self, removed: Container[tuple[str, int]]) -> Iterator[Unneeded]:
         """Yield prepared data that no remaining version was trained on, and shards that no prepared data refers to."""

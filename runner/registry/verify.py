@@ -103,7 +103,7 @@ def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:
     _log_changes(made, "cuda" if int(settings["gpus"]) else "cpu")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data.source, raw)
-    preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data.parameters).text())
+    preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data.parameters).text(), prepared_by="")
     found = open_dataset(dataset).digest
     if found != made.dataset_digest:
         yield f"the data has changed: its digest is {found}, and was {made.dataset_digest}"

@@ -70,7 +70,8 @@ def undecoded(raw: Path, tmp_path: Path) -> Path:
 
 def prepare(raw: Path, dataset: Path, store: str, handover_mib: int, **settings: Any) -> Dataset:
     given = {**SETTINGS, "store": store, "handover_mib": handover_mib, **settings}
-    preprocess(raw=str(raw), recipe=recipe_text(PreprocessRecipe, **given), dataset=str(dataset))
+    recipe = recipe_text(PreprocessRecipe, **given)
+    preprocess(raw=str(raw), recipe=recipe, prepared_by="", dataset=str(dataset))
     return open_dataset(dataset)
 
 
@@ -99,7 +100,7 @@ def clear_cache(tmp_path: Path) -> None:
 
 
 @SIZES
-def test_a_second_preparation_uploads_only_the_document(
+def test_a_second_preparation_uploads_only_documents(
     raw: Path,
     undecoded: Path,
     plain: Dataset,
@@ -113,10 +114,10 @@ def test_a_second_preparation_uploads_only_the_document(
     (document,) = documents(store)
     stored = store.get_bytes(document)
     sent = [path for method, path, _ in s3_proxy.asked if method in ("PUT", "POST")]
-    assert len(sent) == 6 + 2  # shards, sheet and document
+    assert len(sent) == 6 + 3  # shards, sheet, document and its entry in the index
     assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
     again = [path for method, path, _ in s3_proxy.asked if method in ("PUT", "POST")]
-    assert again == [*sent, f"/{store.uri(document).removeprefix('s3://')}"]
+    assert again == [*sent, f"/{store.uri(document).removeprefix('s3://')}", sent[-1]]
     assert store.get_bytes(document) == stored
 
 

@@ -123,7 +123,7 @@ def prepared(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
             patch.setenv(name, value)
         download(data="digits", version=version_of("digits"), raw=str(folder / "raw"))
         recipe = recipe_text(PreprocessRecipe, test_fraction=0.2, store=store)
-        preprocess(raw=str(folder / "raw"), recipe=recipe, dataset=str(folder / "data"))
+        preprocess(raw=str(folder / "raw"), recipe=recipe, prepared_by="", dataset=str(folder / "data"))
     names = [entry.name for entry in open_store(store, server.environment).list("datasets")]
     (recipe,) = {name.split("/")[1] for name in names} - {"shards"}
     return f"{store}/datasets/{recipe}"

@@ -34,7 +34,7 @@ NO_STORE = {"store": "", "handover_mib": 0}
 
 def prepare(raw: Path, dataset: Path, **settings: Any) -> Dataset:
     recipe = recipe_text(PreprocessRecipe, **{**SETTINGS, **NO_STORE, **settings})
-    preprocess(raw=str(raw), recipe=recipe, dataset=str(dataset))
+    preprocess(raw=str(raw), recipe=recipe, prepared_by="", dataset=str(dataset))
     return open_dataset(dataset)
 
 
@@ -309,7 +309,7 @@ def test_incomplete_output_of_a_killed_run_is_replaced(digits: Path, prepared: D
 MEASURED = """
 import re, sys
 from components.preprocess import preprocess
-preprocess(raw=sys.argv[1], recipe=sys.argv[2], dataset=sys.argv[3])
+preprocess(raw=sys.argv[1], recipe=sys.argv[2], prepared_by="", dataset=sys.argv[3])
 print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """
 

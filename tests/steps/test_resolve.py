@@ -223,7 +223,12 @@ def test_numbers_in_other_types_give_the_same_recipes() -> None:
 )
 def test_only_the_recipes_that_a_parameter_is_of_change(changed: dict[str, Any], kept: set[str]) -> None:
     before, after = resolved()._asdict(), resolved(**changed)._asdict()
-    assert {name for name in after if after[name] == before[name]} == kept | {"version", "threads", "Output"}
+    assert {name for name in after if after[name] == before[name]} == kept | {
+        "version",
+        "prepared_by",
+        "threads",
+        "Output",
+    }
 
 
 def test_a_sweep_is_planned_and_its_settings_are_checked() -> None:

@@ -40,6 +40,11 @@ class DatasetRecipe:
     parameters: JsonObject
     code_version: str
 
+    @property
+    def digest(self) -> str:
+        """Return the name of the dataset's folder."""
+        return sha256_json(asdict(self))
+
 
 class StoredDataset:
     """The dataset of a recipe in a store."""
@@ -48,7 +53,7 @@ class StoredDataset:
         """Open the store; a dataset of more than `handover_mib` MiB becomes remote. Raises UserError if that fails."""
         self._store = open_store(store, os.environ)
         self._recipe = recipe
-        self._folder = f"datasets/{sha256_json(asdict(recipe))}"
+        self._folder = f"datasets/{recipe.digest}"
         self._max_local_bytes = handover_mib * 2**20
         self._is_corrupt = False
 
@@ -91,15 +96,20 @@ class StoredDataset:
             self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_corrupt)
         log.info(f"stored as {self._store.uri(self._folder)}")
 
-    def finalize(self, folder: Path, **origin: Unpack[Origin]) -> None:
-        """Update the fields of the document in a folder; a large dataset becomes remote and loses its shards there."""
+    def finalize(self, folder: Path, **origin: Unpack[Origin]) -> bool:
+        """Update the fields of the document in a folder; return whether the dataset is large.
+
+        A large one becomes remote and loses its shards there.
+        """
         data = open_dataset(folder)
         document = data.document.model_copy(update=dict(origin))
-        if self._is_large(data):
+        is_large = self._is_large(data)
+        if is_large:
             document = _remote(document, self._store)
             for entry in data.files():
                 (folder / entry.path).unlink(missing_ok=True)
         write_document(folder, document)
+        return is_large
 
     def _name(self, file: str) -> str:
         return f"{self._folder}/{file}"

@@ -1,6 +1,6 @@
 """The parameters of step preprocess."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -32,3 +32,7 @@ class PreprocessRecipe(Preparation, Seed, StoreUri):
     handover_mib: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         1024, "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard."
     )
+
+    def determining(self) -> dict[str, Any]:
+        """Return the parameters that determine the dataset, by name."""
+        return {name: getattr(self, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
