@@ -1,10 +1,12 @@
 """The emulated Kubeflow Trainer against a recording of Trainer 2.3 in a cluster.
 
 recorded/trainjob.json holds a TrainJob while it runs, its metadata while it is deleted in the foreground, and one of
-its pods. Environment variables are cut to three.
+its pods. Environment variables are cut to three. recorded/trainjob-deletion.json holds all states, cut, of a TrainJob,
+its JobSets and its pods, from its submission until it was deleted in the foreground while its nodes ran.
 """
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from components.shared.training.distributed.trainjob.kubernetes_backend import SUSPEND
 from components.shared.training.distributed.trainjob.manifest import JobSpec, manifest
 from tests.servers.trainer_server import TrainerServer, trainer_server
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "trainjob.json").read_text())
+DELETION = json.loads((Path(__file__).parent / "recorded" / "trainjob-deletion.json").read_text())
 RUNNING, POD = RECORDED["running"], RECORDED["pod"]
 NAME, TRAINER = RUNNING["metadata"]["name"], RUNNING["spec"]["trainer"]
 TIMES = {"creationTimestamp", "deletionTimestamp", "lastTransitionTime", "resourceVersion", "time", "uid"}
@@ -67,7 +71,7 @@ def test_a_job_deleted_in_the_foreground_is_still_listed(server: TrainerServer) 
     job = server.jobs[NAME].job
     server.answer("delete", "trainjobs", NAME, {"propagationPolicy": "Foreground"}, None)
     assert job["metadata"].keys() == RECORDED["deleting"]["metadata"].keys()
-    assert plain(job["metadata"]) == plain(RECORDED["deleting"]["metadata"]) and "status" not in job
+    assert plain(job["metadata"]) == plain(RECORDED["deleting"]["metadata"])
 
 
 def test_a_pod_has_the_recorded_labels_and_fields(server: TrainerServer) -> None:
@@ -79,3 +83,36 @@ def test_a_pod_has_the_recorded_labels_and_fields(server: TrainerServer) -> None
     assert pod["status"].keys() <= POD["status"].keys() and pod["status"]["phase"] == POD["status"]["phase"]
     conditions = {condition["type"]: condition["status"] for condition in POD["status"]["conditions"]}
     assert {c["type"]: c["status"] for c in pod["status"]["conditions"]}.items() <= conditions.items()
+
+
+def pods_of(server: TrainerServer) -> set[str]:
+    found = server.answer("list", "pods", "", {"labelSelector": f"jobset.sigs.k8s.io/jobset-name={NAME}"}, None)
+    return {pod["metadata"]["name"] for pod in found["items"]}
+
+
+def test_the_pods_of_a_job_deleted_while_it_runs_start_again(server: TrainerServer) -> None:
+    jobs, jobsets, pods = DELETION["trainjob"], DELETION["jobset"], DELETION["pods"]
+    assert len({job["metadata"]["uid"] for job in jobs}) == 1 and len({jobset["uid"] for jobset in jobsets}) == 2
+    assert jobsets[-1]["creationTimestamp"] > jobs[-1]["metadata"]["deletionTimestamp"], "the second JobSet"
+    before = pods_of(server)
+    assert len({pod["name"] for pod in pods}) == 2 * len(before)
+    job = server.jobs[NAME].job
+    states = [dict(job)]
+    server.answer("delete", "trainjobs", NAME, {"propagationPolicy": "Foreground"}, None)
+    states.append(dict(job))
+    assert server.made_again == [NAME] and not pods_of(server) & before
+    while NAME in server.jobs:
+        threading.Event().wait(0.01)
+    states.append(dict(job))
+    assert ["status" in state for state in states] == ["status" in recorded for recorded in jobs[3:6]]
+
+
+@pytest.mark.parametrize("state", ["suspended", "Complete"])
+def test_the_pods_of_a_job_at_rest_stay_away_when_it_is_deleted(server: TrainerServer, state: str) -> None:
+    """As read in Trainer's Reconcile, which applies the JobSet of each job that has not ended, with its `suspend`."""
+    if state == "Complete":
+        server.jobs[NAME].set_status("Complete", succeeded=1)
+    else:
+        server.answer("patch", "trainjobs", NAME, {}, SUSPEND)
+    server.answer("delete", "trainjobs", NAME, {"propagationPolicy": "Foreground"}, None)
+    assert not server.made_again

@@ -48,6 +48,7 @@ class Pods:
     folder: Path
     max_restarts: int
     restarts: int = 0
+    jobsets: int = 1  # made for the job so far
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     is_deleted: bool = False
 
@@ -84,7 +85,7 @@ class Pods:
 
     def pod(self, rank: int) -> str:
         """The name of a node's current pod."""
-        return f"{self.job['metadata']['name']}-node-0-{rank}-{self.restarts}"
+        return f"{self.job['metadata']['name']}-node-0-{rank}-{self.jobsets}{self.restarts}"
 
     def kill(self) -> None:
         """End all processes of all nodes, torchrun first so that it starts no others."""
@@ -138,6 +139,8 @@ class TrainerServer(ThreadingHTTPServer):
         self.unscheduled = ""  # why no pod is scheduled
         self.jobs: dict[str, Pods] = {}
         self.submitted: list[dict[str, Any]] = []
+        self.made_again: list[str] = []  # jobs whose pods started again while they were deleted
+        self.conflicts = 0  # deletions to answer with 409
         self.breaches: list[str] = []
 
     def to_json(self, model: Any) -> Any:
@@ -188,7 +191,12 @@ class TrainerServer(ThreadingHTTPServer):
             return {"kind": "TrainJobList", "apiVersion": "v1", "metadata": {}, "items": found}
         if name not in self.jobs:
             raise Refusal(404, f'trainjobs.trainer.kubeflow.org "{name}" not found')
+        if verb == "patch":
+            return self._patch(self.jobs[name], body)
         if verb == "delete":
+            if self.conflicts:
+                self.conflicts -= 1
+                raise Refusal(409, f'Operation cannot be fulfilled on trainjobs.trainer.kubeflow.org "{name}"')
             self._delete(name, is_foreground=query.get("propagationPolicy") == "Foreground")
             return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
         return self.jobs[name].job
@@ -221,7 +229,10 @@ class TrainerServer(ThreadingHTTPServer):
         return body
 
     def _delete(self, name: str, is_foreground: bool) -> None:
-        """Delete a job; in the foreground it is still listed, without a status, until its pods are gone."""
+        """Delete a job; in the foreground it is still listed, at last without a status, until its pods are gone.
+
+        If it has not ended and is not suspended, Trainer then makes its JobSet again, which makes new pods.
+        """
         pods = self.jobs[name]
         pods.is_deleted = True
         pods.kill()
@@ -230,8 +241,20 @@ class TrainerServer(ThreadingHTTPServer):
             return
         times = {"deletionTimestamp": TIME, "deletionGracePeriodSeconds": 0}
         pods.job["metadata"] |= {**times, "finalizers": ["foregroundDeletion"], "generation": 2}
-        pods.job.pop("status", None)
-        threading.Timer(POD_SECONDS, self.jobs.pop, (name, None)).start()
+        if not pods.conditions and not pods.job["spec"]["suspend"]:
+            pods.jobsets += 1
+            self.made_again.append(name)
+        threading.Timer(POD_SECONDS, pods.job.pop, ("status", None)).start()
+        threading.Timer(2 * POD_SECONDS, self.jobs.pop, (name, None)).start()
+
+    def _patch(self, pods: Pods, body: Any) -> dict[str, Any]:
+        """Suspend a job, which ends its pods."""
+        assert body == {"spec": {"suspend": True}}
+        pods.job["spec"]["suspend"] = True
+        pods.is_deleted = True
+        pods.kill()
+        pods.set_status(suspended=1)
+        return pods.job
 
     def _pods(self, found: Pods | None) -> Iterator[dict[str, Any]]:
         for rank in range(found.job["spec"]["trainer"]["numNodes"] if found else 0):
@@ -242,7 +265,7 @@ class TrainerServer(ThreadingHTTPServer):
                 "batch.kubernetes.io/job-completion-index": str(rank),
             }
             condition = {"type": "PodScheduled", "status": str(not self.unscheduled), "message": self.unscheduled}
-            phase = "Pending" if self.unscheduled else "Running"
+            phase = "Pending" if self.unscheduled or found.jobsets > 1 else "Running"
             yield {
                 "metadata": {"name": found.pod(rank), "labels": labels, "creationTimestamp": TIME},
                 "spec": {"containers": [{"name": "node"}]},
@@ -286,9 +309,11 @@ class Handler(KubeHandler):
         if found["sub"]:
             self._log(found["name"])
             return
-        verbs = {"GET": "get" if found["name"] else "list", "POST": "create", "DELETE": "delete"}
+        verbs = {"GET": "get" if found["name"] else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
         query, sent = dict(parse_qsl(parts.query)), json.loads(body) if body else None
         try:
+            if self.command == "PATCH":
+                assert self.headers["Content-Type"] == "application/merge-patch+json", self.headers["Content-Type"]
             answer = self.server.answer(verbs[self.command], found["plural"], found["name"] or "", query, sent)
             self.reply(200, answer)
         except Refusal as refusal:
@@ -297,7 +322,7 @@ class Handler(KubeHandler):
             self.server.breaches.append(str(breach))
             self.refuse(Refusal(400, str(breach)))
 
-    do_POST = do_DELETE = do_GET
+    do_POST = do_PATCH = do_DELETE = do_GET
 
     def _log(self, pod: str) -> None:
         """Send a pod's log until its end."""
@@ -324,7 +349,7 @@ def trainer_server(folder: Path, environment: Mapping[str, str]) -> Iterator[Tra
             yield server
         finally:
             server.end()
-        assert not server.breaches
+        assert not server.breaches, server.breaches
 
 
 def workers(uri: str) -> list[int]:

@@ -271,7 +271,7 @@ def test_a_package_registered_again_undoes_no_rollback(
     assert third.register(tmp_path / "out", uri)["is_champion"], "it is better than the champion, not than version 2"
 
 
-def test_a_package_registered_again_tells_of_the_present_champion(
+def test_a_package_registered_again_tells_who_is_champion(
     first: Artifacts, dataset: Path, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
     second = write_artifacts(tmp_path / "second", dataset, right(IMAGES, range(500)))
@@ -285,7 +285,7 @@ def test_a_package_registered_again_tells_of_the_present_champion(
     assert len(model.read().decisions) == 3, "two registrations and a promotion"
 
 
-def test_a_package_registered_after_its_store_was_lost_is_a_version_again(
+def test_a_package_whose_store_was_lost_is_a_version_again(
     first: Artifacts, tmp_path: Path, uri: str, store: Store, model: RegisteredModel
 ) -> None:
     before = first.register(tmp_path / "out", uri)

@@ -3,7 +3,7 @@
 import itertools
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,8 @@ from components.shared.models import saved_model
 from components.shared.storage.client import Store
 from components.shared.training.distributed.task import TaskDocument
 from components.shared.training.distributed.trainjob import manifest
-from components.shared.training.distributed.trainjob.backend import JobState, open_backend
+from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, delete_jobs, open_backend
+from components.shared.training.distributed.trainjob.kubernetes_backend import ENDS_WITHIN
 from components.shared.training.distributed.trainjob.run import Timing, run_trainjob
 from tests.servers.trainer_server import Pods, TrainerServer, kill, workers
 from tests.trained_digits import SETTINGS
@@ -110,6 +111,7 @@ def test_two_nodes_survive_a_killed_process(
     assert "[train] resumed after step" in out
     assert out.count("[train] epoch 120/120: val loss") == 1
     assert not trainer.jobs and not list(store.list("jobs"))
+    assert not trainer.made_again, "the job had ended when it was deleted"
 
 
 @pytest.mark.slow
@@ -232,6 +234,45 @@ def test_a_job_that_another_process_has_just_created_stays(trainer: TrainerServe
         assert backend.state("train-1") == JobState.ACTIVE and len(trainer.submitted) == 1
 
 
+@pytest.fixture
+def waiting(trainer: TrainerServer) -> Iterator[TrainJobBackend]:
+    """A cluster's backend, with a job `train-1` whose pods wait for a node."""
+    trainer.unscheduled = "no node"
+    with open_backend(SimpleNamespace(**GIVEN), poll_seconds=0.01) as backend:
+        backend.submit("train-1", manifest.JobSpec("s3://absent/jobs/a", 2, 1, RUN_ID, "image", "pipeline-runner"))
+        yield backend
+
+
+def test_a_job_that_does_not_end_is_deleted_after_a_while(trainer: TrainerServer, waiting: TrainJobBackend) -> None:
+    asked: list[str] = []
+    answer = trainer.answer
+    trainer.answer = lambda verb, *rest: (asked.append(verb), answer(verb, *rest))[1]  # type: ignore[method-assign, func-returns-value]
+    waiting.delete("train-1")
+    assert asked.index("delete") == ENDS_WITHIN and not trainer.jobs
+
+
+def test_a_deletion_that_another_change_hinders_is_repeated(trainer: TrainerServer, waiting: TrainJobBackend) -> None:
+    trainer.jobs["train-1"].set_status("Complete", succeeded=1)
+    trainer.conflicts = 1
+    waiting.delete("train-1")
+    assert not trainer.jobs and not trainer.made_again and not trainer.conflicts
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("may_suspend", [True, False])
+def test_a_stopped_job_is_deleted_at_once_and_starts_no_pods(trainer: TrainerServer, may_suspend: bool) -> None:
+    if not may_suspend:
+        trainer.denied.add("patch trainjobs")
+    assert delete_jobs(RUN_ID) == ["train-1"]
+    assert trainer.jobs["train-1"].job["metadata"]["finalizers"] == ["foregroundDeletion"]
+    assert bool(trainer.made_again) is not may_suspend
+
+
+def gone(trainer: TrainerServer) -> None:
+    while any("deletionTimestamp" in pods.job["metadata"] for pods in list(trainer.jobs.values())):
+        time.sleep(0.01)
+
+
 def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,10 +283,12 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     status = SimpleNamespace(state="CANCELED", error_message="")
     given: dict[str, Any] = {"run_name": "a", "status": status, "store": "", "graph": "distributed", "options": {}}
     finish(run_id=RUN_ID, record=tmp_path / "record", **given)
+    gone(trainer)
     (left,) = trainer.jobs.values()
     assert left.job["metadata"]["labels"]["pipeline/runid"] == "another"
     with pytest.raises(UserError):  # a store that fails keeps no job alive
         finish(run_id="another", record=tmp_path / "record", **{**given, "store": "s3://absent"})
+    gone(trainer)
     assert not trainer.jobs
     trainer.has_trainer = False
     finish(run_id=RUN_ID, record=tmp_path / "record", **given)

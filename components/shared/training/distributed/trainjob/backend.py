@@ -33,7 +33,7 @@ class TrainJobBackend(Protocol):
         """Create a job, unless another process has just created one of that name."""
 
     def delete(self, name: str) -> None:
-        """Delete a job with its processes, if it exists, and wait until it is gone."""
+        """Let a job end, for at most a minute, delete it if it exists, and wait until it is gone."""
 
     def pending_reason(self, name: str) -> str:
         """Return why an active job does not start; empty if nothing prevents it."""

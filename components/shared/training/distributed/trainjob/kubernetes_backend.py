@@ -7,7 +7,7 @@ deleted as custom objects.
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -33,14 +33,17 @@ from components.shared.training.distributed.trainjob.manifest import (
 )
 
 TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
+ENDS_WITHIN = 60  # polls, in which the nodes of a job with a result end
+CONFLICT = 409
+SUSPEND = {"spec": {"suspend": True}}  # a merge patch, by which a JobSet that Trainer makes again has no pods
 
 
 class _NotFound(Exception):
     """The API answered 404."""
 
 
-class _AlreadyExists(Exception):
-    """The API answered 409."""
+class _Conflict(Exception):
+    """The API answered 409: the object exists already, or was just changed by another."""
 
 
 class KubernetesBackend:
@@ -73,16 +76,21 @@ class KubernetesBackend:
         self._check_runtime()
         assert self._config
         body = manifest(name, spec, self._config)
-        with _trainer_required(), suppress(_AlreadyExists):
+        with _trainer_required(), suppress(_Conflict):
             # Strictly: a Trainer before 2.2 would silently drop the fields that it does not know.
             create = self._api.create_namespaced_custom_object
             self._call(create, *self._path(PLURAL), body, field_validation="Strict")
 
     def delete(self, name: str) -> None:
-        """Delete a job and then wait until its pods are gone too."""
-        with suppress(_NotFound):
-            options = {"propagation_policy": "Foreground"}
-            self._call(self._api.delete_namespaced_custom_object, *self._path(PLURAL), name, **options)
+        """Let the nodes of a job end, delete it, and wait until its pods are gone too.
+
+        Trainer would make the JobSet, and so the pods, of a job again that is deleted while its nodes run.
+        """
+        for _ in range(ENDS_WITHIN):
+            if self.state(name) != JobState.ACTIVE:
+                break
+            threading.Event().wait(self._poll_seconds)
+        self._delete(name)
         while self.state(name) != JobState.ABSENT:
             threading.Event().wait(self._poll_seconds)
 
@@ -93,9 +101,17 @@ class KubernetesBackend:
         except _NotFound:
             return []
         for name in names:
-            with suppress(_NotFound):
-                self._call(self._api.delete_namespaced_custom_object, *self._path(PLURAL), name)
+            with suppress(UserError, _NotFound, _Conflict):  # a Role of earlier versions has no right to it
+                self._call(self._api.patch_namespaced_custom_object, *self._path(PLURAL), name, SUSPEND)
+            self._delete(name)
         return names
+
+    def _delete(self, name: str) -> None:
+        """Delete a job, which stays until all that belongs to it is gone."""
+        with suppress(_NotFound):
+            delete = self._api.delete_namespaced_custom_object
+            transient = {*TRANSIENT, CONFLICT}
+            self._call(delete, *self._path(PLURAL), name, propagation_policy="Foreground", transient=transient)
 
     def pending_reason(self, name: str) -> str:
         """Return why a pod is not scheduled or a container not started."""
@@ -118,21 +134,23 @@ class KubernetesBackend:
                 f"kubectl apply -n {self._namespace} -k {RUNTIME_MANIFESTS}",
             ) from None
 
-    def _list(self, **selector: str) -> list[dict[str, Any]]:
+    def _list(self, **selector: Any) -> list[dict[str, Any]]:
         listed = self._call(self._api.list_namespaced_custom_object, *self._path(PLURAL), **selector)
         return list(listed["items"])
 
     def _path(self, plural: str) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self._namespace, plural
 
-    def _call(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _call(
+        self, call: Callable[..., Any], *arguments: Any, transient: Container[int] = TRANSIENT, **options: Any
+    ) -> Any:
         """Return what the API answers; transient failures are retried."""
         retries = Retries("the Kubernetes API", "run it again within minutes, for as long a submitted job continues")
         while True:
             try:
                 return call(*arguments, **options, _request_timeout=TIMEOUT_SECONDS)
             except ApiException as error:
-                if error.status not in TRANSIENT:
+                if error.status not in transient:
                     raise _refusal(error) from None
                 retries.failed(f"answered {error.status}")
             except HTTPError as error:
@@ -157,8 +175,8 @@ def _refusal(error: ApiException) -> Exception:
         message = str(error.reason)
     if error.status == 404:
         return _NotFound(message)
-    if error.status == 409:
-        return _AlreadyExists(message)
+    if error.status == CONFLICT:
+        return _Conflict(message)
     return UserError(f"the Kubernetes API refuses ({error.status}): {message}", _remedy(error.status, message))
 
 
