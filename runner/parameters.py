@@ -12,13 +12,11 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.errors import UserError, did_you_mean
 from components.shared.parameters.form import OPTIONS
 from components.shared.parameters.recipe import Recipe, parse
-from components.shared.parameters.sweep import as_columns, as_objects
+from components.shared.parameters.sweep import SETTINGS, as_columns, as_objects
 from components.shared.parameters.table import SWEEP, model_of
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.settings import merge
 from runner.graphs import graph_of
-
-SETTINGS = "settings"  # of a sweep: objects for people, columns in KFP
 
 
 def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +51,8 @@ def complete(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any
 def as_inputs(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters as arguments for the inputs of a pipeline."""
     inputs = pipeline.component_spec.inputs
-    if SETTINGS in given:
+    default = inputs[SETTINGS].default if SETTINGS in inputs else []
+    if SETTINGS in given and as_objects(default) != default:  # columns, which an earlier version does not take
         given = {**given, SETTINGS: as_columns(given[SETTINGS])}
     own = {name: value for name, value in given.items() if name in inputs}
     others = {name: value for name, value in given.items() if name not in inputs}

@@ -32,7 +32,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "common": ("recipe",),
     **{kind: ("recipe", "common") for kind in KINDS},
     "table": ("recipe", "common", *KINDS),
-    "form": ("recipe", "table"),
+    "form": ("recipe", "sweep", "table"),
     "help": ("recipe", "common", *KINDS, "table"),
 }
 # What each folder of runner/ may import besides itself, components/ and the modules that stand beside the folders.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kfp import dsl
 
 import pipeline
 from components.shared.core.errors import UserError
@@ -48,12 +49,22 @@ def test_parameters_without_an_input_become_options() -> None:
 
 
 def test_settings_are_columns_in_kubeflow_and_objects_for_people() -> None:
-    objects = [{"learning_rate": 0.1}, {"learning_rate": 0.2}, {}]
-    columns = [["learning_rate", 0.1, 0.2, None]]
+    objects = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
+    columns = [["learning_rate", 0.1, 0.2]]
     for given in (objects, columns):
         inputs = parse_inputs(pipeline.sweep, [f"settings={json.dumps(given)}"])
         assert inputs == {"settings": columns} and flat(inputs) == {"settings": objects}
     assert complete(pipeline.sweep, {"settings": columns})["settings"] == objects
+
+
+def test_settings_stay_objects_for_an_earlier_version() -> None:
+    objects = [{"learning_rate": 0.1}, {"learning_rate": 0.2}]
+
+    @dsl.pipeline(name="torch2kubeflow-sweep")
+    def earlier(settings: list[dict[str, float]] = objects) -> None:
+        verbs.resolve(data="mnist", epochs=3)
+
+    assert parse_inputs(earlier, [f"settings={json.dumps(objects)}"]) == {"settings": objects}
 
 
 def test_the_input_options_is_no_parameter_itself() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.shared.core.errors import UserError
 from components.shared.parameters.recipe import AsText, kind, marker, unknown
+from components.shared.parameters.sweep import SETTINGS, as_columns
 from components.shared.parameters.table import DISTRIBUTED, SWEEP, Parameters, check_nodes, model_of
 
 OPTIONS = "options"
@@ -64,8 +65,10 @@ def docstring_of(graph: str, description: str) -> str:
 
 
 def defaults_of(graph: str) -> dict[str, Any]:
-    """Return the default of each input of a graph."""
+    """Return the default of each input of a graph; settings are columns, which earlier versions do not take."""
     values = model_of(graph).of().values()
+    if SETTINGS in values:
+        values[SETTINGS] = as_columns(values[SETTINGS])
     return {name: values[name] for name in inputs_of(graph)} | {OPTIONS: {}}
 
 

@@ -1,9 +1,9 @@
 """The parameters of graph `sweep` besides those that all graphs have.
 
-Settings are objects, one for each trial, or columns, one for each parameter. Columns have each name once, so that the
-settings of hundreds of trials fit into what Argo keeps of a run:
+Settings are objects, one for each trial, or, if all have the same parameters, columns, one for each parameter. Columns
+have each name once, so that the settings of hundreds of trials fit into what Argo keeps of a run:
 
-    [{"epochs": 5, "mixup": 0.2}, {"epochs": 9}]    [["epochs", 5, 9], ["mixup", 0.2, null]]
+    [{"epochs": 5, "mixup": 0.2}, {"epochs": 9, "mixup": 0.1}]    [["epochs", 5, 9], ["mixup", 0.2, 0.1]]
 """
 
 import json
@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from components.shared.core.document import MAX_COUNT
 from components.shared.parameters.recipe import Accepts, Recipe, parameter
 
+SETTINGS = "settings"
 Stopping = Literal["none", "asha"]
 LEARNING_RATES = ({"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.04})
 
@@ -57,12 +58,13 @@ def as_objects(settings: Any) -> Any:
     if not is_table or len(set(names)) < len(names):
         return settings
     rows = zip(*(column[1:] for column in settings), strict=True)
-    return [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def as_columns(settings: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Return settings as columns, unless objects are shorter."""
+    """Return settings as columns if that is possible and not longer, else as they are."""
     names = sorted({name for one in settings for name in one})
-    columns = [[name, *(one.get(name) for one in settings)] for name in names]
-    is_short = columns and len(json.dumps(columns)) <= len(json.dumps(settings))
-    return columns if is_short else [*settings]
+    if not names or any(one.keys() != set(names) for one in settings):
+        return [*settings]
+    columns = [[name, *(one[name] for one in settings)] for name in names]
+    return columns if len(json.dumps(columns)) <= len(json.dumps(settings)) else [*settings]
