@@ -21,11 +21,11 @@ from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.search.planned import plan
+from runner.cluster.run_size import LIMIT, Part, estimate
 from runner.compile import compile_pipeline, read_package
 from runner.parameters import complete, parse_inputs, parse_parameters
 from tests.conftest import ROOT
 from tests.repository.documents import read
-from tests.runner.cluster.run_size import LIMIT, Part, estimate
 
 FIXTURES = ROOT / "tests" / "fixtures" / "cd652ef"
 RECORDED: dict[str, dict[str, int]] = json.loads((FIXTURES / "argo_sizes.json").read_text())
