@@ -18,16 +18,16 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.kube import kube_client, kube_errors
 from runner.cluster.options import runs_namespace
 from runner.cluster.rest import ApiError
-from runner.doctor.admission import check_admission, check_pod_security
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
-from runner.doctor.images import check_images, check_images_from_here
 from runner.doctor.launcher import check_launcher
 from runner.doctor.namespace import check_config, check_namespace, check_retries, check_secrets, check_service_account
 from runner.doctor.network import check_network
-from runner.doctor.nodes import check_nodes
+from runner.doctor.pods.admission import check_admission, check_pod_security
+from runner.doctor.pods.images import check_images, check_images_from_here
+from runner.doctor.pods.nodes import check_nodes
+from runner.doctor.pods.quota import check_limit_range, check_quota
 from runner.doctor.preflight import Preflight, pods_of
-from runner.doctor.quota import check_limit_range, check_quota
 from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.parameters import complete, parse_parameters

@@ -158,7 +158,7 @@ def test_imports_go_one_way(path: Path) -> None:
         ("runner.local.run", "runner.cluster"),
         ("runner.graphs", "runner.cli"),
         ("runner.failures", "runner.local.steps"),
-        ("runner.doctor.nodes", "pipeline"),
+        ("runner.doctor.pods.nodes", "pipeline"),
         ("pipeline", "runner.local.run"),
         ("runner.terminal", "tests.conftest"),
     ],

@@ -12,7 +12,7 @@ from components import steps
 from components.shared.core.errors import UserError
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok
-from runner.doctor.images import check_images, check_images_from_here
+from runner.doctor.pods.images import check_images, check_images_from_here
 from runner.doctor.preflight import Preflight
 from tests.runner.doctor.objects import STANDALONE, node, pods_with, secret, service_account
 from tests.servers.image_registry import CHALLENGE, basic_auth, image_registry
