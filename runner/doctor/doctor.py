@@ -28,6 +28,7 @@ from runner.doctor.pods.images import check_images, check_images_from_here
 from runner.doctor.pods.nodes import check_nodes
 from runner.doctor.pods.quota import check_limit_range, check_quota
 from runner.doctor.preflight import Preflight, pods_of
+from runner.doctor.rights import Right, roles
 from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.parameters import complete, parse_parameters
@@ -88,11 +89,26 @@ def _run_checks(arguments: argparse.Namespace, preflight: Preflight) -> Iterator
 
 
 def _in_cluster(cluster: Cluster, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
-    reported: set[Finding] = set()  # several checks may meet the same problem
+    """Yield what the checks find: a problem once, though several may meet it, and the rights they miss at the end."""
+    reported: set[Finding] = set()
+    unseen: dict[Right, list[str]] = {}  # right that this user lacks -> the checks that need it
     for name, check in CHECKS.items():
-        fresh = [f for f in _findings(check, cluster, preflight) if f.state != "problem" or f not in reported]
-        reported |= set(fresh)
-        yield from ((name, finding) for finding in fresh)
+        for finding in _findings(check, cluster, preflight):
+            if finding.right:
+                unseen.setdefault(finding.right, []).append(name)
+            elif finding.state != "problem" or finding not in reported:
+                yield name, finding
+            reported.add(finding)
+    if unseen:
+        yield "rights", _unseen(unseen)
+
+
+def _unseen(checks: dict[Right, list[str]]) -> Finding:
+    """Return the finding about all that could not be checked without rights."""
+    missing = "; ".join(f"{right} ({', '.join(names)})" for right, names in checks.items())
+    return unknown(
+        f"some checks are incomplete without these rights of this user: {missing}", f"ask for {roles(checks)}"
+    )
 
 
 def _without_cluster(preflight: Preflight) -> Iterator[tuple[str, Finding]]:

@@ -1,14 +1,13 @@
 """A finding of a check: its state, what was seen, and the remedy."""
 
 import json
-import re
 from typing import Literal, NamedTuple
 
 from kubernetes.client.exceptions import ApiException
 
-State = Literal["ok", "warning", "problem", "unknown"]
+from runner.doctor.rights import Right, denied_right, roles
 
-DENIED = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?')
+State = Literal["ok", "warning", "problem", "unknown"]
 
 
 class Finding(NamedTuple):
@@ -17,6 +16,7 @@ class Finding(NamedTuple):
     state: State
     text: str
     remedy: str = ""
+    right: Right | None = None  # that this user lacks
 
 
 def ok(text: str) -> Finding:
@@ -44,19 +44,12 @@ def refused(error: ApiException) -> Finding:
     message = message_of(error)
     if error.status == 401:
         return problem("the Kubernetes API does not know this user (401)", "log in again, or choose another --context")
-    denied = DENIED.search(message)
-    if error.status == 403 and denied:
-        return unknown(f"this user may not {denied[1]} {denied[2]}", f"ask for the right: {rule(denied)}")
+    right = denied_right(message) if error.status == 403 else None
+    if right:
+        return Finding("unknown", f"this user may not {right}", f"ask for the right: {roles([right])}", right)
     is_transient = error.status in (None, 429) or error.status >= 500
     remedy = "try again later" if is_transient else "ask the cluster's administrator"
     return unknown(f"the Kubernetes API answered {error.status}: {message}", remedy)
-
-
-def rule(denied: re.Match[str]) -> str:
-    """Return the rule of a Role that grants what was denied."""
-    verb, resource, group, namespace = denied.groups()
-    role = f"a Role in namespace {namespace}" if namespace else "a ClusterRole"
-    return f'{{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}} in {role}'
 
 
 def message_of(error: ApiException) -> str:

@@ -2,27 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubernetes.client import (
-    AuthorizationV1Api,
-    V1LocalSubjectAccessReview,
-    V1ObjectMeta,
-    V1ResourceAttributes,
-    V1SubjectAccessReviewSpec,
-)
-
 from components.shared.storage.endpoint import AWS
-from runner.doctor.cluster import ARGO, PROFILE, SECONDS, Cluster, argo_setting
+from runner.doctor.cluster import ARGO, PROFILE, Cluster, argo_setting
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role
 from runner.doctor.preflight import Preflight
+from runner.doctor.rights import Right, described, lacking, rules
 
-# What KFP's launcher and Argo's executor do with the pod's service account: group, resource, verb.
+# What KFP's launcher and Argo's executor do with the pod's service account.
 RIGHTS = (
-    ("", "configmaps", "get"),
-    ("", "secrets", "get"),
-    ("", "pods", "get"),
-    ("argoproj.io", "workflowtaskresults", "create"),
-    ("argoproj.io", "workflowtaskresults", "patch"),
+    Right("", "configmaps", "get"),
+    Right("", "secrets", "get"),
+    Right("", "pods", "get"),
+    Right("argoproj.io", "workflowtaskresults", "create"),
+    Right("argoproj.io", "workflowtaskresults", "patch"),
 )
 _ALWAYS = "have retryPolicy: Always set in workflow-controller-configmap (manifests/admin)"
 RETRIED = {
@@ -85,13 +78,10 @@ def check_service_account(cluster: Cluster, preflight: Preflight) -> Iterator[Fi
             "install KFP there, or give another namespace with --namespace",
         )
         return
-    lacking = [right for right in RIGHTS if not may(cluster, *right)]
-    for group, resource, verb in lacking:
-        yield problem(
-            f"service account {name} may not {verb} {resource}",
-            f'add to its Role: {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}',
-        )
-    if not lacking:
+    missing = lacking(cluster, RIGHTS)
+    if missing:
+        yield problem(f"service account {name} may not {described(missing)}", f"add to its Role: {rules(missing)}")
+    else:
         yield ok(f"service account {name} has the rights that a run needs")
 
 
@@ -134,19 +124,3 @@ def _without_keys(cluster: Cluster, name: str) -> Finding:
         f"put {ACCESS} and {SECRET} into s3.env, then kubectl -n {cluster.namespace} create secret generic {name} "
         "--from-env-file=s3.env --dry-run=client -o yaml | kubectl apply --server-side --field-manager=keys -f -",
     )
-
-
-def may(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
-    """Return whether the service account has a right in the namespace, as the Kubernetes API reports."""
-    attributes = V1ResourceAttributes(group=group, resource=resource, verb=verb, namespace=cluster.namespace)
-    review = V1LocalSubjectAccessReview(
-        metadata=V1ObjectMeta(namespace=cluster.namespace),
-        spec=V1SubjectAccessReviewSpec(
-            user=f"system:serviceaccount:{cluster.namespace}:{cluster.service_account}",
-            groups=["system:authenticated", "system:serviceaccounts", f"system:serviceaccounts:{cluster.namespace}"],
-            resource_attributes=attributes,
-        ),
-    )
-    api = AuthorizationV1Api(cluster.api)
-    answer = api.create_namespaced_local_subject_access_review(cluster.namespace, review, _request_timeout=SECONDS)
-    return bool(answer.status.allowed)

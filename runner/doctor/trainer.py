@@ -15,18 +15,20 @@ from components.shared.training.distributed.trainjob.manifest import (
 )
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem
-from runner.doctor.namespace import may
 from runner.doctor.preflight import Preflight, step_of
+from runner.doctor.rights import Right, described, lacking
 
+ROLE_MANIFESTS = "manifests/overlays/standalone"  # with the Role of KFP's own namespace
+PLATFORM = "Trainer's overlay kubeflow-platform, which gives them to the editors of a Profile"
 STEP = "train-distributed"
-# What steps train-distributed and finish do with their service account: group, resource, verb.
+# What steps train-distributed and finish do with their service account.
 RIGHTS = (
-    (GROUP, PLURAL, "create"),
-    (GROUP, PLURAL, "get"),
-    (GROUP, PLURAL, "list"),
-    (GROUP, PLURAL, "delete"),
-    (GROUP, RUNTIMES, "get"),
-    ("", "pods", "list"),
+    Right(GROUP, PLURAL, "create"),
+    Right(GROUP, PLURAL, "get"),
+    Right(GROUP, PLURAL, "list"),
+    Right(GROUP, PLURAL, "delete"),
+    Right(GROUP, RUNTIMES, "get"),
+    Right("", "pods", "list"),
 )
 
 
@@ -49,9 +51,11 @@ def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
         )
     else:
         yield ok(f"Kubeflow Trainer and TrainingRuntime {RUNTIME} are installed")
-    for group, resource, verb in RIGHTS:
-        if not may(cluster, group, resource, verb):
-            yield problem(
-                f"service account {cluster.service_account} may not {verb} {resource}",
-                f'add to its Role: {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}',
-            )
+    missing = lacking(cluster, RIGHTS)
+    if missing:
+        yield problem(
+            f"service account {cluster.service_account} may not {described(missing)}",
+            f"kubectl apply -k {ROLE_MANIFESTS}"
+            if cluster.is_standalone
+            else f"have the cluster's owner apply {PLATFORM}",
+        )

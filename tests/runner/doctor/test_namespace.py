@@ -88,11 +88,12 @@ def test_missing_service_account(cluster: KubeServer, assert_found: AssertFound)
     assert_found("problem service account service account pipeline-runner does not exist in kubeflow")
 
 
-def test_service_account_without_a_right(cluster: KubeServer, assert_found: AssertFound) -> None:
-    cluster.account_lacks.add("create workflowtaskresults")
+def test_service_account_without_rights_is_one_problem(cluster: KubeServer, assert_found: AssertFound) -> None:
+    cluster.account_lacks = {"create workflowtaskresults", "patch workflowtaskresults", "get secrets"}
     assert_found(
-        "problem service account service account pipeline-runner may not create workflowtaskresults -> add to its "
-        'Role: {apiGroups: ["argoproj.io"], resources: ["workflowtaskresults"], verbs: ["create"]}'
+        "problem service account service account pipeline-runner may not get secrets, nor create or patch "
+        'workflowtaskresults -> add to its Role: {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}, '
+        '{apiGroups: ["argoproj.io"], resources: ["workflowtaskresults"], verbs: ["create", "patch"]}'
     )
 
 

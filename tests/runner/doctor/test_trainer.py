@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.runner.doctor.objects import Examine
+from tests.runner.doctor.objects import PROFILE, Examine, make_profile, set_version
+from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
 
 
@@ -28,11 +29,26 @@ def test_missing_training_runtime(cluster: KubeServer, examine: Examine) -> None
     assert f"problem Trainer no TrainingRuntime torch2kubeflow in namespace kubeflow -> {remedy}" in table
 
 
-def test_missing_right_to_jobs(trainer: KubeServer, examine: Examine) -> None:
-    trainer.account_lacks = {"delete trainjobs"}
+def test_missing_rights_to_jobs_are_one_problem(trainer: KubeServer, examine: Examine) -> None:
+    trainer.account_lacks = {"create trainjobs", "list trainjobs", "delete trainjobs", "get trainingruntimes"}
     code, table = examine(graph="distributed")
     assert code == 1
-    assert "problem Trainer service account pipeline-runner may not delete trainjobs -> add" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("problem Trainer")]
+    assert line == (
+        "problem Trainer service account pipeline-runner may not create, list or delete trainjobs, "
+        "nor get trainingruntimes -> kubectl apply -k manifests/overlays/standalone"
+    )
+
+
+def test_a_profile_has_the_role_from_trainer(trainer: KubeServer, kfp_api: KfpServer, examine: Examine) -> None:
+    set_version(kfp_api, "2.17.0", multi_user=True)
+    make_profile(trainer)
+    trainer.account_lacks = {"delete trainjobs"}
+    _, table = examine("--namespace", PROFILE, graph="distributed")
+    assert (
+        "problem Trainer service account default-editor may not delete trainjobs "
+        "-> have the cluster's owner apply Trainer's overlay kubeflow-platform"
+    ) in table
 
 
 def test_many_nodes_with_all_that_they_need(trainer: KubeServer, examine: Examine) -> None:

@@ -27,6 +27,18 @@ def test_missing_right_is_named(cluster: KubeServer, examine: Examine, denied: s
     assert any(line.startswith("unknown") and RULES[denied] in line for line in table.splitlines()), table
 
 
+def test_a_missing_right_is_named_once(cluster: KubeServer, examine: Examine) -> None:
+    cluster.denied |= {"get secrets", "list nodes"}
+    _, table = examine()
+    (line,) = [line for line in table.splitlines() if "this user" in line]
+    assert line == (
+        "unknown rights some checks are incomplete without these rights of this user: get secrets in namespace "
+        'kubeflow (Secrets, launcher, S3); list nodes (nodes) -> ask for {apiGroups: [""], resources: ["secrets"], '
+        'verbs: ["get"]} in a Role in namespace kubeflow; {apiGroups: [""], resources: ["nodes"], verbs: ["list"]} in '
+        "a ClusterRole"
+    )
+
+
 def test_without_any_right_there_is_no_problem(cluster: KubeServer, examine: Examine) -> None:
     cluster.denied |= set(RULES)
     _, table = examine("gpus=1")
