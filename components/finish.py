@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from components.shared.core import log
 from components.shared.core.document import Document, JsonObject
+from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.core.workflow import was_stopped
@@ -52,7 +53,8 @@ def finish(
     """Write `record.json` to folder `record`: the run's id, name, graph, main parameters and final state.
 
     A run that somebody stopped, which is a failure to KFP, is CANCELED. With a `store`, the record is also stored
-    there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph `distributed` are deleted.
+    there, as `runs/<run_id>.json`. The TrainJobs of a run of the graph `distributed` are deleted, if this
+    is allowed.
     """
     state = _state(status.state, run_id)
     with new_folder(record) as folder:
@@ -69,8 +71,11 @@ def finish(
         # Image `data`, in which other graphs run this step, lacks its packages.
         from components.shared.training.distributed.trainjob.backend import delete_jobs
 
-        for name in delete_jobs(run_id):
-            log.info(f"deleted TrainJob {name}")
+        try:
+            for name in delete_jobs(run_id):
+                log.info(f"deleted TrainJob {name}")
+        except UserError as error:  # training needs the same rights, so the run has failed of it already
+            log.info(f"the run's TrainJobs, if there are any, remain: {error}")
     if store:
         open_store(store, os.environ).put_file(Path(record) / "record.json", f"runs/{run_id}.json")
     log.info(f"run {run_name} ended: {state}")

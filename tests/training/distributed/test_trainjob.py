@@ -294,6 +294,17 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     finish(run_id=RUN_ID, record=tmp_path / "record", **given)
 
 
+def test_the_exit_task_may_be_without_rights_to_jobs(
+    trainer: TrainerServer, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer.denied.add("list trainjobs")
+    status = SimpleNamespace(state="FAILED", error_message="")
+    given: dict[str, Any] = {"run_name": "a", "status": status, "graph": "distributed", "options": {}}
+    finish(run_id=RUN_ID, record=tmp_path / "record", store=store.uri(), **given)
+    assert "the run's TrainJobs, if there are any, remain: the Kubernetes API refuses (403)" in capsys.readouterr().out
+    assert store.exists(f"runs/{RUN_ID}.json")
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
