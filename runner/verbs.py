@@ -174,13 +174,13 @@ as a dry run. Without access to a cluster, it still asks the registries for the 
     parser.epilog = """examples:
   python pipeline.py doctor
   python pipeline.py doctor gpus=1 train_memory=16Gi --namespace my-profile
-  python pipeline.py doctor store=s3://bucket/prefix --s3-endpoint http://localhost:9000
+  python pipeline.py doctor store=s3://bucket/prefix --s3-endpoint https://s3.example.org
 
 exit code: 1 if a problem was found that would make such a run fail, otherwise 0;
 warnings, and what could not be checked, do not count
 """
     _add_parameters(parser)
-    text = "where this machine reaches the pods' S3 server, for example through a port-forward"
+    text = "where this machine reaches the pods' S3 server, if not at its own address or by a port-forward"
     parser.add_argument("--s3-endpoint", default="", metavar="URL", help=text)
     _add_graph(parser)
     _add_connection(parser)

@@ -10,7 +10,7 @@ import kubernetes
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from urllib3.connection import HTTPConnection
 
-from runner.cluster.kube import API_PORT, kube_client, tunnel
+from runner.cluster.kube import API_PORT, kfp_api, kube_client, tunnel
 from runner.cluster.options import Options, is_in_pod, resolve, runs_namespace
 from runner.cluster.rest import Rest
 from runner.kfp_patches import Client
@@ -71,7 +71,7 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
     if arguments.context or not options.host:
         kube = kubernetes.client.CoreV1Api(kube_client(arguments.context))
     if not options.host and not is_in_pod(arguments.context):
-        through = tunnel(kube, arguments.kfp_namespace)
+        through = tunnel(kube, kfp_api(arguments.kfp_namespace))
     client, rest = _client(options, f"http://ml-pipeline.{arguments.kfp_namespace}:{API_PORT}", through)
     multi_user = bool(client.get_kfp_healthz().multi_user)
     namespace = namespace or runs_namespace(arguments, multi_user)

@@ -1,16 +1,18 @@
-"""The Kubernetes API: a client from the kubeconfig or a pod, its errors in one line, and a tunnel to KFP's pod."""
+"""The Kubernetes API: a client from the kubeconfig or a pod, its errors in one line, and tunnels to pods."""
 
 import os
+import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kubernetes
 import urllib3
 import yaml
 from kubernetes.config import ConfigException
-from kubernetes.stream import portforward
+from kubernetes.stream import portforward, ws_client
 from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
@@ -20,6 +22,7 @@ from runner.cluster.rest import ApiError
 API_PORT = 8888
 API_PODS = "app=ml-pipeline"
 REMEDIES = {401: "log in to the cluster again", 403: "ask for that right"}
+HANDSHAKE = re.compile(r"Handshake status (\d+) (.*?) -\+-\+- ")  # of a websocket that was refused
 
 
 def kube_client(context: str | None = None) -> kubernetes.client.ApiClient:
@@ -45,36 +48,77 @@ def kube_errors(action: str) -> Iterator[None]:
     try:
         yield
     except kubernetes.client.ApiException as error:
-        remedy = REMEDIES.get(error.status, "see the cluster")
-        message = f"Kubernetes refuses to {action} ({error.status} {error.reason})"
-        raise ApiError(error.status, message, remedy) from None
+        handshake = HANDSHAKE.match(error.reason or "")
+        status, reason = (int(handshake[1]), handshake[2]) if handshake else (error.status, error.reason)
+        message = f"Kubernetes refuses to {action} ({status} {reason})"
+        raise ApiError(status, message, REMEDIES.get(status, "see the cluster")) from error
     except urllib3.exceptions.HTTPError as error:
         why = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
         message = f"the Kubernetes API cannot be reached to {action} ({why})"
         raise ApiError(0, message, "check the kubeconfig's context, or reach KFP with --host URL") from None
 
 
-def tunnel(kube: kubernetes.client.CoreV1Api, namespace: str) -> type[HTTPConnection]:
-    """Return an HTTP connection that goes through the Kubernetes API to the pod of KFP's API, without a local port."""
+class _PortForward(ws_client.PortForward):  # type: ignore[misc]
+    """A port-forward whose thread ends without a traceback on the terminal if one end hangs up."""
 
-    class Tunnel(HTTPConnection):
-        def _new_conn(self) -> Any:
-            pod = _api_pod(kube, namespace)  # perhaps not the one of the last connection
-            with kube_errors(f"forward a port to pod {pod}"):
+    def _proxy(self) -> None:
+        with suppress(OSError):
+            super()._proxy()
+        self.websocket.shutdown()
+
+
+ws_client.PortForward = _PortForward
+
+
+class Target(NamedTuple):
+    """Where a tunnel leads: a port, by its number or its name, of one of the pods with these labels."""
+
+    namespace: str
+    selector: str
+    port: int | str
+    remedy: str  # if none of these pods runs
+
+
+def kfp_api(namespace: str) -> Target:
+    """Return where the API of the KFP in that namespace listens."""
+    remedy = "give KFP's own namespace with --kfp-namespace, or its address with --host URL"
+    return Target(namespace, API_PODS, API_PORT, remedy)
+
+
+def tunnel(
+    kube: kubernetes.client.CoreV1Api, target: Target, base: type[HTTPConnection] = HTTPConnection
+) -> type[HTTPConnection]:
+    """Return an HTTP connection that goes through the Kubernetes API to a pod, without a local port.
+
+    Connecting raises ApiError if that fails.
+    """
+    lock = threading.Lock()  # the client replaces its own `request` while it opens a websocket
+
+    def connect(_connection: HTTPConnection) -> Any:
+        with lock:
+            pod = _running_pod(kube, target)  # perhaps not the one of the last connection
+            name, port = pod.metadata.name, _port_number(pod, target.port)
+            with kube_errors(f"forward a port to pod {name}"):
                 connect_to = kube.connect_get_namespaced_pod_portforward
-                return portforward(connect_to, pod, namespace, ports=str(API_PORT)).socket(API_PORT)
+                return portforward(connect_to, name, target.namespace, ports=str(port)).socket(port)
 
-    return Tunnel
+    return type("Tunnel", (base,), {"_new_conn": connect})
 
 
-def _api_pod(kube: kubernetes.client.CoreV1Api, namespace: str) -> str:
-    with kube_errors(f"list pods in namespace {namespace}"):
-        pods = kube.list_namespaced_pod(namespace, label_selector=API_PODS, _request_timeout=30).items
+def _running_pod(kube: kubernetes.client.CoreV1Api, target: Target) -> Any:
+    with kube_errors(f"list pods in namespace {target.namespace}"):
+        pods = kube.list_namespaced_pod(target.namespace, label_selector=target.selector, _request_timeout=30).items
     for pod in pods:
         if pod.status.phase == "Running":
-            return str(pod.metadata.name)
-    raise ApiError(
-        503,
-        f"no pod {API_PODS} runs in namespace {namespace}",
-        "give KFP's own namespace with --kfp-namespace, or its address with --host URL",
-    )
+            return pod
+    raise ApiError(503, f"no pod {target.selector} runs in namespace {target.namespace}", target.remedy)
+
+
+def _port_number(pod: Any, port: int | str) -> int:
+    """Return the number of a pod's port. Raises ApiError if it has none of that name."""
+    if isinstance(port, int):
+        return port
+    for named in (one for container in pod.spec.containers for one in container.ports or []):
+        if named.name == port:
+            return int(named.container_port)
+    raise ApiError(404, f"pod {pod.metadata.name} has no port named {port}", "correct targetPort of the Service")

@@ -1,24 +1,42 @@
-"""Check that S3 does what launcher and steps need, with objects under a name of the doctor's own."""
+"""Check that S3 does what launcher and steps need, with objects under a name of the doctor's own.
+
+A server inside the cluster is reached as the Kubernetes API is, by a port-forward to one of its pods.
+"""
 
 import contextlib
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
+
+from kubernetes.client import V1Service
+from kubernetes.client.exceptions import ApiException
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict
+from runner.cluster.kube import Target, tunnel
+from runner.cluster.rest import ApiError
 from runner.doctor.cluster import Cluster
-from runner.doctor.finding import Finding, ok, problem, unknown, warning
+from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, Location, is_internal, locations
 from runner.doctor.preflight import Preflight
+from runner.doctor.rights import Right, denied_right
 
 CONNECT_SECONDS = 3
 CA_BUNDLE = "AWS_CA_BUNDLE"
 FOLDER = "torch2kubeflow-doctor"  # under the store's prefix
+
+
+class Unreachable(UserError):
+    """An S3 server that this machine cannot reach, perhaps for want of a right; pods may reach it."""
+
+    def __init__(self, message: str, remedy: str, right: Right | None = None) -> None:
+        super().__init__(message, remedy)
+        self.right = right
 
 
 def check_s3(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
@@ -27,7 +45,7 @@ def check_s3(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
         trusted = _trusted_authorities(cluster, preflight, Path(folder))
         for location in locations(cluster, preflight):
             location = location._replace(environment=location.environment | trusted)
-            yield from _check_location(location, preflight.s3_endpoint)
+            yield from _check_location(cluster, location, preflight.s3_endpoint)
 
 
 def _trusted_authorities(cluster: Cluster, preflight: Preflight, folder: Path) -> dict[str, str]:
@@ -39,23 +57,27 @@ def _trusted_authorities(cluster: Cluster, preflight: Preflight, folder: Path) -
     return {CA_BUNDLE: str(folder / "ca.crt")}
 
 
-def _check_location(location: Location, s3_endpoint: str) -> Iterator[Finding]:
+def _check_location(cluster: Cluster, location: Location, s3_endpoint: str) -> Iterator[Finding]:
     """Check one location, at `s3_endpoint` if this machine needs another address than the pods."""
     endpoint = s3_endpoint or location.endpoint
     what = f"{location.uri} of {location.user}"
-    if not _is_reachable(endpoint):
-        yield unknown(f"{what}: {endpoint} cannot be reached from this machine", _how_to_reach(endpoint))
-        return
-    if ACCESS not in location.environment:
-        yield unknown(f"{what}: its credentials exist only in a pod", "nothing to do, unless a run is denied access")
-        return
-    if endpoint.startswith("http:") and not is_internal(endpoint) and not s3_endpoint:
-        yield warning(f"{what}: {endpoint} is not encrypted (no TLS)", f"set {ENDPOINT} to its https:// address")
     try:
-        store = open_store(location.uri, location.environment | {ENDPOINT: endpoint}, attempts=2)
-        yield from _try(store, what)
+        connection = _reach(cluster, endpoint)
+        if ACCESS not in location.environment:
+            yield unknown(
+                f"{what}: its credentials exist only in a pod", "nothing to do, unless a run is denied access"
+            )
+            return
+        if endpoint.startswith("http:") and not is_internal(endpoint) and not s3_endpoint:
+            yield warning(f"{what}: {endpoint} is not encrypted (no TLS)", f"set {ENDPOINT} to its https:// address")
+        environment = location.environment | {ENDPOINT: endpoint}
+        yield from _try(open_store(location.uri, environment, attempts=2, connection=connection), what)
+    except Unreachable as error:
+        yield Finding("unknown", f"{what}: {error.message}", error.remedy, error.right)
     except UserError as error:
         yield problem(f"{what}: {error.message}", error.remedy)
+    except ApiException as error:
+        yield refused(error)
 
 
 def _try(store: Store, what: str) -> Iterator[Finding]:
@@ -99,21 +121,63 @@ def _send_in_parts(store: Store, name: str) -> None:
         store.get_file(name, Path(folder) / "back", sha256=store.put_file(path, name))
 
 
-def _how_to_reach(endpoint: str) -> str:
+def _reach(cluster: Cluster, endpoint: str) -> type[HTTPConnection] | None:
+    """Return a connection through the Kubernetes API if the server can only be reached so, else None.
+
+    Raises Unreachable if there is no way to it from here, and UserError if there is none for pods either.
+    """
+    if _is_reachable(endpoint):
+        return None
     if not is_internal(endpoint):
-        return f"check {ENDPOINT}, or run doctor on a machine that reaches it"
-    parts = urlsplit(endpoint)
-    service, _, rest = (parts.hostname or "").partition(".")
-    forward = f"kubectl -n {rest.partition('.')[0]} port-forward svc/{service} {parts.port or 80}"
-    return f"{forward}, and give --s3-endpoint {parts.scheme}://localhost:{parts.port or 80}"
+        message = f"{endpoint} cannot be reached from this machine"
+        raise Unreachable(message, f"check {ENDPOINT}, or run doctor on a machine that reaches it")
+    target = _target(cluster, urlsplit(endpoint))
+    connection = tunnel(cluster.core, target, HTTPSConnection if endpoint.startswith("https:") else HTTPConnection)
+    try:
+        connection("")._new_conn().close()
+    except ApiError as error:
+        if error.status in (404, 503):  # no pod listens there
+            raise
+        answer = str(error.__cause__).replace("\\", "")  # of a websocket it is quoted
+        raise Unreachable(error.message, error.remedy, denied_right(answer)) from None
+    return connection
+
+
+def _target(cluster: Cluster, address: SplitResult) -> Target:
+    """Return the pods and their port behind a Service's address. Raises as `_reach` does."""
+    name, _, rest = (address.hostname or "").partition(".")
+    namespace = rest.partition(".")[0] or cluster.namespace
+    service = cluster.read(cluster.core.read_namespaced_service, name, namespace)
+    if service and service.spec.selector:
+        labels = ",".join(f"{label}={value}" for label, value in service.spec.selector.items())
+        return Target(namespace, labels, _pods_port(service, _port(address)), f"kubectl -n {namespace} get pods")
+    message = f"there is no Service {name} with pods in namespace {namespace}"
+    if service or namespace not in (cluster.namespace, cluster.kfp_namespace):  # perhaps a name outside the cluster
+        raise Unreachable(message, f"check {ENDPOINT}, or give --s3-endpoint with an address that this machine reaches")
+    raise UserError(message, f"correct the address of S3: {ENDPOINT}, or endpoint in ConfigMap kfp-launcher")
+
+
+def _pods_port(service: V1Service, port: int) -> int | str:
+    """Return the port of the pods behind a Service's port. Raises UserError if it has no such port."""
+    for found in service.spec.ports or []:
+        if found.port == port:
+            return found.target_port or port
+    ports = ", ".join(str(found.port) for found in service.spec.ports or [])
+    raise UserError(
+        f"Service {service.metadata.name} has no port {port}",
+        f"correct the address of S3: the Service has {ports or 'none'}",
+    )
+
+
+def _port(address: SplitResult) -> int:
+    return address.port or (443 if address.scheme == "https" else 80)
 
 
 def _is_reachable(endpoint: str) -> bool:
     """Return whether something listens there, within seconds; the S3 client would retry for a minute."""
     parts = urlsplit(endpoint)
     try:
-        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+        socket.create_connection((parts.hostname or "", _port(parts)), timeout=CONNECT_SECONDS).close()
     except OSError:
         return False
     return True

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ import yaml
 from kubernetes import client
 
 from tests.servers.web_server import serving
+from tests.servers.websocket import WebsocketHandler
 
 TOKEN = "kube-token-7d31"
 USER = "ada"
@@ -77,6 +78,7 @@ class KubeServer(ThreadingHTTPServer):
         self.denied: set[str] = set()  # "list nodes" and the like, which the user may not do
         self.account_lacks: set[str] = set()  # the same for service accounts
         self.admission = ""  # the message with which admission refuses a pod
+        self.forwards: dict[tuple[str, int], int] = {}  # (pod, port) -> the port of this machine that it stands for
         self.faults: dict[str, Answer] = {}  # "list nodes" and the like -> what is answered instead
         self.requests: list[Request] = []
         self.created: list[Any] = []  # models that were sent
@@ -129,6 +131,12 @@ class KubeServer(ThreadingHTTPServer):
         except KeyError:
             raise Refusal(404, f'{request.resource} "{request.name}" not found') from None
 
+    def forward_to(self, request: Request, port: int) -> int:
+        """Return the port of this machine that the port of a pod stands for. Raises Refusal for an error."""
+        if str(request) in self.denied:
+            raise Refusal(403, _denial(request))
+        return self.forwards[request.name, port]
+
     def to_json(self, model: Any) -> Any:
         return self._api.sanitize_for_serialization(model)
 
@@ -149,7 +157,7 @@ class KubeServer(ThreadingHTTPServer):
         return model
 
 
-class KubeHandler(BaseHTTPRequestHandler):
+class KubeHandler(WebsocketHandler):
     server: KubeServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else every answer waits for the client's delayed acknowledgement
@@ -166,8 +174,12 @@ class KubeHandler(BaseHTTPRequestHandler):
         fault = self.server.faults.get(str(request))
         if fault:
             return fault(self)
+        query = dict(parse_qsl(parts.query))
         try:
-            return self.reply(200, self.server.answer(request, dict(parse_qsl(parts.query)), body))
+            if self.is_websocket:
+                port = int(query["ports"])
+                return self.forward(port, self.server.forward_to(request, port))
+            return self.reply(200, self.server.answer(request, query, body))
         except Refusal as refusal:
             return self.refuse(refusal)
         except AssertionError as breach:
@@ -239,7 +251,10 @@ def _list(objects: list[Any], query: dict[str, str]) -> dict[str, Any]:
     labels, field = query.get("labelSelector", ""), query.get("fieldSelector", "")
     wanted = dict(label.split("=") for label in labels.split(",") if label)
     found = [one for one in objects if wanted.items() <= (one["metadata"].get("labels") or {}).items()]
-    if field:
+    phases = re.findall(r"status\.phase!=(\w+)", field)
+    if phases:
+        found = [one for one in found if one["status"]["phase"] not in phases]
+    elif field:
         assert field.startswith("involvedObject.name="), field
         found = [one for one in found if one["involvedObject"]["name"] == field.partition("=")[2]]
     return {"kind": "List", "apiVersion": "v1", "metadata": {}, "items": found}
@@ -247,7 +262,8 @@ def _list(objects: list[Any], query: dict[str, str]) -> dict[str, Any]:
 
 def _denial(request: Request) -> str:
     """Return RBAC's message."""
-    what = f'{request.resource} "{request.name}"' if request.name else request.resource
+    objects = request.resource.partition("/")[0]
+    what = f'{objects} "{request.name}"' if request.name else objects
     scope = f'in the namespace "{request.namespace}"' if request.namespace else "at the cluster scope"
     return (
         f'{what} is forbidden: User "{USER}" cannot {request.verb} resource "{request.resource}" '

@@ -20,6 +20,7 @@ from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
+from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file, sha256_file
@@ -54,13 +55,20 @@ class Upload(NamedTuple):
     started: datetime
 
 
-def open_store(uri: str, environment: Mapping[str, str], prefix: str = "", attempts: int = ATTEMPTS) -> "Store":
+def open_store(
+    uri: str,
+    environment: Mapping[str, str],
+    prefix: str = "",
+    attempts: int = ATTEMPTS,
+    connection: type[HTTPConnection] | None = None,
+) -> "Store":
     """Return the store at s3://bucket/prefix as the environment's variables describe it, without any request yet.
 
     The variables are those of the AWS tools, each with `prefix` before its name: AWS_ENDPOINT_URL_S3 (or S3_ENDPOINT),
     AWS_REGION, AWS_CA_BUNDLE, and for credentials AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN,
     or AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN, or AWS_CONTAINER_CREDENTIALS_FULL_URI, or AWS_PROFILE; else none.
-    A request that fails by chance is sent up to `attempts` times. Raises UserError if a variable or `uri` is invalid.
+    A request that fails by chance is sent up to `attempts` times, through a `connection` of another kind if one is
+    given. Raises UserError if a variable or `uri` is invalid.
     """
     bucket, folder = parse_uri(uri)
     variables = Variables(environment, prefix)
@@ -68,7 +76,7 @@ def open_store(uri: str, environment: Mapping[str, str], prefix: str = "", attem
     region = variables.get("AWS_REGION", "AWS_DEFAULT_REGION")
     if not region and "amazonaws.com" not in endpoint.netloc:  # AWS itself reports the region of a bucket
         region = "us-east-1"
-    transport = Transport(find_ca_bundle(variables), prefix, attempts)
+    transport = Transport(find_ca_bundle(variables), prefix, attempts, connection)
     credentials = find_credentials(variables, region, transport)
     try:
         check_bucket_name(bucket, strict=True, s3_check=True)

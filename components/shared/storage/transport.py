@@ -5,7 +5,8 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, SSLError
 
 from components.shared.core.errors import UserError
@@ -31,8 +32,13 @@ class Transport(PoolManager):
     Raises UserError if the server is unknown or not trusted, TransientError if it fails at every attempt.
     """
 
-    def __init__(self, ca_bundle: str, prefix: str, attempts: int) -> None:
-        """Trust the authorities in the file `ca_bundle`; `prefix` is that of the environment variables' names."""
+    def __init__(
+        self, ca_bundle: str, prefix: str, attempts: int, connection: type[HTTPConnection] | None = None
+    ) -> None:
+        """Trust the authorities in the file `ca_bundle`; `prefix` is that of the environment variables' names.
+
+        If `connection` is given, it replaces urllib3's for HTTP or, if it is one for HTTPS, for that.
+        """
         super().__init__(
             maxsize=64,  # connections to reuse; more are opened if needed, and closed after use
             timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
@@ -40,6 +46,9 @@ class Transport(PoolManager):
             ca_certs=ca_bundle,
         )
         self.prefix, self.attempts = prefix, attempts
+        if connection:
+            base = HTTPSConnectionPool if issubclass(connection, HTTPSConnection) else HTTPConnectionPool
+            self.pool_classes_by_scheme = {base.scheme: type("Pool", (base,), {"ConnectionCls": connection})}
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any

@@ -208,8 +208,6 @@ def test_http_and_tls_are_confused(kfp_api: KfpServer, tmp_path: Path, monkeypat
     assert "none.pem cannot be read" in refusal("--ca", str(tmp_path / "none.pem"))
 
 
-# The Kubernetes client leaves it to the garbage collector to close a websocket that the server has ended.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_without_a_host_kfp_is_reached_by_port_forward(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,23 @@ def service_account(name: str = "pipeline-runner", namespace: str = STANDALONE, 
     return client.V1ServiceAccount(metadata=meta(name, namespace, **more))
 
 
+def s3_service(target_port: int | str = 8333, **spec: Any) -> client.V1Service:
+    """The Service of KFP's object store."""
+    ports = [client.V1ServicePort(port=9000, target_port=target_port)]
+    given = {"selector": {"app": "seaweedfs"}, "ports": ports, **spec}
+    return client.V1Service(metadata=meta("seaweedfs", STANDALONE), spec=client.V1ServiceSpec(**given))
+
+
+def s3_pod(phase: str = "Running") -> client.V1Pod:
+    """The pod of KFP's object store."""
+    port = client.V1ContainerPort(container_port=8333, name="http-s3")
+    return client.V1Pod(
+        metadata=meta("seaweedfs-0", STANDALONE, labels={"app": "seaweedfs"}),
+        spec=client.V1PodSpec(containers=[client.V1Container(name="seaweedfs", ports=[port])]),
+        status=client.V1PodStatus(phase=phase),
+    )
+
+
 def kubernetes_endpoints() -> client.V1Endpoints:
     addresses = [client.V1EndpointAddress(ip="10.0.0.1")]
     subsets = [client.V1EndpointSubset(addresses=addresses, ports=[client.CoreV1EndpointPort(port=6443)])]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runner.doctor.objects import Examine, launcher, launcher_secret, s3_config, secret
+from tests.runner.doctor.objects import Examine, launcher, launcher_secret, s3_config, s3_pod, s3_service, secret
 from tests.servers.kube_server import KubeServer
 from tests.servers.s3_server import (
     BUCKET,
@@ -18,6 +18,7 @@ from tests.servers.s3_server import (
 
 pytestmark = pytest.mark.slow
 STORE = f"store=s3://{BUCKET}/store"
+INSIDE = "http://seaweedfs.kubeflow:9000"
 TRIED = "written, read and removed, also in parts and conditionally"
 
 
@@ -75,6 +76,30 @@ def test_s3_endpoint_replaces_an_address_inside(s3_cluster: KubeServer, server: 
     s3_cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint="seaweedfs.kubeflow:9000"))
     _, table = examine("--s3-endpoint", server.url)
     assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: {TRIED}" in table
+
+
+@pytest.mark.parametrize("target_port", [8333, "http-s3"], ids=["number", "name"])
+def test_server_inside_the_cluster_needs_no_words(
+    s3_cluster: KubeServer, server: S3Server, examine: Examine, target_port: int | str
+) -> None:
+    s3_cluster.add(s3_service(target_port), s3_pod(), s3_config(INSIDE))
+    s3_cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint="seaweedfs.kubeflow:9000"))
+    s3_cluster.forwards["seaweedfs-0", 8333] = server.ports["s3.port"]
+    code, table = examine(STORE)
+    assert code == 0, table
+    assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: {TRIED}" in table
+    assert f"ok S3 s3://{BUCKET}/store of the steps: {TRIED}" in table
+    assert "not encrypted" not in table
+
+
+def test_certificate_is_checked_through_a_port_forward(
+    s3_cluster: KubeServer, server: S3Server, examine: Examine
+) -> None:
+    authority = {"ca.crt": server.certificate.read_text()}
+    s3_cluster.add(s3_service(), s3_pod(), s3_config(INSIDE.replace("http", "https"), **authority))
+    s3_cluster.forwards["seaweedfs-0", 8333] = server.ports["s3.port.https"]
+    _, table = examine(STORE)
+    assert "https://seaweedfs.kubeflow:9000 has a certificate that is not trusted (Hostname mismatch" in table
 
 
 def test_server_that_ignores_conditions_is_a_warning(
