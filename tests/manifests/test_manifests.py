@@ -193,15 +193,34 @@ def _patched(path: Path, stored: Object, tmp_path: Path) -> Object:
     return patched
 
 
+def _theirs(path: Path) -> Object:
+    """Return an object of the kind that a patch is for, with a field of its owner's."""
+    if path.stem == "namespace":
+        return {"kind": "Namespace", "metadata": {"name": "theirs", "labels": {"theirs": "unchanged"}}}
+    if path.stem != "argo-requeue":
+        return {"kind": "ConfigMap", "metadata": {"name": "theirs"}, "data": {"theirs": "unchanged"}}
+    container = {"name": "workflow-controller", "image": "argo", "env": [{"name": "theirs", "value": "unchanged"}]}
+    template = {"metadata": {"labels": {"app": "argo"}}, "spec": {"containers": [container]}}
+    spec = {"selector": {"matchLabels": {"app": "argo"}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "theirs"}, "spec": spec}
+
+
 @needs_kubectl
 @pytest.mark.parametrize("path", PATCHES, ids=lambda path: path.stem)
 def test_a_patch_leaves_other_fields_alone(path: Path, tmp_path: Path) -> None:
-    kind = "Namespace" if path.stem == "namespace" else "ConfigMap"
-    stored = {"kind": kind, "metadata": {"name": "theirs", "labels": {"theirs": "unchanged"}}}
-    patched = _patched(path, stored | ({} if kind == "Namespace" else {"data": {"theirs": "unchanged"}}), tmp_path)
-    assert "unchanged" in (patched["metadata"]["labels"] if kind == "Namespace" else patched["data"]).values()
+    stored = _theirs(path)
+    patched = _patched(path, stored, tmp_path)
+    assert json.dumps(patched).count("unchanged") == 1 and patched != {"apiVersion": "v1", **stored}
     assert kubernetes_validate.validate(patched, kubernetes_validate.latest_version(), strict=True)
     assert str(path.relative_to(ROOT)) in (ROOT / "docs" / "cluster.md").read_text()
+
+
+@needs_kubectl
+def test_the_pace_is_added_to_the_variables_of_argo(tmp_path: Path) -> None:
+    path = MANIFESTS / "admin" / "argo-requeue.yaml"
+    (container,) = _patched(path, _theirs(path), tmp_path)["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables == {"theirs": "unchanged", "DEFAULT_REQUEUE_TIME": "1s"} and container["image"] == "argo"
 
 
 @needs_kubectl

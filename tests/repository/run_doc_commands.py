@@ -129,7 +129,8 @@ def _kubectl(*words: str, stdin: str = "") -> str:
 
 
 def _object(kind: str, name: str) -> str:
-    return yaml.safe_dump({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}})
+    group = "apps/" if kind == "Deployment" else ""
+    return yaml.safe_dump({"apiVersion": f"{group}v1", "kind": kind, "metadata": {"name": name}})
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if re.match("kubectl .*-k ", c)])
@@ -146,7 +147,7 @@ def test_kubectl_changes_an_object(command: str, tmp_path: Path) -> None:
     verb, *rest = words
     flags = [word for word in rest if word.startswith("--overwrite")]
     kind, name, *change = [word for word in rest if word not in flags]
-    kinds = {"configmap": "ConfigMap", "namespace": "Namespace", "serviceaccount": "ServiceAccount"}
+    kinds = {kind.lower(): kind for kind in ("ConfigMap", "Deployment", "Namespace", "ServiceAccount")}
     (tmp_path / "stored.yaml").write_text(_object(kinds[kind], name))
     changed = _kubectl(verb, "--local", *flags, "-f", str(tmp_path / "stored.yaml"), *change, "-o", "yaml")
     assert yaml.safe_load(changed).keys() | yaml.safe_load(changed)["metadata"].keys() > {"apiVersion", "kind", "name"}
