@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from google.protobuf import json_format
 from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
@@ -57,6 +58,11 @@ def package_of(pipeline: BaseComponent) -> Path:
 def read_package(package: Path) -> list[Any]:
     """Return the documents of a compiled pipeline: KFP's own, and the settings for Kubernetes."""
     return list(yaml.safe_load_all(package.read_text()))
+
+
+def documents_of(pipeline: BaseComponent) -> list[Any]:
+    """Return what `read_package` returns of a pipeline, without compiling it to a file."""
+    return [json_format.MessageToDict(spec) for spec in (pipeline.pipeline_spec, pipeline.platform_spec)]
 
 
 def warn_of_tags(documents: list[Any]) -> None:

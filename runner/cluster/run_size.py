@@ -8,10 +8,30 @@ holds all of that once more. Sizes are in bytes.
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.recipe import Recipe
+from components.shared.parameters.registration import RegisterRecipe
+from components.shared.parameters.sweep import SweepRecipe
+from components.shared.parameters.table import SWEEP
+from components.shared.parameters.training import TrainingRecipe
+from components.shared.training.search.planned import plan
+from runner.compile import documents_of
+from runner.graphs import graph_of
+from runner.parameters import as_inputs, complete
+
 LIMIT = 2**20
+RECIPES: dict[str, type[Recipe]] = {  # by the outputs of step resolve
+    "preparation": PreprocessRecipe,
+    "training": TrainingRecipe,
+    "evaluation": EvaluateRecipe,
+    "registration": RegisterRecipe,
+}
 # Nodes without the long texts in them, as measured: driver, step and executor each have a Retry and a Pod or DAG.
 DRIVER_NODES = 1448 + 1510
 STEP_NODES = DRIVER_NODES + 1218 + 1343 + 1331 + 1356
@@ -56,6 +76,21 @@ class Part(NamedTuple):
     name: str
     nodes: int
     spec: int
+
+
+def parts_of_run(pipeline: BaseComponent, given: Mapping[str, Any]) -> list[Part]:
+    """Return the parts of a run with the given parameters in which every step runs."""
+    values = complete(pipeline, given)
+    training = TrainingRecipe.taken_from(values)
+    pods = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph_of(pipeline) == SWEEP else []
+    outputs = {f"resolve.{name}": recipe.taken_from(values).text() for name, recipe in RECIPES.items()}
+    outputs["resolve.version"] = 64 * "v"
+    return estimate(documents_of(pipeline), as_inputs(pipeline, given), outputs, [pod.text() for pod in pods])
+
+
+def total(parts: Iterable[Part]) -> int:
+    """Return the bytes of all parts."""
+    return sum(part.nodes + part.spec for part in parts)
 
 
 def estimate(

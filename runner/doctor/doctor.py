@@ -18,10 +18,12 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.kube import kube_client, kube_errors
 from runner.cluster.options import runs_namespace
 from runner.cluster.rest import ApiError
+from runner.cluster.run_size import parts_of_run, total
+from runner.doctor.argo import check_requeue, check_retries, check_run_size
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
 from runner.doctor.launcher import check_launcher
-from runner.doctor.namespace import check_config, check_namespace, check_retries, check_secrets, check_service_account
+from runner.doctor.namespace import check_config, check_namespace, check_secrets, check_service_account
 from runner.doctor.network import check_network
 from runner.doctor.pods.admission import check_admission, check_pod_security
 from runner.doctor.pods.images import check_images, check_images_from_here
@@ -54,13 +56,18 @@ CHECKS: dict[str, Check] = {
     "service account": check_service_account,
     "Trainer": check_trainer,
     "retries": check_retries,
+    "requeue": check_requeue,
+    "run size": check_run_size,
 }
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Run all checks and print the table. Return 1 if a problem was found, otherwise 0."""
-    parameters = complete(pipeline, parse_parameters(pipeline, arguments.parameters))
-    preflight = Preflight(parameters, pods_of(pipeline, parameters), arguments.s3_endpoint)
+    given = parse_parameters(pipeline, arguments.parameters)
+    parameters = complete(pipeline, given)
+    preflight = Preflight(
+        parameters, pods_of(pipeline, parameters), arguments.s3_endpoint, total(parts_of_run(pipeline, given))
+    )
     findings = list(_run_checks(arguments, preflight))
     print("\n".join(_table(findings)))
     return int(any(finding.state == "problem" for _, finding in findings))

@@ -1,10 +1,10 @@
-"""Check the namespace of a run: its kind, Secrets and ConfigMap, service account and rights, and Argo's retries."""
+"""Check the namespace of a run: its kind, Secrets and ConfigMap, service account and its rights."""
 
 from collections.abc import Iterator
 
 from components.shared.storage.endpoint import AWS
-from runner.doctor.cluster import ARGO, PROFILE, Cluster, argo_setting
-from runner.doctor.finding import Finding, ok, problem, unknown, warning
+from runner.doctor.cluster import PROFILE, Cluster
+from runner.doctor.finding import Finding, ok, problem, warning
 from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, described, lacking, rules
@@ -17,16 +17,6 @@ RIGHTS = (
     Right("argoproj.io", "workflowtaskresults", "create"),
     Right("argoproj.io", "workflowtaskresults", "patch"),
 )
-_ALWAYS = "have retryPolicy: Always set in workflow-controller-configmap (manifests/admin)"
-RETRIED = {
-    "Always": ok("Argo retries failed steps and vanished pods (retryPolicy Always)"),
-    "OnError": warning(
-        "Argo retries a step whose pod vanished (retryPolicy OnError), but not one that failed or was evicted", _ALWAYS
-    ),
-    "OnFailure": warning(
-        "Argo retries a step that failed (retryPolicy OnFailure), but not one whose pod was deleted", _ALWAYS
-    ),
-}
 
 
 def check_namespace(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
@@ -83,20 +73,6 @@ def check_service_account(cluster: Cluster, preflight: Preflight) -> Iterator[Fi
         yield problem(f"service account {name} may not {described(missing)}", f"add to its Role: {rules(missing)}")
     else:
         yield ok(f"service account {name} has the rights that a run needs")
-
-
-def check_retries(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
-    """Check Argo's default retry policy, which a pipeline cannot change; without one it is OnFailure."""
-    defaults = argo_setting(cluster, "workflowDefaults")
-    if defaults is None:
-        yield unknown(
-            f"Argo's retry policy is not known: namespace {cluster.kfp_namespace} has no ConfigMap {ARGO}",
-            "give KFP's own namespace with --kfp-namespace",
-        )
-        return
-    templates = (defaults.get("spec") or {}).get("templateDefaults") or {}
-    policy = (templates.get("retryStrategy") or {}).get("retryPolicy", "OnFailure")
-    yield RETRIED.get(policy) or warning(f"Argo has retryPolicy {policy}", _ALWAYS)
 
 
 def _check_keys(values: dict[str, str] | None, name: str) -> list[Finding]:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from google.protobuf import json_format
 from kfp.dsl.base_component import BaseComponent
 from kubernetes.client import (
     V1Capabilities,
@@ -19,6 +18,7 @@ from kubernetes.client import (
 )
 
 from components.step_table import STEP_LABEL, STEPS
+from runner.compile import documents_of
 from runner.graphs import PREFIX
 from runner.verbs import DEFAULT
 
@@ -38,13 +38,13 @@ class Preflight(NamedTuple):
     parameters: dict[str, Any]
     pods: list[V1Pod]
     s3_endpoint: str = ""  # where this machine reaches the S3 server, if not where the pods do
+    run_bytes: int = 0  # estimated, of its object in Argo
 
 
 def pods_of(pipeline: BaseComponent, parameters: dict[str, Any]) -> list[V1Pod]:
     """Return one pod per step, as KFP would create it for a run with these parameters."""
-    spec = json_format.MessageToDict(pipeline.pipeline_spec)
-    platforms = json_format.MessageToDict(pipeline.platform_spec)["platforms"]
-    settings = platforms["kubernetes"]["deploymentSpec"]["executors"]
+    spec, platform = documents_of(pipeline)
+    settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     executors = spec["deploymentSpec"]["executors"]
     return [_pod(executors[name]["container"], settings[name], parameters) for name in sorted(executors)]
 

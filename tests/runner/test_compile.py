@@ -18,7 +18,7 @@ from components.shared.core.code_digest import code_digest, code_version
 from components.shared.parameters.form import INPUTS, OPTIONS, OWN_INPUTS, defaults_of
 from components.shared.parameters.table import model_of
 from components.step_table import STEPS
-from runner.compile import compile_pipeline
+from runner.compile import compile_pipeline, documents_of
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {step.name for step in STEPS if step.trains}
@@ -70,6 +70,10 @@ def _tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict
     for component in (document["root"], *document["components"].values()):
         for name, task in component.get("dag", {}).get("tasks", {}).items():
             yield name, task, component
+
+
+def test_a_pipeline_has_its_documents_without_a_file(graph: str, documents: list[dict[str, Any]]) -> None:
+    assert documents_of(pipeline.GRAPHS[graph]) == documents
 
 
 @pytest.mark.slow

@@ -4,26 +4,15 @@ import json
 import lzma
 import re
 import tarfile
-import tempfile
-from collections.abc import Iterable
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 import pipeline
-from components.shared.parameters.evaluation import EvaluateRecipe
-from components.shared.parameters.preparation import PreprocessRecipe
-from components.shared.parameters.recipe import Recipe
-from components.shared.parameters.registration import RegisterRecipe
-from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.training import TrainingRecipe
-from components.shared.training.search.planned import plan
-from runner.cluster.run_size import LIMIT, Part, estimate
-from runner.compile import compile_pipeline, read_package
-from runner.parameters import complete, parse_inputs, parse_parameters
+from runner.cluster.run_size import LIMIT, Part, estimate, parts_of_run, total
+from runner.parameters import parse_parameters
 from tests.conftest import ROOT
 from tests.repository.documents import read
 
@@ -65,36 +54,18 @@ def test_the_estimate_agrees_with_a_real_run(run: str, name: str, trials: int, c
 
 
 def parts_of(graph: str, trials: int = 0) -> list[Part]:
-    """The estimated parts of a run of the present code in which every step runs; a sweep is one on 4 pods."""
+    """The estimated parts of a run of the present code; a sweep is one on 4 pods."""
     settings = [{"learning_rate": round(0.0005 * number, 4)} for number in range(1, trials + 1)]
     words = [f"{name}={value}" for name, value in INPUTS.items()]
     words += [f"settings={json.dumps(settings)}"] if settings else []
-    values = complete(pipeline.GRAPHS[graph], parse_parameters(pipeline.GRAPHS[graph], words))
-    recipes: dict[str, type[Recipe]] = {
-        "preparation": PreprocessRecipe,
-        "training": TrainingRecipe,
-        "evaluation": EvaluateRecipe,
-        "registration": RegisterRecipe,
-    }
-    texts = {name: recipe.taken_from(values).text() for name, recipe in recipes.items()}
-    outputs = {f"resolve.{name}": text for name, text in texts.items()} | {"resolve.version": 64 * "v"}
-    sweep = SweepRecipe.of(settings=settings)
-    pods = plan(sweep, TrainingRecipe.taken_from(values), values["image_size"]) if settings else []
-    with tempfile.TemporaryDirectory() as folder:
-        documents = read_package(compile_pipeline(pipeline.GRAPHS[graph], Path(folder) / "pipeline.yaml"))
-    inputs = parse_inputs(pipeline.GRAPHS[graph], words)
-    return list(estimate(documents, inputs, outputs, [pod.text() for pod in pods]))
-
-
-def size_of(parts: Iterable[Part]) -> int:
-    return sum(part.nodes + part.spec for part in parts)
+    return parts_of_run(pipeline.GRAPHS[graph], parse_parameters(pipeline.GRAPHS[graph], words))
 
 
 @pytest.mark.parametrize(
     ("graph", "trials", "kilobytes"), [("training", 0, 530), ("distributed", 0, 550), ("sweep", 200, 800)]
 )
 def test_a_run_stays_far_from_argos_limit(graph: str, trials: int, kilobytes: int) -> None:
-    assert size_of(parts_of(graph, trials)) <= 1000 * kilobytes < LIMIT
+    assert total(parts_of(graph, trials)) <= 1000 * kilobytes < LIMIT
 
 
 def test_the_documented_sizes_are_those_of_the_estimate() -> None:
@@ -104,7 +75,7 @@ def test_the_documented_sizes_are_those_of_the_estimate() -> None:
     for trials in (3, 24, 200):
         name = f"sweep of {trials} trials on 4 pods" if trials > 3 else "sweep of 3 trials"
         runs[name] = parts_of("sweep", trials)
-    found = {name: size_of(parts) for name, parts in runs.items()}
+    found = {name: total(parts) for name, parts in runs.items()}
     found |= {PARTS.get(part.name, part.name): part.nodes + part.spec for part in runs["training"]}
     assert documented.keys() == found.keys()
     for name, size in found.items():

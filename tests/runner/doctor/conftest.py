@@ -13,6 +13,7 @@ from tests.runner.doctor.objects import (
     AssertFound,
     Examine,
     argo,
+    controller,
     kubernetes_endpoints,
     launcher,
     launcher_secret,
@@ -36,6 +37,7 @@ def cluster(tmp_path: Path, kfp_api: KfpServer) -> Iterator[KubeServer]:
         server.write_kubeconfig(tmp_path / ".kube" / "config")
         server.add(namespace(STANDALONE), namespace("kube-system"), kubernetes_endpoints(), service_account())
         server.add(s3_secret(), s3_config(), launcher_secret(), launcher(), argo("Always"), node("worker"))
+        server.add(controller(DEFAULT_REQUEUE_TIME="1s"))
         yield server
 
 

@@ -85,6 +85,17 @@ def argo(policy: str = "", executor: dict[str, Any] | None = None) -> client.V1C
     return config_map("workflow-controller-configmap", **data)
 
 
+def controller(**variables: str) -> client.V1Deployment:
+    """Argo's controller, with these variables and one of KFP's own."""
+    given = {"TRANSIENT_ERROR_PATTERN": "(?i)preempt", **variables}
+    env = [client.V1EnvVar(name=name, value=value) for name, value in given.items()]
+    template = client.V1PodTemplateSpec(
+        spec=client.V1PodSpec(containers=[client.V1Container(name="workflow-controller", env=env)])
+    )
+    spec = client.V1DeploymentSpec(selector=client.V1LabelSelector(), template=template)
+    return client.V1Deployment(metadata=meta("workflow-controller", STANDALONE), spec=spec)
+
+
 def in_one_key(settings: client.V1ConfigMap, **others: str) -> client.V1ConfigMap:
     """The same settings in the other form that Argo knows, all under `config`; Argo ignores the keys `others`."""
     whole = {key: yaml.safe_load(value) for key, value in settings.data.items()}

@@ -1,4 +1,4 @@
-"""Doctor's checks of the namespace: its kind, Secrets and ConfigMap, service account, and Argo's retries."""
+"""Doctor's checks of the namespace: its kind, Secrets and ConfigMap, and service account."""
 
 from tests.runner.doctor.objects import (
     PRIVATE,
@@ -6,9 +6,7 @@ from tests.runner.doctor.objects import (
     PUBLIC,
     AssertFound,
     Examine,
-    argo,
     config_map,
-    in_one_key,
     make_profile,
     s3_config,
     s3_secret,
@@ -94,27 +92,4 @@ def test_service_account_without_rights_is_one_problem(cluster: KubeServer, asse
         "problem service account service account pipeline-runner may not get secrets, nor create or patch "
         'workflowtaskresults -> add to its Role: {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}, '
         '{apiGroups: ["argoproj.io"], resources: ["workflowtaskresults"], verbs: ["create", "patch"]}'
-    )
-
-
-def test_argo_retries_only_vanished_pods(cluster: KubeServer, assert_found: AssertFound) -> None:
-    cluster.add(argo("OnError"))
-    assert_found("warning retries Argo retries a step whose pod vanished (retryPolicy OnError)")
-
-
-def test_argo_retries_only_failed_steps_by_default(cluster: KubeServer, assert_found: AssertFound) -> None:
-    cluster.add(argo())
-    assert_found("warning retries Argo retries a step that failed (retryPolicy OnFailure)")
-
-
-def test_argo_ignores_other_keys_beside_config(cluster: KubeServer, assert_found: AssertFound) -> None:
-    cluster.add(in_one_key(argo(), **argo("Always").data))
-    assert_found("warning retries Argo retries a step that failed (retryPolicy OnFailure)")
-
-
-def test_retry_policy_is_unknown_without_argos_config_map(cluster: KubeServer, assert_found: AssertFound) -> None:
-    cluster.remove("configmaps", "workflow-controller-configmap")
-    assert_found(
-        "unknown retries Argo's retry policy is not known: "
-        "namespace kubeflow has no ConfigMap workflow-controller-configmap"
     )

@@ -9,6 +9,7 @@ RULES = {
     "get namespaces": 'resources: ["namespaces"], verbs: ["get"]} in a ClusterRole',
     "get secrets": '{apiGroups: [""], resources: ["secrets"], verbs: ["get"]} in a Role in namespace kubeflow',
     "get configmaps": 'resources: ["configmaps"], verbs: ["get"]}',
+    "get deployments": '{apiGroups: ["apps"], resources: ["deployments"], verbs: ["get"]} in a Role in namespace ',
     "list nodes": 'resources: ["nodes"], verbs: ["list"]} in a ClusterRole',
     "list resourcequotas": 'resources: ["resourcequotas"], verbs: ["list"]}',
     "list limitranges": 'resources: ["limitranges"], verbs: ["list"]}',
