@@ -22,6 +22,7 @@ from runner.compile import documents_of
 from runner.graphs import PREFIX
 from runner.verbs import DEFAULT
 
+JOB_STEP = "train-distributed"  # hands its resources on to the pods of a TrainJob
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")
 # What KFP and Argo add; the pods of KFP's drivers have only these.
 RUN_LABELS = {

@@ -15,12 +15,11 @@ from components.shared.training.distributed.trainjob.manifest import (
 )
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem
-from runner.doctor.preflight import Preflight, step_of
+from runner.doctor.preflight import JOB_STEP, Preflight, step_of
 from runner.doctor.rights import Right, described, lacking
 
 ROLE_MANIFESTS = "manifests/overlays/standalone"  # with the Role of KFP's own namespace
 PLATFORM = "Trainer's overlay kubeflow-platform, which gives them to the editors of a Profile"
-STEP = "train-distributed"
 # What steps train-distributed and finish do with their service account.
 RIGHTS = (
     Right(GROUP, PLURAL, "create"),
@@ -35,7 +34,7 @@ RIGHTS = (
 def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check whether a TrainJob can be created, if the graph creates one."""
     nodes = preflight.parameters["nodes"]
-    if not any(step_of(pod) == STEP for pod in preflight.pods):
+    if not any(step_of(pod) == JOB_STEP for pod in preflight.pods):
         refused = problem(f"nodes={nodes}, but this graph trains on one node", f"give --graph {DISTRIBUTED}")
         yield refused if nodes > 1 else ok("this graph does not need Kubeflow Trainer")
         return

@@ -76,12 +76,12 @@ def launcher(
     return config_map("kfp-launcher", namespace, defaultPipelineRoot=root, providers=providers)
 
 
-def argo(policy: str = "", executor: dict[str, Any] | None = None) -> client.V1ConfigMap:
-    """The configuration of Argo's controller: its retry policy, and the security context of its containers."""
+def argo(policy: str = "", **executor: Any) -> client.V1ConfigMap:
+    """The configuration of Argo's controller: its retry policy, and settings of its own containers."""
     strategy = {"spec": {"templateDefaults": {"retryStrategy": {"limit": "2", "retryPolicy": policy}}}}
     data = {"workflowDefaults": yaml.safe_dump(strategy)} if policy else {}
     if executor:
-        data["executor"] = yaml.safe_dump({"securityContext": executor})
+        data["executor"] = yaml.safe_dump(executor)
     return config_map("workflow-controller-configmap", **data)
 
 
@@ -163,8 +163,12 @@ def quota(hard: dict[str, str], used: dict[str, str] | None = None) -> client.V1
     )
 
 
-def limit_range(**item: dict[str, str]) -> client.V1LimitRange:
-    limits = [client.V1LimitRangeItem(type="Container", **item)]
+def limit_range(kind: str = "Container", **item: dict[str, str]) -> client.V1LimitRange:
+    """A LimitRange as the API server stores it: of containers, with the defaults that it adds."""
+    if kind == "Container":
+        item["default"] = {**item.get("max", {}), **item.get("default", {})}
+        item["default_request"] = {**item.get("min", {}), **item["default"], **item.get("default_request", {})}
+    limits = [client.V1LimitRangeItem(type=kind, **item)]
     return client.V1LimitRange(metadata=meta("team", STANDALONE), spec=client.V1LimitRangeSpec(limits=limits))
 
 

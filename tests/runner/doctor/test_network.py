@@ -81,7 +81,7 @@ def test_profile_with_our_manifests_allows_a_run(cluster: KubeServer, kfp_api: K
     cluster.add(node("gpu", gpu="1"))
     _, table = examine("gpus=1", "--namespace", PROFILE, "--s3-endpoint", CLOSED_S3)
     assert f"ok NetworkPolicy {count['NetworkPolicy']} NetworkPolicies allow what steps" in table, table
-    assert "ok LimitRange every step is within the LimitRange" in table
+    assert "ok LimitRange every container of a run, KFP's and Argo's too, is within the LimitRange" in table
     assert "problem quota" not in table, table
 
 

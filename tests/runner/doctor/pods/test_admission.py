@@ -35,8 +35,8 @@ def test_argo_below_the_restricted_level(cluster: KubeServer, assert_found: Asse
 def test_argo_may_meet_the_restricted_level(
     cluster: KubeServer, examine: Examine, form: Callable[[client.V1ConfigMap], client.V1ConfigMap]
 ) -> None:
-    executor = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    cluster.add(namespace(STANDALONE, RESTRICTED), form(argo("Always", executor)))
+    security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    cluster.add(namespace(STANDALONE, RESTRICTED), form(argo("Always", securityContext=security)))
     assert "ok Pod Security Pod Security level restricted, which our steps and Argo's containers meet" in examine()[1]
 
 
