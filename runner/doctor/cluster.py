@@ -42,9 +42,9 @@ class Cluster:
                 return None
             raise
 
-    def items(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
+    def items(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
         """Return the items that `call` lists. Raises ApiException if it is refused."""
-        return list(call(*arguments, _request_timeout=SECONDS).items)
+        return list(call(*arguments, **options, _request_timeout=SECONDS).items)
 
     @cached_property
     def namespace_object(self) -> V1Namespace | None:

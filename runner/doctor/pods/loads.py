@@ -107,7 +107,9 @@ def _loads(preflight: Preflight, argo: V1ResourceRequirements) -> Iterator[Load]
         waiting = _by_argo(_without_demands(pod), argo, launcher)
         yield Load(name, [waiting], trains=False)
         yield Load(
-            f"the job of {nodes} nodes", [deepcopy(pod) for _ in range(nodes)] + [deepcopy(waiting)], trains=True
+            f"the job of {nodes} node{'s' * (nodes != 1)}",
+            [deepcopy(pod) for _ in range(nodes)] + [deepcopy(waiting)],
+            trains=True,
         )
 
 

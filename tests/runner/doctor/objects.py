@@ -131,7 +131,7 @@ def kubernetes_endpoints() -> client.V1Endpoints:
 
 def node(name: str, *taints: str, labels: dict[str, str] | None = None, **allocatable: str) -> client.V1Node:
     """A node that has the steps' images; taints as key=value:effect, `gpu` for nvidia.com/gpu."""
-    amounts = {"cpu": "8", "memory": "32Gi", **allocatable}
+    amounts = {"cpu": "8", "memory": "32Gi", "pods": "110", **allocatable}
     if "gpu" in amounts:
         amounts["nvidia.com/gpu"] = amounts.pop("gpu")
     return client.V1Node(
@@ -141,6 +141,17 @@ def node(name: str, *taints: str, labels: dict[str, str] | None = None, **alloca
             allocatable=amounts,
             images=[client.V1ContainerImage(names=[image]) for image in (steps.DATA_IMAGE, steps.TORCH_IMAGE)],
         ),
+    )
+
+
+def other_pod(name: str, *, ends: bool, node: str = "worker", phase: str = "Running", **requests: str) -> client.V1Pod:
+    """A pod of somebody else on a node: one that ends by itself, such as a run's, or that of a service."""
+    container = client.V1Container(name="main", resources=client.V1ResourceRequirements(requests=requests))
+    restarts = "Never" if ends else "Always"
+    return client.V1Pod(
+        metadata=meta(name, "other"),
+        spec=client.V1PodSpec(containers=[container], node_name=node, restart_policy=restarts),
+        status=client.V1PodStatus(phase=phase),
     )
 
 

@@ -54,7 +54,7 @@ def test_a_profile_has_the_role_from_trainer(trainer: KubeServer, kfp_api: KfpSe
 def test_many_nodes_with_all_that_they_need(trainer: KubeServer, examine: Examine) -> None:
     _, table = examine(graph="distributed")
     assert "ok Trainer Kubeflow Trainer and TrainingRuntime torch2kubeflow are installed" in table
-    assert "can run step train-distributed" in table
+    assert "ok nodes room now for the job of 1 node (2 cpu, 4Gi memory each); for every other step" in table
     assert "would admit the training pod" in table
 
 

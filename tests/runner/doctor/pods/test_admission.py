@@ -16,7 +16,7 @@ def test_dry_run_creates_the_training_pod(cluster: KubeServer, examine: Examine)
         "gpus=2", 'tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}]', 'node_selector={"disk": "ssd"}'
     )
     assert code == 0, table
-    assert "1 of 2 nodes can run step train (2 cpu, 4Gi memory, 2 nvidia.com/gpu)" in table
+    assert "step train (2 cpu, 4Gi memory, 2 nvidia.com/gpu) on 1 of 2 nodes" in table
     (pod,) = [model for model in cluster.created if isinstance(model, client.V1Pod)]
     (container,) = pod.spec.containers
     assert container.resources.limits == {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "2"}
