@@ -26,6 +26,20 @@ class Options:
     cookie: str | None = field(repr=False)
     authority: Path | None
 
+    @property
+    def bearer(self) -> str | None:
+        """The token that is sent now; a file may hold another one later."""
+        return _read_secret(self.token_file, "--token-file") or self.token
+
+    @property
+    def is_renewed(self) -> bool:
+        """Whether Kubernetes replaces the token before it expires."""
+        return self.token_file == PROJECTED_TOKEN
+
+
+class NoProfile(UserError):
+    """KFP has many users, and none of their namespaces is named."""
+
 
 def resolve(arguments: argparse.Namespace) -> Options:
     """Return what counts for each setting: the first of option, environment, and what a pod of the cluster has.
@@ -61,12 +75,12 @@ def resolve(arguments: argparse.Namespace) -> Options:
 
 
 def runs_namespace(arguments: argparse.Namespace, multi_user: bool) -> str:
-    """Return the namespace of the runs. Raises UserError if KFP has many users and none is named."""
+    """Return the namespace of the runs. Raises NoProfile if KFP has many users and none is named."""
     named: str | None = arguments.namespace or os.environ.get("KFP_NAMESPACE")
     if not named and multi_user and POD_NAMESPACE.exists():
         named = POD_NAMESPACE.read_text().strip()
     if not named and multi_user:
-        raise UserError("this KFP has many users", "name the Profile in which the runs live with --namespace")
+        raise NoProfile("this KFP has many users", "name the Profile in which the runs live with --namespace")
     return named or str(arguments.kfp_namespace)
 
 

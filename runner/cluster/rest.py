@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,10 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProtocolError
 
 from components.shared.core.errors import UserError
+from runner.cluster.token import expired_since
 
 SECONDS = (10, 60)  # to connect, and between two bytes of an answer
+ASK = "ask for the right, or name your own --namespace"
 BUSY = (429, 500, 502, 503, 504)
 # Waits of 0, 0.4, 0.8 and 1.6 s, or what the server asks for.
 RETRIES = urllib3.Retry(
@@ -27,6 +30,9 @@ RETRIES = urllib3.Retry(
     status_forcelist=BUSY,
     raise_on_status=False,
 )
+# What KFP with many users answers: about a token, by Kubernetes' review of it, and about rights.
+AUDIENCES = re.compile(r'token audiences \["(.*?)"\] is invalid for the target audiences \["(.*?)"\]')
+DENIED = re.compile(r"User '(.*?)' is not authorized .*?Namespace:(.*?),Verb:(.*?),Group:(.*?),.*?Resource:(.*?),")
 
 
 class ApiError(UserError):
@@ -83,22 +89,36 @@ class Rest(RESTClientObject):  # type: ignore[misc]
 
     def _refusal(self, method: str, url: str, error: kfp_server_api.ApiException) -> ApiError:
         server, request = _server(url), f"{method} {urlsplit(url).path}"
-        answer = self._message(error)
+        answer, body = self._message(error), str(error.body).replace("\\", "")  # quotes without escapes
         if error.status == 401:
-            refused = (
-                f"{server} refuses the credentials (401): they are missing, wrong or expired",
-                "give a new token with --token-file, or a cookie with --cookie-file",
-            )
+            why, remedy = self._unauthenticated(body)
+            refused = f"{server} refuses the credentials (401): {why}", remedy
         elif answer is None:
             # Many servers answer in plain words if they read HTTP at their TLS port.
             refused = _speaks_tls(server) if "HTTPS" in str(error.body) else _not_kfp(url)
         elif error.status == 403:
-            refused = f"{server} forbids {request} (403): {answer}", "ask for the right, or name your own --namespace"
+            refused = f"{server} forbids {_denied(body) or f'{request} (403): {answer}'}", ASK
         elif error.status in BUSY:
             refused = f"{server} answers {error.status} to {request}: {answer}", "see the log of deployment ml-pipeline"
         else:
             refused = f"{server} refuses {request} ({error.status}): {answer}", ""
         return ApiError(error.status, *refused)
+
+    def _unauthenticated(self, body: str) -> tuple[str, str]:
+        """Return why credentials are refused, as far as the token and the answer say it, and the remedy."""
+        since, audiences = expired_since(self.tokens.get("authorization") or ""), AUDIENCES.search(body)
+        if since:
+            return f"the token expired {since} ago", "give a new token with --token-file"
+        if audiences:
+            command = f"kubectl create token default-editor -n NAMESPACE --audience {audiences[2]}"
+            return (
+                f"the token is for {audiences[1]}, not for {audiences[2]}",
+                f"{command}, and give it with --token-file",
+            )
+        return (
+            "they are missing, wrong or expired",
+            "give a new token with --token-file, or a cookie with --cookie-file",
+        )
 
     def _message(self, error: kfp_server_api.ApiException) -> str | None:
         """Return the server's message of an error; None if the answer is not one of KFP's API."""
@@ -110,6 +130,12 @@ class Rest(RESTClientObject):  # type: ignore[misc]
         for secret in filter(None, [*self.tokens.values(), self.cookie]):
             message = message.replace(secret, "...")
         return message[:300] or str(error.reason)
+
+
+def _denied(body: str) -> str:
+    """Return what a user may not do, by the answer of KFP's check of rights; empty if it says something else."""
+    found = DENIED.search(body)
+    return f"{found[1]} to {found[3]} {found[5]}.{found[4]} in namespace {found[2]} (403)" if found else ""
 
 
 def _server(url: str) -> str:

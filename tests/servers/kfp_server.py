@@ -24,6 +24,11 @@ from tests.servers.kfp_http import Answer, Handler
 from tests.servers.kfp_messages import Refusal, Request, check_parameters, matches, parse, uploaded
 from tests.servers.web_server import serving
 
+AUDIENCE = "pipelines.kubeflow.org"
+UNAUTHENTICATED = "Unauthenticated: Failed to check authorization. User identity is empty in the request header: "
+NO_USER = "Unauthenticated: Request header error: there is no user identity header.: " + (
+    "Request header error: there is no user identity header."
+)
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 OMITTED = "OMITTED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
 UNENDED = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,6 +58,8 @@ class KfpServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.multi_user = False
         self.namespaces = {"kubeflow"}  # that the user may use, if there are many users
+        self.user = "system:serviceaccount:default:default"
+        self.audience = AUDIENCE  # for which a wrong token is
         self.token: str | None = None  # the Bearer token that is asked for
         self.cookie: str | None = None
         self.page_limit = 200
@@ -125,10 +132,30 @@ class KfpServer(ThreadingHTTPServer):
         return None
 
     def _admit(self, request: Request) -> None:
-        if self.token is not None and request.headers.get("authorization") != f"Bearer {self.token}":
-            raise Refusal(401, "Request header error: there is no user identity header.")
+        if self.multi_user and request.path == "/healthz":
+            return
+        sent = request.headers.get("authorization")
+        if self.token is not None and sent != f"Bearer {self.token}":
+            raise Refusal(401, self._not_listed(request, f"{UNAUTHENTICATED}{self._unauthenticated(sent)}"))
         if self.cookie is not None and request.headers.get("cookie") != self.cookie:
-            raise Refusal(401, "Request header error: there is no user identity header.")
+            raise Refusal(401, self._not_listed(request, f"{UNAUTHENTICATED}{NO_USER}"))
+
+    def _unauthenticated(self, sent: str | None) -> str:
+        if not sent:
+            return NO_USER
+        audiences = f', token audiences ["{self.audience}"] is invalid for the target audiences ["{AUDIENCE}"]'
+        review = f"Error [invalid bearer token{audiences if self.audience != AUDIENCE else ''}]"
+        failure = f"Authentication failure: Unauthenticated: Review.Status.Authenticated is false. {review}"
+        return f"[{NO_USER}, {failure}: Failed to authenticate token review]"
+
+    def _not_listed(self, request: Request, why: str) -> str:
+        """Return the message of a refusal; that of a list of runs is a longer one."""
+        namespace = request.query.get("namespace", "")
+        if str(request) != "GET /runs":
+            return why
+        access = f"Failed to access run . Check if you have access to namespace {namespace}: " if namespace else ""
+        check = f"Check if you have permission to access namespace {namespace}: "
+        return f"Failed to list runs: Failed to list runs due to authorization error. {check}{access}{why}"
 
     def _namespace(self, namespace: str | None, *, upload: bool = False) -> str | None:
         if not self.multi_user:
@@ -260,7 +287,7 @@ class KfpServer(ThreadingHTTPServer):
 
     def list_runs(self, request: Request) -> Any:
         experiment = request.query.get("experiment_id")
-        namespace = None if experiment else self._namespace(request.query.get("namespace"))
+        namespace = None if experiment else self._namespace_of_list(request)
         found = [
             run
             for run in self.runs.values()
@@ -269,6 +296,19 @@ class KfpServer(ThreadingHTTPServer):
         ]
         page, following, total = self._page(found, request)
         return api.V2beta1ListRunsResponse(runs=page, next_page_token=following, total_size=total)
+
+    def _namespace_of_list(self, request: Request) -> str | None:
+        namespace = request.query.get("namespace")
+        if self.multi_user and not namespace:
+            why = "Invalid input error: A run cannot have an empty namespace in multi-user mode"
+            raise Refusal(400, self._not_listed(request, why))
+        if self.multi_user and namespace not in self.namespaces:
+            what = f"Namespace:{namespace},Verb:list,Group:pipelines.kubeflow.org,Version:v1beta1,Resource:runs"
+            rest = "Subresource:,Name:,FieldSelector:nil,LabelSelector:nil,"
+            review = f"with reason:  (request: &ResourceAttributes{{{what},{rest}}}): Unauthorized access"
+            denied = f"PermissionDenied: User '{self.user}' is not authorized {review}"
+            raise Refusal(403, self._not_listed(request, denied))
+        return self._namespace(namespace)
 
     def create_run(self, request: Request) -> Any:
         run = parse(request.json, "V2beta1Run")

@@ -16,6 +16,7 @@ from runner.cluster import rest
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
 from runner.verbs import parse
+from tests.runner.tokens import jwt
 from tests.servers.kfp_http import Answer, cut, cut_body, error, page, slow
 from tests.servers.kfp_server import KfpServer
 from tests.servers.port_forward import kube_server
@@ -117,6 +118,31 @@ def test_a_token_is_in_no_message_even_if_the_server_repeats_it(
     assert "refuses GET /apis/v2beta1/healthz (400): bad header" in refusal()
     assert "forbids GET /apis/v2beta1/healthz (403)" in refusal()
     assert "the credentials (401): they are missing, wrong or expired" in refusal()
+
+
+def test_an_expired_token_is_named_so(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", jwt(-7300))
+    kfp_api.token = "another"
+    assert refusal().endswith("(401): the token expired 2 hours ago; give a new token with --token-file")
+
+
+def test_a_token_for_another_audience_is_named_so(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", jwt(600))
+    kfp_api.multi_user, kfp_api.token, kfp_api.audience = True, "another", "https://kubernetes.default.svc"
+    connection = reach("--namespace", "team")
+    with pytest.raises(ApiError, match=r"\(401\): the token is for https://kubernetes.default.svc, not for pip.*"):
+        connection.client.list_runs(namespace="team")
+
+
+def test_a_user_without_rights_is_named(kfp_api: KfpServer) -> None:
+    kfp_api.multi_user = True
+    connection = reach("--namespace", "team")
+    with pytest.raises(ApiError) as refused:
+        connection.client.list_runs(namespace="team")
+    assert str(refused.value) == (
+        f"{kfp_api.url} forbids system:serviceaccount:default:default to list runs.pipelines.kubeflow.org in namespace "
+        "team (403); ask for the right, or name your own --namespace"
+    )
 
 
 def test_a_token_file_must_hold_a_token(kfp_api: KfpServer, tmp_path: Path) -> None:
