@@ -4,24 +4,25 @@ It changes nothing, as its help promises.
 """
 
 import argparse
-import json
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from kfp.dsl.base_component import BaseComponent
 from kubernetes.client import VersionApi
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.errors import UserError
-from runner.cluster.connection import Connection, connect
+from runner.cluster.connection import connect
 from runner.cluster.kube import kube_client, kube_errors
-from runner.cluster.options import runs_namespace
+from runner.cluster.options import NoProfile, resolve, runs_namespace
 from runner.cluster.rest import ApiError
 from runner.cluster.run_size import parts_of_run, total
+from runner.cluster.token import expired_since
 from runner.doctor.argo import check_requeue, check_retries, check_run_size
 from runner.doctor.cluster import SECONDS, Cluster
-from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
+from runner.doctor.finding import Finding, ok, problem, refused, unknown
+from runner.doctor.kfp import check_kfp, check_token
 from runner.doctor.launcher import check_launcher
 from runner.doctor.namespace import check_config, check_namespace, check_secrets, check_service_account
 from runner.doctor.network import check_network
@@ -35,7 +36,6 @@ from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.parameters import complete, parse_parameters
 
-OLDEST = (2, 17)  # the first KFP whose exit handler sees the state of nested groups
 WIDTH = 120
 COLUMNS = 10, 17
 
@@ -76,9 +76,14 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
 def _run_checks(arguments: argparse.Namespace, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
     """Yield the name of the check and a finding, for all checks in turn."""
     connection = None
+    yield from (("KFP", finding) for finding in _check_kfp_token(arguments))
     try:
         connection = connect(arguments)
-        yield "KFP", _check_version(connection)
+        yield from (("KFP", finding) for finding in check_kfp(connection))
+    except NoProfile as error:  # the checks of another namespace would mislead
+        yield "KFP", problem(error.message, error.remedy)
+        yield from _without_cluster(preflight)
+        return
     except UserError as error:
         yield "KFP", problem(error.message, error.remedy)
     try:
@@ -92,7 +97,13 @@ def _run_checks(arguments: argparse.Namespace, preflight: Preflight) -> Iterator
     with api:
         reached = list(_findings(_check_kubernetes, cluster, preflight))
         yield from (("Kubernetes", finding) for finding in reached)
-        yield from _in_cluster(cluster, preflight) if reached[0].state == "ok" else _without_cluster(preflight)
+        yield from _in_cluster(cluster, preflight) if reached[-1].state == "ok" else _without_cluster(preflight)
+
+
+def _check_kfp_token(arguments: argparse.Namespace) -> Iterator[Finding]:
+    with suppress(UserError):  # which the connection reports
+        options = resolve(arguments)
+        yield from check_token("the token for KFP", options.bearer, "give a new one", options.is_renewed)
 
 
 def _in_cluster(cluster: Cluster, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
@@ -145,23 +156,13 @@ def _findings(check: Check, cluster: Cluster, preflight: Preflight) -> Iterator[
 
 
 def _check_kubernetes(cluster: Cluster, _preflight: Preflight) -> Iterator[Finding]:
+    configuration = cluster.api.configuration
+    token = configuration.api_key.get("authorization", "").removeprefix("Bearer ")
+    since = expired_since(token)
+    if since:
+        yield problem(f"the token for Kubernetes expired {since} ago", "log in again")
     code = VersionApi(cluster.api).get_code(_request_timeout=SECONDS)
-    yield ok(f"{cluster.api.configuration.host} answers, version {code.git_version}")
-
-
-def _check_version(connection: Connection) -> Finding:
-    """Check KFP's version, which its server sends in a field that the client's model does not have."""
-    answer = connection.client.healthzs.healthz_service_get_healthz(_preload_content=False)
-    tag = str(json.loads(answer.data).get("tag_name", ""))
-    found = re.match(r"v?(\d+)\.(\d+)", tag)
-    oldest = ".".join(map(str, OLDEST))
-    if not found:
-        return warning(
-            f"KFP answers but does not show its version ({tag or 'none'})", f"check that it is {oldest} or newer"
-        )
-    if (int(found[1]), int(found[2])) < OLDEST:
-        return problem(f"KFP is {tag}, older than {oldest}: failed steps may not reach the exit handler", "upgrade KFP")
-    return ok(f"KFP {tag} answers, {'multi-user' if connection.multi_user else 'standalone'}")
+    yield ok(f"{configuration.host} answers, version {code.git_version}")
 
 
 def _table(findings: Sequence[tuple[str, Finding]]) -> Iterator[str]:

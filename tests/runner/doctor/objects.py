@@ -211,6 +211,7 @@ def set_version(server: KfpServer, tag: str, multi_user: bool = False) -> None:
     """Answer with a version as KFP's server does, in a field that the client's model does not have."""
     body = json.dumps({"commit_sha": "0", "tag_name": tag, "multi_user": multi_user}).encode()
     server.multi_user = multi_user
+    server.namespaces.add(PROFILE)
     server._faults.clear()
     server.script("GET /healthz", *[lambda handler, _request: handler.reply(200, body)] * 2)
 
