@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from kubernetes.client import AppsV1Api
 from kubernetes.client.exceptions import ApiException
 
 from runner.cluster.run_size import LIMIT
@@ -83,8 +82,7 @@ def _absent(cluster: Cluster, what: str, thing: str) -> Finding:
 
 def _variables(cluster: Cluster) -> dict[str, str] | None:
     """Return the environment of Argo's controller, or None if it does not exist."""
-    api = AppsV1Api(cluster.api)
-    deployment = cluster.read(api.read_namespaced_deployment, CONTROLLER, cluster.kfp_namespace)
+    deployment = cluster.deployment(CONTROLLER)
     if deployment is None:
         return None
     containers = deployment.spec.template.spec.containers

@@ -1,12 +1,13 @@
 """What the checks read from the Kubernetes API: the namespace of the runs, and the one of Kubeflow Pipelines."""
 
 import base64
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import yaml
-from kubernetes.client import ApiClient, CoreV1Api, V1Namespace, V1ServiceAccount
+from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api, V1Deployment, V1Namespace, V1ServiceAccount
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.errors import UserError
@@ -70,6 +71,16 @@ class Cluster:
         """Return the values of a ConfigMap, or None if it does not exist."""
         found = self.read(self.core.read_namespaced_config_map, name, namespace or self.namespace)
         return found and dict(found.data or {})
+
+    def deployment(self, name: str) -> V1Deployment | None:
+        """Return a deployment of KFP's namespace, or None if it does not exist."""
+        return self.read(AppsV1Api(self.api).read_namespaced_deployment, name, self.kfp_namespace)
+
+
+def parse_version(text: str) -> tuple[int, int] | None:
+    """Return the first two numbers of a version such as v2.3.0, or None if it is none."""
+    found = re.match(r"v?(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def argo_setting(cluster: Cluster, key: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from runner.cluster.token import expired_since
 from runner.doctor.argo import check_requeue, check_retries, check_run_size
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown
+from runner.doctor.katib import check_katib
 from runner.doctor.kfp import check_kfp, check_token
 from runner.doctor.launcher import check_launcher
 from runner.doctor.namespace import check_config, check_namespace, check_secrets, check_service_account
@@ -55,6 +56,7 @@ CHECKS: dict[str, Check] = {
     "NetworkPolicy": check_network,
     "service account": check_service_account,
     "Trainer": check_trainer,
+    "Katib": check_katib,
     "retries": check_retries,
     "requeue": check_requeue,
     "run size": check_run_size,

@@ -1,12 +1,12 @@
 """Check Kubeflow Pipelines itself: its version, this user's access to the runs of a namespace, and the token for it."""
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from runner.cluster.connection import Connection
 from runner.cluster.token import expired_since, expiry, span
+from runner.doctor.cluster import parse_version
 from runner.doctor.finding import Finding, ok, problem, warning
 
 OLDEST = (2, 17)  # the first KFP whose exit handler sees the state of nested groups
@@ -40,12 +40,12 @@ def _check_version(connection: Connection) -> Finding:
     """Check KFP's version, which its server sends in a field that the client's model does not have."""
     answer = connection.client.healthzs.healthz_service_get_healthz(_preload_content=False)
     tag = str(json.loads(answer.data).get("tag_name", ""))
-    found = re.match(r"v?(\d+)\.(\d+)", tag)
+    version = parse_version(tag)
     oldest = ".".join(map(str, OLDEST))
-    if not found:
+    if not version:
         return warning(
             f"KFP answers but does not show its version ({tag or 'none'})", f"check that it is {oldest} or newer"
         )
-    if (int(found[1]), int(found[2])) < OLDEST:
+    if version < OLDEST:
         return problem(f"KFP is {tag}, older than {oldest}: failed steps may not reach the exit handler", "upgrade KFP")
     return ok(f"KFP {tag} answers, {'multi-user' if connection.multi_user else 'standalone'}")

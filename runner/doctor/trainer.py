@@ -13,11 +13,14 @@ from components.shared.training.distributed.trainjob.manifest import (
     RUNTIMES,
     VERSION,
 )
-from runner.doctor.cluster import Cluster
-from runner.doctor.finding import Finding, ok, problem
+from runner.doctor.cluster import Cluster, parse_version
+from runner.doctor.finding import Finding, ok, problem, unknown
 from runner.doctor.preflight import JOB_STEP, Preflight, step_of
 from runner.doctor.rights import Right, described, lacking
 
+OLDEST = (2, 2)
+TRAINER_NAMESPACE = "kubeflow-system"  # unless it is installed beside KFP
+PUBLIC, PUBLIC_VERSION = "kubeflow-trainer-public", "kubeflow_trainer_version"
 ROLE_MANIFESTS = "manifests/overlays/standalone"  # with the Role of KFP's own namespace
 PLATFORM = "Trainer's overlay kubeflow-platform, which gives them to the editors of a Profile"
 # What steps train-distributed and finish do with their service account.
@@ -58,3 +61,20 @@ def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
             if cluster.is_standalone
             else f"have the cluster's owner apply {PLATFORM}",
         )
+    yield from _check_version(cluster)
+
+
+def _check_version(cluster: Cluster) -> Iterator[Finding]:
+    """Check the version that Trainer tells to all users."""
+    oldest = ".".join(map(str, OLDEST))
+    places = list(dict.fromkeys([TRAINER_NAMESPACE, cluster.kfp_namespace]))
+    told = ((cluster.config_map(PUBLIC, place) or {}).get(PUBLIC_VERSION) for place in places)
+    tag = next(filter(None, told), "")
+    version = parse_version(tag)
+    if not version:
+        text = f"the version of Kubeflow Trainer is not known: no ConfigMap {PUBLIC} in {' or '.join(places)} has it"
+        yield unknown(text, f"check that it is {oldest} or newer")
+    elif version < OLDEST:
+        yield problem(f"Kubeflow Trainer is {tag}; jobs have fields that came with {oldest}", "upgrade it")
+    else:
+        yield ok(f"Kubeflow Trainer is {tag}")

@@ -13,6 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from components.shared.core.errors import UserError
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
+from runner.doctor.kfp import check_token
 from runner.doctor.preflight import Preflight
 
 MANIFESTS = ", ".join(
@@ -47,10 +48,15 @@ class Image(NamedTuple):
 
 def check_images(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check each image at its registry, with the service account's pull secrets, and on the nodes."""
+    logins = {}
     for name in _names(preflight):
         image = parse(name)
-        finding = _ask(image, name, _login(cluster, image)) if image else _no_registry(name)
+        login = _login(cluster, image) if image else None
+        finding = _ask(image, name, login) if image else _no_registry(name)
         yield finding if finding.state == "ok" else _on_nodes(cluster, name, finding)
+        if image and login:
+            logins[image.registry] = login
+    yield from _check_pull_secrets(cluster, logins)
 
 
 def check_images_from_here(preflight: Preflight) -> Iterator[Finding]:
@@ -148,8 +154,8 @@ def _login(cluster: Cluster, image: Image) -> Login | None:
 
     Raises UserError if a pull secret is malformed.
     """
-    for reference in (cluster.account and cluster.account.image_pull_secrets) or []:
-        text = (cluster.secret(reference.name) or {}).get(".dockerconfigjson", "{}")
+    for name in _pull_secrets(cluster):
+        text = (cluster.secret(name) or {}).get(".dockerconfigjson", "{}")
         try:
             auths = json.loads(text).get("auths") or {}
             keys = [key for key in auths if _is_for(key, image)]
@@ -157,9 +163,23 @@ def _login(cluster: Cluster, image: Image) -> Login | None:
                 return _parse_login(auths[max(keys, key=lambda key: _parts(key)[1])])
         except (ValueError, TypeError, AttributeError, KeyError):
             raise UserError(
-                f"pull secret {reference.name} is malformed", "create it with kubectl create secret docker-registry"
+                f"pull secret {name} is malformed", "create it with kubectl create secret docker-registry"
             ) from None
     return None
+
+
+def _check_pull_secrets(cluster: Cluster, logins: dict[str, Login]) -> Iterator[Finding]:
+    """Check that the pull secrets exist, and when their tokens expire."""
+    for name in _pull_secrets(cluster):
+        if cluster.secret(name) is None:
+            account = f"service account {cluster.service_account}"
+            yield warning(f"pull secret {name}, which {account} names, does not exist", "create it, or name another")
+    for registry, (_, password) in logins.items():
+        yield from check_token(f"the token in the pull secret for {registry}", password, "renew the pull secret")
+
+
+def _pull_secrets(cluster: Cluster) -> list[str]:
+    return [reference.name for reference in (cluster.account and cluster.account.image_pull_secrets) or []]
 
 
 def _is_for(key: str, image: Image) -> bool:

@@ -85,6 +85,20 @@ def argo(policy: str = "", **executor: Any) -> client.V1ConfigMap:
     return config_map("workflow-controller-configmap", **data)
 
 
+def trainer_version(version: str, namespace: str = "kubeflow-system") -> client.V1ConfigMap:
+    """What Kubeflow Trainer tells to all users."""
+    return config_map("kubeflow-trainer-public", namespace, kubeflow_trainer_version=version)
+
+
+def katib(image: str = "ghcr.io/kubeflow/katib/katib-controller:v0.19.0") -> client.V1Deployment:
+    """Katib's controller."""
+    template = client.V1PodTemplateSpec(
+        spec=client.V1PodSpec(containers=[client.V1Container(name="katib", image=image)])
+    )
+    spec = client.V1DeploymentSpec(selector=client.V1LabelSelector(), template=template)
+    return client.V1Deployment(metadata=meta("katib-controller", STANDALONE), spec=spec)
+
+
 def controller(**variables: str) -> client.V1Deployment:
     """Argo's controller, with these variables and one of KFP's own."""
     given = {"TRANSIENT_ERROR_PATTERN": "(?i)preempt", **variables}

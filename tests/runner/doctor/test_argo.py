@@ -88,4 +88,4 @@ def test_size_without_the_right_to_the_owners_limit(cluster: KubeServer, examine
     cluster.denied.add("get deployments")
     _, table = examine()
     assert f"ok run size Argo's object of this run takes about {RUN} of 1,049 KB, Argo's default" in table
-    assert "get deployments in namespace kubeflow (requeue, run size)" in table
+    assert "get deployments in namespace kubeflow (Katib, requeue, run size)" in table

@@ -1,8 +1,8 @@
-"""Doctor's check of Kubeflow Trainer, which training on many nodes needs."""
+"""Doctor's checks of Kubeflow Trainer, which training on many nodes needs, and of Katib."""
 
 import pytest
 
-from tests.runner.doctor.objects import PROFILE, Examine, make_profile, set_version
+from tests.runner.doctor.objects import PROFILE, Examine, katib, make_profile, set_version, trainer_version
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
 
@@ -11,6 +11,7 @@ from tests.servers.kube_server import KubeServer
 def trainer(cluster: KubeServer) -> KubeServer:
     """The cluster, with Kubeflow Trainer and our TrainingRuntime."""
     cluster.custom["trainingruntimes"] = [{"metadata": {"name": "torch2kubeflow"}}]
+    cluster.add(trainer_version("v2.3.0"))
     return cluster
 
 
@@ -56,6 +57,46 @@ def test_many_nodes_with_all_that_they_need(trainer: KubeServer, examine: Examin
     assert "ok Trainer Kubeflow Trainer and TrainingRuntime torch2kubeflow are installed" in table
     assert "ok nodes room now for the job of 1 node (2 cpu, 4Gi memory each); for every other step" in table
     assert "would admit the training pod" in table
+
+
+@pytest.mark.parametrize(
+    ("version", "namespace", "expected"),
+    [
+        ("v2.3.0", "kubeflow-system", "ok Trainer Kubeflow Trainer is v2.3.0"),
+        ("2.2.0-rc.0", "kubeflow", "ok Trainer Kubeflow Trainer is 2.2.0-rc.0"),
+        (
+            "v2.1.0",
+            "kubeflow",
+            "problem Trainer Kubeflow Trainer is v2.1.0; jobs have fields that came with 2.2 -> upgr",
+        ),
+        (
+            "",
+            "kubeflow-system",
+            "unknown Trainer the version of Kubeflow Trainer is not known: no ConfigMap",
+        ),
+    ],
+)
+def test_version_of_trainer(trainer: KubeServer, examine: Examine, version: str, namespace: str, expected: str) -> None:
+    trainer.remove("configmaps", "kubeflow-trainer-public")
+    trainer.add(trainer_version(version, namespace))
+    assert expected in examine(graph="distributed")[1]
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("katib:v0.15.0", "warning Katib Katib is katib:v0.15.0; manifests/katib needs 0.16 or newer -> upgrade Katib"),
+        ("r.io/katib:v0.19.0@sha256:1", "ok Katib Katib is r.io/katib:v0.19.0@sha256:1"),
+        ("r.io:5000/katib@sha256:1", "ok Katib Katib is r.io:5000/katib@sha256:1"),
+    ],
+)
+def test_version_of_katib(cluster: KubeServer, examine: Examine, image: str, expected: str) -> None:
+    cluster.add(katib(image))
+    assert expected in examine()[1]
+
+
+def test_katib_is_not_installed(cluster: KubeServer, examine: Examine) -> None:
+    assert "ok Katib no Katib in namespace kubeflow; only manifests/katib needs it" in examine()[1]
 
 
 def test_other_graphs_do_not_need_trainer(cluster: KubeServer, examine: Examine) -> None:

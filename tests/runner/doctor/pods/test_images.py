@@ -15,21 +15,33 @@ from runner.doctor.finding import Finding, ok
 from runner.doctor.pods.images import check_images, check_images_from_here
 from runner.doctor.preflight import Preflight
 from tests.runner.doctor.objects import STANDALONE, node, pods_with, secret, service_account
+from tests.runner.tokens import jwt, registry_token
 from tests.servers.image_registry import CHALLENGE, basic_auth, image_registry
 from tests.servers.kube_server import KubeServer
 
+Find = Callable[[str], list[Finding]]
 CheckImage = Callable[[str], Finding]
 DATA = {"team/data/manifests/1"}  # what the registry has
 FROM_HERE = "checked from here, without the cluster's pull secrets"
 
 
 @pytest.fixture
-def check_image(cluster: KubeServer, tmp_path: Path) -> CheckImage:
-    """Return the finding about an image that all steps use."""
+def find(cluster: KubeServer, tmp_path: Path) -> Find:
+    """Return the findings about an image that all steps use, and about its pull secret."""
+
+    def check(name: str) -> list[Finding]:
+        with kube_config.new_client_from_config(str(tmp_path / ".kube" / "config")) as api:
+            return list(check_images(Cluster(api, STANDALONE, STANDALONE), Preflight({}, pods_with(name))))
+
+    return check
+
+
+@pytest.fixture
+def check_image(find: Find) -> CheckImage:
+    """Return the only finding about an image that all steps use."""
 
     def check(name: str) -> Finding:
-        with kube_config.new_client_from_config(str(tmp_path / ".kube" / "config")) as api:
-            (finding,) = check_images(Cluster(api, STANDALONE, STANDALONE), Preflight({}, pods_with(name)))
+        (finding,) = find(name)
         return finding
 
     return check
@@ -109,6 +121,34 @@ def test_pull_secret_is_matched_as_by_kubelet(cluster: KubeServer, check_image: 
         logins = {**others, key: {"username": "ada", "password": "lovelace", "auth": ""}}
         _add_pull_secret(cluster, json.dumps({"auths": logins}))
         assert check_image(f"{host}/team/data:1").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("make", "seconds", "state", "text"),
+    [
+        (registry_token, 11 * 3600 + 60, "ok", "expires in 11 hours"),
+        (jwt, 610, "warning", "expires in 10 minutes"),
+        (registry_token, -7300, "problem", "expired 2 hours ago"),
+    ],
+)
+def test_token_in_a_pull_secret_expires(
+    cluster: KubeServer, find: Find, make: Callable[[float], str], seconds: float, state: str, text: str
+) -> None:
+    login = f"AWS:{make(seconds)}"
+    with image_registry(DATA, login=login) as host:
+        _add_pull_secret(cluster, json.dumps({"auths": {host: {"auth": basic_auth(login)}}}))
+        image, token = find(f"{host}/team/data:1")
+    assert image.state == "ok"
+    assert (token.state, token.text) == (state, f"the token in the pull secret for {host} {text}")
+
+
+def test_pull_secret_that_does_not_exist(cluster: KubeServer, find: Find) -> None:
+    _add_pull_secret(cluster, "{}")
+    cluster.remove("secrets", "pull")
+    with image_registry(DATA) as host:
+        image, secret = find(f"{host}/team/data:1")
+    assert (image.state, secret.state) == ("ok", "warning")
+    assert secret.text == "pull secret pull, which service account pipeline-runner names, does not exist"
 
 
 def test_longest_matching_path_of_a_pull_secret_wins(cluster: KubeServer, check_image: CheckImage) -> None:
