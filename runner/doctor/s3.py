@@ -4,6 +4,7 @@ A server inside the cluster is reached as the Kubernetes API is, by a port-forwa
 """
 
 import contextlib
+import io
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -115,7 +116,8 @@ def _refuses(store: Store, name: str, *, if_absent: bool = False, if_match: str 
 
 def _send_in_parts(store: Store, name: str) -> None:
     """Upload and download a file of more than one part. Raises UserError if it comes back changed."""
-    with tempfile.TemporaryDirectory() as folder:
+    # A transfer logs its progress, which would stand before the table.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "large"
         path.write_bytes(bytes(PART_BYTES + 1))
         store.get_file(name, Path(folder) / "back", sha256=store.put_file(path, name))

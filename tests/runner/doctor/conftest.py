@@ -50,6 +50,7 @@ def examine(capsys: pytest.CaptureFixture[str]) -> Examine:
         shown = capsys.readouterr()
         assert "Traceback" not in shown.err
         assert PRIVATE not in shown.out + shown.err
+        assert "[log]" not in shown.out
         return code, _unfold(shown.out)
 
     return run
