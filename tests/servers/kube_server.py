@@ -75,7 +75,7 @@ class KubeServer(ThreadingHTTPServer):
         self.objects: dict[tuple[str, str, str], Any] = {}  # (resource, namespace, name) -> model
         self.custom: dict[str, list[Any]] = {}  # resource that a CRD defines -> its objects
         self.logs: dict[str, str] = {}  # pod -> log
-        self.denied: set[str] = set()  # "list nodes" and the like, which the user may not do
+        self.denied: set[str] = set()  # what the user may not do: "list nodes", or "list pods in kubeflow" (or in *)
         self.account_lacks: set[str] = set()  # the same for service accounts
         self.admission = ""  # the message with which admission refuses a pod
         self.forwards: dict[tuple[str, int], int] = {}  # (pod, port) -> the port of this machine that it stands for
@@ -112,8 +112,7 @@ class KubeServer(ThreadingHTTPServer):
 
     def answer(self, request: Request, query: dict[str, str], body: bytes) -> Any:
         """Return the answer to a request as JSON. Raises Refusal for an error."""
-        if str(request) in self.denied:
-            raise Refusal(403, _denial(request))
+        self._check_right(request)
         if request.verb == "create":
             return self.to_json(self._create(request, query, body))
         if request.group in CUSTOM:
@@ -133,9 +132,12 @@ class KubeServer(ThreadingHTTPServer):
 
     def forward_to(self, request: Request, port: int) -> int:
         """Return the port of this machine that the port of a pod stands for. Raises Refusal for an error."""
-        if str(request) in self.denied:
-            raise Refusal(403, _denial(request))
+        self._check_right(request)
         return self.forwards[request.name, port]
+
+    def _check_right(self, request: Request) -> None:
+        if {str(request), f"{request} in {request.namespace or '*'}"} & self.denied:
+            raise Refusal(403, _denial(request))
 
     def to_json(self, model: Any) -> Any:
         return self._api.sanitize_for_serialization(model)

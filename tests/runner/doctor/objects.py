@@ -180,9 +180,11 @@ def _taint(text: str) -> client.V1Taint:
     return client.V1Taint(key=key, value=value or None, effect=effect)
 
 
-def quota(hard: dict[str, str], used: dict[str, str] | None = None) -> client.V1ResourceQuota:
+def quota(
+    hard: dict[str, str], used: dict[str, str] | None = None, namespace: str = STANDALONE
+) -> client.V1ResourceQuota:
     return client.V1ResourceQuota(
-        metadata=meta("team", STANDALONE),
+        metadata=meta("team", namespace),
         spec=client.V1ResourceQuotaSpec(hard=hard),
         status=client.V1ResourceQuotaStatus(hard=hard, used=used),
     )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.runner.doctor.objects import Examine
+from tests.runner.doctor.objects import PROFILE, Examine, launcher, make_profile, quota, set_version
+from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import Answer, KubeServer, cut, error
 
 RULES = {
@@ -18,6 +19,12 @@ RULES = {
     "get endpoints": 'resources: ["endpoints"], verbs: ["get"]} in a Role in namespace default',
     "get serviceaccounts": 'resources: ["serviceaccounts"], verbs: ["get"]}',
     "create localsubjectaccessreviews": '["authorization.k8s.io"], resources: ["localsubjectaccessreviews"]',
+}
+OF_KFPS_NAMESPACE = {  # right that an editor of a Profile lacks there -> the checks that need it
+    "get configmaps": "retries",
+    "get deployments": "Katib, requeue, run size",
+    "get services": "S3",
+    "list networkpolicies": "NetworkPolicy",
 }
 
 
@@ -46,6 +53,28 @@ def test_without_any_right_there_is_no_problem(cluster: KubeServer, examine: Exa
     problems = [line for line in table.splitlines() if line.startswith("problem")]
     assert all(" names no registry " in line for line in problems), table  # this needs no right
     assert "unknown" in table.splitlines()[-1]
+
+
+def test_editor_of_a_profile(cluster: KubeServer, kfp_api: KfpServer, examine: Examine) -> None:
+    set_version(kfp_api, "2.17.0", multi_user=True)
+    make_profile(cluster)
+    cluster.add(
+        launcher(namespace=PROFILE, endpoint="seaweedfs.kubeflow:9000"), quota({"pods": "9"}, namespace=PROFILE)
+    )
+    cluster.denied = {"list nodes", "list pods in *", "get endpoints in default"}
+    cluster.denied |= {f"{right} in kubeflow" for right in OF_KFPS_NAMESPACE}
+    code, table = examine("--namespace", PROFILE)
+    assert code == 1  # only for the images, which no registry and no node is known to have
+    assert {line.split()[1] for line in table.splitlines() if line.startswith("problem")} == {"images"}
+    (line,) = [line for line in table.splitlines() if "this user may not" in line or "rights of this user" in line]
+    assert line.startswith("unknown rights some checks are incomplete without these rights of this user: ")
+    for right, checks in {**OF_KFPS_NAMESPACE, "list nodes": "nodes"}.items():
+        where = "" if right == "list nodes" else " in namespace kubeflow"
+        assert line.count(f"{right}{where} ({checks})") == 1, line
+    assert "ok quota quota team has room for every step" in table
+    assert {r.namespace for r in cluster.requests if r.resource in ("secrets", "resourcequotas", "limitranges")} == {
+        PROFILE
+    }
 
 
 @pytest.mark.parametrize(
