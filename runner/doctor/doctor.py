@@ -5,7 +5,7 @@ It changes nothing, as its help promises.
 
 import argparse
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from kfp.dsl.base_component import BaseComponent
@@ -111,11 +111,11 @@ def _check_kfp_token(arguments: argparse.Namespace) -> Iterator[Finding]:
 def _in_cluster(cluster: Cluster, preflight: Preflight) -> Iterator[tuple[str, Finding]]:
     """Yield what the checks find: a problem once, though several may meet it, and the rights they miss at the end."""
     reported: set[Finding] = set()
-    unseen: dict[Right, list[str]] = {}  # right that this user lacks -> the checks that need it
+    unseen: dict[Right, dict[str, None]] = {}  # right that this user lacks -> the checks that need it, in order
     for name, check in CHECKS.items():
         for finding in _findings(check, cluster, preflight):
             if finding.right:
-                unseen.setdefault(finding.right, []).append(name)
+                unseen.setdefault(finding.right, {})[name] = None
             elif finding.state != "problem" or finding not in reported:
                 yield name, finding
             reported.add(finding)
@@ -123,7 +123,7 @@ def _in_cluster(cluster: Cluster, preflight: Preflight) -> Iterator[tuple[str, F
         yield "rights", _unseen(unseen)
 
 
-def _unseen(checks: dict[Right, list[str]]) -> Finding:
+def _unseen(checks: Mapping[Right, Iterable[str]]) -> Finding:
     """Return the finding about all that could not be checked without rights."""
     missing = "; ".join(f"{right} ({', '.join(names)})" for right, names in checks.items())
     return unknown(

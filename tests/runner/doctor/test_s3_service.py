@@ -3,7 +3,7 @@
 import pytest
 from kubernetes import client
 
-from tests.runner.doctor.objects import AssertFound, Examine, launcher, s3_pod, s3_service
+from tests.runner.doctor.objects import AssertFound, Examine, launcher, s3_config, s3_pod, s3_service
 from tests.servers.kube_server import KubeServer, error
 
 WHAT = "S3 s3://mlpipeline/v2/artifacts of KFP's launcher:"
@@ -57,8 +57,9 @@ def test_port_that_no_pod_has(inside: KubeServer, assert_found: AssertFound) -> 
     ],
 )
 def test_port_forward_without_a_right(inside: KubeServer, examine: Examine, denied: str, what: str) -> None:
+    inside.add(s3_config("http://seaweedfs.kubeflow:9000"))
     inside.denied.add(denied)
-    code, table = examine()
+    code, table = examine("store=s3://mlpipeline/team")
     assert code == 0, table
     (line,) = [line for line in table.splitlines() if line.startswith("unknown rights")]
     assert what in line
