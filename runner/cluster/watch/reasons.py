@@ -98,9 +98,8 @@ def _killed(pod: Any) -> Reason | None:
     if not ended:
         return None
     if ended.reason == "OOMKilled":
-        limit = (_resources(pod).limits or {}).get("memory")
-        text = "killed for want of memory" + (f": its limit is {limit}" if limit else "")
-        return Reason(text, _memory_remedy(step_of(pod)))
+        limit = (_resources(pod).limits or {}).get("memory", "its node's")
+        return Reason(f"killed for want of memory: its limit is {limit}", _memory_remedy(step_of(pod)))
     return signal_reason(step_of(pod), ended.exit_code - 128) if ended.exit_code > 128 else None
 
 
