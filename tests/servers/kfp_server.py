@@ -31,7 +31,7 @@ NO_USER = "Unauthenticated: Request header error: there is no user identity head
 )
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 OMITTED = "OMITTED"  # a task whose dependencies failed: for Argo's Omitted KFP has no state
-UNENDED = datetime(1970, 1, 1, tzinfo=UTC)
+UNENDED_RUN, UNENDED_TASK = datetime(1970, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)
 UNCACHED = ("resolve", "finish")  # steps for which the launcher records nothing, since they are never cached
 
 
@@ -371,7 +371,7 @@ class KfpServer(ThreadingHTTPServer):
             start = start if "#" in "".join(names[number + 1 : number + 2]) else end
         tasks.sort(key=lambda task: task.task_id)  # in no order
         run.run_details = api.V2beta1RunDetails(task_details=tasks) if tasks else None
-        run.finished_at = start if stage.state in FINAL else UNENDED
+        run.finished_at = start if stage.state in FINAL else UNENDED_RUN
 
     def _namespace_of(self, item: Any) -> str | None:
         experiment = self.experiments.get(item.experiment_id)
@@ -505,7 +505,7 @@ def _task(run: Any, name: str, start: datetime, end: datetime, **fields: Any) ->
         task_id=str(uuid.uuid5(uuid.NAMESPACE_OID, run.run_id + name)),
         create_time=run.created_at,
         start_time=start,
-        end_time=UNENDED if state in ("RUNNING", "PENDING") else end,
+        end_time={"RUNNING": UNENDED_TASK, "PENDING": UNENDED_TASK, OMITTED: start}.get(state, end),
         state=None if state == OMITTED else state,
         **fields,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.logs import read_log
-from runner.cluster.watch.reasons import Reason, signal_reason, why_killed
+from runner.cluster.watch.reasons import AGAIN, Reason, signal_reason, why_killed
 from runner.cluster.watch.view import View
 from runner.failures import Failure, read_failure
 
@@ -28,7 +28,7 @@ def find_failure(view: View, run: Any, step: str | None) -> Failure:
     failure = read_failure(step, own_lines(log))
     if failure.reported:
         return failure
-    reason = _killed(view, step) or _signaled(step, log) or _of_task(run, step)
+    reason = _killed(view, step) or _signaled(step, log) or (None if log else _deleted(view, step))
     return Failure(step, () if reason else _crash(failure.lines), killed=str(reason) if reason else None)
 
 
@@ -64,9 +64,11 @@ def _signaled(step: str, log: str) -> Reason | None:
     return None
 
 
-def _of_task(run: Any, step: str) -> Reason | None:
-    """Return what Argo says of a pod that was deleted, and so left no log."""
-    for task in run_state.tasks(run):
-        if task.display_name == step and task.error and "pod deleted" in task.error.message:
-            return Reason("its pod was deleted", "run it again, or with --retries 3")
+def _deleted(view: View, step: str) -> Reason | None:
+    """Return what Argo says of a pod that is gone and has left no log."""
+    tasks = view.tasks() or []
+    failed = [task for task in tasks if task.display_name == step and task.state == "FAILED"]
+    for task in tasks:
+        if task.error and "pod deleted" in task.error.message and any(run_state.within(task, one) for one in failed):
+            return Reason("its pod was deleted", AGAIN)
     return None

@@ -77,6 +77,26 @@ def test_a_reported_error_comes_before_all_others(kfp_api: KfpServer, cluster: K
     assert code == 2 and "error: train failed: no GPU here; give gpus=0\n" in shown
 
 
+def test_a_pod_that_was_deleted_left_no_log(kfp_api: KfpServer, cluster: KubeServer, watched: Watched) -> None:
+    """The message is recorded in an event of Argo (WorkflowNodeError), the Workflow is not."""
+    run = run_of("killed")
+    nodes = {
+        str(number): {"id": str(number), "displayName": name, "phase": "Error", "startedAt": "2026-11-29T13:21:28Z"}
+        for number, name in enumerate(("train", "executor(0)"))
+    }
+    for node in nodes.values():
+        node |= {"finishedAt": "2026-11-29T13:22:40Z", "message": "pod deleted"}
+    metadata = {"name": "w", "labels": {"pipeline/runid": run.run_id}}
+    cluster.custom["workflows"] = [{"metadata": metadata, "status": {"nodes": nodes}}]
+    _, shown = watched(kfp_api.replay("training", run), *CONTEXT)
+    assert "error: train failed: its pod was deleted; run it again, or with --retries 3\n" in shown
+
+
+def test_without_the_workflow_a_missing_log_is_said(kfp_api: KfpServer, cluster: KubeServer, watched: Watched) -> None:
+    _, shown = watched(kfp_api.replay("training", run_of("killed")), *CONTEXT)
+    assert "error: train failed: its log cannot be read from here; give --context" in shown
+
+
 def test_the_dump_of_kfp_is_no_line_of_the_step() -> None:
     assert list(own_lines(DUMP + "[evaluate] here\n\n" + LAUNCHER.format("signal: killed"))) == ["[evaluate] here"]
 
