@@ -15,6 +15,7 @@ def plan(settings: list[list[str]]) -> list[str]:
 
 def trial(item: str, model: Output[Dataset]) -> None:
     if item == "hang":
+        print("asleep", flush=True)
         time.sleep(600)
     assert item != "bad", "this one fails"
     started = time.time()
