@@ -130,6 +130,7 @@ def _schedule(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=line)
         action.add_argument("name", metavar="NAME", help="name or id of the recurring run")
+    _add_time_zone(actions.choices["resume"])
     line = "show the problems of the recurring runs; exit code 1 if there are any"
     _add_time_zone(actions.add_parser("audit", help=line, description=line))
     for action in actions.choices.values():

@@ -13,10 +13,9 @@ from runner.cluster.connection import Connection
 from runner.cluster.rest import ApiError
 from runner.schedules import recurring
 from runner.schedules.cron import Schedule, parse_kfp
-from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, last_run
+from runner.schedules.recurring import FOLLOWS_LATEST, MAX_COUNTED, RecurringRun, last_run
 
 TOLERANCE = timedelta(minutes=10)  # KFP's scheduler is not punctual
-MAX_COUNTED = 100  # missed runs
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,10 @@ class Schedule:
     seconds: int = 0
 
     def __str__(self) -> str:
+        """Return the text that `parse` reads as this schedule, or KFP's cron if there is none."""
         if self.cron:
-            return self.cron
+            five = self.cron.removeprefix("0 ")
+            return five if _means(five, self) else self.cron
         unit, seconds = next(pair for pair in reversed(UNITS.items()) if self.seconds % pair[1] == 0)
         return f"every {self.seconds // seconds}{unit}"
 
@@ -99,13 +101,11 @@ def parse_kfp(cron: str) -> Schedule:
     return _six_fields(cron, fields)
 
 
-def to_text(schedule: Schedule) -> str:
-    """Return the text that `parse` reads as this schedule, or KFP's cron if there is none."""
-    five = schedule.cron.removeprefix("0 ")
+def _means(text: str, schedule: Schedule) -> bool:
     try:
-        return five if parse(five) == schedule else str(schedule)
+        return parse(text) == schedule
     except UserError:
-        return str(schedule)
+        return False
 
 
 def _six_fields(text: str, fields: list[str]) -> Schedule:

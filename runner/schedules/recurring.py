@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import kfp_server_api as api
@@ -15,6 +15,7 @@ from runner.parameters import flat
 from runner.schedules.cron import Schedule
 from runner.verbs import EXPERIMENT
 
+MAX_COUNTED = 100  # missed runs
 FOLLOWS_LATEST = ""  # in place of a version's id
 
 
@@ -82,6 +83,17 @@ def next_time(connection: Connection, item: Any, schedule: Schedule, zone: tzinf
     last = last_run(connection, item.recurring_run_id) if schedule.seconds else None
     time = schedule.after(max(start, datetime.now(UTC)), last.created_at if last else start, zone)
     return None if bounds.end_time and time > bounds.end_time else time
+
+
+def count_missed(connection: Connection, item: Any, schedule: Schedule, zone: tzinfo) -> int:
+    """Return how many times of KFP's `item`, up to MAX_COUNTED, have passed since its last run or, without one, its
+    start."""
+    bounds = item.trigger.cron_schedule or item.trigger.periodic_schedule
+    last = last_run(connection, item.recurring_run_id)
+    since = max(filter(None, [last.created_at if last else item.created_at, bounds.start_time]))
+    until = min(filter(None, [datetime.now(UTC), bounds.end_time]))
+    past = takewhile(lambda time: time <= until, schedule.times(since, zone))
+    return len(list(islice(past, MAX_COUNTED)))
 
 
 def print_next_times(schedule: Schedule, zone: tzinfo) -> None:

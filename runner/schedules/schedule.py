@@ -21,7 +21,7 @@ from runner.cluster.upload import resolve_version
 from runner.parameters import parse_inputs
 from runner.schedules import recurring
 from runner.schedules.audit import audit
-from runner.schedules.cron import parse, parse_kfp, to_text
+from runner.schedules.cron import Schedule, parse, parse_kfp
 from runner.schedules.cron_time_zone import find_cron_time_zone
 from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, print_next_times
 
@@ -86,7 +86,7 @@ def _list(arguments: argparse.Namespace) -> int:
     items = list_recurring_runs(connection)
     for item in items:
         one = recurring.read(item)
-        line = f"{one.name:<22}  {_state(one):<8}  {to_text(one.schedule):<14}  {_next(connection, item, zone)}"
+        line = f"{one.name:<22}  {_state(one):<8}  {one.schedule!s:<14}  {_next(connection, item, zone)}"
         print(line.rstrip())
     if not items:
         print("no recurring run yet; create one with `python pipeline.py schedule add`")
@@ -94,13 +94,19 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _next(connection: Connection, item: Any, zone: tzinfo) -> str:
-    schedule = recurring.read(item).schedule
-    try:
-        understood = parse_kfp(schedule.cron) if schedule.cron else schedule
-    except UserError:
+    schedule = _understood(recurring.read(item).schedule)
+    if not schedule:
         return "KFP misreads it, or it is not understood here; see `python pipeline.py schedule audit`"
-    time = recurring.next_time(connection, item, understood, zone)
+    time = recurring.next_time(connection, item, schedule, zone)
     return f"next {time:%Y-%m-%d %H:%M} UTC" if time else ""
+
+
+def _understood(schedule: Schedule) -> Schedule | None:
+    """Return a schedule of KFP's as it is read here; None if KFP misreads it, or it is not understood here."""
+    try:
+        return parse_kfp(schedule.cron) if schedule.cron else schedule
+    except UserError:
+        return None
 
 
 def _state(one: RecurringRun) -> str:
@@ -118,12 +124,30 @@ def _pause(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
+    zone = find_cron_time_zone(connection, arguments)
     item = recurring.find(connection, arguments.name)
+    missed = _missed(connection, item, zone)  # before KFP starts a run
     connection.client.enable_recurring_run(item.recurring_run_id)
-    missed = "the last missed run starts now" if item.no_catchup else "every missed run starts now"
-    print(f"{item.display_name}: resumed; {missed}")
+    print(f"{item.display_name}: {missed}")
     print(connection.ui_link("recurring_run", item.recurring_run_id))
     return 0
+
+
+def _missed(connection: Connection, item: Any, zone: tzinfo) -> str:
+    """Return in words what resuming KFP's `item` does."""
+    if item.status == "ENABLED":
+        return "was not paused"
+    schedule = _understood(recurring.read(item).schedule)
+    if not schedule:
+        return "resumed; whether a run was missed meanwhile is not known"
+    count = recurring.count_missed(connection, item, schedule, zone)
+    if not count:
+        return "resumed; no run was missed meanwhile"
+    if count == 1:
+        return "resumed; the run that was missed meanwhile starts now"
+    number = f"{count} or more" if count == recurring.MAX_COUNTED else count
+    which = "the last starts now" if item.no_catchup else "every one is started"
+    return f"resumed; of the {number} runs missed meanwhile, {which}"
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -69,8 +69,8 @@ def test_second_apply_changes_nothing(kfp_api: KfpServer, folder: DeployFolder) 
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        pytest.param(LATER, "schedule 0 0 2 * * * -> 0 0 3 * * *", id="cron"),
-        pytest.param({"when": "every 6h"}, "schedule 0 0 2 * * * -> every 6h", id="interval"),
+        pytest.param(LATER, "schedule 0 2 * * * -> 0 3 * * *", id="cron"),
+        pytest.param({"when": "every 6h"}, "schedule 0 2 * * * -> every 6h", id="interval"),
         pytest.param({**NIGHTLY, "parameters": {"epochs": 5}}, "parameter epochs default -> 5", id="parameter"),
         pytest.param({**NIGHTLY, "max_concurrency": 2}, "max_concurrency 1 -> 2", id="max-concurrency"),
         pytest.param({**NIGHTLY, "catch_up": True}, "catch_up False -> True", id="catch-up"),

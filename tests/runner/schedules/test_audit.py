@@ -37,7 +37,7 @@ def test_audit_without_problems(kfp_api: KfpServer, printed: Printed) -> None:
     kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(minutes=5))
     kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(hours=25), state="FAILED")
     assert printed("audit") == [
-        "nightly: enabled, 0 0 2 * * *",
+        "nightly: enabled, 0 2 * * *",
         f"  version  {version.display_name}, 3 days old",
         f"  last     done {NOW - timedelta(minutes=5):%Y-%m-%d %H:%M} UTC",
         "recurring runs: 1, with problems: 0",

@@ -45,7 +45,7 @@ def test_add_prints_the_next_times_and_a_link(kfp_api: KfpServer, printed: Print
     lines = printed("add", "nightly", "0 2 * * *")
     (version,) = kfp_api.versions.values()
     assert lines[0].startswith("uploaded version ")
-    assert lines[1] == f"nightly: 0 0 2 * * *, version {version.display_name} of torch2kubeflow-training"
+    assert lines[1] == f"nightly: 0 2 * * *, version {version.display_name} of torch2kubeflow-training"
     tomorrow = NOW.replace(hour=2) + timedelta(days=1)
     assert lines[2] == f"  next {tomorrow:%Y-%m-%d %H:%M} UTC, here {tomorrow.astimezone():%Y-%m-%d %H:%M %Z}"
     assert len(lines) == 6
@@ -187,6 +187,44 @@ def test_pause_resume_and_remove_by_name_or_id(kfp_api: KfpServer) -> None:
     assert item.status == "ENABLED"
     assert run_verb(schedule, "remove", "nightly") == 0
     assert not kfp_api.recurring_runs
+
+
+@pytest.mark.parametrize(
+    ("hours", "words", "expected"),
+    [
+        (5, [], "no run was missed meanwhile"),
+        (7, [], "the run that was missed meanwhile starts now"),
+        (20, [], "of the 3 runs missed meanwhile, the last starts now"),
+        (20, ["--catch-up"], "of the 3 runs missed meanwhile, every one is started"),
+        (9999, [], "of the 100 or more runs missed meanwhile, the last starts now"),
+    ],
+)
+def test_resume_tells_what_was_missed_since_the_last_run(
+    kfp_api: KfpServer, printed: Printed, hours: int, words: list[str], expected: str
+) -> None:
+    run_verb(schedule, "add", "often", "every 6h", *words)
+    item = _only_item(kfp_api)
+    item.created_at = NOW - timedelta(hours=99999)
+    kfp_api.add_run(recurring_run_id=item.recurring_run_id, created_at=NOW - timedelta(hours=hours))
+    run_verb(schedule, "pause", "often")
+    assert printed("resume", "often")[0] == f"often: resumed; {expected}"
+    assert printed("resume", "often")[0] == "often: was not paused"
+
+
+def test_resume_of_one_that_never_ran_counts_from_its_creation_in_the_time_zone(
+    kfp_api: KfpServer, printed: Printed
+) -> None:
+    kolkata = NOW - timedelta(hours=1) + timedelta(minutes=330)  # an hour ago, on the clock there
+    run_verb(schedule, "add", "nightly", f"{kolkata:%M %H} * * *")
+    item = _only_item(kfp_api)
+    item.created_at = NOW - timedelta(hours=2)
+    run_verb(schedule, "pause", "nightly")
+    assert printed("resume", "nightly")[0] == "nightly: resumed; no run was missed meanwhile"
+    run_verb(schedule, "pause", "nightly")
+    assert printed("resume", "nightly", "--time-zone", "Asia/Kolkata")[0].endswith("missed meanwhile starts now")
+    run_verb(schedule, "pause", "nightly")
+    item.trigger.cron_schedule.cron = "0 2 * * *"
+    assert printed("resume", "nightly")[0] == "nightly: resumed; whether a run was missed meanwhile is not known"
 
 
 def test_remove_does_not_end_an_active_run(kfp_api: KfpServer) -> None:
