@@ -1,34 +1,61 @@
 """The command line `python pipeline.py VERB`: runs the verb, and reports its errors."""
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from components.shared.core.errors import UserError
 from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.verbs import parse
 
+CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code that shells show of programs that the signal ends
 Graphs = Callable[[], Mapping[str, Any]]  # makes the pipelines, by the names for `--graph`
 
 
 def main(graphs: Graphs, argv: Sequence[str] | None = None) -> None:
-    """Run one verb, and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
+    """Run one verb, and exit: 0 done, 1 failed, 2 the user's mistake, 130 interrupted, 141 nobody reads the output."""
     signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        try:
+            code = _run(graphs, argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout) and not _is_closed(sys.stderr):
+            raise
+        for stream in (sys.stdout, sys.stderr):  # else Python fails again when it flushes them at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        code = CLOSED_PIPE
+    sys.exit(code)
+
+
+def _run(graphs: Graphs, argv: Sequence[str] | None) -> int:
     try:
         arguments = parse(argv)
         handle = resolve_name(f"{arguments.module}:handle")
-        sys.exit(handle(arguments, *_chosen(arguments, graphs)))
+        return int(handle(arguments, *_chosen(arguments, graphs)))
     except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written is left", INTERRUPTED)
+        return _failed("interrupted; nothing half-written is left", INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         user_error = find_user_error(error)
         if not user_error:
             raise
-        _fail(str(user_error), USER_ERROR)
+        return _failed(str(user_error), USER_ERROR)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe that nobody reads any more, as that of `| head`."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _chosen(arguments: argparse.Namespace, graphs: Graphs) -> list[Any]:
@@ -47,6 +74,6 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int) -> None:
+def _failed(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    return code

@@ -14,6 +14,7 @@ from kfp import dsl
 import pipeline
 from components.shared.core.errors import UserError
 from components.shared.parameters.table import Parameters, SweepParameters
+from runner import compile
 from runner.cli import main
 from runner.compile import compile_pipeline
 from runner.parameters import complete, flat, parse_inputs, parse_parameters
@@ -298,3 +299,24 @@ def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
     (item,) = kfp_api.recurring_runs.values()
     assert item.runtime_config.parameters == {"epochs": 9, "options": {"stopping": "asha"}}
     assert [one.display_name for one in kfp_api.pipelines.values()] == ["torch2kubeflow-sweep"]
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("status", 141)])
+def test_output_into_a_closed_pipe_ends_quietly(kfp_api: KfpServer, word: str, code: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "pipeline.py", word]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_connection_that_breaks_is_no_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(compile, "handle", broken)
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    with pytest.raises(BrokenPipeError):
+        main(lambda: pipeline.GRAPHS, ["compile"])
