@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from components.shared.core.errors import UserError
 from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
-from runner.verbs import parse
+from runner.verbs.parser import parse
 
 CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code that shells show of programs that the signal ends
 Graphs = Callable[[], Mapping[str, Any]]  # makes the pipelines, by the names for `--graph`

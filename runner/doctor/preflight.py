@@ -20,7 +20,7 @@ from kubernetes.client import (
 from components.step_table import STEP_LABEL, STEPS
 from runner.compile import documents_of
 from runner.graphs import PREFIX
-from runner.verbs import DEFAULT
+from runner.verbs.options import DEFAULT
 
 JOB_STEP = "train-distributed"  # hands its resources on to the pods of a TrainJob
 CHANNEL = re.compile(r"pipelinechannel--(\w+)")

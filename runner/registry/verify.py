@@ -19,7 +19,7 @@ from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
 from runner.local.s3_server import store_of
 from runner.registry.models import existing_model
-from runner.verbs import DEFAULT
+from runner.verbs.options import DEFAULT
 
 ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
 

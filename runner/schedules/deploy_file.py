@@ -10,7 +10,7 @@ import yaml
 
 from components.shared.core.errors import UserError
 from runner.schedules.cron import Schedule, parse
-from runner.verbs import MAX_CONCURRENCY
+from runner.verbs.options import MAX_CONCURRENCY
 
 # The type of a key's value, and its name in errors.
 Kind = tuple[type, str]

@@ -13,7 +13,7 @@ from runner.cluster.api import find_or_create_experiment, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import flat
 from runner.schedules.cron import Schedule
-from runner.verbs import EXPERIMENT
+from runner.verbs.options import EXPERIMENT
 
 MAX_COUNTED = 100  # missed runs
 FOLLOWS_LATEST = ""  # in place of a version's id

@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from runner.parameters import parse_parameters
-from runner.verbs import parse
+from runner.verbs.parser import parse
 from tests.repository.documents import ROOT, all_commands, read, words_of_run
 
 COMMANDS = all_commands()

@@ -37,13 +37,18 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 # What each folder of runner/ may import besides itself, components/ and the modules that stand beside the folders.
 RUNNER: dict[str, tuple[str, ...]] = {
+    "verbs": (),
     "local": (),
     "cluster": (),
-    "registry": ("local",),
+    "runs": ("cluster",),
+    "registry": ("local", "cluster"),
     "schedules": ("cluster",),
     "doctor": ("cluster",),
 }
-BESIDE = tuple(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli"))
+BESIDE = (
+    *(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli")),
+    "verbs",
+)
 LAYERS: dict[str, tuple[str, ...]] = {
     "pipeline": ("components", "runner.cli", "runner.kfp_patches", "runner.pods"),
     "components.__init__": (),
@@ -70,7 +75,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         for module, others in PARAMETERS.items()
     },
     "runner.cli": ("components", "runner"),
-    **{f"runner.{module}": ("components", *(f"runner.{other}" for other in BESIDE)) for module in BESIDE},
+    **{f"runner.{module}": ("components", *(f"runner.{other}" for other in BESIDE)) for module in BESIDE[:-1]},
     **{
         f"runner.{folder}": ("components", *(f"runner.{other}" for other in (*BESIDE, *others)))
         for folder, others in RUNNER.items()
@@ -159,6 +164,7 @@ def test_imports_go_one_way(path: Path) -> None:
         ("runner.graphs", "runner.cli"),
         ("runner.failures", "runner.local.steps"),
         ("runner.doctor.pods.nodes", "pipeline"),
+        ("runner.cluster.logs", "runner.runs.stop"),
         ("pipeline", "runner.local.run"),
         ("runner.terminal", "tests.conftest"),
     ],

@@ -6,7 +6,7 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.step_table import names_in
-from runner.verbs import parse
+from runner.verbs.parser import parse
 
 IMAGE = f"torch2kubeflow/data@sha256:{'1' * 64}"
 

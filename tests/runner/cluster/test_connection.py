@@ -15,7 +15,7 @@ from components.shared.core.errors import UserError
 from runner.cluster import rest
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
-from runner.verbs import parse
+from runner.verbs.parser import parse
 from tests.runner.tokens import jwt
 from tests.servers.kfp_http import Answer, cut, cut_body, error, page, slow
 from tests.servers.kfp_server import KfpServer

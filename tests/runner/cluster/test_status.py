@@ -18,7 +18,7 @@ from runner.cluster.connection import connect
 from runner.compile import compile_pipeline
 from runner.graphs import graph_of
 from runner.summary import StepState
-from runner.verbs import parse
+from runner.verbs.parser import parse
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_http import error
 from tests.servers.kfp_server import OMITTED, KfpServer, Stage, pod_name

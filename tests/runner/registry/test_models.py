@@ -17,7 +17,7 @@ from components.shared.parameters.training import Settings
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.registry import models, verify
-from runner.verbs import parse
+from runner.verbs.parser import parse
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
 

@@ -211,9 +211,7 @@ def test_resume_tells_what_was_missed_since_the_last_run(
     assert printed("resume", "often")[0] == "often: was not paused"
 
 
-def test_resume_of_one_that_never_ran_counts_from_its_creation_in_the_time_zone(
-    kfp_api: KfpServer, printed: Printed
-) -> None:
+def test_resume_counts_from_the_creation_in_the_time_zone(kfp_api: KfpServer, printed: Printed) -> None:
     kolkata = NOW - timedelta(hours=1) + timedelta(minutes=330)  # an hour ago, on the clock there
     run_verb(schedule, "add", "nightly", f"{kolkata:%M %H} * * *")
     item = _only_item(kfp_api)

@@ -11,7 +11,7 @@ import pipeline
 from runner.cluster.connection import connect
 from runner.cluster.watch import watch
 from runner.terminal import Terminal
-from runner.verbs import parse
+from runner.verbs.parser import parse
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer, kube_server
 

@@ -1,0 +1,1 @@
+"""The command line's verbs: what each takes, and the module that does it."""

@@ -1,0 +1,77 @@
+"""The options that several verbs have, and their defaults."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DEFAULT = "training"  # the graph, if --graph does not name one
+EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
+MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
+RUNS = Path(__file__).parents[2] / "runs"
+DAYS = 7.0  # minimum age of what `models prune` removes
+
+
+class Verb(NamedTuple):
+    """A verb: its name, the module of runner/ whose function `handle` does it, its words and options, its purpose."""
+
+    name: str
+    module: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    line: str
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    text = "parameters of the pipeline, listed below"
+    parser.add_argument("parameters", nargs="*", default=[], metavar="name=value", help=text)
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("connection", "Without --host, a port-forward through the Kubernetes API.")
+    group.add_argument("--host", metavar="URL", help="KFP's address, with https:// [KF_PIPELINES_ENDPOINT]")
+    group.add_argument("--namespace", metavar="NAME", help="where runs live, if KFP has many users [KFP_NAMESPACE]")
+    group.add_argument("--context", metavar="NAME", help="the context of the kubeconfig, instead of the current one")
+    group.add_argument("--kfp-namespace", default="kubeflow", metavar="NAME", help="where KFP lives (%(default)s)")
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="a Bearer token, read again for each request [KF_PIPELINES_SA_TOKEN_PATH; the token: KFP_EXISTING_TOKEN]",
+    )
+    group.add_argument("--cookie-file", type=Path, metavar="FILE", help="a session's cookie [the cookie: KFP_COOKIE]")
+    group.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authorities that sign KFP's certificate [SSL_CERT_FILE]"
+    )
+
+
+def add_graph(parser: argparse.ArgumentParser, default: str | None = DEFAULT) -> None:
+    text = f"the pipeline: training, sweep or another of pipeline.py ({default or 'else all'})"
+    parser.add_argument("--graph", default=default, metavar="NAME", help=text)
+
+
+def add_store(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    text = "the store (default: that of `make run`)"
+    parser.add_argument("--store", default=default, metavar="s3://BUCKET/PREFIX", help=text)
+    parser.add_argument("--runs", type=Path, default=default or RUNS, metavar="DIR", help="folder of the local runs")
+
+
+def add_time_zone(parser: argparse.ArgumentParser) -> None:
+    text = "the time zone in which KFP reads crontabs, instead of the cluster's setting or UTC"
+    parser.add_argument("--time-zone", metavar="NAME", help=text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of versions; give 1 or more")
+    return int(text)
+
+
+def days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1
+    if not 0 <= days < 36_500:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days; give 0 or more")
+    return days

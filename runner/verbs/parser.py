@@ -1,0 +1,61 @@
+"""Parse the command line.
+
+The module of a verb is imported only to do it: most verbs need KFP, which takes half a second to import, and help does
+not.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from runner.verbs import cluster, local, runs, store
+
+VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the words and options of a verb, with its `module`. Exits for help, and if they are wrong."""
+    parser = _ExactParser(
+        prog="python pipeline.py",
+        description="Train, evaluate and export an image classifier, on this machine or in Kubeflow.",
+        epilog="""examples:
+  python pipeline.py local
+  python pipeline.py local data=fashion-mnist epochs=5 min_accuracy=0.85
+  python pipeline.py local data=file:///home/me/pictures image_size=32 seed=3
+  python pipeline.py local --graph sweep 'settings=[{"learning_rate": 0.01}, {"learning_rate": 0.03}]'
+  python pipeline.py models
+  python pipeline.py compile
+  python pipeline.py doctor gpus=1
+  python pipeline.py run epochs=30 gpus=1 --wait
+  python pipeline.py schedule add nightly "0 2 * * *" data=https://example.org/pictures.zip
+""",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        declared = verbs.add_parser(verb.name, help=verb.line, description=verb.line)
+        declared.set_defaults(module=f"runner.{verb.module}")
+        verb.declare(declared)
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse takes the words before the first option, and leaves those after it.
+    if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.parameters += rest
+    return arguments
+
+
+class _ExactParser(argparse.ArgumentParser):
+    """A parser, also of each verb, that refuses shortened options and shows its texts as they are."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def format_help(self) -> str:
+        """Return the help, with a list of the parameters if the verb takes any."""
+        text = super().format_help()
+        if self.get_default("parameters") is None:
+            return text
+        from components.shared.parameters.help import listed  # 0.15 s, most of it pydantic
+
+        return f"{text}\n{listed(shutil.get_terminal_size().columns)}\n"
