@@ -37,6 +37,10 @@ from components.shared.training.distributed.task import ResultDocument, TaskDocu
 from components.shared.training.search.asha import RungDocument
 from components.shared.training.search.outcome import ComparisonDocument, TrialDocument
 from components.step_table import STEPS
+from runner.answer import ErrorDocument
+from runner.control.remove import RemoveDocument
+from runner.control.retry import RetryDocument
+from runner.control.stop import StopDocument
 from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
@@ -62,6 +66,10 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ResultDocument,
     LeaseDocument,
     UrlDocument,
+    ErrorDocument,
+    StopDocument,
+    RetryDocument,
+    RemoveDocument,
 )
 PARAMETERS = """# Parameters
 

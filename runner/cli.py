@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pkgutil import resolve_name
 from types import FrameType
 from typing import Any, TextIO
@@ -36,19 +37,28 @@ def main(graphs: Graphs, argv: Sequence[str] | None = None) -> None:
 
 
 def _run(graphs: Graphs, argv: Sequence[str] | None) -> int:
+    """Run one verb and return the exit code; with --json, print nothing but its document on stdout."""
+    arguments = parse(argv)
+    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+        code = _handle(arguments, graphs)
+    if arguments.json and arguments.document:
+        sys.stdout.write(arguments.document.to_json().decode())
+    return code
+
+
+def _handle(arguments: argparse.Namespace, graphs: Graphs) -> int:
     try:
-        arguments = parse(argv)
         handle = resolve_name(f"{arguments.module}:handle")
         return int(handle(arguments, *_chosen(arguments, graphs)))
     except KeyboardInterrupt:
-        return _failed("interrupted; nothing half-written is left", INTERRUPTED)
+        return _failed(arguments, UserError("interrupted; nothing half-written is left"), INTERRUPTED)
     except BrokenPipeError:
         raise
     except Exception as error:
         user_error = find_user_error(error)
         if not user_error:
             raise
-        return _failed(str(user_error), USER_ERROR)
+        return _failed(arguments, user_error, USER_ERROR)
 
 
 def _is_closed(stream: TextIO) -> bool:
@@ -74,6 +84,10 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _failed(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+def _failed(arguments: argparse.Namespace, error: UserError, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if arguments.json:
+        from runner.answer import ErrorDocument  # pydantic takes time, and most verbs need none
+
+        arguments.document = ErrorDocument.of(error, code)
     return code

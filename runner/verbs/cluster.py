@@ -6,12 +6,13 @@ from pathlib import Path
 from runner.verbs.options import (
     EXPERIMENT,
     MAX_CONCURRENCY,
-    RUNS,
     Verb,
     add_connection,
     add_graph,
+    add_name,
     add_parameters,
     add_time_zone,
+    add_wait,
 )
 
 
@@ -30,14 +31,12 @@ def _run(parser: argparse.ArgumentParser) -> None:
   python pipeline.py run --graph sweep gpus=1 'settings=[{"learning_rate": 0.01}, {"network": "resnet18"}]'
 """
     add_parameters(parser)
+    add_name(parser)
     parser.add_argument("--version", metavar="NAME", help="run this uploaded version, not the present code")
     text = "the experiment that the run belongs to (%(default)s)"
     parser.add_argument("--experiment", default=EXPERIMENT, metavar="NAME", help=text)
     parser.add_argument("--pipeline-root", metavar="URI", help="where KFP stores the artifacts, instead of its default")
-    parser.add_argument("--wait", action="store_true", help="show the steps and wait for the end")
-    text = "wait, and have KFP retry it that often if it fails"
-    parser.add_argument("--retries", type=int, default=0, metavar="N", help=text)
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where summaries are stored")
+    add_wait(parser)
     add_graph(parser)
     add_connection(parser)
 

@@ -56,6 +56,18 @@ def add_store(parser: argparse.ArgumentParser, default: Any = None) -> None:
     parser.add_argument("--runs", type=Path, default=default or RUNS, metavar="DIR", help="folder of the local runs")
 
 
+def add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", metavar="NAME", help="the run's name, instead of the pipeline's with the time")
+    parser.add_argument("--description", metavar="TEXT", help="what Kubeflow's UI shows beside the run's name")
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--wait", action="store_true", help="show the steps and wait for the end")
+    text = "wait, and have KFP retry it that often if it fails"
+    parser.add_argument("--retries", type=int, default=0, metavar="N", help=text)
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where summaries are stored")
+
+
 def add_time_zone(parser: argparse.ArgumentParser) -> None:
     text = "the time zone in which KFP reads crontabs, instead of the cluster's setting or UTC"
     parser.add_argument("--time-zone", metavar="NAME", help=text)

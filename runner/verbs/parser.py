@@ -36,6 +36,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         declared = verbs.add_parser(verb.name, help=verb.line, description=verb.line)
         declared.set_defaults(module=f"runner.{verb.module}")
         verb.declare(declared)
+        _add_json(declared)
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the words before the first option, and leaves those after it.
     if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
@@ -43,6 +44,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if rest:
         arguments.parameters += rest
     return arguments
+
+
+def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:
+    """Add --json to a verb, and to each of its actions."""
+    text = "print one JSON document, and all else on stderr"
+    parser.add_argument("--json", action="store_true", default=default, help=text)
+    parser.set_defaults(document=None)
+    for actions in (one for one in parser._actions if isinstance(one, argparse._SubParsersAction)):
+        for action in actions.choices.values():
+            _add_json(action, argparse.SUPPRESS)
 
 
 class _ExactParser(argparse.ArgumentParser):

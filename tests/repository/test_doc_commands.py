@@ -33,7 +33,7 @@ def _parse(words: list[str]) -> None:
     """Parse a command line as `python pipeline.py` does; SystemExit if it is refused."""
     arguments = parse(words)
     if "parameters" in arguments:
-        parse_parameters(pipeline.GRAPHS[arguments.graph], arguments.parameters)
+        parse_parameters(pipeline.GRAPHS[arguments.graph or "training"], arguments.parameters)
 
 
 def test_documents_have_commands_of_each_kind() -> None:

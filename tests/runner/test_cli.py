@@ -1,5 +1,6 @@
 """The command line: parameters, options, and errors in them."""
 
+import argparse
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ import pipeline
 from components.shared.core.errors import UserError
 from components.shared.parameters.table import Parameters, SweepParameters
 from runner import compile
+from runner.answer import ErrorDocument
 from runner.cli import main
 from runner.compile import compile_pipeline
 from runner.parameters import complete, flat, parse_inputs, parse_parameters
@@ -320,3 +322,31 @@ def test_a_connection_that_breaks_is_no_closed_pipe(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     with pytest.raises(BrokenPipeError):
         main(lambda: pipeline.GRAPHS, ["compile"])
+
+
+def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(lambda: pipeline.GRAPHS, ["compile", "--graph", "sweeep", "--json"])
+    shown = capsys.readouterr()
+    message, remedy = "--graph sweeep does not exist", "give training or sweep or distributed"
+    assert ErrorDocument.parse(shown.out.encode(), "stdout") == ErrorDocument(
+        message=message, remedy=remedy, exit_code=2
+    )
+    assert (stop.value.code, shown.err) == (2, f"error: {message}; {remedy}\n")
+
+
+def test_with_json_stdout_has_the_document_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def handle(arguments: argparse.Namespace, *_: object) -> int:
+        print("for people")
+        arguments.document = ErrorDocument(message="none", remedy="", exit_code=0)
+        return 1
+
+    monkeypatch.setattr(compile, "handle", handle)
+    for words, out, err in (["compile"], "for people\n", ""), (["compile", "--json"], None, "for people\n"):
+        with pytest.raises(SystemExit) as stop:
+            main(lambda: pipeline.GRAPHS, words)
+        shown = capsys.readouterr()
+        assert (stop.value.code, shown.err) == (1, err)
+        assert shown.out == out or ErrorDocument.parse(shown.out.encode(), "stdout").message == "none"

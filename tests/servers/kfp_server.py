@@ -333,7 +333,8 @@ class KfpServer(ThreadingHTTPServer):
     def retry_run(self, _request: Request, run_id: str) -> Any:
         run = _found(self.runs, run_id, "Run")
         if run.state not in ("FAILED", "CANCELED"):
-            raise Refusal(400, f"Failed to retry run {run_id}: workflow must be Failed/Error to be retried")
+            why = "BadRequestError: Workflow must be Failed/Error to retry: workflow cannot be retried"
+            raise Refusal(409, f"Failed to retry a run: Failed to retry run {run_id}: {why}")
         self._plans[run_id] = list(self.plan_of_retry)
         run.state, run.finished_at = "RUNNING", None
         return {}
@@ -341,10 +342,24 @@ class KfpServer(ThreadingHTTPServer):
     def terminate_run(self, _request: Request, run_id: str) -> Any:
         run = _found(self.runs, run_id, "Run")
         if run.state in FINAL:
-            raise Refusal(400, f"Failed to terminate run {run_id}: it has already finished")
+            why = f"Invalid input error: Failed to terminate a run {run_id}. Row not found"
+            raise Refusal(400, f"Failed to terminate a run: Failed to terminate run {run_id}: {why}")
         tasks = self._stages[run_id].tasks
         ended = {name: {"RUNNING": "FAILED", "PENDING": OMITTED}.get(state, state) for name, state in tasks.items()}
         self._plans[run_id] = [Stage("CANCELING", tasks), Stage("FAILED", ended)]  # CANCELED only in its history
+        return {}
+
+    def archive_run(self, _request: Request, run_id: str) -> Any:
+        _found(self.runs, run_id, "Run").storage_state = "ARCHIVED"
+        return {}
+
+    def unarchive_run(self, _request: Request, run_id: str) -> Any:
+        _found(self.runs, run_id, "Run").storage_state = "AVAILABLE"
+        return {}
+
+    def delete_run(self, _request: Request, run_id: str) -> Any:
+        _found(self.runs, run_id, "Run")
+        del self.runs[run_id]
         return {}
 
     def log(self, _request: Request, run_id: str, pod: str) -> Any:
@@ -544,6 +559,9 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", "/runs/([^/:]+)", KfpServer.get_run),
     ("POST", "/runs/([^/:]+):retry", KfpServer.retry_run),
     ("POST", "/runs/([^/:]+):terminate", KfpServer.terminate_run),
+    ("POST", "/runs/([^/:]+):archive", KfpServer.archive_run),
+    ("POST", "/runs/([^/:]+):unarchive", KfpServer.unarchive_run),
+    ("DELETE", "/runs/([^/:]+)", KfpServer.delete_run),
     ("GET", "/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", KfpServer.log),
     ("GET", "/recurringruns", KfpServer.list_recurring_runs),
     ("POST", "/recurringruns", KfpServer.create_recurring_run),

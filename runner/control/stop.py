@@ -1,0 +1,98 @@
+"""Verb `stop`: terminate a run, wait until its pods and its TrainJob are gone, and say what stays."""
+
+import argparse
+import time
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.core.document import Items
+from runner.answer import Answer
+from runner.cluster import run_state
+from runner.cluster.api import find_run
+from runner.cluster.connection import Connection, connect
+from runner.cluster.rest import ApiError
+from runner.control.leftovers import Leftovers
+from runner.control.run_facts import RunFacts, facts, has_ended, parameters_of
+from runner.failures import DONE, FAILED
+
+POLL_SECONDS = 2.0
+PATIENCE = 300.0  # seconds until what is not gone is named; a pod has 30 to end by itself
+
+
+class StopDocument(Answer):
+    """What `stop` did to a run."""
+
+    FORMAT = "torch2kubeflow/stop"
+
+    run: RunFacts
+    had_ended: bool  # before it could be stopped
+    leftovers: Items[str] | None  # pods and TrainJobs that are not gone; null: they cannot be seen
+    store: str | None  # which has its checkpoints, if it made any
+
+
+def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
+    """Terminate the run, and wait; return 1 if it or what it started is not gone in time."""
+    connection = connect(arguments)
+    run = find_run(connection, arguments.run, pipelines).run
+    leftovers = Leftovers(connection, run.run_id)
+    had_ended = has_ended(run) or not _terminate(connection, run.run_id)
+    if not had_ended:
+        print(f"terminating {run.display_name}; waiting for its end", flush=True)
+        _wait(connection, run.run_id, leftovers)
+    run = connection.client.get_run(run.run_id)
+    left = leftovers.find()
+    store = parameters_of(run).get("store") or None
+    _print_end(run, had_ended, left, leftovers)
+    _print_what_stays(store)
+    print(connection.ui_link("run", run.run_id))
+    arguments.document = StopDocument(run=facts(connection, run), had_ended=had_ended, leftovers=left, store=store)
+    return FAILED if left or not has_ended(run) else DONE
+
+
+def _terminate(connection: Connection, run_id: str) -> bool:
+    """Terminate a run; return False if it has ended in the meantime."""
+    try:
+        connection.client.terminate_run(run_id)
+    except ApiError as error:
+        if error.status != 400 or not has_ended(connection.client.get_run(run_id)):
+            raise
+        return False
+    return True
+
+
+def _wait(connection: Connection, run_id: str, leftovers: Leftovers) -> None:
+    """Return when a run has ended and all that it started is gone, or when the time is up."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            if has_ended(connection.client.get_run(run_id)) and not leftovers.find():
+                return
+        except ApiError as error:
+            if not error.is_transient:
+                raise
+        time.sleep(POLL_SECONDS)
+
+
+def _print_end(run: Any, had_ended: bool, left: list[str] | None, leftovers: Leftovers) -> None:
+    if had_ended:
+        print(f"{run.display_name} had ended already: {run_state.state(run)}")
+    elif has_ended(run):
+        print(f"{run.display_name}: {run_state.state(run)}")
+    else:
+        print(f"{run.display_name} has not ended after {PATIENCE / 60:.0f} minutes; it is {run_state.state(run)}")
+    if left:
+        print(f"not gone yet: {', '.join(left)}")
+    elif left is None:
+        print(f"whether its pods are gone is not known: {leftovers.unseen}")
+    else:
+        print("its pods and TrainJobs are gone")
+
+
+def _print_what_stays(store: str | None) -> None:
+    if store:
+        print(f"what stays: its checkpoints, if it made any, in {store}: the next run with its data and parameters")
+        print("  goes on from the last one; and the results of the steps that were done, which are cached")
+    else:
+        print("what stays: the results of the steps that were done, which are cached; without a store there are no")
+        print("  checkpoints, so the next run begins its training anew")
