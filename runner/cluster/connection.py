@@ -12,7 +12,7 @@ from urllib3.connection import HTTPConnection
 
 from runner.cluster.kube import API_PORT, kfp_api, kube_client, tunnel
 from runner.cluster.options import Options, is_in_pod, resolve, runs_namespace
-from runner.cluster.rest import Rest
+from runner.cluster.rest import ApiError, Rest
 from runner.kfp_patches import Client
 
 PAGES = {"run": "runs", "pipeline": "pipelines", "recurring_run": "recurringrun"}
@@ -29,6 +29,11 @@ class Connection:
     kfp_namespace: str
     kube: kubernetes.client.CoreV1Api | None  # the cluster itself, if it may be asked
     rest: Rest
+    renews: bool  # whether new credentials may take the place of expired ones while this process runs
+
+    def may_pass(self, error: ApiError) -> bool:
+        """Return whether the request that failed may succeed later."""
+        return error.is_transient or (self.renews and error.status == 401)
 
     @property
     def scope(self) -> str | None:
@@ -84,6 +89,7 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
         kfp_namespace=arguments.kfp_namespace,
         kube=kube,
         rest=rest,
+        renews=bool(options.token_file or options.cookie_file or through),
     )
 
 
@@ -99,5 +105,5 @@ def _client(options: Options, service: str, through: type[HTTPConnection] | None
             ssl_ca_cert=options.authority and str(options.authority),
         )
     api = client.runs.api_client  # one for all services
-    api.rest_client = Rest(api.configuration, options.cookie, through)
+    api.rest_client = Rest(api.configuration, options.cookie, through, options.cookie_file)
     return client, api.rest_client

@@ -3,14 +3,16 @@
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import kubernetes
 import urllib3
 import yaml
+from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException
 from kubernetes.stream import portforward, ws_client
 from urllib3.connection import HTTPConnection
@@ -25,15 +27,40 @@ REMEDIES = {401: "log in to the cluster again", 403: "ask for that right"}
 HANDSHAKE = re.compile(r"Handshake status (\d+) (.*?) -\+-\+- ")  # of a websocket that was refused
 
 
-def kube_client(context: str | None = None) -> kubernetes.client.ApiClient:
+class KubeClient(kubernetes.client.ApiClient):  # type: ignore[misc]
+    """A client that asks for new credentials once they are refused: an expired token need not be the last one."""
+
+    def __init__(self, load: Callable[..., None]) -> None:
+        """Configure it by `load`, which reads the kubeconfig and runs its plugin, or reads the pod's token."""
+        self._load = load
+        configuration = kubernetes.client.Configuration()
+        load(client_configuration=configuration)
+        super().__init__(configuration)
+
+    def call_api(self, *arguments: Any, **options: Any) -> Any:
+        """Send a request, and once more if the first was refused for its credentials."""
+        try:
+            return super().call_api(*arguments, **options)
+        except kubernetes.client.ApiException as error:
+            if _status_of(error)[0] != 401:
+                raise
+        self._load(client_configuration=self.configuration)
+        self.rest_client = RESTClientObject(self.configuration)  # perhaps with another certificate
+        return super().call_api(*arguments, **options)
+
+
+def kube_client(context: str | None = None) -> KubeClient:
     """Return a client of the Kubernetes API: a pod's own, or by the kubeconfig. Raises UserError if that fails."""
+    return KubeClient(partial(_load, context))
+
+
+def _load(context: str | None, client_configuration: kubernetes.client.Configuration) -> None:
     path = os.environ.get("KUBECONFIG", "~/.kube/config")
     try:
         if is_in_pod(context):
-            configuration = kubernetes.client.Configuration()
-            kubernetes.config.load_incluster_config(configuration)
-            return kubernetes.client.ApiClient(configuration)
-        return kubernetes.config.new_client_from_config(path, context)
+            kubernetes.config.load_incluster_config(client_configuration)
+        else:
+            kubernetes.config.load_kube_config(path, context, client_configuration)
     except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError, ValueError) as error:
         exists = any(Path(part).expanduser().exists() for part in path.split(os.pathsep))
         raise UserError(
@@ -48,14 +75,19 @@ def kube_errors(action: str) -> Iterator[None]:
     try:
         yield
     except kubernetes.client.ApiException as error:
-        handshake = HANDSHAKE.match(error.reason or "")
-        status, reason = (int(handshake[1]), handshake[2]) if handshake else (error.status, error.reason)
+        status, reason = _status_of(error)
         message = f"Kubernetes refuses to {action} ({status} {reason})"
         raise ApiError(status, message, REMEDIES.get(status, "see the cluster")) from error
     except urllib3.exceptions.HTTPError as error:
         why = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
         message = f"the Kubernetes API cannot be reached to {action} ({why})"
         raise ApiError(0, message, "check the kubeconfig's context, or reach KFP with --host URL") from None
+
+
+def _status_of(error: kubernetes.client.ApiException) -> tuple[int, str]:
+    """Return status and reason of an answer, also of one to a websocket."""
+    handshake = HANDSHAKE.match(error.reason or "")
+    return (int(handshake[1]), handshake[2]) if handshake else (error.status, error.reason)
 
 
 class _PortForward(ws_client.PortForward):  # type: ignore[misc]

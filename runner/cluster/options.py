@@ -24,6 +24,7 @@ class Options:
     token_file: Path | None
     token: str | None = field(repr=False)
     cookie: str | None = field(repr=False)
+    cookie_file: Path | None
     authority: Path | None
 
     @property
@@ -59,7 +60,7 @@ def resolve(arguments: argparse.Namespace) -> Options:
     """
     host = _host(arguments.host or os.environ.get("KF_PIPELINES_ENDPOINT") or os.environ.get("KFP_ENDPOINT") or "")
     token_file = _token_file(arguments.token_file or os.environ.get("KF_PIPELINES_SA_TOKEN_PATH"), host)
-    cookie = _read_secret(arguments.cookie_file, "--cookie-file") or _secret_variable("KFP_COOKIE")
+    cookie = read_cookie(arguments.cookie_file) or _secret_variable("KFP_COOKIE")
     token = None if token_file else _secret_variable("KFP_EXISTING_TOKEN")
     authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
     if authority and not os.access(authority, os.R_OK):
@@ -70,6 +71,7 @@ def resolve(arguments: argparse.Namespace) -> Options:
         token_file=token_file,
         token=token,
         cookie=cookie,
+        cookie_file=arguments.cookie_file,
         authority=Path(authority) if authority else None,
     )
 
@@ -114,6 +116,11 @@ def _token_file(named: str | Path | None, host: str | None) -> Path | None:
         _read_secret(Path(named), "--token-file")
         return Path(named)
     return PROJECTED_TOKEN if PROJECTED_TOKEN.exists() and not host else None
+
+
+def read_cookie(path: Path | None) -> str | None:
+    """Return the cookie in a file, if one is given. Raises UserError if there is something else in it."""
+    return _read_secret(path, "--cookie-file")
 
 
 def _read_secret(path: Path | None, option: str) -> str | None:

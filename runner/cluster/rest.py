@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProtocolError
 
 from components.shared.core.errors import UserError
+from runner.cluster.options import read_cookie
 from runner.cluster.token import expired_since
 
 SECONDS = (10, 60)  # to connect, and between two bytes of an answer
@@ -52,13 +54,17 @@ class Rest(RESTClientObject):  # type: ignore[misc]
     """The REST client of `kfp_server_api` with retries and one-line errors; `connection` replaces that for http."""
 
     def __init__(
-        self, configuration: Any, cookie: str | None = None, connection: type[HTTPConnection] | None = None
+        self,
+        configuration: Any,
+        cookie: str | None = None,
+        connection: type[HTTPConnection] | None = None,
+        cookie_file: Path | None = None,
     ) -> None:
         configuration.retries = RETRIES
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # else it logs every retry
         super().__init__(configuration)
         self.tokens = configuration.api_key  # updated if a token is read from a file
-        self.cookie = cookie
+        self.cookie, self._cookie_file = cookie, cookie_file
         if connection:
             pool = type("Pool", (HTTPConnectionPool,), {"ConnectionCls": connection})
             self.pool_manager.pool_classes_by_scheme = {"http": pool}
@@ -66,6 +72,9 @@ class Rest(RESTClientObject):  # type: ignore[misc]
     def request(self, method: str, url: str, **options: Any) -> Any:
         """Return the response. Raises ApiError, without a token in it, for every other outcome."""
         options["_request_timeout"] = options.get("_request_timeout") or SECONDS
+        if self._cookie_file:  # a new one, perhaps
+            self.cookie = read_cookie(self._cookie_file)
+            options["headers"] = {**options.get("headers", {}), "Cookie": self.cookie}
         try:
             response = super().request(method, url, **options)
         except kfp_server_api.ApiException as error:

@@ -69,7 +69,7 @@ def _wait(connection: Connection, run_id: str, leftovers: Leftovers) -> None:
             if has_ended(connection.client.get_run(run_id)) and not leftovers.find():
                 return
         except ApiError as error:
-            if not error.is_transient:
+            if not connection.may_pass(error):
                 raise
         time.sleep(POLL_SECONDS)
 

@@ -39,7 +39,9 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a Bearer token, read again for each request [KF_PIPELINES_SA_TOKEN_PATH; the token: KFP_EXISTING_TOKEN]",
     )
-    group.add_argument("--cookie-file", type=Path, metavar="FILE", help="a session's cookie [the cookie: KFP_COOKIE]")
+    group.add_argument(
+        "--cookie-file", type=Path, metavar="FILE", help="a session's cookie, read again as the token is [KFP_COOKIE]"
+    )
     group.add_argument(
         "--ca", type=Path, metavar="FILE", help="authorities that sign KFP's certificate [SSL_CERT_FILE]"
     )

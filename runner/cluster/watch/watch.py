@@ -62,15 +62,19 @@ class Watch:
 
     def _wait_for_end(self) -> Any:
         """Return the run when it has ended. Raises ApiError if KFP does not answer for ten minutes."""
-        answered = time.monotonic()
+        answered, refused = time.monotonic(), False
         while True:
             try:
                 run = self.connection.client.get_run(self.run_id)
-                answered = time.monotonic()
+                answered, refused = time.monotonic(), False
             except ApiError as error:
-                if not error.is_transient or time.monotonic() - answered > PATIENCE:
+                if not self.connection.may_pass(error) or time.monotonic() - answered > PATIENCE:
                     print(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
                     raise
+                if error.status == 401 and not refused:
+                    self.terminal.finish()
+                    print(f"{error}; waiting for them while the run continues", file=sys.stderr)
+                refused = error.status == 401
             else:
                 self.view.correct(run)
                 self._show(run)

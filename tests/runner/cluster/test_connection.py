@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
+from kubernetes import client
 
 from components.shared.core.errors import UserError
 from runner.cluster import rest
@@ -19,6 +21,7 @@ from runner.verbs.parser import parse
 from tests.runner.tokens import jwt
 from tests.servers.kfp_http import Answer, cut, cut_body, error, page, slow
 from tests.servers.kfp_server import KfpServer
+from tests.servers.kube_server import kube_server as kubernetes_server
 from tests.servers.port_forward import kube_server
 
 TOKEN = "secret-token"
@@ -297,3 +300,46 @@ def _tls_server(folder: Path) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_an_expired_token_of_the_kubeconfig_is_asked_for_again(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plugin is run again, for requests and for port-forwards."""
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    token = tmp_path / "token"
+    with kubernetes_server() as cluster:
+        cluster.write_kubeconfig(tmp_path / ".kube" / "config")
+        _log_in_by_plugin(tmp_path / ".kube" / "config", token)
+        metadata = client.V1ObjectMeta(name="ml-pipeline-1", namespace="kubeflow", labels={"app": "ml-pipeline"})
+        cluster.add(client.V1Pod(metadata=metadata, status=client.V1PodStatus(phase="Running")))
+        cluster.forwards["ml-pipeline-1", 8888] = kfp_api.server_port
+        token.write_text(cluster.token)
+        connection = reach()
+        for new in ("second", "third"):
+            cluster.token = new
+            token.write_text(new)
+            assert connection.kube and connection.kube.list_namespaced_pod("kubeflow").items
+            connection.rest.pool_manager.clear()
+            connection.client.list_runs()
+        cluster.token = "fourth"
+        connection.rest.pool_manager.clear()
+        with pytest.raises(ApiError, match=r"401 Unauthorized.*log in to the cluster again") as refused:
+            connection.client.list_runs()
+        assert connection.may_pass(refused.value)
+
+
+def _log_in_by_plugin(kubeconfig: Path, token: Path) -> None:
+    """Let a kubeconfig's user log in by a program that reads a token from a file."""
+    credential = (
+        '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}'
+    )
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", f"printf '{credential}' \"$(cat {token})\""],
+        "interactiveMode": "Never",
+    }
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["users"][0]["user"] = {"exec": plugin}
+    kubeconfig.write_text(yaml.safe_dump(config))

@@ -254,6 +254,28 @@ def test_an_expired_token_ends_the_wait_and_not_the_run(
     assert f"the run continues; see `python pipeline.py status {run_id}`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "header"), [("--token-file", "token"), ("--cookie-file", "cookie")])
+def test_waiting_goes_on_once_expired_credentials_are_renewed(
+    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, header: str
+) -> None:
+    def renewed(handler: Any, request: Request) -> None:
+        file.write_text("new")
+        error(401)(handler, request)
+
+    file = tmp_path / "secret"
+    file.write_text("old")
+    setattr(kfp_api, header, "old")
+    kfp_api.plan = [Stage("RUNNING"), Stage("SUCCEEDED", ALL_DONE)]
+
+    def expired(handler: Any, request: Request) -> None:
+        setattr(kfp_api, header, "new")
+        error(401)(handler, request)
+
+    kfp_api.script("GET /runs/.*", expired, error(401), renewed)
+    assert wait(tmp_path, option, str(file))[0] == 0
+    assert capsys.readouterr().err.count("expired; give a new token") == 1
+
+
 @pytest.mark.parametrize(("answer", "code", "state"), [("y\n", 3, "FAILED"), ("\n", 130, "RUNNING")])
 def test_ctrl_c_asks_whether_to_terminate(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, state: str
