@@ -38,6 +38,7 @@ from components.shared.training.search.asha import RungDocument
 from components.shared.training.search.outcome import ComparisonDocument, TrialDocument
 from components.step_table import STEPS
 from runner.answer import ErrorDocument
+from runner.control.logs import LogsDocument
 from runner.control.remove import RemoveDocument
 from runner.control.retry import RetryDocument
 from runner.control.stop import StopDocument
@@ -67,6 +68,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     LeaseDocument,
     UrlDocument,
     ErrorDocument,
+    LogsDocument,
     StopDocument,
     RetryDocument,
     RemoveDocument,

@@ -1,80 +1,65 @@
-"""Verb `logs`: print the logs of the steps of a run in the cluster, from their pods or from KFP's archive."""
+"""The logs of the steps of a run in the cluster, from their pods or from KFP's archive."""
 
-import argparse
+import json
 import re
 from typing import Any
 
 import kubernetes
 import urllib3
-from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.errors import UserError
-from components.shared.core.log import read_event
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
-from runner.cluster.api import find_run
-from runner.cluster.connection import Connection, connect
-from runner.graphs import steps_of
+from runner.cluster.connection import Connection
 
 # Argo names a pod `workflow-template-node` and a node `workflow-node`. These are KFP's templates for a step with no
 # annotation, two labels and retries, as ours are, and for one with fewer.
 TEMPLATES = ("metadata-0-2-retry-system-container-impl", "retry-system-container-impl", "system-container-impl")
 NODE_NAME = "workflows.argoproj.io/node-name"  # Argo's annotation: the pass of a loop and, last, the attempt
 ATTEMPT = re.compile(r"\(\d+\)$")
-# What KFP's launcher (glog) and Argo's executor add to a step's own lines, mostly after the last one.
-ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status ")
+ERROR = '{"error_message":'  # the start of KFP's error document
 HINT = "give --context, or ask for the verb readLog on runs; the run's page may show it"
 
 
-def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
-    """Print the logs, without the events for the runner. Raises UserError if none can be read."""
-    connection = connect(arguments)
-    pipeline, run = find_run(connection, arguments.run, pipelines)
-    if arguments.step and arguments.step not in steps_of(pipeline):
-        raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
-    steps = run_state.steps(run, pipeline)
-    ran = [name for name, step in steps.items() if step.state not in ("skipped", "cached")]
-    wanted = [arguments.step] if arguments.step else ran
-    logs = {step: log for step in wanted if (log := read_log(connection, run, step)) is not None}
-    if not logs:
-        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read", HINT)
-    for step, log in logs.items():
-        if len(logs) > 1:
-            print(f"== {step}")
-        print("\n".join(line for line in log.rstrip().splitlines() if read_event(line) is None))
-    print(connection.ui_link("run", run.run_id))
-    return 0
-
-
-def read_log(connection: Connection, run: Any, step: str) -> str | None:
+def read_log(connection: Connection, run: Any, step: str, times: bool = False) -> str | None:
     """Return the log of the step's last attempt, from its pod or KFP's archive; None if neither can be read.
+
+    A pod's log can have the `times` of its lines before them.
 
     A step in a loop has a pod for each pass, and only the pods show which is whose: KFP's archive has one of them.
     """
     if connection.kube:
-        log = _from_pods(connection.kube, connection.namespace, f"pipeline/runid={run.run_id},{STEP_LABEL}={step}")
+        labels = f"pipeline/runid={run.run_id},{STEP_LABEL}={step}"
+        log = _from_pods(connection.kube, connection.namespace, labels, times)
         if log is not None:
             return log
     for pod in _candidates(run, step):
-        log = connection.read_text(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log")
+        log = without_error(connection.read_text(f"/apis/v1alpha1/runs/{run.run_id}/nodes/{pod}/log"))
         if log is not None:
             return log
     return None
 
 
-def step_lines(log: str) -> list[str]:
-    """Return the lines that the step itself printed, without empty ones."""
-    return [line.rstrip() for line in log.splitlines() if line.strip() and not ADDED.match(line)]
+def without_error(text: str | None) -> str | None:
+    """Return a log without the error document that KFP puts into an answer of status 200, or after its first part."""
+    start = (text or "").rfind(ERROR)
+    if text is None or start < 0:
+        return text
+    try:
+        json.loads(text[start:])
+    except ValueError:  # a line of the log itself
+        return text
+    return text[:start] or None
 
 
-def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str) -> str | None:
+def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str, times: bool) -> str | None:
     """Return the logs of the last attempt of each pass, of the pods with these labels; failed ones come last."""
     try:
         pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
         last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
         names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: pod.status.phase == "Failed")]
         read = kube.read_namespaced_pod_log
-        logs = [str(read(name, namespace, container="main", _request_timeout=60)) for name in names]
+        options = {"container": "main", "timestamps": times, "_request_timeout": 60}
+        logs = [str(read(name, namespace, **options)) for name in names]
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
         return None  # forbidden, or gone: KFP may still have it
     return "\n".join(log.rstrip() for log in logs) if logs else None

@@ -14,6 +14,9 @@ def _status(parser: argparse.ArgumentParser) -> None:
 def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
     parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
+    parser.add_argument("--follow", action="store_true", help="go on until the run ends, with all nodes of a training")
+    parser.add_argument("--times", action="store_true", help="show when each line was printed, if a pod tells")
+    parser.add_argument("--all", action="store_true", help="show the lines of KFP and Argo, too")
     add_graph(parser, None)
     add_connection(parser)
 
@@ -79,7 +82,7 @@ def _add_graphs(parser: argparse.ArgumentParser) -> None:
 
 VERBS = (
     Verb("status", "cluster.status", _status, "show the latest runs in Kubeflow, or the steps of one"),
-    Verb("logs", "cluster.logs", _logs, "print the logs of the steps of a run in Kubeflow"),
+    Verb("logs", "control.logs", _logs, "print what the steps of a run in Kubeflow printed"),
     Verb("stop", "control.stop", _stop, "terminate a run, and wait until its pods are gone"),
     Verb("retry", "control.retry", _retry, "run the failed steps of a run again, in the same run"),
     Verb("rerun", "control.rerun", _rerun, "start a run with the parameters of another, but for those named"),

@@ -5,6 +5,7 @@ of `kfp_server_api` build what it sends and check what it receives, field by fie
 `script` sets the answers to the next requests, `plan` the states of runs, and `page_limit` makes pages short.
 """
 
+import json
 import re
 import sys
 import threading
@@ -365,7 +366,9 @@ class KfpServer(ThreadingHTTPServer):
     def log(self, _request: Request, run_id: str, pod: str) -> Any:
         _found(self.runs, run_id, "Run")
         if pod not in self.logs:
-            raise Refusal(500, f"Failed to read logs for run {run_id}", upload=True)
+            # The body is an error, and yet the status is 200 and the type text/plain, as recorded of KFP 2.17.
+            why = f"BadRequestError: Failed to read logs for run {run_id}: NoSuchKey: The specified key does not exist."
+            return json.dumps({"error_message": why, "error_details": why})
         return self.logs[pod]
 
     def _advance(self, run: api.V2beta1Run) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,7 +121,7 @@ class KubeServer(ThreadingHTTPServer):
                 raise Refusal(404, "404 page not found")
             return _list(self.custom[request.resource], query)
         if request.resource == "pods/log":
-            return self.logs[request.name]
+            return self._log(request.name, query)
         if request.verb == "list":
             objects = self.objects.items()
             found = [m for key, m in objects if key[0] == request.resource and request.namespace in ("", key[1])]
@@ -129,6 +130,17 @@ class KubeServer(ThreadingHTTPServer):
             return self.to_json(self.objects[request.resource, request.namespace, request.name])
         except KeyError:
             raise Refusal(404, f'{request.resource} "{request.name}" not found') from None
+
+    def _log(self, pod: str, query: dict[str, str]) -> str:
+        """Return a pod's log; with times, one second after the other. Kubernetes' documentation has the parameters."""
+        if pod not in self.logs:
+            raise Refusal(400, f'container "{query["container"]}" in pod "{pod}" is waiting to start: PodInitializing')
+        lines = self.logs[pod].splitlines()
+        if query.get("timestamps") in ("True", "true"):
+            start = datetime(2026, 1, 1, tzinfo=UTC)
+            times = [(start + timedelta(seconds=number)).strftime("%FT%T.000000000Z") for number in range(len(lines))]
+            lines = [f"{time} {line}" for time, line in zip(times, lines, strict=True)]
+        return "\n".join(lines) + "\n"
 
     def forward_to(self, request: Request, port: int) -> int:
         """Return the port of this machine that the port of a pod stands for. Raises Refusal for an error."""

@@ -22,6 +22,7 @@ UNSEEN = {  # by what the user may not list or get
     "events": "why a volume is not mounted is not seen from here",
     "pods/log": "how a training goes on is not seen from here",
     "workflows": "the states of some steps are not known",
+    "trainjobs": "what the nodes of a distributed training print is not seen, but for the first",
 }
 
 T = TypeVar("T")
@@ -38,8 +39,11 @@ class View:
 
     def pods(self, labels: str = "") -> list[Any]:
         """Return the run's pods that have these labels too; none if Kubernetes does not list them."""
-        selector = ",".join(filter(None, (f"pipeline/runid={self.run_id}", labels)))
-        found = self._ask("pods", "list", lambda kube: kube.list_namespaced_pod(**self._of(label_selector=selector)))
+        return self.labelled(",".join(filter(None, (f"pipeline/runid={self.run_id}", labels))))
+
+    def labelled(self, labels: str) -> list[Any]:
+        """Return the pods with these labels, oldest first; none if Kubernetes does not list them."""
+        found = self._ask("pods", "list", lambda kube: kube.list_namespaced_pod(**self._of(label_selector=labels)))
         return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp) if found else []
 
     def events(self, pod: Any) -> list[Any]:
@@ -50,9 +54,12 @@ class View:
 
     def last_lines(self, pod: Any) -> list[str]:
         """Return the last lines that a pod has printed so far."""
-        arguments = self._of(name=pod.metadata.name, container="main", tail_lines=LAST_LINES)
-        log = self._ask("pods/log", "get", lambda kube: str(kube.read_namespaced_pod_log(**arguments)))
-        return (log or "").splitlines()
+        return (self.log(pod.metadata.name, container="main", tail_lines=LAST_LINES) or "").splitlines()
+
+    def log(self, pod: str, **options: Any) -> str | None:
+        """Return what a container of a pod has printed so far, or a part of it; None if it cannot be read."""
+        given = self._of(name=pod, **{name: value for name, value in options.items() if value is not None})
+        return self._ask("pods/log", "get", lambda kube: str(kube.read_namespaced_pod_log(**given)))
 
     def correct(self, run: Any) -> None:
         """Give a run whose tasks are stale those of Argo's Workflow, if it can be read."""
@@ -62,16 +69,19 @@ class View:
 
     def tasks(self) -> list[Any] | None:
         """Return the tasks of the run's Workflow; None if it cannot be read or is gone."""
-        selector = f"pipeline/runid={self.run_id}"
+        found = self.custom("argoproj.io", "v1alpha1", "workflows")
+        return tasks_in(found[0]) if found else None
+
+    def custom(self, group: str, version: str, plural: str) -> list[Any]:
+        """Return the run's objects of a kind that is not Kubernetes' own; none if they cannot be read."""
+        arguments = self._of(label_selector=f"pipeline/runid={self.run_id}", group=group, version=version)
 
         def ask(kube: kubernetes.client.CoreV1Api) -> Any:
-            custom = kubernetes.client.CustomObjectsApi(kube.api_client)
-            return custom.list_namespaced_custom_object(
-                "argoproj.io", "v1alpha1", plural="workflows", **self._of(label_selector=selector)
-            )
+            api = kubernetes.client.CustomObjectsApi(kube.api_client)
+            return api.list_namespaced_custom_object(plural=plural, **arguments)
 
-        found = self._ask("workflows", "list", ask)
-        return tasks_in(found["items"][0]) if found and found["items"] else None
+        found = self._ask(plural, "list", ask)
+        return list(found["items"]) if found else []
 
     def _of(self, **arguments: Any) -> dict[str, Any]:
         return {"namespace": self.connection.namespace, "_request_timeout": SECONDS, **arguments}

@@ -1,28 +1,22 @@
-"""Verbs `status` and `logs` against servers of KFP's and Kubernetes' API."""
+"""Verb `status` against servers of KFP's and Kubernetes' API."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import kfp_server_api
 import pytest
-import yaml
 
 from components.shared.core.errors import UserError
-from components.shared.core.log import EVENT
 from components.step_table import names_in
 from pipeline import GRAPHS, sweep, training
-from runner.cluster import logs, run, run_state, status
+from runner.cluster import run, run_state, status
 from runner.cluster.api import find_run, latest_runs
 from runner.cluster.connection import connect
-from runner.compile import compile_pipeline
 from runner.graphs import graph_of
 from runner.summary import StepState
 from runner.verbs.parser import parse
 from tests.runner.verbs import run_verb
-from tests.servers.kfp_http import error
-from tests.servers.kfp_server import OMITTED, KfpServer, Stage, pod_name
-from tests.servers.port_forward import Pod, kube_server
+from tests.servers.kfp_server import OMITTED, KfpServer, Stage
 
 TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
 
@@ -121,60 +115,6 @@ def _by_step(lines: list[str]) -> dict[str, list[str]]:
 def test_an_unknown_run(kfp_api: KfpServer) -> None:
     with pytest.raises(UserError, match=r"no run has the id 7; `python pipeline.py status` lists the latest"):
         run_verb(status, "7")
-
-
-def test_logs_come_from_kfp(kfp_api: KfpServer, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    event = EVENT + '{"event": "verdict"}\n'
-    kfp_api.logs = {
-        pod_name("executor#resolve"): f"[resolve] here\n{event}",
-        pod_name("executor#train"): "[train] there\n",
-    }
-    capsys.readouterr()
-    assert run_verb(logs, run_id) == 0
-    assert capsys.readouterr().out.splitlines()[:-1] == ["== resolve", "[resolve] here", "== train", "[train] there"]
-    assert run_verb(logs, "latest", "train") == 0
-    assert capsys.readouterr().out.splitlines()[0] == "[train] there"
-
-
-def test_logs_come_from_the_pods_if_they_can_be_read(
-    kfp_api: KfpServer,
-    run_id: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    capsys.readouterr()
-    with kube_server(kfp_api.server_port) as server:
-        server.write_kubeconfig(tmp_path / "kubeconfig")
-        labels = f"pipeline/runid={run_id},app.kubernetes.io/component=train"
-        server.pods = [
-            Pod("pod-3", labels, "second pass, killed\n", "run-7.root.loop.item(1:b).train.executor(0)", "Failed"),
-            Pod("pod-1", labels, "second pass\n", "run-7.root.loop.item(1:b).train.executor(1)", "Failed"),
-            Pod("pod-2", labels, "first pass\n", "run-7.root.loop.item(0:a).train.executor(0)", "Succeeded"),
-        ]
-        kfp_api.logs[pod_name("executor#train")] = "from KFP\n"
-        assert run_verb(logs, run_id, "train", "--context", "here") == 0
-        assert capsys.readouterr().out.splitlines()[:-1] == ["first pass", "second pass"]
-        server.status = 403
-        assert run_verb(logs, run_id, "train", "--context", "here") == 0
-        assert capsys.readouterr().out.splitlines()[0] == "from KFP"
-
-
-def test_a_log_that_cannot_be_read(kfp_api: KfpServer, run_id: str) -> None:
-    kfp_api.script("GET .*/log", *[error(403)] * 4)
-    with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read; give --context"):
-        run_verb(logs, run_id, "train")
-
-
-def test_the_templates_of_the_steps_pods_are_known(tmp_path: Path) -> None:
-    """KFP names a template after the numbers of annotations and labels, and after whether the step is retried."""
-    path = compile_pipeline(training, tmp_path / "pipeline.yaml")
-    _, platform = yaml.safe_load_all(path.read_text())
-    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
-        metadata = executor["podMetadata"]
-        counts = f"{len(metadata.get('annotations', {}))}-{len(metadata['labels'])}"
-        assert f"metadata-{counts}-retry-system-container-impl" in logs.TEMPLATES
 
 
 @pytest.mark.parametrize(

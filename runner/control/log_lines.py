@@ -1,0 +1,48 @@
+"""The lines of a step's log: which are its own, when each was printed, and by which node of a training."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from components.shared.core.document import Part, Time
+from components.shared.core.log import read_event
+from runner.cluster.watch.failure import ADDED, DUMP
+
+TIMED = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (?P<text>.*)", re.DOTALL)
+
+
+class LogLine(Part):
+    """A line that a step printed: when, if that is known, and on which node of a distributed training."""
+
+    time: Time | None
+    rank: int | None
+    text: str
+
+    def shown(self) -> str:
+        """Return the line for people."""
+        time = f"{self.time[:19]}Z  " if self.time else ""
+        return time + ("" if self.rank is None else f"rank {self.rank}  ") + self.text
+
+
+@dataclass
+class LogReader:
+    """Reads the lines of a log, as they come: those of the step itself, or all."""
+
+    takes_all: bool
+    timed: bool  # whether each line begins with its time
+    is_dump: bool = False  # whether KFP's input of the step, a JSON document of many lines, is being read
+
+    def read(self, lines: Iterable[str], rank: int | None = None) -> Iterator[LogLine]:
+        """Yield the lines that are wanted."""
+        for line in lines:
+            found = TIMED.fullmatch(line) if self.timed else None
+            time, text = (found["time"], found["text"]) if found else (None, line)
+            if self.takes_all or self._is_own(text):
+                yield LogLine(time=time, rank=rank, text=text.rstrip())
+
+    def _is_own(self, text: str) -> bool:
+        if self.is_dump:
+            self.is_dump = text.rstrip() != "}"
+            return False
+        self.is_dump = bool(DUMP.match(text))
+        return bool(text.strip()) and not ADDED.match(text) and read_event(text) is None

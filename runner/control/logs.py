@@ -1,0 +1,113 @@
+"""Verb `logs`: print what the steps of a run printed, once or as it comes."""
+
+import argparse
+import sys
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from components.shared.core.document import Items, Part
+from components.shared.core.errors import UserError
+from runner.answer import Answer
+from runner.cluster import run_state
+from runner.cluster.api import find_run
+from runner.cluster.connection import connect
+from runner.cluster.logs import HINT, read_log
+from runner.cluster.watch.view import View
+from runner.control.follow import Follower
+from runner.control.log_lines import LogLine, LogReader
+from runner.control.origin import find_origin
+from runner.control.run_facts import RunFacts, facts, has_ended
+from runner.graphs import steps_of
+
+
+class StepLog(Part):
+    """What a step printed."""
+
+    step: str
+    state: str
+    run_id: str | None  # in which it ran: another one if it was cached; null: not known
+    lines: Items[LogLine]
+
+
+class LogsDocument(Answer):
+    """The logs of the steps of a run."""
+
+    FORMAT = "torch2kubeflow/logs"
+
+    run: RunFacts
+    logs: Items[StepLog]
+
+
+def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
+    """Print the logs. Raises UserError if none can be read."""
+    connection = connect(arguments)
+    pipeline, run = find_run(connection, arguments.run, pipelines)
+    if arguments.step and arguments.step not in steps_of(pipeline):
+        raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
+    view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
+    if arguments.follow and not has_ended(run):
+        logs = _follow(view, run, pipeline, arguments)
+        run = connection.client.get_run(run.run_id)
+    else:
+        logs = []
+    if not logs:  # of a step that was cached, too
+        view.correct(run)
+        logs = _read_all(view, run, pipeline, arguments)
+    print(connection.ui_link("run", run.run_id))
+    arguments.document = LogsDocument(run=facts(connection, run), logs=logs)
+    return 0
+
+
+def _read_all(view: View, run: Any, pipeline: BaseComponent, arguments: argparse.Namespace) -> list[StepLog]:
+    """Print and return the logs of the wanted steps that can be read."""
+    states = {name: step.state for name, step in run_state.steps(run, pipeline).items()}
+    wanted = [arguments.step] if arguments.step else [name for name, state in states.items() if state != "skipped"]
+    if arguments.step and states[arguments.step] == "skipped":
+        raise UserError(f"step {arguments.step} of run {run.run_id} did not run", "its state is skipped")
+    logs = [_read(view, run, pipeline, step, states[step], arguments) for step in wanted]
+    if not any(log.lines for log in logs):
+        cached = [log.step for log in logs if log.state == "cached"]
+        known = f"; {', '.join(cached)}: cached, from a run that is not known" if cached else ""
+        raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read{known}", HINT)
+    for log in logs:
+        if len(logs) > 1 or log.state == "cached":
+            print(f"== {log.step}{_source(log)}")
+        for line in log.lines:
+            print(line.shown())
+    if arguments.times and not any(line.time for log in logs for line in log.lines):
+        print("note: only pods tell the times of lines, and these lines are from KFP", file=sys.stderr)
+    return logs
+
+
+def _read(
+    view: View, run: Any, pipeline: BaseComponent, step: str, state: str, arguments: argparse.Namespace
+) -> StepLog:
+    source = find_origin(view, run, pipeline, step) if state == "cached" else run
+    log = read_log(view.connection, source, step, times=arguments.times) if source else None
+    lines = list(LogReader(arguments.all, arguments.times).read((log or "").splitlines()))
+    return StepLog(step=step, state=state, run_id=source and source.run_id, lines=lines)
+
+
+def _source(log: StepLog) -> str:
+    """Return where a log is from, and why there is none, for the end of a title."""
+    if log.state == "cached" and log.run_id is None:
+        return ": cached, from a run that is not known"
+    source = f": cached, from run {log.run_id}" if log.state == "cached" else ""
+    return source if log.lines else f"{source or ':'} (no lines can be read)"
+
+
+def _follow(view: View, run: Any, pipeline: BaseComponent, arguments: argparse.Namespace) -> list[StepLog]:
+    """Print lines as they come until the run ends, and return them."""
+    steps = [arguments.step] if arguments.step else list(steps_of(pipeline))
+    follower = Follower(view, pipeline, steps, arguments.all, arguments.times)
+    found: dict[str, list[LogLine]] = {step: [] for step in steps}
+    for step, line in follower.lines(run):
+        print(line.shown(), flush=True)
+        found[step].append(line)
+    states = run_state.steps(view.connection.client.get_run(run.run_id), pipeline)
+    return [
+        StepLog(step=step, state=states[step].state, run_id=run.run_id, lines=lines)
+        for step, lines in found.items()
+        if lines
+    ]

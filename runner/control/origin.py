@@ -1,0 +1,44 @@
+"""The run that a cached step came from, by the addresses of what it made there.
+
+KFP's API does not tell it. The address of an artifact, which the steps that read it get and Argo's Workflow keeps, has
+the run that made it.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kfp.dsl.base_component import BaseComponent
+
+from runner.cluster import run_state
+from runner.cluster.logs import read_log
+from runner.cluster.rest import ApiError
+from runner.cluster.watch.view import View
+
+
+def find_origin(view: View, run: Any, pipeline: BaseComponent, step: str) -> Any:
+    """Return the run in which a step that was cached ran; None if it is not known, or was deleted."""
+    address = re.compile(rf"/{re.escape(str(pipeline.name))}/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(step)}/")
+    for text in _texts(view, run, pipeline):
+        found = set(address.findall(text)) - {run.run_id}
+        if len(found) == 1:
+            return _get(view, found.pop())
+    return None
+
+
+def _texts(view: View, run: Any, pipeline: BaseComponent) -> Iterator[str]:
+    """Yield what may have the addresses of the inputs of steps: the pods' commands, and the logs of steps that ran."""
+    yield from (json.dumps(container.command) for pod in view.pods() for container in pod.spec.containers)
+    for name, step in run_state.steps(run, pipeline).items():
+        if step.state not in ("cached", "skipped"):
+            yield read_log(view.connection, run, name) or ""
+
+
+def _get(view: View, run_id: str) -> Any:
+    try:
+        return view.connection.client.get_run(run_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return None
