@@ -8,8 +8,8 @@ from components.shared.core.errors import UserError
 from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
-from runner.local.s3_server import store_of
 from runner.registry.retention import Retention, RetentionError
+from runner.registry.store import store_of
 
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
@@ -17,7 +17,7 @@ HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
 
 def handle(arguments: argparse.Namespace) -> int:
     """Carry out the action, and return the exit code."""
-    with store_of(arguments.store, arguments.runs) as store:
+    with store_of(arguments) as store:
         for line in ACTIONS[arguments.action](arguments, store):
             print(line)
     return 0

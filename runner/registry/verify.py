@@ -17,8 +17,8 @@ from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
-from runner.local.s3_server import store_of
 from runner.registry.models import existing_model
+from runner.registry.store import store_of
 from runner.verbs.options import DEFAULT
 
 ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
@@ -33,7 +33,7 @@ def handle(arguments: argparse.Namespace) -> int:
         )
     if found["store"] and arguments.store:
         raise UserError(f"--store={arguments.store} was given, but {arguments.address} names a store", "omit --store")
-    with store_of(found["store"] or arguments.store, arguments.runs) as store:
+    with store_of(arguments, found["store"]) as store:
         return VERBS[arguments.verb](arguments, existing_model(store, found["name"]), int(found["version"]))
 
 

@@ -53,9 +53,21 @@ def add_graph(parser: argparse.ArgumentParser, default: str | None = DEFAULT) ->
 
 
 def add_store(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    """Add the options that name a store; `default` is SUPPRESS for actions of a verb that has them too."""
     text = "the store (default: that of `make run`)"
     parser.add_argument("--store", default=default, metavar="s3://BUCKET/PREFIX", help=text)
     parser.add_argument("--runs", type=Path, default=default or RUNS, metavar="DIR", help="folder of the local runs")
+    line = "For a store that AWS's variables do not describe: the keys of its pods, through the Kubernetes API."
+    group = parser.add_argument_group("a cluster", line)
+    for option, value, text in (
+        ("--context", None, "the context of the kubeconfig, instead of the current one"),
+        ("--namespace", None, "the namespace of the runs, such as a Profile [KFP_NAMESPACE]"),
+        ("--kfp-namespace", "kubeflow", "where KFP lives, and runs if it has one user (%(default)s)"),
+        ("--s3-secret", "torch2kubeflow-s3", "the Secret with the keys (%(default)s)"),
+        ("--s3-config", "torch2kubeflow-s3", "the ConfigMap with the server's address (%(default)s)"),
+    ):
+        text = text if default is None else text.replace(" (%(default)s)", f" ({value})")
+        group.add_argument(option, default=default or value, metavar="NAME", help=text)
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:

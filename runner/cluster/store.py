@@ -1,0 +1,117 @@
+"""A store of the cluster, with the keys and the address that the steps' pods have.
+
+They are in a Secret and a ConfigMap of the namespace of the runs. A server that only pods reach is reached as KFP is:
+by a port-forward through the Kubernetes API.
+"""
+
+import argparse
+import base64
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import kubernetes
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from components.shared.core.errors import UserError
+from components.shared.storage.client import Store, open_store
+from runner.cluster.kube import Target, kube_client, kube_errors, tunnel
+from runner.cluster.rest import ApiError
+
+ENDPOINT, CA_BUNDLE = "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"
+AUTHORITY = "ca.crt"  # a key of the ConfigMap
+CONNECT_SECONDS = 3
+
+
+@contextmanager
+def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
+    """Open the store at `uri` as the pods of the namespace do. Raises UserError if that is not possible from here."""
+    kube = kubernetes.client.CoreV1Api(kube_client(arguments.context))
+    namespace = arguments.namespace or os.environ.get("KFP_NAMESPACE") or arguments.kfp_namespace
+    config = _config_map(kube, namespace, arguments.s3_config)
+    environment = config | _secret(kube, namespace, arguments.s3_secret)
+    if "AWS_ACCESS_KEY_ID" not in environment:
+        raise UserError(
+            f"no keys are in Secret {arguments.s3_secret} of namespace {namespace}, which pods may do without",
+            "give keys in the environment, or name another Secret with --s3-secret",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        if authority := environment.pop(AUTHORITY, ""):
+            path = Path(folder) / AUTHORITY
+            path.write_text(authority)
+            environment[CA_BUNDLE] = str(path)
+        connection = _connection(kube, namespace, environment.get(ENDPOINT, ""))
+        yield open_store(uri, environment, connection=connection)
+
+
+def _config_map(kube: Any, namespace: str, name: str) -> dict[str, str]:
+    with kube_errors(f"read ConfigMap {name} in namespace {namespace}"):
+        found = _read(kube.read_namespaced_config_map, name, namespace)
+    return dict((found and found.data) or {})
+
+
+def _secret(kube: Any, namespace: str, name: str) -> dict[str, str]:
+    with kube_errors(f"read Secret {name} in namespace {namespace}"):
+        found = _read(kube.read_namespaced_secret, name, namespace)
+    data = (found and found.data) or {}
+    values = {key: base64.b64decode(value).decode().strip() for key, value in data.items()}
+    return {key: value for key, value in values.items() if value}
+
+
+def _read(method: Any, name: str, namespace: str) -> Any:
+    """Return an object; None if there is none: the pods do without it, too."""
+    try:
+        return method(name, namespace, _request_timeout=30)
+    except kubernetes.client.ApiException as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def _connection(kube: Any, namespace: str, endpoint: str) -> type[HTTPConnection] | None:
+    """Return a connection through the Kubernetes API to a server that cannot be reached otherwise; None for others."""
+    address = urlsplit(endpoint)
+    if not endpoint or _is_reachable(address):
+        return None
+    target = _target(kube, namespace, address)
+    connection = tunnel(kube, target, HTTPSConnection if address.scheme == "https" else HTTPConnection)
+    connection("")._new_conn().close()  # raises ApiError, where the S3 client would try for a minute
+    return connection
+
+
+def _target(kube: Any, namespace: str, address: SplitResult) -> Target:
+    """Return the pods and their port behind a Service's address. Raises UserError if it is none."""
+    name, _, rest = (address.hostname or "").partition(".")
+    of = rest.partition(".")[0] or namespace
+    try:
+        with kube_errors(f"read Service {name} in namespace {of}"):
+            spec = kube.read_namespaced_service(name, of, _request_timeout=30).spec
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise UserError(
+            f"{address.geturl()} cannot be reached from this machine, and namespace {of} has no Service {name}",
+            f"check {ENDPOINT} in the ConfigMap, or give the environment an address that this machine reaches",
+        ) from None
+    ports = [one for one in spec.ports or [] if one.port == _port(address)]
+    if not ports or not spec.selector:
+        raise UserError(f"Service {name} of namespace {of} has no pods at port {_port(address)}", f"check {ENDPOINT}")
+    labels = ",".join(f"{label}={value}" for label, value in spec.selector.items())
+    return Target(of, labels, ports[0].target_port or ports[0].port, f"see `kubectl -n {of} get pods`")
+
+
+def _is_reachable(address: SplitResult) -> bool:
+    try:
+        socket.create_connection((address.hostname or "", _port(address)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _port(address: SplitResult) -> int:
+    return address.port or (443 if address.scheme == "https" else 80)
