@@ -42,6 +42,7 @@ from runner.control.logs import LogsDocument
 from runner.control.remove import RemoveDocument
 from runner.control.retry import RetryDocument
 from runner.control.stop import StopDocument
+from runner.control.ui import UiDocument
 from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
@@ -69,6 +70,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     UrlDocument,
     ErrorDocument,
     LogsDocument,
+    UiDocument,
     StopDocument,
     RetryDocument,
     RemoveDocument,

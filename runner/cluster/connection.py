@@ -15,6 +15,7 @@ from runner.cluster.options import Options, is_in_pod, resolve, runs_namespace
 from runner.cluster.rest import ApiError, Rest
 from runner.kfp_patches import Client
 
+LOCAL_UI = "http://localhost:8080"  # of `python pipeline.py ui`
 PAGES = {"run": "runs", "pipeline": "pipelines", "recurring_run": "recurringrun"}
 
 
@@ -41,12 +42,22 @@ class Connection:
         return self.namespace if self.multi_user else None
 
     def ui_link(self, kind: str, path: str) -> str:
-        """Return the page in KFP's UI of a run, recurring_run or pipeline (`id`, or `id/version/id` for a version)."""
-        page = f"#/{PAGES[kind]}/details/{path}"
-        if self.ui:
-            return f"{self.ui.rstrip('/')}/{page}"
-        forward = f"kubectl port-forward -n {self.kfp_namespace} svc/ml-pipeline-ui 8080:80"
-        return f"http://localhost:8080/{page} (after `{forward}`)"
+        """Return the page in KFP's UI of a run, recurring_run or pipeline, and how to reach it if nothing serves it."""
+        link = self.ui_page(self.ui or (f"{LOCAL_UI}/pipeline" if self.multi_user else LOCAL_UI), kind, path)
+        return link if self.ui else f"{link} (after `python pipeline.py ui`)"
+
+    def ui_page(self, ui: str, kind: str = "", path: str = "") -> str:
+        """Return a page of the UI at `ui`: of an item (`id`, or `id/version/id` for a version), by default its first.
+
+        If KFP has many users it names the namespace, and is the dashboard's, as far as the dashboard has it.
+        """
+        page = f"#/{PAGES[kind]}/details/{path}" if kind else "#/runs"
+        address = ui.rstrip("/")
+        if not self.multi_user:
+            return f"{address}/{page}"
+        if address.endswith("/pipeline") and not address.endswith("/_/pipeline"):
+            address = f"{address.removesuffix('/pipeline')}/_/pipeline"
+        return f"{address}/?ns={self.namespace}{page}"
 
     def paginate(self, items: str, method: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
         """Yield all `items` that a list method of the client returns, page after page."""

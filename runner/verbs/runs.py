@@ -64,6 +64,25 @@ def _delete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--versions", action="store_true", help=text)
 
 
+def _ui(parser: argparse.ArgumentParser) -> None:
+    _add_browser(parser)
+    add_connection(parser)
+
+
+def _runs(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    action = actions.add_parser("open", help="open the page of a run")
+    _add_run(action)
+    _add_browser(action)
+    _add_graphs(action)
+
+
+def _add_browser(parser: argparse.ArgumentParser) -> None:
+    text = "the port of this machine to forward, if the UI has no address (%(default)s)"
+    parser.add_argument("--port", type=int, default=8080, metavar="N", help=text)
+    parser.add_argument("--no-browser", action="store_true", help="only print the link")
+
+
 def _add_old(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=text)
     parser.add_argument("--older-than", type=days, metavar="DAYS", help="all that are older, instead of names")
@@ -83,6 +102,8 @@ def _add_graphs(parser: argparse.ArgumentParser) -> None:
 VERBS = (
     Verb("status", "cluster.status", _status, "show the latest runs in Kubeflow, or the steps of one"),
     Verb("logs", "control.logs", _logs, "print what the steps of a run in Kubeflow printed"),
+    Verb("ui", "control.ui", _ui, "open Kubeflow's UI in the browser, through a port-forward if necessary"),
+    Verb("runs", "control.ui", _runs, "open the page of a run in Kubeflow's UI"),
     Verb("stop", "control.stop", _stop, "terminate a run, and wait until its pods are gone"),
     Verb("retry", "control.retry", _retry, "run the failed steps of a run again, in the same run"),
     Verb("rerun", "control.rerun", _rerun, "start a run with the parameters of another, but for those named"),

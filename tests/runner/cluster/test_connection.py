@@ -55,6 +55,26 @@ def test_many_users_need_one(kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch
     assert reach("--namespace", "other").client.get_user_namespace() == "other"
 
 
+@pytest.mark.parametrize(
+    ("ui", "link"),
+    [
+        ("https://kubeflow.example.org/pipeline", "https://kubeflow.example.org/_/pipeline/?ns=team#/runs/details/7"),
+        (
+            "https://kubeflow.example.org/_/pipeline/",
+            "https://kubeflow.example.org/_/pipeline/?ns=team#/runs/details/7",
+        ),
+        ("https://kfp.example.org", "https://kfp.example.org/?ns=team#/runs/details/7"),
+    ],
+)
+def test_in_a_profile_links_carry_its_namespace(
+    kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, ui: str, link: str
+) -> None:
+    """As those of the dashboard: https://github.com/kubeflow/pipelines/issues/7420 tells what happens without it."""
+    kfp_api.multi_user = True
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", ui)
+    assert reach("--namespace", "team").ui_link("run", "7") == link
+
+
 def test_an_unknown_namespace_is_refused_by_name(kfp_api: KfpServer) -> None:
     kfp_api.multi_user = True
     connection = reach("--namespace", "nowhere")
@@ -248,7 +268,7 @@ def test_without_a_host_kfp_is_reached_by_port_forward(
         kfp_api.script("GET /runs", cut)
         assert connection.client.list_runs().runs is None
         assert server.forwarded == 2  # a cut connection is opened again
-        assert "svc/ml-pipeline-ui 8080:80" in connection.ui_link("run", "7")
+        assert "(after `python pipeline.py ui`)" in connection.ui_link("run", "7")
         server.phase = "Pending"
         assert "no pod app=ml-pipeline runs in namespace kubeflow" in refusal()
         server.status = 403
