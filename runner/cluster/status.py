@@ -10,8 +10,9 @@ from kfp.dsl.base_component import BaseComponent
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
 from runner.cluster.connection import Connection, connect
-from runner.cluster.watch.pods import waiting
-from runner.cluster.watch.view import View
+from runner.cluster.watch.pods import is_behind, reasons_of
+from runner.cluster.watch.reasons import Reason
+from runner.cluster.watch.view import LIVE, View
 from runner.graphs import graph_of
 
 SHOWN = 10
@@ -25,17 +26,17 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         return 0
     pipeline, run = find_run(connection, arguments.run, pipelines)
     view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
-    view.correct(run)
+    pods = [] if run.state in run_state.FINAL else view.pods(LIVE)
+    view.correct(run, is_behind(run, pipeline, pods))
     print(f"{run.display_name}: {run_state.state(run)}")
-    _print_steps(run, pipeline, view)
+    _print_steps(run, pipeline, reasons_of(view, pods))
     print(connection.ui_link("run", run.run_id))
     return 0
 
 
-def _print_steps(run: Any, pipeline: BaseComponent, view: View) -> None:
+def _print_steps(run: Any, pipeline: BaseComponent, reasons: dict[str, Reason]) -> None:
     """Print state and seconds of each step, and why it waits; then the seconds of the whole run, if it has ended."""
     steps = run_state.steps(run, pipeline)
-    reasons = {} if run.state in run_state.FINAL else waiting(view)
     column = max(map(len, steps)) + 2
     for name, step in steps.items():
         print(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")

@@ -4,14 +4,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kfp.dsl.base_component import BaseComponent
+
+from runner.cluster import run_state
 from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, step_of, why_waiting
-from runner.cluster.watch.view import LIVE, View
+from runner.cluster.watch.view import View
 from runner.terminal import BAR, LINE, Terminal
 
 
-def waiting(view: View) -> dict[str, Reason]:
+def is_behind(run: Any, pipeline: BaseComponent, pods: list[Any]) -> bool:
+    """Return whether KFP does not list a step as active that has one of these pods: its tasks may be stale for good."""
+    steps = run_state.steps(run, pipeline)
+    alive = {step_of(pod) for pod in pods} & steps.keys()
+    return bool(alive) and not any(steps[name].state in ("starting", "running") for name in alive)
+
+
+def reasons_of(view: View, pods: list[Any]) -> dict[str, Reason]:
     """Return why steps of the run wait, by step."""
-    return dict(_reasons(view, view.pods(LIVE)))
+    return dict(_reasons(view, pods))
 
 
 def _reasons(view: View, pods: list[Any]) -> Iterator[tuple[str, Reason]]:
@@ -30,10 +40,9 @@ class Pods:
     reasons: dict[str, Reason] = field(default_factory=dict)  # step -> the reason last shown
     printed: set[str] = field(default_factory=set)  # a training's lines that were shown
 
-    def show(self) -> None:
+    def show(self, pods: list[Any]) -> None:
         """Show what has changed since the last call."""
-        pods = self.view.pods(LIVE)
-        reasons = dict(_reasons(self.view, pods))
+        reasons = reasons_of(self.view, pods)
         for step, reason in reasons.items():
             if self.reasons.get(step) != reason:
                 self.terminal.show(f"[{step}] waits: {reason}")

@@ -61,9 +61,9 @@ class View:
         given = self._of(name=pod, **{name: value for name, value in options.items() if value is not None})
         return self._ask("pods/log", "get", lambda kube: str(kube.read_namespaced_pod_log(**given)))
 
-    def correct(self, run: Any) -> None:
-        """Give a run whose tasks are stale those of Argo's Workflow, if it can be read."""
-        if run_state.is_stale(run) and (found := self.tasks()):
+    def correct(self, run: Any, is_behind: bool = False) -> None:
+        """Give a run whose tasks are stale, or behind its pods, those of Argo's Workflow, if it can be read."""
+        if (is_behind or run_state.is_stale(run)) and (found := self.tasks()):
             launched = [task for task in run_state.tasks(run) if task.display_name is None]
             run.run_details.task_details = found + launched
 

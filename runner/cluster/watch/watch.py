@@ -14,9 +14,9 @@ from runner.cluster.connection import Connection
 from runner.cluster.logs import HINT
 from runner.cluster.rest import ApiError
 from runner.cluster.watch.failure import find_failure
-from runner.cluster.watch.pods import Pods
+from runner.cluster.watch.pods import Pods, is_behind
 from runner.cluster.watch.verdict import find_verdict
-from runner.cluster.watch.view import View
+from runner.cluster.watch.view import LIVE, View
 from runner.failures import CANCELED, DONE, FAILED, INTERRUPTED, Failure
 from runner.summary import SummaryDocument
 from runner.terminal import Terminal
@@ -76,11 +76,12 @@ class Watch:
                     print(f"{error}; waiting for them while the run continues", file=sys.stderr)
                 refused = error.status == 401
             else:
-                self.view.correct(run)
+                pods = [] if run.state in run_state.FINAL else self.view.pods(LIVE)
+                self.view.correct(run, is_behind(run, self.pipeline, pods))
                 self._show(run)
                 if run.state in run_state.FINAL:
                     return run
-                self.pods.show()
+                self.pods.show(pods)
             time.sleep(POLL_SECONDS)
 
     def _retry(self, run: Any) -> None:

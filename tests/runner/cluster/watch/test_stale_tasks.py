@@ -1,20 +1,24 @@
 """Runs whose tasks are stale in KFP's API: of the steps only what Argo or their own events say is said."""
 
+import base64
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from components.shared.core.log import EVENT
 from pipeline import sweep
 from runner.cluster import run_state, status
 from runner.cluster.watch.workflow import tasks_in
-from tests.runner.cluster.watch.conftest import CONTEXT, Watched
+from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
+from tests.runner.cluster.watch.test_waiting import interrupt
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import run_of, workflow
+from tests.servers.recorded_cluster import pod_of, run_of, workflow
 
 EVALUATED = EVENT + json.dumps({"event": "verdict", "accuracy": 0.91, "accepted": True, "reasons": []}) + "\n"
 EVALUATE_POD = "torch2kubeflow-sweep-dr6g7-metadata-0-2-retry-system-container-impl-886180414"
@@ -70,6 +74,42 @@ def test_the_verdict_is_what_evaluate_reported(kfp_api: KfpServer, cluster: Kube
     _, shown = watched(kfp_api.replay("sweep", run), *CONTEXT, graph=sweep)
     assert "test accuracy  91.00%" in shown
     assert "verdict        accepted" in shown
+
+
+def registering() -> tuple[Any, Any, Any]:
+    """Return the run as KFP showed it while it registered, with its Workflow and pod."""
+    run, pod, document = run_of("stale"), pod_of("unschedulable"), workflow()
+    run.state, run.state_history, run.finished_at = "RUNNING", run.state_history[:2], None
+    pod.metadata.labels["pipeline/runid"], pod.status = run.run_id, client.V1PodStatus(phase="Running")
+    name = "w(0).root(0).exit-handler-1(0).condition-3(0).register(0).executor(0)"
+    pod.metadata.annotations["workflows.argoproj.io/node-name"] = name
+    packed = document["status"].pop("compressedNodes")
+    nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+    shown = {key: node for key, node in nodes.items() if "onExit" not in node["name"]}
+    for node in shown.values():
+        if "register" in node["name"].split("condition-3(0)")[-1] and "driver" not in node["name"]:
+            node["phase"], node["finishedAt"] = "Running", None
+    document["status"]["nodes"] = shown
+    return run, document, pod
+
+
+def test_stale_tasks_of_a_run_that_goes_on_are_seen_by_its_pods(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock
+) -> None:
+    run, document, pod = registering()
+    cluster.custom["workflows"] = [document]
+    cluster.add(pod)
+    clock.at = [(10.0, interrupt)]
+    _, shown = watched(kfp_api.replay("sweep", run), *CONTEXT, graph=sweep)
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["export", "done", "in", "7", "s"] in lines and ["register", "running"] in lines
+    cluster.objects.clear()
+    assert "export     starting" in watched_again(watched, clock, run.run_id), "KFP's own, if no pod tells better"
+
+
+def watched_again(watched: Watched, clock: Clock, run_id: str) -> str:
+    clock.at = [(clock.now + 10.0, interrupt)]
+    return watched(run_id, *CONTEXT, graph=sweep)[1]
 
 
 def test_status_says_the_same(kfp_api: KfpServer, cluster: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
