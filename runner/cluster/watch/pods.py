@@ -19,6 +19,14 @@ def is_behind(run: Any, pipeline: BaseComponent, pods: list[Any]) -> bool:
     return bool(alive) and not any(steps[name].state in ("starting", "running") for name in alive)
 
 
+def container_seconds(pods: list[Any]) -> float | None:
+    """Return how long a step's containers ran by Kubernetes; None if it does not tell of all of these pods."""
+    statuses = [one for pod in pods for one in pod.status.container_statuses or [] if one.name == "main" and one.state]
+    ended = [one.state.terminated for one in statuses if one.state.terminated]
+    spans = [(one.finished_at - one.started_at).total_seconds() for one in ended if one.started_at and one.finished_at]
+    return sum(spans) if spans and len(spans) == len(pods) else None
+
+
 def reasons_of(view: View, pods: list[Any]) -> dict[str, Reason]:
     """Return why steps of the run wait, by step."""
     return dict(_reasons(view, pods))

@@ -9,12 +9,13 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
 from runner.cluster.logs import HINT
 from runner.cluster.rest import ApiError
 from runner.cluster.watch.failure import find_failure
-from runner.cluster.watch.pods import Pods, is_behind
+from runner.cluster.watch.pods import Pods, container_seconds, is_behind
 from runner.cluster.watch.verdict import find_verdict
 from runner.cluster.watch.view import LIVE, View
 from runner.failures import CANCELED, DONE, FAILED, INTERRUPTED, Failure
@@ -36,6 +37,7 @@ class Watch:
     retries: int
     terminal: Terminal
     shown: dict[str, str] = field(default_factory=dict)  # step -> the state last shown
+    measured: dict[str, float] = field(default_factory=dict)  # step -> the seconds of its containers by Kubernetes
 
     @cached_property
     def view(self) -> View:
@@ -97,6 +99,8 @@ class Watch:
             if step.state in ("skipped", "waiting", self.shown.get(name)):
                 continue
             self.shown[name] = step.state
+            if step.state in ("done", "failed") and (own := container_seconds(self.view.pods(f"{STEP_LABEL}={name}"))):
+                self.measured[name] = step.seconds = own
             took = f" in {step.seconds:.0f} s" if step.state in ("done", "failed") else ""
             self.terminal.show(f"[{name}] {step.state}{took}")
 
@@ -132,6 +136,8 @@ class Watch:
         path = runs / self.run_id / "summary.json"
         verdict = find_verdict(self.connection, run, self.pipeline)
         document = run_state.summarise(run, self.pipeline, self._error(run, failure), verdict)
+        for name, seconds in self.measured.items():
+            document.steps[name].seconds = seconds
         document.write(path)
         self.terminal.finish()
         if run.state == "SUCCEEDED":

@@ -11,6 +11,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.log import EVENT
 from runner.cluster import run_state, status
 from runner.cluster.watch.failure import own_lines
+from runner.cluster.watch.pods import container_seconds
 from runner.cluster.watch.reasons import why_killed
 from tests.runner.cluster.watch.conftest import CONTEXT, Watched
 from tests.runner.verbs import run_verb
@@ -40,6 +41,18 @@ def test_a_step_killed_for_memory_names_limit_and_parameter(
     assert (code, summary(tmp_path)["error"]) == (1, error)
     assert f"error: train failed: {error}\n" in shown
     assert "executor_input" not in shown and "Killed\n" not in shown
+
+
+def test_the_seconds_of_a_failed_step_are_its_containers(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path
+) -> None:
+    cluster.add(pod_of("oom-killed"))
+    cluster.logs[POD] = ""
+    _, shown = watched(kfp_api.replay("training", run_of("killed")), *CONTEXT)
+    assert summary(tmp_path)["steps"]["train"]["seconds"] == 18.0, "72 by Argo's step, 22 by its pod"
+    assert "train      failed in 18 s\n" in shown
+    waiting = pod_of("unschedulable")
+    assert container_seconds([pod_of("oom-killed"), waiting]) is None, "it does not tell of all"
 
 
 def test_without_rights_on_pods_the_launcher_tells_the_signal(
