@@ -18,7 +18,7 @@ from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.document import EvaluationDocument, Metrics, Verdict
+from components.shared.evaluation.document import EvaluationDocument, Metrics
 from components.shared.evaluation.inference import predict
 from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
@@ -93,7 +93,7 @@ def _describe(
     metrics: Metrics, data: Dataset, model: saved_model.Model, gates: Gates, started: float
 ) -> EvaluationDocument:
     return EvaluationDocument(
-        **dict(_judge(metrics, gates)),
+        **dict(metrics.judge(gates.min_accuracy, gates.min_recall)),
         **dict(metrics),
         dataset=data.document.name,
         dataset_digest=data.digest,
@@ -116,21 +116,6 @@ def _result(document: EvaluationDocument, curve: tuple[list[float], list[float],
         confusion_matrix=document.confusion_matrix,
         roc_curve=curve,
     )
-
-
-def _judge(metrics: Metrics, gates: Gates) -> Verdict:
-    min_accuracy, min_recall = gates.min_accuracy, gates.min_recall
-    reasons = []
-    if metrics.accuracy < min_accuracy:
-        reasons.append(f"accuracy {metrics.accuracy:.6g} is below min_accuracy={min_accuracy}")
-    weak = [row for row in metrics.per_class if row.recall < min_recall]
-    if weak:
-        weakest = min(weak, key=lambda row: row.recall)
-        others = f" (and that of {len(weak) - 1} more)" if len(weak) > 1 else ""
-        reasons.append(
-            f"recall {weakest.recall:.6g} of class {weakest.name!r}{others} is below min_recall={min_recall}"
-        )
-    return Verdict(accepted=not reasons, reasons=reasons, min_accuracy=min_accuracy, min_recall=min_recall)
 
 
 def _write_report(

@@ -1,4 +1,4 @@
-"""Step export: an evaluated model -> ONNX and torch.export programs, proven to predict what was evaluated.
+"""Step export: an accepted model -> ONNX and torch.export programs, proven to predict what PyTorch predicts.
 
 Both programs take uint8 images of any batch size and return probabilities: they include normalization and softmax.
 """
@@ -14,23 +14,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.document import Document, Fingerprint, Number
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
-from components.shared.core.npy import read_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.document import EvaluationDocument
-from components.shared.evaluation.exported_model import Description, PackageDocument, Tensor
-from components.shared.evaluation.inference import Classify, load_onnx
+from components.shared.evaluation.document import Metrics
+from components.shared.evaluation.exported_model import Description, PackageDocument, RefusalDocument, Tensor
+from components.shared.evaluation.inference import Classify, load_onnx, predict
+from components.shared.evaluation.metrics import measure
 from components.shared.evaluation.parity import Parity, prove_parity
 from components.shared.models import saved_model
-from components.shared.parameters.common import Threads
+from components.shared.parameters.evaluation import EvaluateRecipe
 
 LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.05  # for each program and batch size
@@ -48,68 +49,80 @@ class MeasurementsDocument(Document):
 
 
 @step
-def export(
-    *, dataset: str | Path, model: str | Path, evaluation: str | Path, threads: int, package: str | Path
-) -> None:
-    """Write `model.onnx`, `model.pt2`, `measurements.json` and, last, `package.json` to folder `package`.
+def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str | Path) -> None:
+    """Write `model.onnx`, `model.pt2`, `predictions.npy`, `measurements.json` and `package.json` to folder `package`.
 
-    Raises UserError if a parameter is out of range, or `evaluation` is of another model or dataset. Raises ParityError
-    if ONNX Runtime or the reloaded torch.export program differs from the predictions that were evaluated in the class
-    of any test image, or by more than 1e-4 in a probability; or if these are not what PyTorch predicts here.
+    It runs beside step evaluate and comes to the same verdict: if the model is not accepted, there is nothing but
+    `refused.json`. Raises UserError if `recipe` is invalid or the model was trained on another dataset. Raises
+    ParityError if ONNX Runtime or the reloaded torch.export program differs from PyTorch in the class of any test
+    image, or by more than 1e-4 in a probability.
     """
     started = time.monotonic()
-    Threads.of(threads=threads)
-    data, trained, evaluated = _open(dataset, model, evaluation)
-    prepare_process(threads)
+    parameters = EvaluateRecipe.read(recipe)
+    data, trained = _open(dataset, model)
+    prepare_process(parameters.threads)
     classifier = Classifier(trained)
+    predictions, metrics = _predict(classifier, data)
+    verdict = metrics.judge(parameters.min_accuracy, parameters.min_recall)
     with new_folder(package) as folder:
-        description = _describe(trained, evaluated)
-        with _garbage_collection_paused():
-            _write_programs(classifier, folder, description)
-        programs = {
-            "eager": on_arrays(classifier),
-            "onnxruntime": load_onnx(folder / "model.onnx", thread_count(threads)),
-            "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
-        }
-        shape = (data.counts["test"], len(data.classes))
-        predictions = read_npy(Path(evaluation) / "predictions.npy", shape, np.float32)
-        document = PackageDocument(
-            **dict(description),
-            predictions_sha256=sha256_file(Path(evaluation) / "predictions.npy"),
-            metrics=evaluated.scalars(),
-            files={
-                "model.onnx": _fingerprint(folder / "model.onnx"),
-                "model.pt2": _fingerprint(folder / "model.pt2"),
-            },
-        )
+        if not verdict.accepted:
+            log.info(f"not accepted, not exported: {'; '.join(verdict.reasons)}")
+            refusal = RefusalDocument(reasons=verdict.reasons, model_digest=trained.digest)
+            refusal.write(folder / "refused.json")
+            return
+        np.save(folder / "predictions.npy", predictions, allow_pickle=False)
+        description = _describe(trained, metrics)
+        programs = _export(classifier, folder, description, parameters.threads)
         measurements = MeasurementsDocument(
             parity=prove_parity(programs, data, predictions),
             latency_microseconds={name: _latencies(program, data) for name, program in programs.items()},
-            seconds={**evaluated.seconds, "export": time.monotonic() - started},
+            seconds={**trained.history.seconds, "export": time.monotonic() - started},
         )
         measurements.write(folder / "measurements.json")
-        document.sealed().write(folder / "package.json")
+        _document(folder, description, metrics).write(folder / "package.json")
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(predictions):,} test images")
 
 
-def _open(
-    dataset: str | Path, model: str | Path, evaluation: str | Path
-) -> tuple[Dataset, saved_model.Model, EvaluationDocument]:
+def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.Model]:
     data, trained = open_dataset(dataset), saved_model.load(model)
-    evaluated = EvaluationDocument.read(Path(evaluation) / "evaluation.json")
-    for name, found, expected in (
-        ("model", evaluated.model_digest, trained.digest),
-        ("dataset", evaluated.dataset_digest, data.digest),
-    ):
-        if found != expected:
-            raise UserError(
-                f"{evaluation} is of the {name} {found}, not of {expected}",
-                f"give the {name} that was evaluated, or evaluate again",
-            )
-    return data, trained, evaluated
+    if trained.document.dataset_digest != data.digest:
+        raise UserError(
+            f"{model} was trained on the dataset {trained.document.dataset_digest}, not on {data.digest} in {dataset}",
+            "give the dataset it was trained on",
+        )
+    return data, trained
 
 
-def _describe(model: saved_model.Model, evaluated: EvaluationDocument) -> Description:
+def _predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], Metrics]:
+    """Return PyTorch's probabilities (float32, N x classes) on the test split, and the figures of them."""
+    shards = list(data.shards("test"))
+    labels = np.concatenate([labels for _, labels in shards])
+    progress = log.Progress("test split", len(labels), "images")
+    predictions = predict(on_arrays(classifier), shards, progress)
+    return predictions, measure(predictions, labels, data.classes)
+
+
+def _export(classifier: Classifier, folder: Path, description: Description, threads: int) -> dict[str, Classify]:
+    """Write the programs; return them, read again, and the classifier itself."""
+    with _garbage_collection_paused():
+        _write_programs(classifier, folder, description)
+    return {
+        "eager": on_arrays(classifier),
+        "onnxruntime": load_onnx(folder / "model.onnx", thread_count(threads)),
+        "torch_export": on_arrays(torch.export.load(folder / "model.pt2").module()),
+    }
+
+
+def _document(folder: Path, description: Description, metrics: Metrics) -> PackageDocument:
+    return PackageDocument(
+        **dict(description),
+        predictions_sha256=sha256_file(folder / "predictions.npy"),
+        metrics=metrics.scalars(),
+        files={"model.onnx": _fingerprint(folder / "model.onnx"), "model.pt2": _fingerprint(folder / "model.pt2")},
+    ).sealed()
+
+
+def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
     return Description(
         classes=model.classes,
         input=Tensor(name="images", dtype="uint8", shape=["batch", *model.image_shape]),
@@ -118,7 +131,7 @@ def _describe(model: saved_model.Model, evaluated: EvaluationDocument) -> Descri
         model_digest=model.digest,
         weights_sha256=model.document.weights_sha256,
         code_version=model.document.code_version,
-        test_accuracy=evaluated.accuracy,
+        test_accuracy=metrics.accuracy,
     )
 
 

@@ -52,7 +52,6 @@ def resolve(
         ("preparation", str),
         ("training", str),
         ("evaluation", str),
-        ("threads", int),
         ("registration", str),
         ("Output", list),
     ],
@@ -151,7 +150,7 @@ def evaluate(
     report: Output[HTML],
     evaluation: Output[Artifact],
 ) -> bool:
-    """Measure the model on the test split, once, and judge it."""
+    """Measure the model on the test split and judge it."""
     from components import evaluate
 
     result = evaluate.evaluate(
@@ -173,18 +172,16 @@ def evaluate(
 def export(
     dataset: Input[Dataset],
     model: Input[Model],
-    evaluation: Input[Artifact],
-    threads: int,
+    recipe: str,
     package: Output[Artifact],
 ) -> None:
-    """Write ONNX and torch.export programs and prove that they agree with PyTorch."""
+    """If the model is accepted, write ONNX and torch.export programs and prove that they agree with PyTorch."""
     from components import export
 
     export.export(
         dataset=dataset.path,
         model=model.path,
-        evaluation=evaluation.path,
-        threads=threads,
+        recipe=recipe,
         package=package.path,
     )
 
@@ -198,7 +195,7 @@ def register(
     registration: Output[Artifact],
     promotion: Output[HTML],
 ) -> None:
-    """Make an exported model a version in the store, and the champion if it is better."""
+    """Make an accepted model a version in the store, and the champion if it is better."""
     from components import register
 
     register.register(

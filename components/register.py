@@ -21,7 +21,8 @@ from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, DatasetDocument, open_dataset
 from components.shared.data.sources.schemes import DATA_SETS
 from components.shared.evaluation.document import EvaluationDocument
-from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
+from components.shared.evaluation.parity import largest_difference
 from components.shared.evaluation.report.html import page
 from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
@@ -56,11 +57,17 @@ def register(
 ) -> None:
     """Make `package` a version of a model in the store; write folder `registration` and the page `promotion`.
 
-    A package is one version, however often it is registered, and is judged once. Without a store nothing is stored,
-    and `registration.json` says so. Raises UserError if `recipe` is invalid, the artifacts do not belong
-    together, the store cannot be used, or its registry is damaged.
+    A package is one version, however often it is registered, and is judged once. Without a store, or if the model was
+    not accepted, nothing is stored, and `registration.json` says so. Raises UserError if `recipe` is invalid, the
+    artifacts do not belong together, the store cannot be used, or its registry is damaged, and ParityError if the
+    exported predictions are not those that were evaluated.
     """
     parameters = RegisterRecipe.read(recipe)
+    evaluated = EvaluationDocument.read(Path(evaluation) / "evaluation.json")
+    log.event("verdict", accuracy=evaluated.accuracy, accepted=evaluated.accepted, reasons=evaluated.reasons)
+    if not evaluated.accepted:
+        _refuse(evaluated, parameters.model_name or _default_name(open_dataset(dataset)), registration)
+        return
     store, significance = parameters.store, parameters.significance
     challenger = _Challenger.open(Path(dataset), Path(model), Path(evaluation), Path(package))
     name = parameters.model_name or _default_name(challenger.data)
@@ -89,6 +96,17 @@ def register(
     log.event("registered", name=name, **told)
 
 
+def _refuse(evaluated: EvaluationDocument, name: str, registration: str | Path) -> None:
+    """Write that a model was not accepted."""
+    reason = f"not accepted, not registered: {'; '.join(evaluated.reasons)}"
+    document = RegistrationDocument(
+        name=name, version=None, is_champion=False, reason=reason, uri=None, package_digest=None, figures=None
+    )
+    with new_folder(registration) as folder:
+        document.write(folder / "registration.json")
+    log.info(reason)
+
+
 class _Outcome(NamedTuple):
     """The result for a challenger; without a store it has neither version nor URI."""
 
@@ -112,7 +130,6 @@ class _Challenger:
 
     data: Dataset
     model_folder: Path
-    evaluation_folder: Path
     package_folder: Path
     model: ModelDocument
     package: PackageDocument
@@ -120,7 +137,7 @@ class _Challenger:
 
     @classmethod
     def open(cls, dataset: Path, model: Path, evaluation: Path, package: Path) -> "_Challenger":
-        data, exported = open_dataset(dataset), PackageDocument.read(package / "package.json")
+        data, exported = open_dataset(dataset), _read_package(package)
         trained = ModelDocument.read(model / "model.json")
         evaluated = EvaluationDocument.read(evaluation / "evaluation.json")
         for folder, what, found, expected in (
@@ -134,8 +151,14 @@ class _Challenger:
                     f"{package} was exported from the {what} digest {expected}, but {folder} has {found}",
                     "give the artifacts that were exported, or export again",
                 )
-        predictions = read_npy(evaluation / "predictions.npy", (data.counts["test"], len(data.classes)), np.float32)
-        return cls(data, model, evaluation, package, trained, exported, predictions)
+        shape = (data.counts["test"], len(data.classes))
+        predictions = read_npy(package / "predictions.npy", shape, np.float32)
+        largest_difference(
+            "the evaluation and the exported predictions",
+            read_npy(evaluation / "predictions.npy", shape, np.float32),
+            predictions,
+        )
+        return cls(data, model, package, trained, exported, predictions)
 
     def files(self, onnx_path: str) -> dict[str, tuple[Path, str]]:
         """The files of the version, each with its SHA-256 if it is known."""
@@ -145,7 +168,7 @@ class _Challenger:
             "model.json": (self.model_folder / "model.json", ""),
             "model.pt2": (self.package_folder / "model.pt2", package.files["model.pt2"].sha256),
             "package.json": (self.package_folder / "package.json", ""),
-            "predictions.npy": (self.evaluation_folder / "predictions.npy", package.predictions_sha256),
+            "predictions.npy": (self.package_folder / "predictions.npy", package.predictions_sha256),
             onnx_path: (self.package_folder / "model.onnx", package.files["model.onnx"].sha256),
         }
 
@@ -171,6 +194,18 @@ class _Challenger:
             run_id=os.environ.get("RUN_ID", ""),
             time=now(),
         )
+
+
+def _read_package(folder: Path) -> PackageDocument:
+    """Return the document of a package. Raises UserError also if step export did not accept the model."""
+    refused = folder / "refused.json"
+    if refused.exists():
+        reasons = "; ".join(RefusalDocument.read(refused).reasons)
+        raise UserError(
+            f"step evaluate accepted the model and step export did not: {reasons}",
+            "let both run on the same kind of node, or give the thresholds a distance from the model's figures",
+        )
+    return PackageDocument.read(folder / "package.json")
 
 
 def _default_name(data: Dataset) -> str:

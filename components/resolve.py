@@ -36,7 +36,6 @@ class Resolved(NamedTuple):
     preparation: str
     training: str
     evaluation: str
-    threads: int
     registration: str
     Output: list[str]  # the name that KFP's local runner wants for what a loop reads; empty in other graphs
 
@@ -68,7 +67,6 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         preparation=preparation,
         training=trained,
         evaluation=evaluation,
-        threads=values["threads"],
         registration=registration,
         Output=[pod.text() for pod in planned],
     )

@@ -36,7 +36,7 @@ STEPS = (
         trains=True,
     ),
     Step("evaluate", "torch", "model and test split -> metrics, report, verdict"),
-    Step("export", "torch", "model -> ONNX and torch.export programs, checked against it"),
+    Step("export", "torch", "accepted model -> ONNX and torch.export programs, checked against it"),
     Step("register", "torch", "package -> a version in the store; the champion, if better on the same test split"),
     Step("finish", "data", "how the run ended -> a record, whatever happened"),
 )

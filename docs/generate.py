@@ -24,7 +24,7 @@ from components.shared.data.prepared_index import PreparedDocument
 from components.shared.data.raw import RawDocument
 from components.shared.data.sources.http import UrlDocument
 from components.shared.evaluation.document import EvaluationDocument
-from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
 from components.shared.parameters.form import inputs_of
 from components.shared.parameters.help import default, groups
@@ -55,6 +55,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ComparisonDocument,
     EvaluationDocument,
     PackageDocument,
+    RefusalDocument,
     MeasurementsDocument,
     RegistrationDocument,
     RecordDocument,

@@ -31,7 +31,7 @@ ARTIFACT_DEPTH = len(Path(executor_input_utils.construct_local_task_root("run", 
 @contextmanager
 def local_runner(run_step: RunStep, on_cached: OnCached) -> Iterator[None]:
     """Within the block, let KFP's local runner run steps by `run_step` and report those that it has in its cache."""
-    with _handler(run_step), _cache(on_cached), _loops_in_turn():
+    with _handler(run_step), _cache(on_cached), _loops_in_turn(), _order():
         yield
 
 
@@ -97,6 +97,14 @@ def _loops_in_turn() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _order() -> Iterator[None]:
+    """Replace the order of steps of which none waits for the other, which would differ from run to run."""
+    _assert_has(loops.run_enhanced_dag, "graph_utils.topological_sort_tasks(body_tasks)")
+    with _replaced(loops, "graph_utils", SimpleNamespace(topological_sort_tasks=_sorted_tasks)):
+        yield
+
+
 class _InTurn(futures.Executor):
     """Runs each task when it is submitted, in the thread that submits it."""
 
@@ -129,7 +137,12 @@ def quick_tasks() -> Iterator[None]:
 
 def run_order(tasks: Mapping[str, Any]) -> list[str]:
     """Return the names of the tasks of a graph in the order in which KFP's local runner runs them."""
-    return list(reversed(graph_utils.topological_sort_tasks(tasks)))
+    return list(reversed(_sorted_tasks(tasks)))
+
+
+def _sorted_tasks(tasks: Mapping[str, Any]) -> list[str]:
+    """Return the names of the tasks of a graph, the last one first; where none waits for the other, by name."""
+    return list(graph_utils.topological_sort_tasks(dict(sorted(tasks.items()))))
 
 
 class Client(kfp.Client):  # type: ignore[misc]

@@ -95,7 +95,11 @@ def collect(
 
     `cached` are the artifacts in the folders of earlier runs, by name.
     """
-    earlier = {name: Path(os.path.relpath(path, folder.resolve())).as_posix() for name, path in cached.items()}
+    earlier = {
+        name: Path(os.path.relpath(path, folder.resolve())).as_posix()
+        for name, path in cached.items()
+        if _is_artifact(path)
+    }
     artifacts = _artifacts(folder, pipeline, steps) | earlier
     dataset = _read(DatasetDocument, folder, artifacts, "dataset")
     evaluation = _read(EvaluationDocument, folder, artifacts, "evaluation")
@@ -145,7 +149,12 @@ def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, s
     The artifacts of a step in a loop, with a folder for each pass, are left out: their names are not unique.
     """
     found = sorted(path for step in steps for path in folder.glob(f"{pipeline}-*/{step}/*"))
-    return {path.name: path.relative_to(folder).as_posix() for path in found if path.name != "executor_output.json"}
+    return {path.name: path.relative_to(folder).as_posix() for path in found if _is_artifact(path)}
+
+
+def _is_artifact(path: Path) -> bool:
+    """Return whether a path in a step's folder is an artifact; the package of a model not accepted is none."""
+    return path.name != "executor_output.json" and not (path / "refused.json").exists()
 
 
 def _read(kind: type[Read], folder: Path, artifacts: dict[str, str], name: str) -> Read | None:

@@ -37,7 +37,9 @@ class Artifacts:
     def digest(self) -> str:
         return PackageDocument.read(self.package / "package.json").digest
 
-    def register(self, folder: Path, store: str = "", name: str = "", significance: float = 0.05) -> dict[str, Any]:
+    def register(
+        self, folder: Path, store: str = "", name: str = "", significance: float = 0.05, has_page: bool = True
+    ) -> dict[str, Any]:
         """Run the step register with its outputs in `folder`; return `registration.json`."""
         register(
             dataset=self.dataset,
@@ -49,7 +51,8 @@ class Artifacts:
             promotion=folder / "promotion.html",
         )
         document: dict[str, Any] = json.loads((folder / "registration/registration.json").read_bytes())
-        assert sorted(path.name for path in folder.iterdir()) == ["promotion.html", "registration"]
+        made = [*(["promotion.html"] * has_page), "registration"]
+        assert sorted(path.name for path in folder.iterdir()) == made
         assert [path.name for path in (folder / "registration").iterdir()] == ["registration.json"]
         return document
 
@@ -74,7 +77,8 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
     made = Artifacts(dataset, folder / "model", folder / "evaluation", folder / "package")
     for path in (made.model, made.evaluation, made.package):
         path.mkdir(parents=True)
-    np.save(made.evaluation / "predictions.npy", predictions)
+    for path in (made.evaluation, made.package):
+        np.save(path / "predictions.npy", predictions)
     content = hashlib.sha256(predictions.tobytes() + bytes([seed % 256])).digest()
     for path in (made.model / "model.safetensors", made.package / "model.onnx", made.package / "model.pt2"):
         path.write_bytes(path.name.encode() + content)

@@ -33,7 +33,6 @@ UNENDED = ("PENDING", "RUNNING")  # of tasks, which then have no time of their e
 POD = "executor"
 POD_ATTEMPTS, LAUNCHED = "executor(n)", None  # under which attempts, and the launcher's entries, are gathered
 ATTEMPT = re.compile(r"executor\(\d+\)")
-CONDITION = re.compile(r"condition-\d+")
 
 
 class Verdict(NamedTuple):
@@ -95,11 +94,6 @@ def _at_the_end(word: str, run: Any) -> str:
 def failed_step(run: Any, pipeline: BaseComponent) -> str | None:
     """Return the first step that failed; None if none did."""
     return next((name for name, step in steps(run, pipeline).items() if step.state == "failed"), None)
-
-
-def was_rejected(run: Any) -> bool:
-    """Return whether the steps after `evaluate` were passed over, as they are if the model is not accepted."""
-    return any(task.state == "SKIPPED" and CONDITION.fullmatch(task.display_name or "") for task in tasks(run))
 
 
 def seconds(item: Any, started: datetime | None, ended: datetime | None) -> float:

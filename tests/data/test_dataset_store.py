@@ -284,10 +284,11 @@ def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path
     weights = [(tmp_path / model / "model.safetensors").read_bytes() for model in ("expected", "model")]
     assert weights[0] == weights[1]
     clear_cache(tmp_path)
+    gates = recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1)
     judged = evaluate(
         dataset=tmp_path / "dataset",
         model=tmp_path / "model",
-        recipe=recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1),
+        recipe=gates,
         metrics=tmp_path / "metrics.json",
         classification=tmp_path / "classification.json",
         report=tmp_path / "report.html",
@@ -295,7 +296,7 @@ def test_later_steps_accept_a_remote_dataset(raw: Path, uri: str, tmp_path: Path
     )
     assert judged.accepted
     artifacts = {name: tmp_path / name for name in ("dataset", "model", "evaluation", "package")}
-    export(**artifacts, threads=1)
+    export(dataset=artifacts["dataset"], model=artifacts["model"], recipe=gates, package=artifacts["package"])
     register(
         **artifacts,
         recipe=recipe_text(RegisterRecipe, store=uri, threads=1),

@@ -248,7 +248,7 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     written: dict[str, Any] = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
     recipe = recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1)
     evaluate(**given, recipe=recipe, **written)
-    export(**given, threads=1, evaluation=tmp_path / "evaluation", package=tmp_path / "package")
+    export(**given, recipe=recipe, package=tmp_path / "package")
     package = read_json(tmp_path / "package/package.json", "torch2kubeflow/package")
     assert package["test_accuracy"] > 0.5
     measured = read_json(tmp_path / "package/measurements.json", "torch2kubeflow/measurements")

@@ -29,6 +29,8 @@ RECIPES = {  # step and input -> the output of step resolve that it gets, if bot
     ("train", "recipe"): "training",
     ("train-distributed", "recipe"): "training",
     ("evaluate", "recipe"): "evaluation",
+    ("export", "recipe"): "evaluation",
+    ("register", "recipe"): "registration",
 }
 
 
@@ -125,21 +127,12 @@ def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[st
         (name, given): value["taskOutputParameter"]
         for name, task, _ in _tasks(documents[0])
         for given, value in task.get("inputs", {}).get("parameters", {}).items()
-        if given in ("recipe", "training", "threads") and "taskOutputParameter" in value
+        if given in ("recipe", "training") and "taskOutputParameter" in value
     }
     for (name, given), source in recipes.items():
         assert source == {"producerTask": "resolve", "outputParameterKey": RECIPES[name, given]}
-    assert recipes.keys() >= {("preprocess", "recipe"), ("evaluate", "recipe")}
-    inside = {
-        (name, given): value["componentInputParameter"]
-        for name, task, _ in _tasks(documents[0])
-        for given, value in task.get("inputs", {}).get("parameters", {}).items()
-        if name in ("export", "register") and given in ("recipe", "threads")
-    }
-    assert inside == {
-        ("export", "threads"): "pipelinechannel--resolve-threads",
-        ("register", "recipe"): "pipelinechannel--resolve-registration",
-    }
+    steps = {name for name, given in recipes if given == "recipe"}
+    assert steps >= {"preprocess", "evaluate", "export", "register"}
 
 
 def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
@@ -271,9 +264,10 @@ def test_finish_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
     assert finish["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
 
 
-def test_export_waits_for_the_verdict(documents: list[dict[str, Any]]) -> None:
-    (gate,) = [task for _, task, _ in _tasks(documents[0]) if "condition" in task.get("triggerPolicy", {})]
-    assert "evaluate-Output'] == true" in gate["triggerPolicy"]["condition"]
+def test_evaluate_and_export_wait_for_the_same_steps(documents: list[dict[str, Any]]) -> None:
+    waits = {name: set(task.get("dependentTasks", [])) for name, task, _ in _tasks(documents[0])}
+    assert waits["evaluate"] == waits["export"] and waits["register"] > {"evaluate", "export"}
+    assert not [name for name, task, _ in _tasks(documents[0]) if "condition" in task.get("triggerPolicy", {})]
 
 
 def test_a_sweep_has_a_trial_pod_for_each_planned_text() -> None:
@@ -289,7 +283,7 @@ def test_a_sweep_has_a_trial_pod_for_each_planned_text() -> None:
     assert planned == {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
     trials = tasks["compare"]["inputs"]["artifacts"]["trials"]["taskOutputArtifact"]
     assert trials == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-trials"}
-    for step in ("evaluate", "condition-3"):
+    for step in ("evaluate", "export", "register"):
         assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model is evaluated"
 
 

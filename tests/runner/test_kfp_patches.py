@@ -1,6 +1,8 @@
 """The changes to KFP: what they replace still exists, and if not, they fail."""
 
+import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import kfp
@@ -14,7 +16,7 @@ from kfp.local.status import Status
 from components import steps
 from components.shared.core.code_digest import code_digest, code_version
 from components.step_table import STEPS, Step
-from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner, quick_tasks
+from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner, quick_tasks, run_order
 
 IMAGE = "python"  # KFP warns of others
 
@@ -115,3 +117,9 @@ def test_a_task_without_a_container_is_refused_as_before() -> None:
         @dsl.pipeline
         def outer() -> None:
             inner().set_cpu_limit("1")
+
+
+def test_tasks_that_wait_for_none_of_each_other_run_by_name() -> None:
+    waits = {"c": [], "a": ["c"], "e": ["c"], "b": ["a", "e"]}
+    tasks = [(name, SimpleNamespace(dependent_tasks=before)) for name, before in waits.items()]
+    assert {tuple(run_order(dict(some))) for some in itertools.permutations(tasks)} == {("c", "a", "e", "b")}

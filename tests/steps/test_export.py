@@ -2,10 +2,10 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,19 +18,20 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import METRICS
-from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
+from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.parity import ParityError
+from components.shared.parameters.evaluation import EvaluateRecipe
 from tests.conftest import ROOT
 from tests.small_packages import fingerprint
 from tests.trained_digits import CLASSES, write_dataset
 
 
-def exported(artifacts: Path, folder: Path, evaluation: Path | None = None, dataset: Path | None = None) -> Path:
+def exported(artifacts: Path, folder: Path, dataset: Path | None = None, **gates: float) -> Path:
     export(
         dataset=dataset or artifacts / "dataset",
         model=artifacts / "model",
-        evaluation=evaluation or artifacts / "evaluation",
-        threads=1,
+        recipe=EvaluateRecipe.of(**{"min_accuracy": 0.5, "min_recall": 0.1, **gates}, threads=1).text(),
         package=folder / "package",
     )
     return folder / "package"
@@ -39,11 +40,6 @@ def exported(artifacts: Path, folder: Path, evaluation: Path | None = None, data
 @pytest.fixture(scope="module")
 def package(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(artifacts, tmp_path_factory.mktemp("exported"))
-
-
-@pytest.fixture
-def copied(artifacts: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(artifacts / "evaluation", tmp_path / "evaluation"))
 
 
 def document(package: Path) -> PackageDocument:
@@ -100,11 +96,11 @@ def test_measurements_are_apart_from_the_package(package: Path) -> None:
     measured = MeasurementsDocument.read(package / "measurements.json")
     assert measured.parity.images == 150
     assert all(0 <= difference < 1e-5 for difference in measured.parity.largest_difference.values())
-    assert measured.parity.largest_difference.keys() == {"onnxruntime", "torch_export", "evaluated"}
+    assert measured.parity.largest_difference.keys() == {"onnxruntime", "torch_export"}
     assert measured.latency_microseconds.keys() == {"eager", "onnxruntime", "torch_export"}
     for latencies in measured.latency_microseconds.values():
         assert 0 < latencies["batch_1"] < latencies["batch_256"]
-    assert list(measured.seconds) == ["download", "preprocess", "train", "evaluate", "export"]
+    assert list(measured.seconds) == ["download", "preprocess", "train", "export"]
 
 
 @pytest.mark.slow
@@ -115,11 +111,27 @@ def test_a_model_exported_again_is_the_same_package(artifacts: Path, package: Pa
 
 
 @pytest.mark.slow
-def test_other_thresholds_give_the_same_package(artifacts: Path, package: Path, copied: Path, tmp_path: Path) -> None:
-    path = copied / "evaluation.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "min_accuracy": 0.123, "min_recall": 0.1}))
-    again = exported(artifacts, tmp_path, evaluation=copied)
+def test_other_thresholds_give_the_same_package(artifacts: Path, package: Path, tmp_path: Path) -> None:
+    again = exported(artifacts, tmp_path, min_accuracy=0.123)
     assert document(again).digest == document(package).digest
+
+
+@pytest.mark.slow
+def test_the_predictions_are_those_that_were_evaluated(artifacts: Path, package: Path) -> None:
+    found = (package / "predictions.npy").read_bytes()
+    assert found == (artifacts / "evaluation/predictions.npy").read_bytes()
+
+
+@pytest.mark.parametrize(("gate", "reason"), [("min_accuracy", "accuracy 0."), ("min_recall", "recall 0.")])
+def test_a_model_that_is_not_accepted_is_not_exported(
+    artifacts: Path, tmp_path: Path, gate: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gates: dict[str, Any] = {gate: 1.0}
+    package = exported(artifacts, tmp_path, **gates)
+    assert [path.name for path in package.iterdir()] == ["refused.json"]
+    (found,) = RefusalDocument.read(package / "refused.json").reasons
+    assert found.startswith(reason) and f"{gate}=1.0" in found
+    assert f"[export] not accepted, not exported: {found}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -137,52 +149,32 @@ def test_the_programs_contain_no_paths_of_this_machine(package: Path) -> None:
 
 
 @pytest.mark.slow
-def test_predictions_of_other_classes_stop_the_export(artifacts: Path, copied: Path, tmp_path: Path) -> None:
-    predictions = np.load(copied / "predictions.npy")
-    predictions[[3, 77]] = np.roll(predictions[[3, 77]], 1, axis=1)
-    np.save(copied / "predictions.npy", predictions)
-    with pytest.raises(ParityError, match="the evaluation and PyTorch differ in the class of 2 of 150 test images"):
-        exported(artifacts, tmp_path, evaluation=copied)
-    assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("value", [0.2, np.nan])
-def test_predictions_of_other_probabilities_stop_the_export(
-    artifacts: Path, copied: Path, tmp_path: Path, value: float
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: np.roll(found, 1, axis=1), "onnxruntime and PyTorch differ in the class of 150 of 150 test"),
+        (lambda found: found + np.float32(0.01), "in a probability"),
+        (lambda found: found * np.float32(np.nan), "in a probability"),
+    ],
+)
+def test_a_program_that_predicts_otherwise_stops_the_export(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, message: str
 ) -> None:
-    predictions = np.load(copied / "predictions.npy")
-    predictions[5, predictions[5].argmin()] = value
-    np.save(copied / "predictions.npy", predictions)
-    with pytest.raises(ParityError, match="in a probability"):
-        exported(artifacts, tmp_path, evaluation=copied)
+    def load(path: Path, threads: int) -> Classify:
+        classify = load_onnx(path, threads)
+        return lambda images: change(classify(images))
+
+    monkeypatch.setattr("components.export.load_onnx", load)
+    with pytest.raises(ParityError, match=message):
+        exported(artifacts, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
-def test_an_evaluation_of_another_model_is_refused(artifacts: Path, copied: Path, tmp_path: Path) -> None:
-    path = copied / "evaluation.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_digest": "0" * 64}))
-    with pytest.raises(UserError, match=f"is of the model {'0' * 64}, not of"):
-        exported(artifacts, tmp_path, evaluation=copied)
-
-
-def test_another_dataset_than_the_evaluated_one_is_refused(artifacts: Path, tmp_path: Path) -> None:
+def test_another_dataset_than_that_of_the_training_is_refused(artifacts: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "dataset", list("0123456789"))
-    with pytest.raises(UserError, match=r"is of the dataset .*, not of"):
+    with pytest.raises(UserError, match=r"was trained on the dataset .*, not on"):
         exported(artifacts, tmp_path, dataset=other)
     assert not (tmp_path / "package").exists()
-
-
-@pytest.mark.parametrize("field", ["model_digest", "log_loss", "seconds"])
-def test_an_evaluation_without_a_field_is_refused(artifacts: Path, copied: Path, tmp_path: Path, field: str) -> None:
-    path = copied / "evaluation.json"
-    path.write_text(json.dumps({name: v for name, v in json.loads(path.read_text()).items() if name != field}))
-    with pytest.raises(UserError, match=f"no valid field '{field}'; evaluate the model again"):
-        exported(artifacts, tmp_path, evaluation=copied)
-
-
-def test_a_folder_without_evaluation_is_refused(artifacts: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluation\.json is missing"):
-        exported(artifacts, tmp_path, evaluation=tmp_path)
 
 
 @pytest.mark.slow

@@ -14,10 +14,14 @@ import onnxruntime
 import pytest
 
 from components.export import export
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.evaluation.document import EvaluationDocument
+from components.shared.evaluation.exported_model import RefusalDocument
+from components.shared.evaluation.parity import ParityError
+from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
@@ -61,7 +65,8 @@ def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     """A real model, whose program ONNX Runtime can run."""
     package = tmp_path_factory.mktemp("exported") / "package"
     folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
-    export(**folders, threads=1, package=package)
+    recipe = EvaluateRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
+    export(dataset=folders["dataset"], model=folders["model"], recipe=recipe, package=package)
     return Artifacts(**folders, package=package)
 
 
@@ -97,7 +102,7 @@ def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path,
         "model.json": digits.model,
         "model.pt2": digits.package,
         "package.json": digits.package,
-        "predictions.npy": digits.evaluation,
+        "predictions.npy": digits.package,
         "serving/digits/1/model.onnx": digits.package,
     }
     document = RegisteredModel(store, "digits").read_version(1)
@@ -488,10 +493,47 @@ def test_a_document_without_a_field_is_refused(
 def test_files_that_do_not_match_the_package_are_refused(
     first: Artifacts, tmp_path: Path, uri: str, model: RegisteredModel
 ) -> None:
-    np.save(first.evaluation / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
+    for folder in (first.evaluation, first.package):
+        np.save(folder / "predictions.npy", np.zeros((IMAGES, 2), np.float32))
     with pytest.raises(UserError, match=r"predictions.npy is damaged"):
         first.register(tmp_path / "out", uri)
     assert model.read().champion is None
+
+
+def test_exported_predictions_must_be_those_evaluated(first: Artifacts, tmp_path: Path, uri: str, store: Store) -> None:
+    np.save(first.evaluation / "predictions.npy", np.roll(np.load(first.package / "predictions.npy"), 1, axis=1))
+    with pytest.raises(ParityError, match=r"the evaluation and the exported predictions differ in the class of 700"):
+        first.register(tmp_path / "out", uri)
+    assert not list(store.list())
+
+
+def refuse(made: Artifacts, *reasons: str) -> None:
+    """Let the evaluation refuse the model."""
+    path = made.evaluation / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accepted": False, "reasons": reasons}))
+
+
+def test_a_model_that_was_not_accepted_is_not_registered(
+    first: Artifacts, tmp_path: Path, uri: str, store: Store, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "event", lambda kind, **_: print(kind))
+    refuse(first, "accuracy 0.5 is below min_accuracy=0.98")
+    shutil.rmtree(first.package)
+    first.register(tmp_path / "out", uri, has_page=False)
+    document = json.loads((tmp_path / "out/registration/registration.json").read_bytes())
+    reason = "not accepted, not registered: accuracy 0.5 is below min_accuracy=0.98"
+    assert (document["name"], document["version"], document["reason"]) == (NAME, None, reason)
+    assert (document["is_champion"], document["package_digest"]) == (False, None)
+    out = capsys.readouterr().out
+    assert out.splitlines() == ["verdict", f"[register] {reason}"]
+    assert not list(store.list())
+
+
+def test_two_verdicts_on_one_model_are_one_line(first: Artifacts, tmp_path: Path, uri: str) -> None:
+    refusal = RefusalDocument(reasons=["accuracy 0.97 is below min_accuracy=0.98"], model_digest="0" * 64)
+    refusal.write(first.package / "refused.json")
+    with pytest.raises(UserError, match=r"^step evaluate accepted the model and step export did not: accuracy 0.97"):
+        first.register(tmp_path / "out", uri)
 
 
 def test_a_data_set_without_letters_needs_a_model_name(tmp_path: Path, first: Artifacts) -> None:

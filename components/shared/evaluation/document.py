@@ -48,6 +48,20 @@ class Bin(Part):
     accuracy: Share
 
 
+class Verdict(Part):
+    """Whether a model is accepted, by these thresholds."""
+
+    accepted: bool
+    reasons: list[str]  # why it is not
+    min_accuracy: Share
+    min_recall: Share  # of each class
+
+    @model_validator(mode="after")
+    def _has_reasons(self) -> Self:
+        require("reasons", self.accepted == (not self.reasons))
+        return self
+
+
 class Metrics(Part):
     """All figures of a classifier on the test split; those of the accuracy's interval are of 95 %."""
 
@@ -75,19 +89,19 @@ class Metrics(Part):
         """Return those that are a single number, by name."""
         return {name: getattr(self, name) for name in METRICS}
 
-
-class Verdict(Part):
-    """Whether a model is accepted, by these thresholds."""
-
-    accepted: bool
-    reasons: list[str]  # why it is not
-    min_accuracy: Share
-    min_recall: Share  # of each class
-
-    @model_validator(mode="after")
-    def _has_reasons(self) -> Self:
-        require("reasons", self.accepted == (not self.reasons))
-        return self
+    def judge(self, min_accuracy: float, min_recall: float) -> Verdict:
+        """Return whether a classifier with these figures is accepted, and if not, why."""
+        reasons = []
+        if self.accuracy < min_accuracy:
+            reasons.append(f"accuracy {self.accuracy:.6g} is below min_accuracy={min_accuracy}")
+        weak = [row for row in self.per_class if row.recall < min_recall]
+        if weak:
+            weakest = min(weak, key=lambda row: row.recall)
+            others = f" (and that of {len(weak) - 1} more)" if len(weak) > 1 else ""
+            reasons.append(
+                f"recall {weakest.recall:.6g} of class {weakest.name!r}{others} is below min_recall={min_recall}"
+            )
+        return Verdict(accepted=not reasons, reasons=reasons, min_accuracy=min_accuracy, min_recall=min_recall)
 
 
 class EvaluationDocument(Metrics, Verdict, Document):  # from the right to the left, this is the order of the fields

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from components.shared.core.document import (
     MAX_COUNT,
+    Document,
     Fingerprint,
     Names,
     Number,
@@ -68,3 +69,13 @@ class PackageDocument(Description, SealedDocument):
     metrics: dict[str, Number]
     files: Annotated[dict[Literal["model.onnx", "model.pt2"], Fingerprint], Field(min_length=2)]
     digest: str = ""
+
+
+class RefusalDocument(Document):
+    """`refused.json`, all that there is in the folder of a model that was not accepted."""
+
+    FORMAT = "torch2kubeflow/refusal"
+    REMEDY = "export the model again"
+
+    reasons: list[str]
+    model_digest: Sha256

@@ -151,7 +151,7 @@ class VersionDocument(Document):
 
 
 class RegistrationDocument(Document):
-    """`registration.json`: what became of a package; without a store it has neither version nor URI."""
+    """`registration.json`: what became of a model; it has no version and URI without a store, or if not accepted."""
 
     FORMAT = "torch2kubeflow/registration"
     REMEDY = "register the package again"
@@ -161,5 +161,5 @@ class RegistrationDocument(Document):
     is_champion: bool
     reason: str
     uri: str | None
-    package_digest: Sha256
+    package_digest: Sha256 | None  # of an accepted model
     figures: Figures | None

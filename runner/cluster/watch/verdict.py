@@ -14,7 +14,7 @@ from runner.summary import Registered
 
 
 def find_verdict(view: View, run: Any, pipeline: BaseComponent) -> Verdict:
-    """Return the verdict as far as it is known: by the steps' events, else by which steps ran."""
+    """Return the verdict as far as it is known, by the steps' events."""
     steps = run_state.steps(run, pipeline)
     logs = {
         name: read_log(view.connection, run, name) or "" for name in ("evaluate", "register") if _ran(steps[name].state)
@@ -22,12 +22,10 @@ def find_verdict(view: View, run: Any, pipeline: BaseComponent) -> Verdict:
     origin, verdict = None, _last(logs.get("evaluate", ""), "verdict")
     if verdict is None and steps["evaluate"].state == "cached":
         origin, verdict = _verdict_of_origin(view, run, pipeline)
-    exported = steps["export"].state in ("done", "cached")
-    passed_over = steps["evaluate"].state in ("done", "cached") and run_state.was_rejected(run)
-    told = verdict or {}
+    told = verdict or _last(logs.get("register", ""), "verdict") or {}  # `register` is never cached, and repeats it
     return Verdict(
         accuracy=told.get("accuracy"),
-        accepted=told.get("accepted", True if exported else False if passed_over else None),
+        accepted=told.get("accepted"),
         reasons=told.get("reasons"),
         registered=_registered(_last(logs.get("register", ""), "registered")),
         from_run=origin,

@@ -25,7 +25,6 @@ SECTION = read("docs/cluster.md").partition("## Size of a run")[2].partition("\n
 PARTS = {  # of a training, as docs/cluster.md calls them
     "run": "the run itself, with its parameters",
     "exit-handler-1": "the group inside the exit handler",
-    "condition-2": "the group of accepted models",
 }
 
 

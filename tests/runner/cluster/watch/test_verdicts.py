@@ -8,7 +8,6 @@ import pytest
 from kfp_server_api import V2beta1Run
 
 from components.shared.core.log import EVENT
-from runner.cluster.run_state import was_rejected
 from tests.runner.cluster.watch.conftest import Watched
 from tests.servers.kfp_server import KfpServer
 from tests.servers.recorded_cluster import log_of_evaluate, polled_run
@@ -80,7 +79,7 @@ def test_a_cached_verdict_whose_run_is_not_named(kfp_api: KfpServer, watched: Wa
     kfp_api.logs[pod("register")] = log
     _, shown = watched(kfp_api.replay("training", cached(polled_run()[-1])))
     assert "test accuracy  not known\n" in shown
-    assert "verdict        accepted\n" in shown, "the model was exported in this run"
+    assert "verdict        not known\n" in shown
 
 
 def test_a_cached_verdict_whose_run_was_deleted(kfp_api: KfpServer, watched: Watched) -> None:
@@ -91,18 +90,12 @@ def test_a_cached_verdict_whose_run_was_deleted(kfp_api: KfpServer, watched: Wat
     assert "test accuracy  not known\n" in shown
 
 
-def test_steps_that_were_passed_over_are_a_verdict_too(kfp_api: KfpServer, watched: Watched, tmp_path: Path) -> None:
-    """Argo skips the group of an If whose condition is false (from KFP's compiler, not recorded)."""
-    run = polled_run()[-1]
-    gone = ("export", "register", "condition-2-driver")
-    listed = [t for t in run.run_details.task_details if not (t.display_name or "").startswith(gone)]
-    for task in listed:
-        task.state = "SKIPPED" if task.display_name == "condition-2" else task.state
-    run.run_details.task_details = listed
-    assert was_rejected(run)
-    code, shown = watched(kfp_api.replay("training", run))
+def test_register_repeats_a_cached_verdict(kfp_api: KfpServer, watched: Watched, tmp_path: Path) -> None:
+    told = {"event": "verdict", "accuracy": 0.5, "accepted": False, "reasons": ["too low"]}
+    kfp_api.logs[pod("register")] = f"{EVENT}{json.dumps(told)}\n"
+    code, shown = watched(kfp_api.replay("training", cached(polled_run()[-1])))
     assert (code, summary(tmp_path)["accepted"]) == (0, False)
-    assert "verdict        not accepted, not exported: why is not known" in shown
+    assert "verdict        not accepted, not exported: too low" in shown
 
 
 def test_the_seconds_are_those_of_the_containers(kfp_api: KfpServer, watched: Watched, tmp_path: Path) -> None:
