@@ -345,3 +345,17 @@ def test_the_role_has_what_doctor_asks_for_many_nodes() -> None:
         for verb in rule["verbs"]
     }
     assert {*(right[:3] for right in RIGHTS), ("", "pods/log", "get")} <= granted
+
+
+def test_the_fragment_for_katib_meets_the_restricted_profile() -> None:
+    """Its fields are those of Katib 0.19 (pkg/apis/config/v1beta1/types.go): a suggestion takes all of a container."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (MANIFESTS / "README.md").read_text(), re.DOTALL)
+    config = yaml.safe_load(block)
+    experiment = yaml.safe_load((MANIFESTS / "katib" / "experiment.yaml").read_text())
+    (suggestion,) = config["runtime"]["suggestions"]
+    assert suggestion["algorithmName"] == experiment["spec"]["algorithm"]["algorithmName"]
+    assert not breaches({"containers": [suggestion]})
+    assert config["init"]["controller"] == {"injectSecurityContext": True}
+    trial = experiment["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    collector = {"securityContext": trial["containers"][0].get("securityContext", {})}
+    assert not breaches({**trial, "containers": [collector]})
