@@ -38,11 +38,20 @@ from components.shared.training.search.asha import RungDocument
 from components.shared.training.search.outcome import ComparisonDocument, TrialDocument
 from components.step_table import STEPS
 from runner.answer import ErrorDocument
+from runner.cluster.run import StartDocument
+from runner.cluster.upload import UploadDocument
+from runner.compile import CompileDocument
 from runner.control.logs import LogsDocument
 from runner.control.remove import RemoveDocument
-from runner.control.retry import RetryDocument
+from runner.control.status import RunsDocument, StatusDocument
 from runner.control.stop import StopDocument
 from runner.control.ui import UiDocument
+from runner.doctor.doctor import DoctorDocument
+from runner.local.s3_server import S3Document
+from runner.registry.models import DiffDocument, ModelsDocument, PruneDocument
+from runner.registry.verify import LineageDocument, VerifyDocument
+from runner.schedules.apply import ApplyDocument
+from runner.schedules.schedule import ScheduleDocument, SchedulesDocument
 from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
@@ -70,10 +79,24 @@ DOCUMENTS: tuple[type[Document], ...] = (
     LeaseDocument,
     UrlDocument,
     ErrorDocument,
+    CompileDocument,
+    UploadDocument,
+    RunsDocument,
+    StatusDocument,
+    DoctorDocument,
+    ScheduleDocument,
+    SchedulesDocument,
+    ApplyDocument,
+    DiffDocument,
+    ModelsDocument,
+    PruneDocument,
+    LineageDocument,
+    VerifyDocument,
+    S3Document,
     LogsDocument,
     UiDocument,
     StopDocument,
-    RetryDocument,
+    StartDocument,
     RemoveDocument,
 )
 PARAMETERS = """# Parameters

@@ -13,11 +13,21 @@ from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.container_images import is_pinned
+from components.shared.core.document import Items
 from components.shared.core.errors import UserError
+from runner.answer import Answer
 from runner.graphs import graph_of
 
 BUILD = Path(__file__).parents[1] / "build"
 FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"}  # by graph; else the graph's name
+
+
+class CompileDocument(Answer):
+    """The files that `compile` wrote."""
+
+    FORMAT = "torch2kubeflow/compile"
+
+    files: Items[str]
 
 
 def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
@@ -29,6 +39,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         packages = [compile_pipeline(pipeline, package_of(pipeline)) for pipeline in pipelines]
     warn_of_tags([document for package in packages for document in read_package(package)])
     print("\n".join(map(str, packages)))
+    arguments.document = CompileDocument(files=[str(package) for package in packages])
     return 0
 
 

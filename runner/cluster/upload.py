@@ -12,12 +12,23 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.code_digest import code_version
 from components.shared.core.files import sha256_json
+from runner.answer import Answer
 from runner.cluster.api import Version, find_pipeline, find_version, find_versions, load_version
 from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
 from runner.compile import compile_pipeline, read_package, warn_of_tags
 from runner.git import git_revision
+
+
+class UploadDocument(Answer):
+    """The version with the present content, and whether it had to be uploaded."""
+
+    FORMAT = "torch2kubeflow/upload"
+
+    pipeline: str
+    version: str
+    is_new: bool
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
@@ -28,6 +39,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     if not version.is_new:  # for recurring runs that were created since
         carry_over(connection, pipeline, version.pipeline_id)
     print(connection.ui_link("pipeline", version.ui_path))
+    arguments.document = UploadDocument(pipeline=str(pipeline.name), version=version.name, is_new=version.is_new)
     return 0
 
 

@@ -14,10 +14,10 @@ from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.logs import read_log
 from runner.cluster.rest import ApiError
+from runner.cluster.run_facts import has_ended
 from runner.cluster.watch.view import View
 from runner.control.leftovers import GROUP, JOB_LABEL, JOBS, VERSION
 from runner.control.log_lines import LogLine, LogReader
-from runner.control.run_facts import has_ended
 
 POLL_SECONDS = 2.0
 MARGIN = 10  # seconds that are read again, for clocks differ

@@ -13,11 +13,11 @@ from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import connect
 from runner.cluster.logs import HINT, read_log
+from runner.cluster.run_facts import RunFacts, facts, has_ended
 from runner.cluster.watch.origin import find_origin
 from runner.cluster.watch.view import View
 from runner.control.follow import Follower
 from runner.control.log_lines import LogLine, LogReader
-from runner.control.run_facts import RunFacts, facts, has_ended
 from runner.graphs import steps_of
 
 

@@ -14,8 +14,8 @@ from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, list_recurring_runs
 from runner.cluster.connection import Connection, connect
+from runner.cluster.run_facts import has_ended
 from runner.control.confirm import is_agreed
-from runner.control.run_facts import has_ended
 
 ARCHIVED = "ARCHIVED"
 

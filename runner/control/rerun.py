@@ -9,9 +9,8 @@ from components.shared.core.errors import UserError
 from runner.cluster.api import Version, find_run, load_version
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
-from runner.cluster.run import start_and_watch
-from runner.cluster.start import Wanted
-from runner.control.run_facts import parameters_of
+from runner.cluster.run import Wanted, start_and_watch
+from runner.cluster.run_facts import parameters_of
 from runner.parameters import as_inputs, parse_parameters
 
 

@@ -5,21 +5,11 @@ import argparse
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import connect
 from runner.cluster.rest import ApiError
 from runner.cluster.run import watch
-from runner.control.run_facts import RunFacts, facts
-
-
-class RetryDocument(Answer):
-    """The run that KFP has taken up again."""
-
-    FORMAT = "torch2kubeflow/retry"
-
-    run: RunFacts
 
 
 def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
@@ -38,5 +28,4 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         ) from None
     print(f"{run.display_name}: retried; the steps that were done are not run again")
     print(connection.ui_link("run", run.run_id), flush=True)
-    arguments.document = RetryDocument(run=facts(connection, connection.client.get_run(run.run_id)))
-    return watch(connection, pipeline, run.run_id, arguments)
+    return watch(connection, pipeline, connection.client.get_run(run.run_id), arguments)

@@ -12,8 +12,8 @@ from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
+from runner.cluster.run_facts import RunFacts, facts, has_ended, parameters_of
 from runner.control.leftovers import Leftovers
-from runner.control.run_facts import RunFacts, facts, has_ended, parameters_of
 from runner.failures import DONE, FAILED
 
 POLL_SECONDS = 2.0

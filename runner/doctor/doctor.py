@@ -12,7 +12,9 @@ from kfp.dsl.base_component import BaseComponent
 from kubernetes.client import VersionApi
 from kubernetes.client.exceptions import ApiException
 
+from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
+from runner.answer import Answer
 from runner.cluster.connection import connect
 from runner.cluster.kube import kube_client, kube_errors
 from runner.cluster.options import NoProfile, resolve, runs_namespace
@@ -21,7 +23,7 @@ from runner.cluster.run_size import parts_of_run, total
 from runner.cluster.token import expired_since
 from runner.doctor.argo import check_requeue, check_retries, check_run_size
 from runner.doctor.cluster import SECONDS, Cluster
-from runner.doctor.finding import Finding, ok, problem, refused, unknown
+from runner.doctor.finding import Finding, State, ok, problem, refused, unknown
 from runner.doctor.katib import check_katib
 from runner.doctor.kfp import check_kfp, check_token
 from runner.doctor.launcher import check_launcher
@@ -63,6 +65,23 @@ CHECKS: dict[str, Check] = {
 }
 
 
+class FindingFacts(Part):
+    """What a check found."""
+
+    check: str
+    state: State
+    text: str
+    remedy: str
+
+
+class DoctorDocument(Answer):
+    """All that doctor found; a run would fail of what is a `problem`."""
+
+    FORMAT = "torch2kubeflow/doctor"
+
+    findings: Items[FindingFacts]
+
+
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Run all checks and print the table. Return 1 if a problem was found, otherwise 0."""
     given = parse_parameters(pipeline, arguments.parameters)
@@ -72,6 +91,12 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     )
     findings = list(_run_checks(arguments, preflight))
     print("\n".join(_table(findings)))
+    arguments.document = DoctorDocument(
+        findings=[
+            FindingFacts(check=name, state=finding.state, text=finding.text, remedy=finding.remedy)
+            for name, finding in findings
+        ]
+    )
     return int(any(finding.state == "problem" for _, finding in findings))
 
 

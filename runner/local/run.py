@@ -41,7 +41,10 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Run the pipeline with the parameters that are given, and return the exit code."""
     given = parse_parameters(pipeline, arguments.parameters)
     embedded = given.get("store", s3_server.STORE) == s3_server.STORE
-    return run(pipeline, given, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
+    code = run(pipeline, given, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
+    if arguments.json:
+        arguments.document = SummaryDocument.read(arguments.runs / "latest" / "summary.json")
+    return code
 
 
 def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:

@@ -22,6 +22,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
+from runner.answer import Answer
 from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
 
 BUCKET = "torch2kubeflow"
@@ -37,6 +38,15 @@ INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for
 FLAGS = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
 FLAGS += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-master.volumePreallocate=false"]
 FLAGS += ["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
+
+
+class S3Document(Answer):
+    """Where the embedded S3 server was, and the file that had the variables to reach it."""
+
+    FORMAT = "torch2kubeflow/s3"
+
+    endpoint: str
+    environment: str
 
 
 class Server:
@@ -173,6 +183,7 @@ def handle(arguments: argparse.Namespace) -> int:
         print(f"  . {file}    # sets {', '.join(server.variables)}")
         print(f"  aws s3 ls --recursive {STORE}")
         print(f"  python pipeline.py models --runs {arguments.runs}", flush=True)
+        arguments.document = S3Document(endpoint=server.variables["AWS_ENDPOINT_URL_S3"], environment=str(file))
         with suppress(KeyboardInterrupt):
             server.process.wait()
             raise UserError("the S3 server has ended", f"see {server.log}")

@@ -4,15 +4,55 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from components.shared.core.document import Items, Part, Size
 from components.shared.core.errors import UserError
-from components.shared.registry.document import RegistryDocument
+from components.shared.registry.document import RegistryDocument, VersionEntry
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Store
+from runner.answer import Answer
 from runner.registry.retention import Retention, RetentionError
 from runner.registry.store import store_of
 
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
+
+
+class ModelFacts(Part):
+    """A registered model: its champion and its versions."""
+
+    name: str
+    champion: Size | None
+    versions: Items[VersionEntry]
+
+
+class ModelsDocument(Answer):
+    """The models of a store, or the one whose champion was changed."""
+
+    FORMAT = "torch2kubeflow/models"
+
+    store: str
+    models: Items[ModelFacts]
+
+
+class DiffDocument(Answer):
+    """How two versions of a model differ: the values of both, by the path of the field."""
+
+    FORMAT = "torch2kubeflow/diff"
+
+    name: str
+    versions: Items[Size]  # the two
+    fields_that_differ: dict[str, Items[Any]]
+
+
+class PruneDocument(Answer):
+    """What was removed from a store, or would be, in words."""
+
+    FORMAT = "torch2kubeflow/prune"
+
+    store: str
+    is_dry_run: bool
+    removed: Items[str]
+    note: str | None  # why prepared data could not be judged
 
 
 def handle(arguments: argparse.Namespace) -> int:
@@ -33,14 +73,19 @@ def existing_model(store: Store, name: str) -> RegisteredModel:
     return RegisteredModel(store, name)
 
 
-def _list(_: argparse.Namespace, store: Store) -> Iterator[str]:
+def _facts(registry: RegistryDocument) -> ModelFacts:
+    return ModelFacts(name=registry.name, champion=registry.champion, versions=registry.versions)
+
+
+def _list(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     names = model_names(store)
+    registries = [RegisteredModel(store, name).read() for name in names]
+    arguments.document = ModelsDocument(store=store.uri(), models=[_facts(registry) for registry in registries])
     if not names:
         yield f"{store.uri()} {NO_MODELS}; {HOW_TO_REGISTER}"
         return
     yield f"{'model':<20}{'version':>8}  {'state':<10}{'accuracy':>9}{'images':>9}  {'created':<26}run"
-    for name in names:
-        registry = RegisteredModel(store, name).read()
+    for name, registry in zip(names, registries, strict=True):
         for entry in registry.versions:
             state = "champion" if entry.version == registry.champion else entry.state
             yield (
@@ -52,16 +97,20 @@ def _list(_: argparse.Namespace, store: Store) -> Iterator[str]:
 def _promote(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
     before = model.read().champion
-    yield _describe_change(model, before, model.promote(arguments.version))
+    yield _change(arguments, model, before, model.promote(arguments.version))
 
 
 def _roll_back(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
     before = model.read().champion
-    yield _describe_change(model, before, model.rollback())
+    yield _change(arguments, model, before, model.rollback())
 
 
-def _describe_change(model: RegisteredModel, before: int | None, registry: RegistryDocument) -> str:
+def _change(
+    arguments: argparse.Namespace, model: RegisteredModel, before: int | None, registry: RegistryDocument
+) -> str:
+    """Return in words what became of the champion."""
+    arguments.document = ModelsDocument(store=model.store.uri(), models=[_facts(registry)])
     champion = registry.champion
     assert champion is not None
     if champion == before:
@@ -75,6 +124,8 @@ def _diff(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     numbers = (arguments.version, arguments.other)
     first, second = (dict(_flatten(model.read_version(number).fields())) for number in numbers)
     names = [name for name in [*first, *second.keys() - first.keys()] if first.get(name) != second.get(name)]
+    differing = {name: [first.get(name), second.get(name)] for name in names}
+    arguments.document = DiffDocument(name=model.name, versions=list(numbers), fields_that_differ=differing)
     yield f"{'':<40}{f'version {arguments.version}':<28}version {arguments.other}"
     for name in names:
         yield f"{name:<40}{_cell(first.get(name)):<28}{_cell(second.get(name))}"
@@ -95,7 +146,16 @@ def _cell(value: Any) -> str:
 
 
 def _prune(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
-    return prune(store, days=arguments.older_than, keep=arguments.keep, is_dry=arguments.dry_run)
+    done, lines = "would remove " if arguments.dry_run else "removed ", []
+    for line in prune(store, days=arguments.older_than, keep=arguments.keep, is_dry=arguments.dry_run):
+        lines.append(line)
+        yield line
+    arguments.document = PruneDocument(
+        store=store.uri(),
+        is_dry_run=arguments.dry_run,
+        removed=[line.removeprefix(done) for line in lines if line.startswith(done)],
+        note=next((line for line in lines if not line.startswith(done)), None),
+    )
 
 
 def prune(store: Store, *, days: float, keep: int | None, is_dry: bool) -> Iterator[str]:

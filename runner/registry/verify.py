@@ -9,6 +9,7 @@ from typing import Any
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
+from components.shared.core.document import Items, JsonObject, Part
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import PackageDocument
@@ -17,11 +18,38 @@ from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
+from runner.answer import Answer
 from runner.registry.models import existing_model
 from runner.registry.store import store_of
 from runner.verbs.options import DEFAULT
 
 ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
+
+
+class VerifyDocument(Answer):
+    """What does not match the digests of a version."""
+
+    FORMAT = "torch2kubeflow/verify"
+
+    version: str  # its address
+    retrained: bool
+    problems: Items[str]
+
+
+class Generation(Part):
+    """Something that the next generation was made from: data, dataset, model, package or version."""
+
+    kind: str
+    name: str
+    facts: JsonObject
+
+
+class LineageDocument(Answer):
+    """What a version was made from, the oldest first."""
+
+    FORMAT = "torch2kubeflow/lineage"
+
+    generations: Items[Generation]
 
 
 def handle(arguments: argparse.Namespace) -> int:
@@ -48,6 +76,7 @@ def _verify(arguments: argparse.Namespace, model: RegisteredModel, number: int) 
     if not problems:
         done = "trained again, its weights are bit-identical" if arguments.retrain else "intact"
         print(f"{model.uri(number)}: {done}")
+    arguments.document = VerifyDocument(version=model.uri(number), retrained=arguments.retrain, problems=problems)
     return 1 if problems else 0
 
 
@@ -138,10 +167,14 @@ def _download(source: str, raw: str) -> None:
     download(data=source, version=resolve(graph=DEFAULT, options={}, data=source).version, raw=raw)
 
 
-def _lineage(_: argparse.Namespace, model: RegisteredModel, number: int) -> int:
+def _lineage(arguments: argparse.Namespace, model: RegisteredModel, number: int) -> int:
     document, registry = model.read_version(number), model.read()
     champion = "the champion" if registry.champion == number else f"version {registry.champion} is the champion"
-    for depth, (kind, name, facts) in enumerate(_generations(document, model, champion)):
+    generations = _generations(document, model, champion)
+    arguments.document = LineageDocument(
+        generations=[Generation(kind=kind, name=name, facts=facts) for kind, name, facts in generations]
+    )
+    for depth, (kind, name, facts) in enumerate(generations):
         branch = "   " * (depth - 1) + "└─ " if depth else ""
         print(f"{branch}{kind} {name}")
         for fact, value in facts.items():

@@ -11,7 +11,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
+from runner.answer import Answer
 from runner.cluster.api import Version, delete_recurring_run, find_versions, list_recurring_runs
 from runner.cluster.carry_over import carry_over
 from runner.cluster.connection import Connection, connect
@@ -52,6 +54,25 @@ class Change:
     differences: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
+class ChangeFacts(Part):
+    """What is done, or would be, to a recurring run, and how it differs from the file."""
+
+    name: str
+    action: str  # create, replace, pause, resume, remove or keep
+    differences: str
+
+
+class ApplyDocument(Answer):
+    """What makes the recurring runs match the file."""
+
+    FORMAT = "torch2kubeflow/apply"
+
+    version: str | None  # null: the present content is not uploaded
+    is_dry_run: bool
+    changes: Items[ChangeFacts]
+    left_alone: Items[str]  # recurring runs that the file does not name
+
+
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Compare the file with KFP and, unless it is a dry run, change what differs. Return 0."""
     deployment = deploy_file.read(arguments.file)
@@ -84,7 +105,8 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
         FOLLOWS_LATEST: "latest",
         **{one.version_id: one.name for one in versions},
     }
-    for change in _changes(items, wanted, pipeline_id):
+    changes = list(_changes(items, wanted, pipeline_id))
+    for change in changes:
         described = _describe(change.differences, names)
         if arguments.dry_run and change.action != "keep":
             print(f"{change.name}: would {change.action}{described}")
@@ -95,7 +117,18 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     for name in _unmanaged(items, wanted, pipeline_id):
         command = f"python pipeline.py schedule remove {shlex.quote(name)}"
         print(f"{name}: left alone (not in the file; remove it with `{command}`)")
+    arguments.document = ApplyDocument(
+        version=version.name if version else None,
+        is_dry_run=arguments.dry_run,
+        changes=[_facts(change, names) for change in changes],
+        left_alone=_unmanaged(items, wanted, pipeline_id),
+    )
     return 0
+
+
+def _facts(change: Change, versions: dict[str | None, str]) -> ChangeFacts:
+    differences = _describe(change.differences, versions).removeprefix(" (").removesuffix(")")
+    return ChangeFacts(name=change.name, action=change.action, differences=differences)
 
 
 def _parameters(path: Path, spec: ScheduleSpec, pipeline: BaseComponent) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Audit:
     """What is known about one recurring run."""
 
     id: str
+    item: Any  # KFP's
     recurring: RecurringRun
     version: str  # of the next run, in words
     age: timedelta | None  # of the version
@@ -49,6 +50,7 @@ def _audit_one(item: Any, versions: list[Any], last: Any, zone: tzinfo) -> Audit
     used = newest if found.version_id == FOLLOWS_LATEST else pinned
     return Audit(
         id=item.recurring_run_id,
+        item=item,
         recurring=found,
         version=_describe_version(found, used),
         age=now - used.created_at if used else None,

@@ -7,7 +7,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.document import Items, Part, Time
 from components.shared.core.errors import UserError
+from runner.answer import Answer
 from runner.cluster.api import (
     Version,
     delete_recurring_run,
@@ -20,10 +22,44 @@ from runner.cluster.connection import Connection, connect
 from runner.cluster.upload import resolve_version
 from runner.parameters import parse_inputs
 from runner.schedules import recurring
-from runner.schedules.audit import audit
+from runner.schedules.audit import Audit, audit
 from runner.schedules.cron import Schedule, parse, parse_kfp
 from runner.schedules.cron_time_zone import find_cron_time_zone
 from runner.schedules.recurring import FOLLOWS_LATEST, RecurringRun, print_next_times
+from runner.summary import time_text
+
+
+class ScheduleFacts(Part):
+    """A recurring run."""
+
+    id: str
+    name: str
+    enabled: bool
+    schedule: str  # as `schedule add` takes it, if KFP's can be written so
+    next: Time | None  # of the next run; null: none, or not known
+    last: Time | None  # of the last run
+    last_state: str | None
+    version: str  # of the next run, in words
+    problems: Items[str]  # that `schedule audit` finds
+
+
+class SchedulesDocument(Answer):
+    """The recurring runs of the namespace."""
+
+    FORMAT = "torch2kubeflow/schedules"
+
+    schedules: Items[ScheduleFacts]
+
+
+class ScheduleDocument(Answer):
+    """The recurring run that was added, paused, resumed or removed."""
+
+    FORMAT = "torch2kubeflow/schedule"
+
+    action: str
+    id: str
+    name: str
+    note: str  # what it means for runs
 
 
 def handle(arguments: argparse.Namespace, *pipeline: BaseComponent) -> int:
@@ -56,6 +92,8 @@ def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     print(f"{arguments.name}: {schedule}, {used} of {pipeline.name}")
     print_next_times(schedule, zone)
     print(connection.ui_link("recurring_run", recurring_run_id))
+    note = f"{schedule}, {used}"
+    arguments.document = ScheduleDocument(action="add", id=recurring_run_id, name=arguments.name, note=note)
     return 0
 
 
@@ -90,7 +128,30 @@ def _list(arguments: argparse.Namespace) -> int:
         print(line.rstrip())
     if not items:
         print("no recurring run yet; create one with `python pipeline.py schedule add`")
+    if arguments.json:
+        arguments.document = _schedules(connection, list(audit(connection, zone)), zone)
     return 0
+
+
+def _schedules(connection: Connection, audits: list[Audit], zone: tzinfo) -> SchedulesDocument:
+    """Return the document of audited recurring runs."""
+    return SchedulesDocument(schedules=[_facts(connection, one, zone) for one in audits])
+
+
+def _facts(connection: Connection, one: Audit, zone: tzinfo) -> ScheduleFacts:
+    understood = _understood(one.recurring.schedule)
+    time = recurring.next_time(connection, one.item, understood, zone) if understood else None
+    return ScheduleFacts(
+        id=one.id,
+        name=one.recurring.name,
+        enabled=one.recurring.enabled,
+        schedule=str(one.recurring.schedule),
+        next=time_text(time.timestamp()) if time else None,
+        last=time_text(one.last_time.timestamp()) if one.last_time else None,
+        last_state=one.last_state,
+        version=one.version,
+        problems=one.problems,
+    )
 
 
 def _next(connection: Connection, item: Any, zone: tzinfo) -> str:
@@ -117,9 +178,17 @@ def _pause(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
     connection.client.disable_recurring_run(item.recurring_run_id)
-    print(f"{item.display_name}: paused; an active run continues")
+    _print_done(arguments, item, "paused; an active run continues")
     print(connection.ui_link("recurring_run", item.recurring_run_id))
     return 0
+
+
+def _print_done(arguments: argparse.Namespace, item: Any, note: str) -> None:
+    """Say what was done to KFP's item, and what it means for runs."""
+    print(f"{item.display_name}: {note}")
+    arguments.document = ScheduleDocument(
+        action=arguments.action, id=item.recurring_run_id, name=item.display_name, note=note
+    )
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -128,7 +197,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     item = recurring.find(connection, arguments.name)
     missed = _missed(connection, item, zone)  # before KFP starts a run
     connection.client.enable_recurring_run(item.recurring_run_id)
-    print(f"{item.display_name}: {missed}")
+    _print_done(arguments, item, missed)
     print(connection.ui_link("recurring_run", item.recurring_run_id))
     return 0
 
@@ -154,13 +223,14 @@ def _remove(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
     item = recurring.find(connection, arguments.name)
     delete_recurring_run(connection, item.recurring_run_id)
-    print(f"{item.display_name}: removed; an active run continues")
+    _print_done(arguments, item, "removed; an active run continues")
     return 0
 
 
 def _audit(arguments: argparse.Namespace) -> int:
     connection = connect(arguments)
-    audits = list(audit(connection, find_cron_time_zone(connection, arguments)))
+    zone = find_cron_time_zone(connection, arguments)
+    audits = list(audit(connection, zone))
     for one in audits:
         print(f"{one.recurring.name}: {_state(one.recurring)}, {one.recurring.schedule}")
         age = f", {one.age.days} days old" if one.age is not None else ""
@@ -173,6 +243,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             print(f"  {connection.ui_link('recurring_run', one.id)}")
     with_problems = sum(bool(one.problems) for one in audits)
     print(f"recurring runs: {len(audits)}, with problems: {with_problems}")
+    arguments.document = _schedules(connection, audits, zone)
     return 1 if with_problems else 0
 
 

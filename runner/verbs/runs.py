@@ -100,7 +100,7 @@ def _add_graphs(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = (
-    Verb("status", "cluster.status", _status, "show the latest runs in Kubeflow, or the steps of one"),
+    Verb("status", "control.status", _status, "show the latest runs in Kubeflow, or the steps of one"),
     Verb("logs", "control.logs", _logs, "print what the steps of a run in Kubeflow printed"),
     Verb("ui", "control.ui", _ui, "open Kubeflow's UI in the browser, through a port-forward if necessary"),
     Verb("runs", "control.ui", _runs, "open the page of a run in Kubeflow's UI"),

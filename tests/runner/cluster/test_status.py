@@ -9,9 +9,10 @@ import pytest
 from components.shared.core.errors import UserError
 from components.step_table import names_in
 from pipeline import GRAPHS, sweep, training
-from runner.cluster import run, run_state, status
+from runner.cluster import run, run_state
 from runner.cluster.api import find_run, latest_runs
 from runner.cluster.connection import connect
+from runner.control import status
 from runner.graphs import graph_of
 from runner.summary import StepState
 from runner.verbs.parser import parse

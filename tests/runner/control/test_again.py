@@ -29,7 +29,7 @@ def test_a_failed_run_is_retried(kfp_api: KfpServer, capsys: pytest.CaptureFixtu
     kfp_api.plan_of_retry = [Stage("RUNNING", {"train": "RUNNING"})]
     run_verb(run)
     document = answered(retry, "latest")
-    assert isinstance(document, retry.RetryDocument) and document.run.state == "running"
+    assert isinstance(document, run.StartDocument) and document.run.state == "running"
     assert len(kfp_api.asked("POST /runs/.*:retry")) == 1
     assert "retried; the steps that were done are not run again" in capsys.readouterr().out
 

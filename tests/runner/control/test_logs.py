@@ -138,9 +138,7 @@ def test_an_error_document_is_no_log(kfp_api: KfpServer, run_id: str, capsys: py
     assert run_verb(logs, run_id, "train") == 0
 
 
-def test_the_log_of_a_cached_step_is_that_of_the_run_that_made_it(
-    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_of_a_cached_step_is_that_of_its_origin(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     """The address of its artifact is in the recorded log of a later step."""
     kfp_api.plan = [Stage("SUCCEEDED", {"preprocess": "SUCCEEDED", "executor#preprocess": "SUCCEEDED"})]
     run_verb(run)

@@ -9,7 +9,7 @@ from components import steps
 from components.shared.core.errors import UserError
 from runner.doctor import doctor
 from tests.runner.doctor.objects import CLOSED_S3, PROFILE, STANDALONE, Examine, make_profile, pods_with
-from tests.runner.verbs import run_verb
+from tests.runner.verbs import answered, run_verb
 from tests.servers.image_registry import image_registry
 from tests.servers.kube_server import KubeServer
 
@@ -108,3 +108,11 @@ def test_namespace_in_a_pod(
     (tmp_path / "namespace").write_text(PROFILE)
     monkeypatch.setattr("runner.cluster.options.POD_NAMESPACE", tmp_path / "namespace")
     assert expected in examine("--host", "no-scheme", *words)[1]
+
+
+def test_the_document_has_every_finding(cluster: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    document = answered(doctor, pipeline=pipeline.training)
+    assert isinstance(document, doctor.DoctorDocument)
+    shown = capsys.readouterr().out
+    assert {"KFP", "Kubernetes", "ConfigMap"} <= {finding.check for finding in document.findings}
+    assert sum(finding.state == "ok" for finding in document.findings) == shown.count("\nok ") + shown.startswith("ok ")

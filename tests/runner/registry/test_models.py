@@ -277,3 +277,21 @@ def test_lineage_is_a_tree_from_data_to_version(verb: Verb, model: RegisteredMod
 def test_an_invalid_address_is_refused(verb: Verb, address: str) -> None:
     with pytest.raises(UserError, match="is not a version; give NAME/VERSION"):
         verb("verify", address)
+
+
+def test_the_documents_of_the_verbs(model: RegisteredModel, store: Store) -> None:
+    def document(*words: str) -> Any:
+        arguments = parse([*words, "--store", store.uri(), "--json"])
+        assert resolve_name(f"{arguments.module}:handle")(arguments) == 0
+        return type(arguments.document).parse(arguments.document.to_json(), "stdout")
+
+    (listed,) = document("models").models
+    assert (listed.name, listed.champion, [entry.version for entry in listed.versions]) == (NAME, 3, [1, 2, 3])
+    assert document("models", "promote", NAME, "2").models[0].champion == 2
+    assert document("models", "rollback", NAME).models[0].champion == 3
+    diff = document("models", "diff", NAME, "2", "3")
+    assert diff.versions == [2, 3] and diff.fields_that_differ["provenance.seed"] == [1, 2]
+    pruned = document("models", "prune", "--keep", "1", "--dry-run")
+    assert pruned.is_dry_run and f"{NAME} version 1" in pruned.removed
+    assert document("verify", f"{NAME}/3").problems == []
+    assert [one.kind for one in document("lineage", f"{NAME}/3").generations][-1] == "version"

@@ -9,10 +9,11 @@ import pytest
 import pipeline
 from components.shared.core.errors import UserError
 from components.shared.core.log import EVENT
-from runner.cluster import run_state, status
+from runner.cluster import run_state
 from runner.cluster.watch.failure import own_lines
 from runner.cluster.watch.pods import container_seconds
 from runner.cluster.watch.reasons import why_killed
+from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Watched
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer

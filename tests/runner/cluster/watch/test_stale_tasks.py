@@ -11,8 +11,9 @@ from kubernetes import client
 
 from components.shared.core.log import EVENT
 from pipeline import sweep
-from runner.cluster import run_state, status
+from runner.cluster import run_state
 from runner.cluster.watch.workflow import tasks_in
+from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
 from tests.runner.cluster.watch.test_waiting import interrupt
 from tests.runner.verbs import run_verb

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from runner.cluster import status
 from runner.cluster.watch.reasons import step_of, why_waiting
+from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer

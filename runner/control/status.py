@@ -7,9 +7,12 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.document import Items, Number, Part
+from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
 from runner.cluster.connection import Connection, connect
+from runner.cluster.run_facts import RunFacts, facts
 from runner.cluster.watch.pods import is_behind, reasons_of
 from runner.cluster.watch.reasons import Reason
 from runner.cluster.watch.view import LIVE, View
@@ -18,24 +21,51 @@ from runner.graphs import graph_of
 SHOWN = 10
 
 
+class StepStatus(Part):
+    """A step of a run: its state and, while it waits, Kubernetes' reason."""
+
+    step: str
+    state: str
+    seconds: Number
+    waits: str | None
+
+
+class StatusDocument(Answer):
+    """A run and its steps."""
+
+    FORMAT = "torch2kubeflow/status"
+
+    run: RunFacts
+    steps: Items[StepStatus]
+
+
+class RunsDocument(Answer):
+    """The latest runs, newest first."""
+
+    FORMAT = "torch2kubeflow/runs"
+
+    runs: Items[RunFacts]
+
+
 def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     """Print the state of one run, or of the latest ones."""
     connection = connect(arguments)
     if not arguments.run:
-        _print_runs(connection, pipelines)
+        arguments.document = RunsDocument(runs=_print_runs(connection, pipelines))
         return 0
     pipeline, run = find_run(connection, arguments.run, pipelines)
     view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
     pods = [] if run.state in run_state.FINAL else view.pods(LIVE)
     view.correct(run, is_behind(run, pipeline, pods))
     print(f"{run.display_name}: {run_state.state(run)}")
-    _print_steps(run, pipeline, reasons_of(view, pods))
+    steps = _print_steps(run, pipeline, reasons_of(view, pods))
+    arguments.document = StatusDocument(run=facts(connection, run), steps=steps)
     print(connection.ui_link("run", run.run_id))
     return 0
 
 
-def _print_steps(run: Any, pipeline: BaseComponent, reasons: dict[str, Reason]) -> None:
-    """Print state and seconds of each step, and why it waits; then the seconds of the whole run, if it has ended."""
+def _print_steps(run: Any, pipeline: BaseComponent, reasons: dict[str, Reason]) -> list[StepStatus]:
+    """Print and return state and seconds of each step, and why it waits; print the whole run's, if it has ended."""
     steps = run_state.steps(run, pipeline)
     column = max(map(len, steps)) + 2
     for name, step in steps.items():
@@ -44,9 +74,15 @@ def _print_steps(run: Any, pipeline: BaseComponent, reasons: dict[str, Reason]) 
             print(f"{'':<{column}}waits: {reasons[name]}")
     if run.state in run_state.FINAL:
         print(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
+    return [
+        StepStatus(
+            step=name, state=step.state, seconds=step.seconds, waits=str(reasons[name]) if name in reasons else None
+        )
+        for name, step in steps.items()
+    ]
 
 
-def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) -> None:
+def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) -> list[RunFacts]:
     runs = latest_runs(connection, pipelines)[:SHOWN]
     for pipeline, run in runs:
         state, age = run_state.state(run), _age(run.created_at)
@@ -55,6 +91,7 @@ def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) ->
         print(f"{names_of(pipelines)} has no run yet; start one with `python pipeline.py run`")
     for found in filter(None, (find_pipeline(connection, str(pipeline.name)) for pipeline in pipelines)):
         print(connection.ui_link("pipeline", found))
+    return [facts(connection, run) for _, run in runs]
 
 
 def _age(created: datetime) -> str:
