@@ -38,7 +38,7 @@ def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
     if "AWS_ACCESS_KEY_ID" not in environment:
         raise UserError(
             f"no keys are in Secret {arguments.s3_secret} of namespace {namespace}, which pods may do without",
-            "give keys in the environment, or name another Secret with --s3-secret",
+            "name the namespace of the runs, such as a Profile, with --namespace, or give keys in the environment",
         )
     with tempfile.TemporaryDirectory() as folder:
         if authority := environment.pop(AUTHORITY, ""):
