@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from kubernetes.client.exceptions import ApiException
 
-from runner.cluster.run_size import LIMIT
 from runner.doctor.cluster import ARGO, Cluster, argo_setting
 from runner.doctor.finding import Finding, ok, refused, unknown, warning
 from runner.doctor.preflight import Preflight
+from runner.run_size import LIMIT
 
 CONTROLLER = "workflow-controller"  # Argo's deployment
 REQUEUE, MAX_SIZE = "DEFAULT_REQUEUE_TIME", "MAX_WORKFLOW_SIZE"  # its variables

@@ -19,7 +19,6 @@ from runner.cluster.connection import connect
 from runner.cluster.kube import kube_client, kube_errors
 from runner.cluster.options import NoProfile, resolve, runs_namespace
 from runner.cluster.rest import ApiError
-from runner.cluster.run_size import parts_of_run, total
 from runner.cluster.token import expired_since
 from runner.doctor.argo import check_requeue, check_retries, check_run_size
 from runner.doctor.cluster import SECONDS, Cluster
@@ -38,6 +37,7 @@ from runner.doctor.rights import Right, roles
 from runner.doctor.s3 import check_s3
 from runner.doctor.trainer import check_trainer
 from runner.parameters import complete, parse_parameters
+from runner.run_size import parts_of_run, total
 
 WIDTH = 120
 COLUMNS = 10, 17

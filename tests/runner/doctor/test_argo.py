@@ -3,7 +3,7 @@
 import pytest
 
 import pipeline
-from runner.cluster.run_size import parts_of_run, total
+from runner.run_size import parts_of_run, total
 from tests.runner.doctor.objects import AssertFound, Examine, argo, controller, in_one_key
 from tests.servers.kube_server import KubeServer
 

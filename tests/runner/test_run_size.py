@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import pipeline
-from runner.cluster.run_size import LIMIT, Part, estimate, parts_of_run, total
 from runner.parameters import parse_parameters
+from runner.run_size import LIMIT, Part, estimate, parts_of_run, total
 from tests.conftest import ROOT
 from tests.repository.documents import read
 
