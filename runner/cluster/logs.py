@@ -10,6 +10,7 @@ import urllib3
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
+from runner.cluster.run_state import children
 
 # Argo names a pod `workflow-template-node` and a node `workflow-node`. These are KFP's templates for a step with no
 # annotation, two labels and retries, as ours are, and for one with fewer.
@@ -76,14 +77,10 @@ def _candidates(run: Any, step: str) -> list[str]:
     mine = next((task for task in tasks if task.display_name == step), None)
     if not mine:
         return []
-    pods = [task for task in tasks if task.display_name == run_state.POD and run_state.within(task, mine)]
-    attempts = [_pod(child, template) for pod in pods for child in _children(pod)[::-1] for template in TEMPLATES]
-    own = [_pod(child, template) for child in _children(mine) for template in TEMPLATES]
-    return attempts + own + _children(mine)
-
-
-def _children(task: Any) -> list[str]:
-    return [child.pod_name for child in task.child_tasks or [] if child.pod_name]
+    pods = run_state.pods_of(mine, (task for task in tasks if task.display_name == run_state.POD))
+    attempts = [_pod(child, template) for pod in pods for child in children(pod)[::-1] for template in TEMPLATES]
+    own = [_pod(child, template) for child in children(mine) for template in TEMPLATES]
+    return attempts + own + children(mine)
 
 
 def _pod(node: str, template: str) -> str:

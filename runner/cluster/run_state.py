@@ -33,6 +33,7 @@ UNENDED = ("PENDING", "RUNNING")  # of tasks, which then have no time of their e
 POD = "executor"
 POD_ATTEMPTS, LAUNCHED = "executor(n)", None  # under which attempts, and the launcher's entries, are gathered
 ATTEMPT = re.compile(r"executor\(\d+\)")
+MAX_ATTEMPTS = 10  # of a step
 
 
 class Verdict(NamedTuple):
@@ -102,7 +103,7 @@ def seconds(item: Any, started: datetime | None, ended: datetime | None) -> floa
 
 
 def within(pod: Any, step: Any) -> bool:
-    """Return whether a pod is the step's own: apart from the passes of a loop, steps run one after the other."""
+    """Return whether a pod ran in the time of a step, which is its own if no other step ran beside it."""
     return bool(step.start_time <= pod.start_time and (step.state in UNENDED or pod.start_time <= step.end_time))
 
 
@@ -139,8 +140,11 @@ def _step(found: dict[str | None, list[Any]], name: str) -> StepState:
     tasks, drivers = found[name], found[f"{name}-driver"]
     passes = [_pass(task, driver, found) for task, driver in zip_longest(tasks, drivers)]
     attempts = [pod for pod in found[POD_ATTEMPTS] if any(within(pod, task) for task in tasks)]
+    launched = found[LAUNCHED]
+    if 0 < sum(len(pod.child_tasks or []) for task in tasks for pod in pods_of(task, found[POD])) < len(attempts):
+        attempts, launched = [], []  # some are of a step beside it, and nothing tells which
     failed = [driver for driver in drivers if driver.state == "FAILED"]
-    spent = _container_seconds(attempts or tasks, found[LAUNCHED]) + sum(_seconds(driver) for driver in failed)
+    spent = _container_seconds(attempts or tasks, launched) + sum(_seconds(driver) for driver in failed)
     return StepState(state=min(passes or ["skipped"], key=BY_WEIGHT.index), seconds=round(spent, 3))
 
 
@@ -150,12 +154,46 @@ def _pass(task: Any, driver: Any, found: dict[str | None, list[Any]]) -> str:
         return "failed"
     if not task:
         return "starting" if driver and driver.state == "RUNNING" else "skipped"
-    mine = [pod for pod in found[POD] if within(pod, task)]
+    mine = pods_of(task, found[POD])
     if task.state == "SUCCEEDED" and mine and all(pod.state == "SKIPPED" for pod in mine):
         return "cached"
     attempts = {pod.state for pod in found[POD_ATTEMPTS] if within(pod, task)}
     is_starting = task.state == "RUNNING" and "PENDING" in attempts and "RUNNING" not in attempts
     return "starting" if is_starting else _word(task)
+
+
+def pods_of(task: Any, executors: Iterable[Any]) -> list[Any]:
+    """Return the entries of the pods of a step, one for each pass.
+
+    Those of steps side by side differ in the pods that they had; one that was skipped had none.
+    """
+    near = [pod for pod in executors if within(pod, task)]
+    node = _node_of(task)
+    if node is None or len(near) < 2:
+        return near
+    attempts = {node_id(f"{node}.{POD}({number})") for number in range(MAX_ATTEMPTS)}
+    own = [pod for pod in near if not attempts.isdisjoint(children(pod))]
+    return own or [pod for pod in near if not pod.child_tasks]
+
+
+def _node_of(task: Any) -> str | None:
+    """Return Argo's name of the node of a step that is in no loop; None if it is in one."""
+    workflow = next((child.rpartition("-")[0] for child in children(task)), "")
+    node = f"{workflow}(0).root(0).exit-handler-1(0).{task.display_name}(0)"
+    return node if node_id(node) in children(task) else None
+
+
+def node_id(node: str) -> str:
+    """Return Argo's ID of a node by its name: that of the Workflow, and the FNV-1a hash of the whole (32 bits)."""
+    digest = 0x811C9DC5
+    for byte in node.encode():
+        digest = (digest ^ byte) * 0x01000193 % 2**32
+    return f"{node.partition('(')[0]}-{digest}"
+
+
+def children(task: Any) -> list[str]:
+    """Return the IDs of the nodes below a task."""
+    return [child.pod_name for child in task.child_tasks or [] if child.pod_name]
 
 
 def _container_seconds(attempts: list[Any], launched: Iterable[Any]) -> float:

@@ -130,7 +130,9 @@ def test_an_unknown_run(kfp_api: KfpServer) -> None:
 def test_a_loop_has_the_most_important_state_of_its_passes(passes: list[str], state: str) -> None:
     now = datetime.now(UTC)
     tasks = [
-        SimpleNamespace(display_name="trial", state=one, start_time=now, end_time=now + timedelta(seconds=10))
+        SimpleNamespace(
+            display_name="trial", state=one, start_time=now, end_time=now + timedelta(seconds=10), child_tasks=None
+        )
         for one in passes
     ]
     run = SimpleNamespace(state="RUNNING", run_details=SimpleNamespace(task_details=tasks))

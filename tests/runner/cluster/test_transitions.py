@@ -9,8 +9,8 @@ import pytest
 import pipeline
 from runner.compile import FILES, compile_pipeline, read_package
 from tests.repository.documents import read
-from tests.runner.test_run_size import recorded_pipeline
 from tests.runner.cluster.transitions import transitions
+from tests.runner.test_run_size import recorded_pipeline
 
 SECTION = read("docs/cluster.md").partition("## Time of a run")[2].partition("\n## ")[0]
 
