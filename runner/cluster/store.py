@@ -45,7 +45,7 @@ def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
             path = Path(folder) / AUTHORITY
             path.write_text(authority)
             environment[CA_BUNDLE] = str(path)
-        connection = _connection(kube, namespace, environment.get(ENDPOINT, ""))
+        connection = connection_to(kube, namespace, environment.get(ENDPOINT, ""))
         yield open_store(uri, environment, connection=connection)
 
 
@@ -73,7 +73,7 @@ def _read(method: Any, name: str, namespace: str) -> Any:
         return None
 
 
-def _connection(kube: Any, namespace: str, endpoint: str) -> type[HTTPConnection] | None:
+def connection_to(kube: Any, namespace: str, endpoint: str) -> type[HTTPConnection] | None:
     """Return a connection through the Kubernetes API to a server that cannot be reached otherwise; None for others."""
     address = urlsplit(endpoint)
     if not endpoint or _is_reachable(address):

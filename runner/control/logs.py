@@ -16,6 +16,7 @@ from runner.cluster.logs import HINT, read_log
 from runner.cluster.run_facts import RunFacts, facts, has_ended
 from runner.cluster.watch.origin import find_origin
 from runner.cluster.watch.view import View
+from runner.control.archive import read_archived
 from runner.control.follow import Follower
 from runner.control.log_lines import LogLine, LogReader
 from runner.graphs import steps_of
@@ -85,6 +86,8 @@ def _read(
 ) -> StepLog:
     source = find_origin(view, run, pipeline, step) if state == "cached" else run
     log = read_log(view.connection, source, step, times=arguments.times) if source else None
+    if log is None and source and has_ended(source):
+        log = read_archived(view, source, pipeline, step)
     lines = list(LogReader(arguments.all, arguments.times).read((log or "").splitlines()))
     return StepLog(step=step, state=state, run_id=source and source.run_id, lines=lines)
 

@@ -1,6 +1,6 @@
 """Check where KFP's launcher and the steps store their objects, and with whose credentials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -71,11 +71,18 @@ def read_launcher(cluster: Cluster) -> Launcher:
 
 def locations(cluster: Cluster, preflight: Preflight) -> Iterator[Location]:
     """Yield the locations of the launcher and, if there is a store, of the steps, with the credentials of each."""
-    launcher, own = read_launcher(cluster), steps_environment(cluster, preflight)
-    if launcher.is_s3:
-        yield Location("KFP's launcher", launcher.uri, _environment(cluster, launcher, own))
+    own = steps_environment(cluster, preflight.parameters)
+    artifacts = artifact_location(cluster, preflight.parameters)
+    if artifacts:
+        yield artifacts
     if preflight.parameters["store"]:
         yield Location("the steps", preflight.parameters["store"], own)
+
+
+def artifact_location(cluster: Cluster, parameters: Mapping[str, Any]) -> Location | None:
+    """Return where the launcher puts artifacts and logs, by a run's s3_secret and s3_config; None if not into S3."""
+    launcher, own = read_launcher(cluster), steps_environment(cluster, parameters)
+    return Location("KFP's launcher", launcher.uri, _environment(cluster, launcher, own)) if launcher.is_s3 else None
 
 
 def endpoints(cluster: Cluster, preflight: Preflight) -> set[str]:
@@ -86,7 +93,7 @@ def endpoints(cluster: Cluster, preflight: Preflight) -> set[str]:
 
 def check_launcher(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check that the launcher has credentials, and that they belong to the same account as those of the steps."""
-    launcher, own = read_launcher(cluster), steps_environment(cluster, preflight)
+    launcher, own = read_launcher(cluster), steps_environment(cluster, preflight.parameters)
     name, config = preflight.parameters["s3_secret"], preflight.parameters["s3_config"]
     if not launcher.is_s3:
         yield unknown(f"artifacts go to {launcher.root}, which is not S3", "make sure that pods may write there")
@@ -113,10 +120,10 @@ def check_launcher(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
         )
 
 
-def steps_environment(cluster: Cluster, preflight: Preflight) -> dict[str, str]:
+def steps_environment(cluster: Cluster, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Return the AWS variables that every step's pod gets from its Secret and its ConfigMap."""
-    secret = cluster.secret(preflight.parameters["s3_secret"]) or {}
-    config = cluster.config_map(preflight.parameters["s3_config"]) or {}
+    secret = cluster.secret(parameters["s3_secret"]) or {}
+    config = cluster.config_map(parameters["s3_config"]) or {}
     chosen = {name: secret.get(name) for name in (ACCESS, SECRET, TOKEN)}
     chosen |= {name: config.get(name) for name in (ENDPOINT, REGION)}
     return {name: value for name, value in chosen.items() if value}

@@ -40,7 +40,7 @@ RUNNER: dict[str, tuple[str, ...]] = {
     "verbs": (),
     "local": (),
     "cluster": (),
-    "control": ("cluster",),
+    "control": ("cluster", "doctor"),
     "registry": ("local", "cluster"),
     "schedules": ("cluster",),
     "doctor": ("cluster",),

@@ -11,6 +11,7 @@ from kubernetes import client
 
 from components.shared.core.errors import UserError
 from components.shared.core.log import EVENT
+from components.shared.storage.client import open_store
 from pipeline import distributed, training
 from runner.cluster import logs as cluster_logs
 from runner.cluster import run
@@ -18,6 +19,7 @@ from runner.compile import compile_pipeline
 from runner.control import follow, logs
 from runner.control.leftovers import JOB_LABEL
 from tests.runner.control.test_stop import Clock
+from tests.runner.doctor.objects import launcher, launcher_secret
 from tests.runner.verbs import answered, run_verb
 from tests.servers.kfp_http import error, page
 from tests.servers.kfp_server import KfpServer, Stage, pod_name
@@ -25,6 +27,7 @@ from tests.servers.kube_server import KubeServer
 from tests.servers.kube_server import kube_server as kubernetes_server
 from tests.servers.port_forward import Pod, kube_server
 from tests.servers.recorded_cluster import log_of_evaluate
+from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 
 TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
 HERE = ("--context", "loopback")
@@ -269,3 +272,29 @@ def test_without_rights_on_pods_lines_are_followed_in_kfp(
     shown = capsys.readouterr()
     assert shown.out.splitlines()[:-1] == ["[train] one", "[train] two"]
     assert shown.err.count("Kubernetes forbids you to list pods in namespace kubeflow; ask for that right") == 1
+
+
+@pytest.mark.slow
+def test_the_log_stays_in_the_store_when_the_pods_are_gone(
+    kfp_api: KfpServer, cluster: KubeServer, server: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The place of the object is that of a recorded Workflow: <root>/<pipeline>/<run>/<step>/<id>/executor-logs."""
+    kfp_api.plan = [Stage("SUCCEEDED", TRAINING | {"train": "SUCCEEDED", "executor#train": "SUCCEEDED"})]
+    run_verb(run)
+    (run_id,) = kfp_api.runs
+    capsys.readouterr()
+    address = server.url.removeprefix("http://")
+    cluster.add(launcher(f"minio://{BUCKET}/artifacts", endpoint=address))
+    cluster.add(launcher_secret(accesskey=KEY, secretkey=SECRET))
+    store = open_store(f"s3://{BUCKET}/artifacts", server.environment)
+    folder = f"torch2kubeflow-training/{run_id}/train"
+    store.put_bytes(b"[train] the first pass", f"{folder}/0/executor-logs")
+    store.put_bytes(b"I1129 13:21:57.632483      16 main.go:67] x\n[train] 98.2 %\n", f"{folder}/1/executor-logs")
+    store.put_bytes(b"weights", f"{folder}/1/model")
+    assert run_verb(logs, run_id, "train", *HERE) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == ["[train] the first pass", "[train] 98.2 %"]
+    cluster.denied = {"get secrets"}
+    with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read"):
+        run_verb(logs, run_id, "train", *HERE)
+    note = "note: logs that pods have left in KFP's store are not seen from here: Kubernetes refuses to read where KFP"
+    assert capsys.readouterr().err.count(note) == 1
