@@ -12,16 +12,15 @@ import numpy as np
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
-from components.shared.core.errors import UserError
 from components.shared.core.files import new_file, new_folder, write_json
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, open_dataset
-from components.shared.evaluation.classifier import Classifier, on_arrays
+from components.shared.data.dataset import Dataset
+from components.shared.evaluation.classifier import Classifier
 from components.shared.evaluation.document import EvaluationDocument, Metrics
-from components.shared.evaluation.inference import predict
 from components.shared.evaluation.metrics import measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
+from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import EvaluateRecipe, Gates
 from components.shared.training.checkpoints.store import delete_superseded
@@ -56,16 +55,12 @@ def evaluate(
     """
     started = time.monotonic()
     parameters = EvaluateRecipe.read(recipe)
-    data, trained = _open(dataset, model)
+    data, trained = open_trained(dataset, model)
     if parameters.store:
         delete_superseded(parameters.store, [(trained.document.checkpoint_key, trained.history.checkpoints)])
     prepare_process(parameters.threads)
-    shards = list(data.shards("test"))
-    labels = np.concatenate([labels for _, labels in shards])
     with new_folder(evaluation) as folder:
-        probabilities = predict(
-            on_arrays(Classifier(trained)), shards, log.Progress("test split", len(labels), "images")
-        )
+        probabilities, labels = predict_test_split(Classifier(trained), data)
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
         document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters, started)
         _write_report(report, document, trained, worst_mistakes(probabilities, labels, data))
@@ -77,16 +72,6 @@ def evaluate(
     write_json(metrics, result.metrics)
     write_json(classification, {name: getattr(result, name) for name in ("classes", "confusion_matrix", "roc_curve")})
     return result
-
-
-def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.Model]:
-    data, trained = open_dataset(dataset), saved_model.load(model)
-    if trained.document.dataset_digest != data.digest:
-        raise UserError(
-            f"{model} was trained on the dataset {trained.document.dataset_digest}, not on {data.digest} in {dataset}",
-            "give the dataset it was trained on",
-        )
-    return data, trained
 
 
 def _describe(

@@ -14,22 +14,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.document import Document, Fingerprint, Number
-from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, Images, open_dataset
+from components.shared.data.dataset import Dataset, Images
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import Metrics
 from components.shared.evaluation.exported_model import Description, PackageDocument, RefusalDocument, Tensor
-from components.shared.evaluation.inference import Classify, load_onnx, predict
+from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.metrics import measure
 from components.shared.evaluation.parity import Parity, prove_parity
+from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import EvaluateRecipe
 
@@ -59,10 +58,11 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
     """
     started = time.monotonic()
     parameters = EvaluateRecipe.read(recipe)
-    data, trained = _open(dataset, model)
+    data, trained = open_trained(dataset, model)
     prepare_process(parameters.threads)
     classifier = Classifier(trained)
-    predictions, metrics = _predict(classifier, data)
+    predictions, labels = predict_test_split(classifier, data)
+    metrics = measure(predictions, labels, data.classes)
     verdict = metrics.judge(parameters.min_accuracy, parameters.min_recall)
     with new_folder(package) as folder:
         if not verdict.accepted:
@@ -81,25 +81,6 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
         measurements.write(folder / "measurements.json")
         _document(folder, description, metrics).write(folder / "package.json")
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(predictions):,} test images")
-
-
-def _open(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved_model.Model]:
-    data, trained = open_dataset(dataset), saved_model.load(model)
-    if trained.document.dataset_digest != data.digest:
-        raise UserError(
-            f"{model} was trained on the dataset {trained.document.dataset_digest}, not on {data.digest} in {dataset}",
-            "give the dataset it was trained on",
-        )
-    return data, trained
-
-
-def _predict(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], Metrics]:
-    """Return PyTorch's probabilities (float32, N x classes) on the test split, and the figures of them."""
-    shards = list(data.shards("test"))
-    labels = np.concatenate([labels for _, labels in shards])
-    progress = log.Progress("test split", len(labels), "images")
-    predictions = predict(on_arrays(classifier), shards, progress)
-    return predictions, measure(predictions, labels, data.classes)
 
 
 def _export(classifier: Classifier, folder: Path, description: Description, threads: int) -> dict[str, Classify]:

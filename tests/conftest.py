@@ -31,11 +31,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use one worker more than there are cores: many tests wait for servers, containers and killed processes."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first, so that parallel workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
