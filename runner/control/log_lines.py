@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from components.shared.core.document import Part, Time
 from components.shared.core.log import read_event
-from runner.cluster.watch.failure import ADDED, DUMP
+from runner.cluster.watch.failure import OwnLines
 
 TIMED = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (?P<text>.*)", re.DOTALL)
 
@@ -30,19 +30,12 @@ class LogReader:
 
     takes_all: bool
     timed: bool  # whether each line begins with its time
-    is_dump: bool = False  # whether KFP's input of the step, a JSON document of many lines, is being read
+    own: OwnLines = field(default_factory=OwnLines)
 
     def read(self, lines: Iterable[str], rank: int | None = None) -> Iterator[LogLine]:
         """Yield the lines that are wanted."""
         for line in lines:
             found = TIMED.fullmatch(line) if self.timed else None
             time, text = (found["time"], found["text"]) if found else (None, line)
-            if self.takes_all or self._is_own(text):
+            if self.takes_all or (self.own.has(text) and read_event(text) is None):
                 yield LogLine(time=time, rank=rank, text=text.rstrip())
-
-    def _is_own(self, text: str) -> bool:
-        if self.is_dump:
-            self.is_dump = text.rstrip() != "}"
-            return False
-        self.is_dump = bool(DUMP.match(text))
-        return bool(text.strip()) and not ADDED.match(text) and read_event(text) is None

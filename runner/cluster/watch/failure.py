@@ -32,16 +32,26 @@ def find_failure(view: View, run: Any, step: str | None) -> Failure:
     return Failure(step, () if reason else _crash(failure.lines), killed=str(reason) if reason else None)
 
 
+class OwnLines:
+    """Tells, line after line, what a step itself printed from empty lines and from KFP's and Argo's."""
+
+    def __init__(self) -> None:
+        """Begin a log."""
+        self._is_dump = False  # whether KFP's input of the step is being read
+
+    def has(self, line: str) -> bool:
+        """Return whether the next line of the log is the step's own."""
+        if self._is_dump:
+            self._is_dump = line.rstrip() != "}"
+            return False
+        self._is_dump = bool(DUMP.match(line))
+        return bool(line.strip()) and not ADDED.match(line)
+
+
 def own_lines(log: str) -> Iterator[str]:
-    """Yield the lines that a step itself printed, without empty ones and without KFP's and Argo's."""
-    is_dump = False
-    for line in log.splitlines():
-        if DUMP.match(line):
-            is_dump = True
-        elif is_dump:
-            is_dump = line.rstrip() != "}"
-        elif line.strip() and not ADDED.match(line):
-            yield line.rstrip()
+    """Yield the lines that a step itself printed."""
+    own = OwnLines()
+    return (line.rstrip() for line in log.splitlines() if own.has(line))
 
 
 def _crash(lines: tuple[str, ...]) -> tuple[str, ...]:
