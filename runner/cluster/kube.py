@@ -2,12 +2,14 @@
 
 import os
 import re
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import SplitResult
 
 import kubernetes
 import urllib3
@@ -15,12 +17,13 @@ import yaml
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException
 from kubernetes.stream import portforward, ws_client
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from components.shared.core.errors import UserError
 from runner.cluster.options import is_in_pod
 from runner.cluster.rest import ApiError
 
+CONNECT_SECONDS = 3
 API_PORT = 8888
 API_PODS = "app=ml-pipeline"
 REMEDIES = {401: "log in to the cluster again", 403: "ask for that right"}
@@ -135,6 +138,32 @@ def tunnel(
                 return portforward(connect_to, name, target.namespace, ports=str(port)).socket(port)
 
     return type("Tunnel", (base,), {"_new_conn": connect})
+
+
+def open_tunnel(kube: kubernetes.client.CoreV1Api, target: Target, scheme: str = "http") -> type[HTTPConnection]:
+    """Return a tunnel that was tried: ApiError comes now, and not after a minute of a client's retries."""
+    connection = tunnel(kube, target, HTTPSConnection if scheme == "https" else HTTPConnection)
+    connection("")._new_conn().close()
+    return connection
+
+
+def is_reachable(address: SplitResult) -> bool:
+    """Return whether something listens at an address, within seconds."""
+    try:
+        socket.create_connection((address.hostname or "", port_of(address)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def port_of(address: SplitResult) -> int:
+    """Return the port of an address, by default that of its scheme."""
+    return address.port or (443 if address.scheme == "https" else 80)
+
+
+def labels_of(selector: Mapping[str, str]) -> str:
+    """Return the selector of a Service as one for a list of pods."""
+    return ",".join(f"{label}={value}" for label, value in selector.items())
 
 
 def _running_pod(kube: kubernetes.client.CoreV1Api, target: Target) -> Any:

@@ -7,7 +7,6 @@ by a port-forward through the Kubernetes API.
 import argparse
 import base64
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +15,15 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import kubernetes
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import Store, open_store
-from runner.cluster.kube import Target, kube_client, kube_errors, tunnel
+from runner.cluster.kube import Target, is_reachable, kube_client, kube_errors, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
 
 ENDPOINT, CA_BUNDLE = "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"
 AUTHORITY = "ca.crt"  # a key of the ConfigMap
-CONNECT_SECONDS = 3
 
 
 @contextmanager
@@ -76,12 +74,9 @@ def _read(method: Any, name: str, namespace: str) -> Any:
 def connection_to(kube: Any, namespace: str, endpoint: str) -> type[HTTPConnection] | None:
     """Return a connection through the Kubernetes API to a server that cannot be reached otherwise; None for others."""
     address = urlsplit(endpoint)
-    if not endpoint or _is_reachable(address):
+    if not endpoint or is_reachable(address):
         return None
-    target = _target(kube, namespace, address)
-    connection = tunnel(kube, target, HTTPSConnection if address.scheme == "https" else HTTPConnection)
-    connection("")._new_conn().close()  # raises ApiError, where the S3 client would try for a minute
-    return connection
+    return open_tunnel(kube, _target(kube, namespace, address), address.scheme)
 
 
 def _target(kube: Any, namespace: str, address: SplitResult) -> Target:
@@ -98,20 +93,9 @@ def _target(kube: Any, namespace: str, address: SplitResult) -> Target:
             f"{address.geturl()} cannot be reached from this machine, and namespace {of} has no Service {name}",
             f"check {ENDPOINT} in the ConfigMap, or give the environment an address that this machine reaches",
         ) from None
-    ports = [one for one in spec.ports or [] if one.port == _port(address)]
+    ports = [one for one in spec.ports or [] if one.port == port_of(address)]
     if not ports or not spec.selector:
-        raise UserError(f"Service {name} of namespace {of} has no pods at port {_port(address)}", f"check {ENDPOINT}")
-    labels = ",".join(f"{label}={value}" for label, value in spec.selector.items())
-    return Target(of, labels, ports[0].target_port or ports[0].port, f"see `kubectl -n {of} get pods`")
-
-
-def _is_reachable(address: SplitResult) -> bool:
-    try:
-        socket.create_connection((address.hostname or "", _port(address)), timeout=CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def _port(address: SplitResult) -> int:
-    return address.port or (443 if address.scheme == "https" else 80)
+        raise UserError(f"Service {name} of namespace {of} has no pods at port {port_of(address)}", f"check {ENDPOINT}")
+    return Target(
+        of, labels_of(spec.selector), ports[0].target_port or ports[0].port, f"see `kubectl -n {of} get pods`"
+    )

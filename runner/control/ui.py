@@ -18,7 +18,7 @@ from components.shared.core.errors import UserError
 from runner.answer import Answer
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
-from runner.cluster.kube import Target, tunnel
+from runner.cluster.kube import Target, open_tunnel
 
 UI_PODS, UI_PORT = "app=ml-pipeline-ui", 3000
 GATEWAY_NAMESPACE, GATEWAY_PODS, GATEWAY_PORT = "istio-system", "istio=ingressgateway", 8080
@@ -71,9 +71,7 @@ def _forward(connection: Connection) -> Any:
         target = Target(GATEWAY_NAMESPACE, GATEWAY_PODS, GATEWAY_PORT, f"many users need its login; {SET_UI}")
     else:
         target = Target(connection.kfp_namespace, UI_PODS, UI_PORT, "give KFP's own namespace with --kfp-namespace")
-    forward = tunnel(connection.kube, target)
-    forward("")._new_conn().close()  # raises ApiError before a browser is opened
-    return forward
+    return open_tunnel(connection.kube, target)  # before a browser is opened
 
 
 def _listen(port: int) -> socket.socket:

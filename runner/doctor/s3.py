@@ -5,7 +5,6 @@ A server inside the cluster is reached as the Kubernetes API is, by a port-forwa
 
 import contextlib
 import io
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ from uuid import uuid4
 
 from kubernetes.client import V1Service
 from kubernetes.client.exceptions import ApiException
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict
-from runner.cluster.kube import Target, tunnel
+from runner.cluster.kube import Target, is_reachable, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
@@ -27,7 +26,6 @@ from runner.doctor.launcher import ACCESS, ENDPOINT, Location, is_internal, loca
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, denied_right
 
-CONNECT_SECONDS = 3
 CA_BUNDLE = "AWS_CA_BUNDLE"
 FOLDER = "torch2kubeflow-doctor"  # under the store's prefix
 
@@ -128,21 +126,20 @@ def _reach(cluster: Cluster, endpoint: str) -> type[HTTPConnection] | None:
 
     Raises Unreachable if there is no way to it from here, and UserError if there is none for pods either.
     """
-    if _is_reachable(endpoint):
+    address = urlsplit(endpoint)
+    if is_reachable(address):
         return None
     if not is_internal(endpoint):
         message = f"{endpoint} cannot be reached from this machine"
         raise Unreachable(message, f"check {ENDPOINT}, or run doctor on a machine that reaches it")
-    target = _target(cluster, urlsplit(endpoint))
-    connection = tunnel(cluster.core, target, HTTPSConnection if endpoint.startswith("https:") else HTTPConnection)
+    target = _target(cluster, address)
     try:
-        connection("")._new_conn().close()
+        return open_tunnel(cluster.core, target, address.scheme)
     except ApiError as error:
         if error.status in (404, 503):  # no pod listens there
             raise
         answer = str(error.__cause__).replace("\\", "")  # of a websocket it is quoted
         raise Unreachable(error.message, error.remedy, denied_right(answer)) from None
-    return connection
 
 
 def _target(cluster: Cluster, address: SplitResult) -> Target:
@@ -151,8 +148,8 @@ def _target(cluster: Cluster, address: SplitResult) -> Target:
     namespace = rest.partition(".")[0] or cluster.namespace
     service = cluster.read(cluster.core.read_namespaced_service, name, namespace)
     if service and service.spec.selector:
-        labels = ",".join(f"{label}={value}" for label, value in service.spec.selector.items())
-        return Target(namespace, labels, _pods_port(service, _port(address)), f"kubectl -n {namespace} get pods")
+        port = _pods_port(service, port_of(address))
+        return Target(namespace, labels_of(service.spec.selector), port, f"kubectl -n {namespace} get pods")
     message = f"there is no Service {name} with pods in namespace {namespace}"
     if service or namespace not in (cluster.namespace, cluster.kfp_namespace):  # perhaps a name outside the cluster
         raise Unreachable(message, f"check {ENDPOINT}, or give --s3-endpoint with an address that this machine reaches")
@@ -169,17 +166,3 @@ def _pods_port(service: V1Service, port: int) -> int | str:
         f"Service {service.metadata.name} has no port {port}",
         f"correct the address of S3: the Service has {ports or 'none'}",
     )
-
-
-def _port(address: SplitResult) -> int:
-    return address.port or (443 if address.scheme == "https" else 80)
-
-
-def _is_reachable(endpoint: str) -> bool:
-    """Return whether something listens there, within seconds; the S3 client would retry for a minute."""
-    parts = urlsplit(endpoint)
-    try:
-        socket.create_connection((parts.hostname or "", _port(parts)), timeout=CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True

@@ -46,7 +46,7 @@ def fresh(cluster: KubeServer, server: S3Server, monkeypatch: pytest.MonkeyPatch
     cluster.add(argo("OnError", securityContext=EXECUTOR), controller(), gpu_node())
     cluster.add(other_pod("kfp", ends=False, cpu="900m"), other_pod("run", ends=True, cpu="1"))
     cluster.forwards["seaweedfs-0", 8333] = cluster.forwards["s3-0", 8333] = server.ports["s3.port"]
-    monkeypatch.setattr("runner.doctor.s3._is_reachable", lambda _endpoint: False)  # as of names inside the cluster
+    monkeypatch.setattr("runner.doctor.s3.is_reachable", lambda _endpoint: False)  # as of names inside the cluster
     return cluster
 
 
