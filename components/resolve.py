@@ -16,7 +16,6 @@ from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.form import inputs_of, merge_options
 from components.shared.parameters.preparation import PreprocessRecipe
-from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import DISTRIBUTED, SWEEP
@@ -59,15 +58,14 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         open_store(values["store"], os.environ).check_access()
     version = open_source(values["data"]).version()
     log.info(f"{values['data']} is at {version}")
-    texts: list[type[Recipe]] = [PreprocessRecipe, TrainingRecipe, EvaluateRecipe, RegisterRecipe]
-    preparation, trained, evaluation, registration = (recipe.taken_from(values).text() for recipe in texts)
+    preparation = PreprocessRecipe.taken_from(values)
     return Resolved(
         version=version,
-        prepared_by=_prepared_by(PreprocessRecipe.taken_from(values), values["data"], version),
-        preparation=preparation,
-        training=trained,
-        evaluation=evaluation,
-        registration=registration,
+        prepared_by=_prepared_by(preparation, values["data"], version),
+        preparation=preparation.text(),
+        training=training.text(),
+        evaluation=EvaluateRecipe.taken_from(values).text(),
+        registration=RegisterRecipe.taken_from(values).text(),
         Output=[pod.text() for pod in planned],
     )
 

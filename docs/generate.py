@@ -27,7 +27,7 @@ from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
 from components.shared.parameters.form import inputs_of
-from components.shared.parameters.help import default, groups
+from components.shared.parameters.help import defaults, groups
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
@@ -191,9 +191,10 @@ def _table(names: Sequence[str]) -> str:
 
 
 def _rows(names: Sequence[str]) -> Iterator[str]:
+    given = defaults()
     for name in names:
         field = SweepParameters.model_fields[name]
-        yield f"| `{name}` | `{default(name)}` | {field.description} | {accepted(field)} | {_place(name)} |"
+        yield f"| `{name}` | `{given[name]}` | {field.description} | {accepted(field)} | {_place(name)} |"
 
 
 def _place(name: str) -> str:

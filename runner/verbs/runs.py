@@ -7,18 +7,16 @@ from runner.verbs.options import Verb, add_connection, add_graph, add_name, add_
 
 def _status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="RUN", help="id of the run, or latest")
-    add_graph(parser, None)
-    add_connection(parser)
+    _add_graphs(parser)
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="id of the run, or latest")
+    _add_run(parser)
     parser.add_argument("step", nargs="?", metavar="STEP", help="such as train; else all")
     parser.add_argument("--follow", action="store_true", help="go on until the run ends, with all nodes of a training")
     parser.add_argument("--times", action="store_true", help="show when each line was printed, if a pod tells")
     parser.add_argument("--all", action="store_true", help="show the lines of KFP and Argo, too")
-    add_graph(parser, None)
-    add_connection(parser)
+    _add_graphs(parser)
 
 
 def _stop(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,6 @@ GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the fi
     "Pods in a cluster": (Pods,),
     "Sweeps": (SweepRecipe,),
 }
-
 MARGIN = 38  # columns left of the descriptions
 
 
@@ -36,18 +35,19 @@ def groups() -> dict[str, list[str]]:
     return found
 
 
-def default(name: str) -> str:
-    """Return the default of a parameter as the pipeline has it."""
-    value = SweepParameters.of().values()[name]
-    return value or '""' if isinstance(value, str) else json.dumps(value)
+def defaults() -> dict[str, str]:
+    """Return the default of each parameter as the pipeline has it."""
+    values = SweepParameters.of().values()
+    return {name: value or '""' if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def listed(columns: int) -> str:
     """Return all parameters with defaults and descriptions, as the help of a verb shows them in so many columns."""
     shown = ["parameters, with their defaults (docs/parameters.md has what each accepts):"]
+    given = defaults()
     for title, names in groups().items():
         shown += ["", f"{title.lower()}:"]
         for name in names:
-            given, line = f"  {name}={default(name)} ", SweepParameters.model_fields[name].description or ""
-            shown += textwrap.wrap(line, columns, initial_indent=f"{given:<{MARGIN}}", subsequent_indent=" " * MARGIN)
+            begin, line = f"  {name}={given[name]} ", SweepParameters.model_fields[name].description or ""
+            shown += textwrap.wrap(line, columns, initial_indent=f"{begin:<{MARGIN}}", subsequent_indent=" " * MARGIN)
     return "\n".join(shown)
