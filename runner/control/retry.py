@@ -24,7 +24,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         now = run_state.state(connection.client.get_run(run.run_id))
         raise UserError(
             f"KFP does not retry run {run.run_id}, which is {now}: only a run that failed or was canceled",
-            f"start it anew with `python pipeline.py rerun {run.run_id}`",
+            f"start it again with `python pipeline.py rerun {run.run_id}`",
         ) from None
     print(f"{run.display_name}: retried; the steps that were done are not run again")
     print(connection.ui_link("run", run.run_id), flush=True)

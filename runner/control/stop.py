@@ -95,4 +95,4 @@ def _print_what_stays(store: str | None) -> None:
         print("  goes on from the last one; and the results of the steps that were done, which are cached")
     else:
         print("what stays: the results of the steps that were done, which are cached; without a store there are no")
-        print("  checkpoints, so the next run begins its training anew")
+        print("  checkpoints, so the next run starts its training from the beginning")

@@ -1,4 +1,4 @@
-"""Why a pod waits or was killed, in Kubernetes' own words, with the parameter that mends it."""
+"""Why a pod waits or was killed, in Kubernetes' own words, and the parameter to change."""
 
 import re
 import signal

@@ -58,7 +58,7 @@ def test_of_two_steps_side_by_side_one_is_cached(name: str) -> None:
 
 def test_the_time_of_steps_side_by_side_is_argos() -> None:
     run = polled_run()[-1]
-    assert (steps(run, pipeline.training)["evaluate"].seconds, "the container's own") == (4.0, "the container's own")
+    assert steps(run, pipeline.training)["evaluate"].seconds == 4.0, "the container's own"
     side_by_side(run)
     found = steps(run, pipeline.training)
     assert (found["evaluate"].seconds, found["export"].seconds) == (10.0, 20.0)

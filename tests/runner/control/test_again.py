@@ -48,7 +48,7 @@ def test_a_run_that_succeeded_is_not_retried(kfp_api: KfpServer) -> None:
     """KFP's answer, 409, is a recorded one."""
     run_verb(run)
     run_id = _only(kfp_api).run_id
-    with pytest.raises(UserError, match=rf"which is done: .* start it anew with `python pipeline.py rerun {run_id}`"):
+    with pytest.raises(UserError, match=rf"which is done: .* start it again with `python pipeline.py rerun {run_id}`"):
         run_verb(retry, run_id)
     kfp_api.script("POST .*:retry", error(403, "no right"))
     with pytest.raises(UserError, match="no right"):

@@ -1,4 +1,4 @@
-"""What is shown of a pod that waits: Kubernetes' reason, once and again where it changes, with what mends it."""
+"""What is shown of a pod that waits: Kubernetes' reason, once and again if it changes, with the remedy."""
 
 from collections.abc import Callable
 from typing import Any
