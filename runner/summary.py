@@ -118,7 +118,7 @@ def collect(
         test_accuracy=evaluation.accuracy if evaluation else None,
         accepted=evaluation.accepted if evaluation else None,
         reasons=evaluation.reasons if evaluation else None,
-        registered=_registered(registration) if registration else None,
+        registered=registered_by(registration) if registration else None,
         sweep=Sweep(best=comparison.best, trials=comparison.trials) if comparison else None,
         artifacts=artifacts,
     )
@@ -134,7 +134,8 @@ def _dataset_facts(dataset: DatasetDocument) -> DatasetFacts:
     return DatasetFacts(digest=dataset.digest, classes=dataset.classes, counts=counts)
 
 
-def _registered(registration: RegistrationDocument) -> Registered:
+def registered_by(registration: RegistrationDocument) -> Registered:
+    """Return what the summary tells of a registration."""
     return Registered(
         name=registration.name,
         version=registration.version,

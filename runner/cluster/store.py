@@ -31,8 +31,9 @@ def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
     """Open the store at `uri` as the pods of the namespace do. Raises UserError if that is not possible from here."""
     kube = kubernetes.client.CoreV1Api(kube_client(arguments.context))
     namespace = arguments.namespace or os.environ.get("KFP_NAMESPACE") or arguments.kfp_namespace
-    config = _config_map(kube, namespace, arguments.s3_config)
-    environment = config | _secret(kube, namespace, arguments.s3_secret)
+    objects = Objects(kube, namespace)
+    config = objects.config_map(arguments.s3_config) or {}
+    environment = config | (objects.secret(arguments.s3_secret) or {})
     if "AWS_ACCESS_KEY_ID" not in environment:
         raise UserError(
             f"no keys are in Secret {arguments.s3_secret} of namespace {namespace}, which pods may do without",
@@ -47,28 +48,36 @@ def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
         yield open_store(uri, environment, connection=connection)
 
 
-def _config_map(kube: Any, namespace: str, name: str) -> dict[str, str]:
-    with kube_errors(f"read ConfigMap {name} in namespace {namespace}"):
-        found = _read(kube.read_namespaced_config_map, name, namespace)
-    return dict((found and found.data) or {})
+class Objects:
+    """The Secrets and ConfigMaps of a namespace. Reading one raises ApiError if Kubernetes refuses it."""
 
+    def __init__(self, kube: kubernetes.client.CoreV1Api, namespace: str) -> None:
+        self._kube, self._namespace = kube, namespace
 
-def _secret(kube: Any, namespace: str, name: str) -> dict[str, str]:
-    with kube_errors(f"read Secret {name} in namespace {namespace}"):
-        found = _read(kube.read_namespaced_secret, name, namespace)
-    data = (found and found.data) or {}
-    values = {key: base64.b64decode(value).decode().strip() for key, value in data.items()}
-    return {key: value for key, value in values.items() if value}
+    def secret(self, name: str) -> dict[str, str] | None:
+        """Return the values of a Secret that are not empty, as text; None if it does not exist."""
+        found = self._read("Secret", self._kube.read_namespaced_secret, name)
+        if found is None:
+            return None
+        values = {
+            key: base64.b64decode(value).decode(errors="replace").strip() for key, value in (found.data or {}).items()
+        }
+        return {key: value for key, value in values.items() if value}
 
+    def config_map(self, name: str) -> dict[str, str] | None:
+        """Return the values of a ConfigMap; None if it does not exist."""
+        found = self._read("ConfigMap", self._kube.read_namespaced_config_map, name)
+        return None if found is None else dict(found.data or {})
 
-def _read(method: Any, name: str, namespace: str) -> Any:
-    """Return an object; None if there is none: the pods do without it, too."""
-    try:
-        return method(name, namespace, _request_timeout=30)
-    except kubernetes.client.ApiException as error:
-        if error.status != 404:
-            raise
-        return None
+    def _read(self, kind: str, method: Any, name: str) -> Any:
+        """Return an object; None if there is none: the pods do without it, too."""
+        try:
+            with kube_errors(f"read {kind} {name} in namespace {self._namespace}"):
+                return method(name, self._namespace, _request_timeout=30)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
 
 
 def connection_to(kube: Any, namespace: str, endpoint: str) -> type[HTTPConnection] | None:

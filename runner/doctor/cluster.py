@@ -6,11 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import yaml
 from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api, V1Deployment, V1Namespace, V1ServiceAccount
 from kubernetes.client.exceptions import ApiException
 
-from components.shared.core.errors import UserError
+from runner.cluster.artifacts.location import parse_yaml
 
 SECONDS = (5, 15)  # to connect, to answer
 ARGO = "workflow-controller-configmap"  # the configuration of Argo's controller
@@ -91,17 +90,3 @@ def argo_setting(cluster: Cluster, key: str) -> dict[str, Any] | None:
     if "config" in data:  # Argo reads either this one key or all the others
         return parse_yaml(data, "config", ARGO).get(key) or {}
     return parse_yaml(data, key, ARGO)
-
-
-def parse_yaml(data: dict[str, str], key: str, name: str) -> dict[str, Any]:
-    """Return the mapping under a key of ConfigMap `name`, empty if the key is absent.
-
-    Raises UserError if the value is not a mapping.
-    """
-    try:
-        found = yaml.safe_load(data.get(key, "")) or {}
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"ConfigMap {name} has no YAML mapping under its key {key}", "correct it")
-    return found

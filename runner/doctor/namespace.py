@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from components.shared.storage.endpoint import AWS
+from runner.cluster.artifacts.location import ACCESS, ENDPOINT, REGION, SECRET
 from runner.doctor.cluster import PROFILE, Cluster
 from runner.doctor.finding import Finding, ok, problem, warning
-from runner.doctor.launcher import ACCESS, ENDPOINT, REGION, SECRET, has_role
+from runner.doctor.launcher import has_role
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, described, lacking, rules
 

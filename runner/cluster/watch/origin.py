@@ -19,11 +19,17 @@ from runner.cluster.watch.view import View
 
 def find_origin(view: View, run: Any, pipeline: BaseComponent, step: str) -> Any:
     """Return the run in which a step that was cached ran; None if it is not known, or was deleted."""
+    found = origin_id(view, run, pipeline, step)
+    return found and get_run(view, found)
+
+
+def origin_id(view: View, run: Any, pipeline: BaseComponent, step: str) -> str | None:
+    """Return the id of the run in which a step that was cached ran; None if it is not known."""
     address = re.compile(rf"/{re.escape(str(pipeline.name))}/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(step)}/")
     for text in _texts(view, run, pipeline):
         found = set(address.findall(text)) - {run.run_id}
         if len(found) == 1:
-            return _get(view, found.pop())
+            return str(found.pop())
     return None
 
 
@@ -35,7 +41,8 @@ def _texts(view: View, run: Any, pipeline: BaseComponent) -> Iterator[str]:
             yield read_log(view.connection, run, name) or ""
 
 
-def _get(view: View, run_id: str) -> Any:
+def get_run(view: View, run_id: str) -> Any:
+    """Return a run; None if it was deleted."""
     try:
         return view.connection.client.get_run(run_id)
     except ApiError as error:

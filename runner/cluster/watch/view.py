@@ -23,6 +23,7 @@ UNSEEN = {  # by what the user may not list or get
     "pods/log": "how a training goes on is not seen from here",
     "workflows": "the states of some steps are not known",
     "trainjobs": "what the nodes of a distributed training print is not seen, but for the first",
+    "artifacts": "what the steps left in KFP's store is not seen from here",
 }
 
 T = TypeVar("T")
@@ -92,19 +93,20 @@ class View:
         if resource in self.refused:
             return None
         if kube is None:
-            self._refuse(resource, "only KFP's API was reached; give --context too")
+            self.refuse(resource, "only KFP's API was reached; give --context too")
             return None
         try:
             return ask(kube)
         except kubernetes.client.ApiException as error:
             if error.status in (401, 403):
                 right = f"{verb} {resource} in namespace {self.connection.namespace}"
-                self._refuse(resource, f"Kubernetes forbids you to {right}; ask for that right")
+                self.refuse(resource, f"Kubernetes forbids you to {right}; ask for that right")
         except urllib3.exceptions.HTTPError:
             pass  # asked again at the next look
         return None
 
-    def _refuse(self, resource: str, why: str) -> None:
+    def refuse(self, resource: str, why: str) -> None:
+        """Say why something is not seen, and do not ask for it again."""
         self.refused.add(resource)
         self.say(f"{UNSEEN[resource]}: {why}")
 

@@ -296,5 +296,5 @@ def test_the_log_stays_in_the_store_when_the_pods_are_gone(
     cluster.denied = {"get secrets"}
     with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read"):
         run_verb(logs, run_id, "train", *HERE)
-    note = "note: logs that pods have left in KFP's store are not seen from here: Kubernetes refuses to read where KFP"
+    note = "note: what the steps left in KFP's store is not seen from here: Kubernetes refuses to read Secret "
     assert capsys.readouterr().err.count(note) == 1

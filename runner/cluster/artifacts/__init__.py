@@ -1,0 +1,1 @@
+"""What the steps of a run left in the store of KFP's artifacts."""
