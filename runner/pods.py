@@ -6,6 +6,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from kfp.dsl.pipeline_channel import PipelineParameterChannel
 
+from components.shared.core.workflow import RUN_LABEL
 from components.shared.storage.endpoint import MOUNTED_AUTHORITY
 from components.step_table import STEP_LABEL
 
@@ -43,7 +44,7 @@ def configure_pod(task: PipelineTask, inputs: Inputs, resources: Resources | Non
     kubernetes.add_pod_label(task, STEP_LABEL, name)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     if name in KNOW_THEIR_RUN:  # by a variable, since a step is cached by its inputs
-        kubernetes.use_field_path_as_env(task, "RUN_ID", "metadata.labels['pipeline/runid']")
+        kubernetes.use_field_path_as_env(task, "RUN_ID", f"metadata.labels['{RUN_LABEL}']")
     _give_store_access(task, inputs)
     if name in READ_THE_SOURCE:
         _give_source_access(task, inputs)

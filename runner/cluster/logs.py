@@ -7,6 +7,7 @@ from typing import Any
 import kubernetes
 import urllib3
 
+from components.shared.core.workflow import RUN_LABEL
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
@@ -29,7 +30,7 @@ def read_log(connection: Connection, run: Any, step: str, times: bool = False) -
     A step in a loop has a pod for each pass, and only the pods show which is whose: KFP's archive has one of them.
     """
     if connection.kube:
-        labels = f"pipeline/runid={run.run_id},{STEP_LABEL}={step}"
+        labels = f"{RUN_LABEL}={run.run_id},{STEP_LABEL}={step}"
         log = _from_pods(connection.kube, connection.namespace, labels, times)
         if log is not None:
             return log

@@ -5,11 +5,11 @@ from typing import Any
 
 import kubernetes
 
+from components.shared.core.workflow import RUN_LABEL
 from runner.cluster.connection import Connection
 from runner.cluster.kube import kube_errors
 from runner.cluster.rest import ApiError
 
-RUN_LABEL = "pipeline/runid"
 ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
 GROUP, VERSION, JOBS = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"  # of a TrainJob's pods: the job's name

@@ -17,6 +17,7 @@ from kubernetes.client import (
     V1Toleration,
 )
 
+from components.shared.core.workflow import RUN_LABEL
 from components.step_table import STEP_LABEL, STEPS
 from runner.compile import documents_of
 from runner.graphs import PREFIX
@@ -29,7 +30,7 @@ RUN_LABELS = {
     "workflows.argoproj.io/workflow": f"{PREFIX}{DEFAULT}",
     "workflows.argoproj.io/completed": "false",
     "pipelines.kubeflow.org/v2_component": "true",
-    "pipeline/runid": "00000000-0000-0000-0000-000000000000",
+    RUN_LABEL: "00000000-0000-0000-0000-000000000000",
 }
 
 

@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECONDS = 30  # for an answer
+RUN_LABEL = "pipeline/runid"  # KFP's, of a run's Workflow and pods, and ours of its TrainJobs: its id
 
 
 def was_stopped(run_id: str) -> bool:
@@ -25,7 +26,7 @@ def _workflows(run_id: str) -> list[dict[str, Any]]:
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     path = f"apis/argoproj.io/v1alpha1/namespaces/{_read('namespace')}/workflows"
-    request = Request(f"{server}/{path}?labelSelector=pipeline/runid%3D{run_id}")
+    request = Request(f"{server}/{path}?labelSelector={RUN_LABEL}%3D{run_id}")
     request.add_header("Authorization", f"Bearer {_read('token')}")
     authority = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     with urlopen(request, timeout=SECONDS, context=authority) as answer:

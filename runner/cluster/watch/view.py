@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import kubernetes
 import urllib3
 
+from components.shared.core.workflow import RUN_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
 from runner.cluster.watch.workflow import tasks_in
@@ -40,7 +41,7 @@ class View:
 
     def pods(self, labels: str = "") -> list[Any]:
         """Return the run's pods that have these labels too; none if Kubernetes does not list them."""
-        return self.labelled(",".join(filter(None, (f"pipeline/runid={self.run_id}", labels))))
+        return self.labelled(",".join(filter(None, (f"{RUN_LABEL}={self.run_id}", labels))))
 
     def labelled(self, labels: str) -> list[Any]:
         """Return the pods with these labels, oldest first; none if Kubernetes does not list them."""
@@ -75,7 +76,7 @@ class View:
 
     def custom(self, group: str, version: str, plural: str) -> list[Any]:
         """Return the run's objects of a kind that is not Kubernetes' own; none if they cannot be read."""
-        arguments = self._of(label_selector=f"pipeline/runid={self.run_id}", group=group, version=version)
+        arguments = self._of(label_selector=f"{RUN_LABEL}={self.run_id}", group=group, version=version)
 
         def ask(kube: kubernetes.client.CoreV1Api) -> Any:
             api = kubernetes.client.CustomObjectsApi(kube.api_client)

@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client
 
 from components.shared.core.errors import UserError
-from components.shared.training.distributed.trainjob.manifest import RUN_LABEL
+from components.shared.core.workflow import RUN_LABEL
 from runner.cluster import run
 from runner.control import leftovers, stop
 from tests.conftest import ROOT
@@ -68,7 +68,7 @@ def _pod(name: str, **labels: str) -> client.V1Pod:
 
 
 def _of_run(run_id: str) -> dict[str, Any]:
-    return {leftovers.RUN_LABEL: run_id}
+    return {RUN_LABEL: run_id}
 
 
 def _trainjob(run_id: str) -> dict[str, Any]:
@@ -143,8 +143,7 @@ def test_without_rights_on_pods_it_says_what_is_not_known(
 
 def test_the_labels_are_those_of_a_real_cluster() -> None:
     recorded = json.loads((ROOT / "tests/servers/recorded/trainjob.json").read_text())
-    assert leftovers.RUN_LABEL in recorded["running"]["metadata"]["labels"]
-    assert leftovers.RUN_LABEL == RUN_LABEL
+    assert RUN_LABEL in recorded["running"]["metadata"]["labels"]
     assert f"{leftovers.GROUP}/{leftovers.VERSION}" == recorded["running"]["apiVersion"]
 
 

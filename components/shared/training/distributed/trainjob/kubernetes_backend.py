@@ -16,13 +16,13 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.shared.core.errors import UserError
+from components.shared.core.workflow import RUN_LABEL
 from components.shared.storage.retry import TRANSIENT, Retries, reason_of
 from components.shared.training.distributed.trainjob.backend import POLL_SECONDS, JobState
 from components.shared.training.distributed.trainjob.log_tail import tail_log
 from components.shared.training.distributed.trainjob.manifest import (
     GROUP,
     PLURAL,
-    RUN_LABEL,
     RUNTIME,
     RUNTIME_MANIFESTS,
     RUNTIMES,

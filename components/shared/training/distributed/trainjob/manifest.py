@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple, Protocol
 
+from components.shared.core.workflow import RUN_LABEL
+
 READS = ("components.entrypoints.trainjob_worker",)
 (WORKER,) = READS  # runs on the nodes
 
@@ -9,7 +11,6 @@ GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 RUNTIME, RUNTIMES = "torch2kubeflow", "trainingruntimes"
 RUNTIME_MANIFESTS = "manifests/trainer"  # the folder that kubectl applies
 NODE = "node"  # the runtime's name for its job and its container
-RUN_LABEL = "pipeline/runid"  # as on the pods of a run
 LABELS = {"app.kubernetes.io/part-of": "torch2kubeflow"}
 RESTARTS = 3  # of the processes in a pod, before the pod fails
 
