@@ -6,6 +6,7 @@ Without rights on pods they are read from KFP, which shows neither a training's 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
@@ -15,14 +16,13 @@ from runner.cluster import run_state
 from runner.cluster.logs import read_log
 from runner.cluster.rest import ApiError
 from runner.cluster.run_facts import has_ended
+from runner.cluster.watch.nodes import STEP as DISTRIBUTED
+from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.view import View
-from runner.control.leftovers import GROUP, JOB_LABEL, JOBS, VERSION
 from runner.control.log_lines import LogLine, LogReader
 
 POLL_SECONDS = 2.0
 MARGIN = 10  # seconds that are read again, for clocks differ
-DISTRIBUTED = "train-distributed"
-RANK = "batch.kubernetes.io/job-completion-index"  # an annotation of a node's pod
 
 
 class Source(NamedTuple):
@@ -54,7 +54,11 @@ class Follower:
     takes_all: bool
     times: bool
     positions: dict[str, Position] = field(default_factory=dict)  # by pod, or by step if KFP is read
-    jobs: set[str] = field(default_factory=set)
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The nodes of a distributed training."""
+        return Nodes(self.view)
 
     def lines(self, run: Any) -> Iterator[tuple[str, LogLine]]:
         """Yield step and line. Raises ApiError if KFP refuses to tell of the run."""
@@ -83,17 +87,14 @@ class Follower:
             step = (pod.metadata.labels or {}).get(STEP_LABEL)
             if step in self.steps and pod.status.phase != "Pending":
                 yield Source(pod.metadata.name, "main", step)
-        if DISTRIBUTED in self.steps and "pods" not in self.view.refused:
-            yield from self._nodes()
+        if DISTRIBUTED in self.steps:
+            yield from self._of_nodes()
 
-    def _nodes(self) -> Iterator[Source]:
+    def _of_nodes(self) -> Iterator[Source]:
         """Yield the nodes of the run's TrainJobs; what the first prints, the step repeats."""
-        self.jobs |= {job["metadata"]["name"] for job in self.view.custom(GROUP, VERSION, JOBS)}
-        for job in sorted(self.jobs):
-            for pod in self.view.labelled(f"{JOB_LABEL}={job}"):
-                rank = int((pod.metadata.annotations or {}).get(RANK, 0))
-                if rank and pod.status.phase != "Pending":
-                    yield Source(pod.metadata.name, pod.spec.containers[0].name, DISTRIBUTED, rank)
+        for rank, pod in self.nodes.find():
+            if rank and pod.status.phase != "Pending":
+                yield Source(pod.metadata.name, pod.spec.containers[0].name, DISTRIBUTED, rank)
 
     def _of_pod(self, source: Source) -> Iterator[LogLine]:
         position = self._position(source.pod, timed=True)

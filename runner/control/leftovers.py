@@ -9,10 +9,9 @@ from components.shared.core.workflow import RUN_LABEL
 from runner.cluster.connection import Connection
 from runner.cluster.kube import kube_errors
 from runner.cluster.rest import ApiError
+from runner.cluster.watch.nodes import GROUP, JOB_LABEL, JOBS, VERSION
 
 ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
-GROUP, VERSION, JOBS = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
-JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"  # of a TrainJob's pods: the job's name
 
 
 class Leftovers:

@@ -26,6 +26,16 @@ def pod_of(name: str) -> client.V1Pod:
     return _kubernetes(_read("pods.json")[name]["pod"], "V1Pod")
 
 
+def node_pod() -> client.V1Pod:
+    """Return the pod of a node of a distributed training, which runs."""
+    return _kubernetes(_read("trainjob.json")["pod"], "V1Pod")
+
+
+def trainjob() -> Any:
+    """Return a TrainJob that runs."""
+    return _read("trainjob.json")["running"]
+
+
 def workflow() -> Any:
     """Return the Workflow of run `stale`, with compressed nodes."""
     return _read("workflow-compressed.json")

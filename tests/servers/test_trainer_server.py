@@ -20,6 +20,7 @@ from tests.servers.trainer_server import TrainerServer, trainer_server
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "trainjob.json").read_text())
 DELETION = json.loads((Path(__file__).parent / "recorded" / "trainjob-deletion.json").read_text())
+KILLED = json.loads((Path(__file__).parent / "recorded" / "pods.json").read_text())["oom-killed"]["pod"]
 RUNNING, POD = RECORDED["running"], RECORDED["pod"]
 NAME, TRAINER = RUNNING["metadata"]["name"], RUNNING["spec"]["trainer"]
 TIMES = {"creationTimestamp", "deletionTimestamp", "lastTransitionTime", "resourceVersion", "time", "uid"}
@@ -83,6 +84,20 @@ def test_a_pod_has_the_recorded_labels_and_fields(server: TrainerServer) -> None
     assert pod["status"].keys() <= POD["status"].keys() and pod["status"]["phase"] == POD["status"]["phase"]
     conditions = {condition["type"]: condition["status"] for condition in POD["status"]["conditions"]}
     assert {c["type"]: c["status"] for c in pod["status"]["conditions"]}.items() <= conditions.items()
+
+
+def test_a_pod_killed_for_memory_has_the_recorded_fields(server: TrainerServer) -> None:
+    """No node was killed so on the recorded cluster, but a pod of step train."""
+    server.out_of_memory = {0}
+    query = {"labelSelector": f"jobset.sigs.k8s.io/jobset-name={NAME}"}
+    (killed, other) = server.answer("list", "pods", "", query, None)["items"]
+    recorded = KILLED["status"]
+    assert killed["status"]["phase"] == recorded["phase"] and other["status"]["phase"] == "Pending"
+    (status,) = killed["status"]["containerStatuses"]
+    (main,) = [one for one in recorded["containerStatuses"] if one["name"] == "main"]
+    assert status.keys() <= main.keys()
+    assert status["state"]["terminated"].keys() <= main["state"]["terminated"].keys()
+    assert status["state"]["terminated"]["reason"] == main["state"]["terminated"]["reason"]
 
 
 def pods_of(server: TrainerServer) -> set[str]:

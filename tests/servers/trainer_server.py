@@ -137,6 +137,7 @@ class TrainerServer(ThreadingHTTPServer):
         self.failures = 0  # requests about jobs to answer with 503
         self.quota = ""  # why admission refuses a job
         self.unscheduled = ""  # why no pod is scheduled
+        self.out_of_memory: set[int] = set()  # nodes whose container was killed at its limit
         self.jobs: dict[str, Pods] = {}
         self.submitted: list[dict[str, Any]] = []
         self.made_again: list[str] = []  # jobs whose pods started again while they were deleted
@@ -266,17 +267,29 @@ class TrainerServer(ThreadingHTTPServer):
             }
             condition = {"type": "PodScheduled", "status": str(not self.unscheduled), "message": self.unscheduled}
             phase = "Pending" if self.unscheduled or found.jobsets > 1 else "Running"
-            yield {
+            pod = {
                 "metadata": {"name": found.pod(rank), "labels": labels, "creationTimestamp": TIME},
                 "spec": {"containers": [{"name": "node"}]},
                 "status": {"phase": phase, "conditions": [condition]},
             }
+            yield _killed_for_memory(pod, found.job) if rank in self.out_of_memory else pod
 
     def end(self) -> None:
         """End all processes."""
         for pods in list(self.jobs.values()):
             pods.is_deleted = True
             pods.kill()
+
+
+def _killed_for_memory(pod: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod of a node as Kubernetes leaves it when the kernel has killed its container."""
+    resources = job["spec"]["trainer"]["resourcesPerNode"]
+    ended = {"reason": "OOMKilled", "exitCode": 137, "startedAt": TIME, "finishedAt": TIME}
+    required = {"image": "torch", "imageID": "", "ready": False, "restartCount": 0}
+    status = {"name": "node", "state": {"terminated": ended}, **required}
+    pod["spec"]["containers"][0]["resources"] = resources
+    pod["status"] |= {"phase": "Failed", "containerStatuses": [status]}
+    return pod
 
 
 def _default(job: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.logs import read_log
+from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.reasons import AGAIN, Reason, signal_reason, why_killed
 from runner.cluster.watch.view import View
 from runner.failures import Failure, read_failure
@@ -20,15 +21,20 @@ KILLED = {"killed": 9, "terminated": 15, "bus error": 7, "segmentation fault": 1
 SIGNALED = re.compile(rf"exit status (?P<code>129|1[3-9]\d)\b|signal: (?P<name>{'|'.join(KILLED)})")
 
 
-def find_failure(view: View, run: Any, step: str | None) -> Failure:
-    """Return the failed step with its error, and the end of its output if it crashed."""
+def find_failure(view: View, run: Any, step: str | None, nodes: Nodes) -> Failure:
+    """Return the failed step with its error, and the end of its output if it crashed.
+
+    What ended `nodes` of a distributed training may have been seen while their pods were there.
+    """
     if not step or not run_state.has_failed(run):
         return Failure(step)
     log = read_log(view.connection, run, step) or ""
     failure = read_failure(step, own_lines(log))
     if failure.reported:
         return failure
-    reason = _killed(view, step) or _signaled(step, log) or (None if log else _deleted(view, step))
+    reason: Reason | str | None = _killed(view, step) or _signaled(step, log)
+    if not reason and not log:
+        reason = next(reversed(nodes.killed.values()), None) or _deleted(view, step)
     return Failure(step, () if reason else _crash(failure.lines), killed=str(reason) if reason else None)
 
 

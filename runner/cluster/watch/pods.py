@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
 from runner.cluster import run_state
+from runner.cluster.watch.nodes import STEP as DISTRIBUTED
+from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, step_of, why_waiting
 from runner.cluster.watch.view import View
 from runner.terminal import BAR, LINE, Terminal
@@ -48,6 +51,11 @@ class Pods:
     reasons: dict[str, Reason] = field(default_factory=dict)  # step -> the reason last shown
     printed: set[str] = field(default_factory=set)  # a training's lines that were shown
 
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The nodes of a distributed training, which are pods besides those of the run."""
+        return Nodes(self.view)
+
     def show(self, pods: list[Any]) -> None:
         """Show what has changed since the last call."""
         reasons = reasons_of(self.view, pods)
@@ -55,8 +63,17 @@ class Pods:
             if self.reasons.get(step) != reason:
                 self.terminal.show(f"[{step}] waits: {reason}")
         self.reasons = reasons
+        if any(step_of(pod) == DISTRIBUTED for pod in pods):
+            self._show_killed_nodes()
         if self.terminal.live:
             self._show_training([pod for pod in pods if pod.status.phase == LIVE_PHASE and step_of(pod) in TRAINING])
+
+    def _show_killed_nodes(self) -> None:
+        """Show what ended nodes, unless the step has printed the same."""
+        for killed in self.nodes.newly_killed():
+            if killed not in self.printed:
+                self.printed.add(killed)
+                self.terminal.show(f"[{DISTRIBUTED}] {killed}")
 
     def _show_training(self, pods: list[Any]) -> None:
         """Show the new lines of the first training that runs, its progress in place."""

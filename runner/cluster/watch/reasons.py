@@ -17,6 +17,7 @@ SHORT_OF = re.compile(r"Insufficient ([\w/-]+(?:\.[\w/-]+)*)")
 # Container states that do not pass by themselves; the pod waits in Pending.
 UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 REFUSED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
+MAIN = ("main", "node")  # the step's container in a pod of Argo, and in one of a TrainJob
 AGAIN = "run it again, or with --retries 3"
 CREATING = ("ContainerCreating", "PodInitializing")
 NOT_MOUNTED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")  # events
@@ -63,23 +64,26 @@ def is_creating(pod: Any) -> bool:
     return pod.status.phase == "Pending" and any(one.reason in CREATING for one in waiting)
 
 
-def why_killed(pod: Any) -> Reason | None:
-    """Return why a failed pod did not end by itself; None if it did, and its log says why it failed."""
-    status = pod.status
+def why_killed(pod: Any, step: str | None = None) -> Reason | None:
+    """Return why a failed pod did not end by itself; None if it did, and its log says why it failed.
+
+    The pods of a TrainJob do not say which `step` they belong to.
+    """
+    status, step = pod.status, step or step_of(pod)
     if status.phase != "Failed":
         return None
     if status.reason == "Evicted":
-        return _evicted(pod)
+        return _evicted(pod, step)
     if status.reason == "DeadlineExceeded":
         seconds = pod.spec.active_deadline_seconds or 0
         allowed = f"{seconds / 3600:g} hours" if seconds >= 3600 else f"{seconds} s"
-        return Reason(f"ended after {allowed}, the most that this step may take", _time_remedy(step_of(pod)))
+        return Reason(f"ended after {allowed}, the most that this step may take", _time_remedy(step))
     if status.reason in ("NodeLost", "NodeShutdown", "Terminated", "Shutdown"):
         return Reason(f"its node was lost ({status.message or status.reason})", AGAIN)
     for condition in status.conditions or []:
         if condition.type == "DisruptionTarget" and condition.status == "True":
             return Reason(f"taken away by Kubernetes: {condition.message or condition.reason}", AGAIN)
-    return _killed(pod)
+    return _killed(pod, step)
 
 
 def signal_reason(step: str, number: int) -> Reason:
@@ -92,21 +96,21 @@ def signal_reason(step: str, number: int) -> Reason:
     return Reason(f"killed by {name}", "see its log")
 
 
-def _killed(pod: Any) -> Reason | None:
+def _killed(pod: Any, step: str) -> Reason | None:
     main = _main(pod)
     ended = main and main.state and main.state.terminated
     if not ended:
         return None
     if ended.reason == "OOMKilled":
         limit = (_resources(pod).limits or {}).get("memory", "its node's")
-        return Reason(f"killed for want of memory: its limit is {limit}", _memory_remedy(step_of(pod)))
-    return signal_reason(step_of(pod), ended.exit_code - 128) if ended.exit_code > 128 else None
+        return Reason(f"killed for want of memory: its limit is {limit}", _memory_remedy(step))
+    return signal_reason(step, ended.exit_code - 128) if ended.exit_code > 128 else None
 
 
-def _evicted(pod: Any) -> Reason:
+def _evicted(pod: Any, step: str) -> Reason:
     message = (pod.status.message or "").strip().rstrip(".")
     if "memory" in message:
-        return Reason(f"evicted: {message}", _memory_remedy(step_of(pod)))
+        return Reason(f"evicted: {message}", _memory_remedy(step))
     if "ephemeral" in message or "disk" in message:
         return Reason(f"evicted: {message}", "the step needs more disk: ask for nodes or a quota with more of it")
     return Reason(f"evicted: {message}", AGAIN)
@@ -156,8 +160,8 @@ def _containers(pod: Any) -> list[Any]:
 
 
 def _main(pod: Any) -> Any:
-    return next((status for status in _containers(pod) if status.name == "main"), None)
+    return next((status for status in _containers(pod) if status.name in MAIN), None)
 
 
 def _resources(pod: Any) -> Any:
-    return next((one.resources for one in pod.spec.containers if one.name == "main"), pod.spec.containers[0].resources)
+    return next((one.resources for one in pod.spec.containers if one.name in MAIN), pod.spec.containers[0].resources)

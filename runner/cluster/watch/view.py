@@ -23,7 +23,7 @@ UNSEEN = {  # by what the user may not list or get
     "events": "why a volume is not mounted is not seen from here",
     "pods/log": "how a training goes on is not seen from here",
     "workflows": "the states of some steps are not known",
-    "trainjobs": "what the nodes of a distributed training print is not seen, but for the first",
+    "trainjobs": "what the nodes of a distributed training do is not seen, but for the first",
     "artifacts": "what the steps left in KFP's store is not seen from here",
 }
 

@@ -54,7 +54,7 @@ class Watch:
         while True:
             try:
                 run = self._wait_for_end()
-                failure = find_failure(self.view, run, self._failed_step(run))
+                failure = find_failure(self.view, run, self._failed_step(run), self.pods.nodes)
                 if not run_state.has_failed(run) or self.retries < 1 or failure.is_permanent:
                     return self._close(run, failure, runs)
                 self._retry(run)

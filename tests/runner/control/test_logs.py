@@ -15,9 +15,9 @@ from components.shared.storage.client import open_store
 from pipeline import distributed, training
 from runner.cluster import logs as cluster_logs
 from runner.cluster import run
+from runner.cluster.watch.nodes import JOB_LABEL, RANK
 from runner.compile import compile_pipeline
 from runner.control import follow, logs
-from runner.control.leftovers import JOB_LABEL
 from tests.runner.control.test_stop import Clock
 from tests.runner.doctor.objects import launcher, launcher_secret
 from tests.runner.verbs import answered, run_verb
@@ -176,7 +176,7 @@ def test_the_log_of_a_cached_step_is_that_of_its_origin(kfp_api: KfpServer, caps
 
 
 def _pod(name: str, phase: str = "Running", rank: int | None = None, **labels: str) -> client.V1Pod:
-    annotations = {} if rank is None else {follow.RANK: str(rank)}
+    annotations = {} if rank is None else {RANK: str(rank)}
     metadata = client.V1ObjectMeta(
         name=name,
         namespace="kubeflow",

@@ -11,7 +11,8 @@ from kubernetes import client
 from components.shared.core.errors import UserError
 from components.shared.core.workflow import RUN_LABEL
 from runner.cluster import run
-from runner.control import leftovers, stop
+from runner.cluster.watch.nodes import GROUP, JOB_LABEL, VERSION
+from runner.control import stop
 from tests.conftest import ROOT
 from tests.runner.verbs import answered, run_verb
 from tests.servers.kfp_http import error
@@ -78,7 +79,7 @@ def _trainjob(run_id: str) -> dict[str, Any]:
 def test_stop_waits_until_pods_and_trainjob_are_gone(
     kfp_api: KfpServer, cluster: KubeServer, clock: Clock, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.add(_pod("train-pod", **_of_run(run_id)), _pod("node-0", **{leftovers.JOB_LABEL: JOB}))
+    cluster.add(_pod("train-pod", **_of_run(run_id)), _pod("node-0", **{JOB_LABEL: JOB}))
     cluster.custom["trainjobs"] = [_trainjob(run_id), _trainjob("another")]
     clock.after = {
         10: lambda: cluster.remove("pods", "train-pod"),
@@ -144,7 +145,7 @@ def test_without_rights_on_pods_it_says_what_is_not_known(
 def test_the_labels_are_those_of_a_real_cluster() -> None:
     recorded = json.loads((ROOT / "tests/servers/recorded/trainjob.json").read_text())
     assert RUN_LABEL in recorded["running"]["metadata"]["labels"]
-    assert f"{leftovers.GROUP}/{leftovers.VERSION}" == recorded["running"]["apiVersion"]
+    assert f"{GROUP}/{VERSION}" == recorded["running"]["apiVersion"]
 
 
 def test_the_document_of_stop(

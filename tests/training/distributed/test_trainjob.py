@@ -214,6 +214,28 @@ def test_the_reason_of_a_pending_job_is_logged_once(
     assert capsys.readouterr().out.count(f"] waiting for a node: {trainer.unscheduled}\n") == 1
 
 
+@pytest.mark.parametrize("node", [1, None])
+def test_a_node_killed_for_memory_is_named(
+    trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], node: Any
+) -> None:
+    """Its pod is named in the error only if it belongs to the attempt that failed: earlier ones were replaced."""
+    polls = itertools.count()
+
+    def fail() -> None:
+        if next(polls) == 2:
+            trainer.out_of_memory = {node} - {None}
+            next(iter(trainer.jobs.values())).set_status("Failed", failed=1)
+
+    trainer.unscheduled = "no node"
+    trainer.out_of_memory = {0}
+    cause = r"node 1 was killed for want of memory: its limit is 4Gi; give more train_memory=, and run it again"
+    why = cause if node else "a process died too often, see above; run it again"
+    with pytest.raises(TransientError, match=rf"^TrainJob train-\w+ failed: {why}"):
+        train(digits, tmp_path / "model", store, timing=pausing(fail))
+    line = "] node 0 was killed for want of memory: its limit is 4Gi; give more train_memory=\n"
+    assert capsys.readouterr().out.count(line) == 1
+
+
 def test_an_api_that_fails_for_a_moment_is_asked_again(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

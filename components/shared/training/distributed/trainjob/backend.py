@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from components.shared.training.distributed.trainjob.manifest import JobSpec, TaskConfig
 
@@ -23,6 +23,13 @@ class JobState(Enum):
     FAILED = "Failed"
 
 
+class Trouble(NamedTuple):
+    """What Kubernetes tells of the nodes of a job; empty where nothing is wrong."""
+
+    pending: str = ""  # why one does not start
+    killed: str = ""  # which one was killed for want of memory, and its limit
+
+
 class TrainJobBackend(Protocol):
     """Submits, follows and deletes jobs."""
 
@@ -35,8 +42,8 @@ class TrainJobBackend(Protocol):
     def delete(self, name: str) -> None:
         """Let a job end, for at most a minute, delete it if it exists, and wait until it is gone."""
 
-    def pending_reason(self, name: str) -> str:
-        """Return why an active job does not start; empty if nothing prevents it."""
+    def trouble(self, name: str) -> Trouble:
+        """Return what keeps a job's nodes from starting, or has ended one."""
 
     def show_logs(self, name: str) -> AbstractContextManager[None]:
         """Print what the first node prints, until the context ends."""

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from components.shared.core.errors import UserError
 from components.shared.core.workflow import RUN_LABEL
 from components.shared.storage.retry import TRANSIENT, Retries, reason_of
-from components.shared.training.distributed.trainjob.backend import POLL_SECONDS, JobState
+from components.shared.training.distributed.trainjob.backend import POLL_SECONDS, JobState, Trouble
 from components.shared.training.distributed.trainjob.log_tail import tail_log
 from components.shared.training.distributed.trainjob.manifest import (
     GROUP,
@@ -33,6 +33,7 @@ from components.shared.training.distributed.trainjob.manifest import (
 )
 
 TIMEOUT_SECONDS = (5, 30)  # to connect, to answer
+RANK = "batch.kubernetes.io/job-completion-index"  # Kubernetes' label of a node's pod
 ENDS_WITHIN = 60  # polls, in which the nodes of a job with a result end
 CONFLICT = 409
 SUSPEND = {"spec": {"suspend": True}}  # a merge patch, by which a JobSet that Trainer makes again has no pods
@@ -113,13 +114,14 @@ class KubernetesBackend:
             transient = {*TRANSIENT, CONFLICT}
             self._call(delete, *self._path(PLURAL), name, propagation_policy="Foreground", transient=transient)
 
-    def pending_reason(self, name: str) -> str:
-        """Return why a pod is not scheduled or a container not started."""
+    def trouble(self, name: str) -> Trouble:
+        """Return why a pod is not scheduled or a container not started, and which was killed for want of memory."""
         selector = f"jobset.sigs.k8s.io/jobset-name={name}"
         with suppress(UserError, _NotFound):  # a training must not fail because of this
             pods = self._call(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
-            return next(filter(None, map(_pending_reason, pods.items)), "")
-        return ""
+            reasons = (next(filter(None, map(find, pods.items)), "") for find in (_pending_reason, _killed_reason))
+            return Trouble(*reasons)
+        return Trouble()
 
     def show_logs(self, name: str) -> AbstractContextManager[None]:
         """Print the log of the first node's pod."""
@@ -194,3 +196,12 @@ def _pending_reason(pod: Any) -> str:
     waiting = [c.state.waiting for c in pod.status.container_statuses or [] if c.state and c.state.waiting]
     reasons = [*map(str, unscheduled), *(f"{w.reason}: {w.message}" for w in waiting if w.message)]
     return reasons[0] if reasons else ""
+
+
+def _killed_reason(pod: Any) -> str:
+    for status in pod.status.container_statuses or []:
+        if status.state and status.state.terminated and status.state.terminated.reason == "OOMKilled":
+            container = next(one for one in pod.spec.containers if one.name == status.name)
+            limit = ((container.resources and container.resources.limits) or {}).get("memory", "its machine's")
+            return f"node {pod.metadata.labels[RANK]} was killed for want of memory: its limit is {limit}"
+    return ""

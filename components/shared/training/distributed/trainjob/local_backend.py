@@ -10,7 +10,7 @@ from pathlib import Path
 from kubeflow.trainer import CustomTrainer, LocalProcessBackendConfig, TrainerClient
 from kubeflow.trainer.options import Name
 
-from components.shared.training.distributed.trainjob.backend import JobState
+from components.shared.training.distributed.trainjob.backend import JobState, Trouble
 from components.shared.training.distributed.trainjob.log_tail import tail_log
 from components.shared.training.distributed.trainjob.manifest import JobSpec
 
@@ -53,9 +53,9 @@ class LocalBackend:
         for folder in Path(tempfile.gettempdir()).glob(f"{name}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def pending_reason(self, name: str) -> str:
-        """Return nothing: a process starts at once."""
-        return ""
+    def trouble(self, name: str) -> Trouble:
+        """Return nothing: a process starts at once, and nobody tells why it was killed."""
+        return Trouble()
 
     def show_logs(self, name: str) -> AbstractContextManager[None]:
         """Print the job's log; the SDK's own `follow` would print it and then return all lines again."""

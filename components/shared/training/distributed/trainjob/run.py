@@ -15,11 +15,12 @@ from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed.handoff import Job, job_name
 from components.shared.training.distributed.task import Result, TaskDocument
-from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, open_backend
+from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, Trouble, open_backend
 from components.shared.training.distributed.trainjob.manifest import WORKER, JobSpec, TaskConfig
 
 SUBMISSIONS = 3  # of a job that is deleted by others or ends without a result
 AGAIN = "run it again to continue from the newest checkpoint"
+MORE_MEMORY = "give more train_memory="
 
 
 class Timing(NamedTuple):
@@ -70,7 +71,7 @@ def _spec(job: Job, task: TaskDocument, nodes: int) -> JobSpec:
 
 def _wait(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpec, pause: Callable[[], object]) -> Result:
     """Submit the job if it does not exist, wait, and return its result. Raises TransientError if it keeps dying."""
-    submissions, reason = 0, ""
+    submissions, told = 0, Trouble()
     if backend.state(job.name) == JobState.ACTIVE:
         log.info(f"resumed TrainJob {job.name}, which an earlier attempt submitted")
     with backend.show_logs(job.name):
@@ -79,13 +80,13 @@ def _wait(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpec,
             result = job.result()
             if result is not None:
                 return result
+            trouble = backend.trouble(job.name)
+            told = _log_trouble(trouble, told)
             if state == JobState.FAILED and submissions:
-                raise TransientError(f"TrainJob {job.name} failed: a process died too often, see above", AGAIN)
-            if state == JobState.ACTIVE:
-                reason = _log_pending(backend.pending_reason(job.name), reason)
-            elif submissions == SUBMISSIONS:
+                raise _failure(job.name, trouble.killed)
+            if state != JobState.ACTIVE and submissions == SUBMISSIONS:
                 raise TransientError(f"TrainJob {job.name} was lost {submissions} times", AGAIN)
-            else:
+            if state != JobState.ACTIVE:
                 _submit(backend, job, task, spec, state)
                 submissions += 1
             pause()
@@ -99,10 +100,19 @@ def _submit(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpe
     log.info(f"submitted TrainJob {job.name}: {spec.nodes} nodes with {spec.processes} processes each")
 
 
-def _log_pending(reason: str, logged: str) -> str:
-    if reason and reason != logged:
-        log.info(f"waiting for a node: {reason}")
-    return reason or logged
+def _log_trouble(now: Trouble, told: Trouble) -> Trouble:
+    """Log what is new, and return what was logged."""
+    if now.pending and now.pending != told.pending:
+        log.info(f"waiting for a node: {now.pending}")
+    if now.killed and now.killed != told.killed:
+        log.info(f"{now.killed}; {MORE_MEMORY}")
+    return Trouble(now.pending or told.pending, now.killed or told.killed)
+
+
+def _failure(name: str, killed: str) -> TransientError:
+    if killed:
+        return TransientError(f"TrainJob {name} failed: {killed}", f"{MORE_MEMORY}, and {AGAIN}")
+    return TransientError(f"TrainJob {name} failed: a process died too often, see above", AGAIN)
 
 
 def _finish(backend: TrainJobBackend, job: Job, result: Result, folder: Path) -> None:
