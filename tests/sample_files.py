@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import zipfile
 from typing import Literal
 
 import numpy as np
@@ -33,3 +34,17 @@ def tar_bytes(files: dict[str, bytes], mode: TarMode = "w:gz") -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return archive.getvalue()
+
+
+def zip_bytes(files: dict[bytes, bytes], extra: bytes = b"") -> bytes:
+    """Return a zip archive whose names (in bytes, up to 65,535 letters) are written as they are, without the flag."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as out:
+        for number, (name, content) in enumerate(files.items()):
+            info = zipfile.ZipInfo(f"{number:\x01>{len(name)}}")  # of the same length, to be replaced
+            info.extra = extra
+            out.writestr(info, content)
+    packed = archive.getvalue()
+    for number, name in enumerate(files):
+        packed = packed.replace(f"{number:\x01>{len(name)}}".encode(), name)
+    return packed

@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, model_validator
 from components.shared.core.document import Count, Document, Items, Names, Number, Part, Sha256, require
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file, sha256_json
+from components.shared.data.archives.names import plain
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.folder_layout import Layout, is_picture
@@ -167,7 +168,7 @@ class Raw:
     def _picture_chunks(self, size: int) -> Iterator[Chunk]:
         layout = self.document.layout
         assert layout
-        labels = {name: label for label, name in enumerate(self.classes)}
+        labels = {plain(name): label for label, name in enumerate(self.classes)}
         pending = _Pending()
         for file in self.document.files:
             for member in members(self.folder / file.path):

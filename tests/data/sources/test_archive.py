@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.tar_reader import BLOCK
 from components.shared.data.sources import archive
 from components.shared.data.sources.archive import is_archive, members
 from tests.sample_files import TarMode, tar_bytes
@@ -245,7 +246,7 @@ def test_a_damaged_member_is_reported_when_it_is_read(tmp_path: Path, suffix: st
 
 
 def test_the_checksum_after_the_end_of_the_tar_is_checked(tmp_path: Path) -> None:
-    packed = gzip.compress(tar_bytes(FILES, "w") + bytes(3 * archive.BLOCK))
+    packed = gzip.compress(tar_bytes(FILES, "w") + bytes(3 * BLOCK))
     (tmp_path / "x.tar.gz").write_bytes(packed[:-8] + bytes(4) + packed[-4:])
     with pytest.raises(UserError, match="CRC check failed"):
         unpacked(tmp_path / "x.tar.gz")

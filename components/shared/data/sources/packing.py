@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
+from components.shared.data.archives.member import Member
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.sources.archive import SUFFIXES, Member, members
+from components.shared.data.sources.archive import SUFFIXES, members
 from components.shared.data.sources.folder_layout import find_layout, is_picture
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
 from components.shared.data.sources.schemes import RawDescription

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from components.shared.core.errors import TransientError, UserError
-from components.shared.data.sources.archive import Member, is_archive, visible
+from components.shared.data.archives.member import Member
+from components.shared.data.sources.archive import is_archive, visible
 from components.shared.data.sources.folder_layout import is_picture
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription

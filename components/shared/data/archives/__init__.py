@@ -1,0 +1,1 @@
+"""The members of folders and archives: their readers, names, links and limits."""

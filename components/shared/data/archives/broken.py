@@ -1,0 +1,37 @@
+"""What the readers of archives raise for a damaged one, turned into one line."""
+
+import errno
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.shared.core.errors import UserError
+
+AGAIN = "replace it with an intact copy"
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RecursionError,
+    UnicodeDecodeError,
+)
+
+
+@contextmanager
+def broken_is_an_error(path: Path) -> Iterator[None]:
+    """Raise UserError for what the block raises because the archive is damaged."""
+    try:
+        yield
+    except BROKEN as error:
+        raise UserError(f"{path} cannot be read as an archive ({error})", AGAIN) from None
+    except OSError as error:  # without a number from bz2 and gzip, EINVAL if a zip's offsets lead before its start
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise UserError(f"{path} cannot be read as an archive ({error})", AGAIN) from None
