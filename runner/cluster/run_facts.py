@@ -3,6 +3,7 @@
 from typing import Any
 
 from components.shared.core.document import Part, Time
+from components.shared.parameters.pods import Pods
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
 from runner.parameters import flat
@@ -33,6 +34,13 @@ def facts(connection: Connection, run: Any) -> RunFacts:
 def parameters_of(run: Any) -> dict[str, Any]:
     """Return the parameters that a run was given, by the names that people use."""
     return flat((run.runtime_config and run.runtime_config.parameters) or {})
+
+
+def objects_of(run: Any) -> tuple[str, str]:
+    """Return the names of the Secret and the ConfigMap from which the steps of a run have keys and address of S3."""
+    given = parameters_of(run)
+    secret, config = (given.get(name, Pods.model_fields[name].default) for name in ("s3_secret", "s3_config"))
+    return str(secret), str(config)
 
 
 def has_ended(run: Any) -> bool:

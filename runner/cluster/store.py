@@ -28,15 +28,23 @@ AUTHORITY = "ca.crt"  # a key of the ConfigMap
 
 @contextmanager
 def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
-    """Open the store at `uri` as the pods of the namespace do. Raises UserError if that is not possible from here."""
+    """Open the store at `uri` as the options name a cluster. Raises UserError if that is not possible from here."""
     kube = kubernetes.client.CoreV1Api(kube_client(arguments.context))
     namespace = arguments.namespace or os.environ.get("KFP_NAMESPACE") or arguments.kfp_namespace
+    with steps_store(kube, namespace, uri, arguments.s3_secret, arguments.s3_config) as store:
+        yield store
+
+
+@contextmanager
+def steps_store(
+    kube: kubernetes.client.CoreV1Api, namespace: str, uri: str, secret: str, config: str
+) -> Iterator[Store]:
+    """Open the store at `uri` as the pods of the namespace do. Raises UserError if that is not possible from here."""
     objects = Objects(kube, namespace)
-    config = objects.config_map(arguments.s3_config) or {}
-    environment = config | (objects.secret(arguments.s3_secret) or {})
+    environment = (objects.config_map(config) or {}) | (objects.secret(secret) or {})
     if "AWS_ACCESS_KEY_ID" not in environment:
         raise UserError(
-            f"no keys are in Secret {arguments.s3_secret} of namespace {namespace}, which pods may do without",
+            f"no keys are in Secret {secret} of namespace {namespace}, which pods may do without",
             "name the namespace of the runs, such as a Profile, with --namespace, or give keys in the environment",
         )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """Verb `stop`: terminate a run, wait until its pods and its TrainJob are gone, and say what stays."""
 
 import argparse
+import sys
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
 from runner.cluster.run_facts import RunFacts, facts, has_ended, parameters_of
+from runner.cluster.watch.view import View
 from runner.control.leftovers import Leftovers
 from runner.failures import DONE, FAILED
 
@@ -43,6 +45,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     run = connection.client.get_run(run.run_id)
     left = leftovers.find()
     store = parameters_of(run).get("store") or None
+    View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr)).correct_record(run)
     _print_end(run, had_ended, left, leftovers)
     _print_what_stays(store)
     print(connection.ui_link("run", run.run_id))

@@ -18,6 +18,7 @@ RIGHTS = (
     Right("argoproj.io", "workflowtaskresults", "create"),
     Right("argoproj.io", "workflowtaskresults", "patch"),
 )
+LIST_WORKFLOWS = Right("argoproj.io", "workflows", "list")  # of step finish
 
 
 def check_namespace(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
@@ -72,6 +73,15 @@ def check_service_account(cluster: Cluster, preflight: Preflight) -> Iterator[Fi
     missing = lacking(cluster, RIGHTS)
     if missing:
         yield problem(f"service account {name} may not {described(missing)}", f"add to its Role: {rules(missing)}")
+    elif lacking(cluster, [LIST_WORKFLOWS]):
+        bind = (
+            f"apply manifests/overlays/multi-user, then kubectl -n {cluster.namespace} create rolebinding "
+            f"torch2kubeflow-runs --role=torch2kubeflow-runs --serviceaccount={cluster.namespace}:{name}"
+        )
+        yield warning(
+            f"service account {name} may not {LIST_WORKFLOWS}: finish records a run that was stopped as failed",
+            f"add to its Role: {rules([LIST_WORKFLOWS])}" if cluster.is_standalone else bind,
+        )
     else:
         yield ok(f"service account {name} has the rights that a run needs")
 

@@ -12,11 +12,10 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
-from components.shared.parameters.pods import Pods
 from components.shared.storage.client import Entry, Store, open_store
 from runner.cluster.artifacts.location import artifact_location
 from runner.cluster.connection import Connection
-from runner.cluster.run_facts import parameters_of
+from runner.cluster.run_facts import objects_of
 from runner.cluster.store import Objects, connection_to
 
 ATTEMPTS = 2  # of a request: what is left can also be told by other means
@@ -52,9 +51,9 @@ class Left:
         kube, namespace = self.connection.kube, self.connection.namespace
         if not kube:
             raise UserError("only KFP's API was reached", "give --context too")
-        given = {name: Pods.model_fields[name].default for name in ("s3_secret", "s3_config")}
+        secret, config = objects_of(self.run)
         root = self.run.runtime_config and self.run.runtime_config.pipeline_root
-        location = artifact_location(Objects(kube, namespace), {**given, **parameters_of(self.run)}, root)
+        location = artifact_location(Objects(kube, namespace), {"s3_secret": secret, "s3_config": config}, root)
         if not location:
             return None
         through = connection_to(kube, namespace, location.endpoint)

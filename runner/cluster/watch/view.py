@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import kubernetes
 import urllib3
 
+from components.shared.core.errors import UserError
 from components.shared.core.workflow import RUN_LABEL
 from runner.cluster import run_state
+from runner.cluster.artifacts.record import correct_record
 from runner.cluster.connection import Connection
 from runner.cluster.watch.workflow import tasks_in
 
@@ -24,6 +26,7 @@ UNSEEN = {  # by what the user may not list or get
     "pods/log": "how a training goes on is not seen from here",
     "workflows": "the states of some steps are not known",
     "trainjobs": "what the nodes of a distributed training do is not seen, but for the first",
+    "record": "the record of the run in its store may say that it failed",
     "artifacts": "what the steps left in KFP's store is not seen from here",
 }
 
@@ -68,6 +71,13 @@ class View:
         if (is_behind or run_state.is_stale(run)) and (found := self.tasks()):
             launched = [task for task in run_state.tasks(run) if task.display_name is None]
             run.run_details.task_details = found + launched
+
+    def correct_record(self, run: Any) -> None:
+        """See to it that the record of a run that was stopped does not say that it failed."""
+        try:
+            correct_record(self.connection, run)
+        except UserError as error:
+            self.refuse("record", str(error))
 
     def tasks(self) -> list[Any] | None:
         """Return the tasks of the run's Workflow; None if it cannot be read or is gone."""

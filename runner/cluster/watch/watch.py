@@ -134,6 +134,7 @@ class Watch:
     def _close(self, run: Any, failure: Failure, runs: Path) -> int:
         """Write the summary, print how the run ended, and return the exit code."""
         path = runs / self.run_id / "summary.json"
+        self.view.correct_record(run)
         verdict = find_verdict(self.view, run, self.pipeline)
         document = run_state.summarise(run, self.pipeline, self._error(run, failure), verdict)
         for name, seconds in self.measured.items():

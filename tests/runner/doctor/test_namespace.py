@@ -1,5 +1,7 @@
 """Doctor's checks of the namespace: its kind, Secrets and ConfigMap, and service account."""
 
+import pytest
+
 from tests.runner.doctor.objects import (
     PRIVATE,
     PROFILE,
@@ -92,4 +94,21 @@ def test_service_account_without_rights_is_one_problem(cluster: KubeServer, asse
         "problem service account service account pipeline-runner may not get secrets, nor create or patch "
         'workflowtaskresults -> add to its Role: {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}, '
         '{apiGroups: ["argoproj.io"], resources: ["workflowtaskresults"], verbs: ["create", "patch"]}'
+    )
+
+
+@pytest.mark.parametrize("is_profile", [True, False])
+def test_a_service_account_that_may_not_list_workflows(
+    cluster: KubeServer, kfp_api: KfpServer, assert_found: AssertFound, is_profile: bool
+) -> None:
+    cluster.account_lacks = {"list workflows"}
+    name, remedy = "pipeline-runner", 'add to its Role: {apiGroups: ["argoproj.io"], resources: ["workflows"], verbs: '
+    if is_profile:
+        set_version(kfp_api, "2.17.0", multi_user=True)
+        make_profile(cluster)
+        name, remedy = "default-editor", "apply manifests/overlays/multi-user, then kubectl -n ada create rolebinding "
+    assert_found(
+        f"warning service account service account {name} may not list workflows: finish records a run that was stopped "
+        f"as failed -> {remedy}",
+        *(["--namespace", PROFILE] if is_profile else []),
     )

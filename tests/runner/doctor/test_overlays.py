@@ -6,7 +6,8 @@ import pytest
 import yaml
 from kubernetes import client
 
-from tests.manifests.manifests import MANIFESTS, RUNS_LIVE_IN, needs_kubectl, render
+from runner.doctor.namespace import LIST_WORKFLOWS
+from tests.manifests.manifests import MANIFESTS, RUNS_LIVE_IN, find, needs_kubectl, render
 from tests.runner.doctor.objects import (
     PROFILE,
     STANDALONE,
@@ -114,6 +115,10 @@ def test_profile_with_its_patches(fresh: KubeServer, kfp_api: KfpServer, examine
     code, table = examine(*WORDS, "--namespace", PROFILE)
     assert code == 0, table
     assert warned(table) == {"Secrets", *OF_ARGO}, table
+    (role,) = find("multi-user", "Role").values()
+    assert role["rules"] == [
+        {"apiGroups": [LIST_WORKFLOWS.group], "resources": [LIST_WORKFLOWS.resource], "verbs": [LIST_WORKFLOWS.verb]}
+    ], "which docs/cluster.md binds by hand"
     assert "ok Pod Security Pod Security level restricted, which our steps and Argo's containers meet" in table
     assert "ok quota quota torch2kubeflow has room for every step" in table
     asked = {request.namespace for request in fresh.requests if request.verb == "list"}

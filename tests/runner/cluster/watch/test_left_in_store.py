@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.finish import RecordDocument
 from components.shared.core.log import EVENT
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.metrics import measure
 from components.shared.registry.document import RegistrationDocument
 from components.shared.storage.client import Store
+from pipeline import distributed
+from runner.control import stop
 from tests.runner.cluster.watch.conftest import CONTEXT, Watched
 from tests.runner.cluster.watch.test_verdicts import ORIGIN, cached, event, pod
-from tests.runner.doctor.objects import launcher, launcher_secret
+from tests.runner.doctor.objects import launcher, launcher_secret, s3_config, secret
+from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import log_of_evaluate, polled_run
+from tests.servers.recorded_cluster import log_of_evaluate, polled_run, run_of
 from tests.servers.s3_server import KEY, SECRET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -110,6 +114,49 @@ def test_without_the_evaluation_register_tells_the_verdict(
     leave(run_id, "registration", registration(None, digest))
     watched(run_id, *CONTEXT)
     assert summary(tmp_path, run_id) == (None, accepted, None, None)
+
+
+def test_the_record_of_a_stopped_run_is_corrected(
+    kfp_api: KfpServer,
+    cluster: KubeServer,
+    watched: Watched,
+    server: S3Server,
+    store: Store,
+    uri: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster.add(s3_config(server.url))
+    cluster.add(secret("torch2kubeflow-s3", AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET))
+
+    def replay(name: str, graph: str) -> str:
+        run = run_of(name)
+        run.runtime_config.parameters = {"options": {"store": uri}}
+        return kfp_api.replay(graph, run)
+
+    def record(run_id: str) -> None:
+        told: Any = {"run_id": run_id, "run_name": "a", "graph": "training", "error": "", "parameters": {"store": uri}}
+        store.put_bytes(RecordDocument(state="FAILED", **told).to_json(), f"runs/{run_id}.json")
+
+    def recorded(run_id: str) -> str:
+        return str(RecordDocument.parse(store.get_bytes(f"runs/{run_id}.json")[0], "record").state)
+
+    record(failed := replay("killed", "training"))
+    watched(failed, *CONTEXT)
+    assert recorded(failed) == "FAILED"
+    watched(run_id := replay("stopped", "distributed"), *CONTEXT, graph=distributed)
+    assert not store.exists(f"runs/{run_id}.json"), "none is made"
+    record(run_id)
+    unseen = "the record of the run in its store may say that it failed: "
+    _, shown = watched(run_id, graph=distributed)
+    assert unseen + "only KFP's API was reached; give --context too" in shown and recorded(run_id) == "FAILED"
+    code, shown = watched(run_id, *CONTEXT, graph=distributed)
+    assert (code, recorded(run_id)) == (3, "CANCELED") and unseen not in shown
+    record(run_id)
+    assert run_verb(stop, run_id, *CONTEXT, pipeline=distributed) == 0
+    assert recorded(run_id) == "CANCELED"
+    cluster.denied = {"get secrets"}
+    run_verb(stop, run_id, *CONTEXT, pipeline=distributed)
+    assert f"note: {unseen}Kubernetes refuses to read Secret torch2kubeflow-s3" in capsys.readouterr().err
 
 
 def test_a_damaged_document_gives_no_verdict(
