@@ -27,4 +27,7 @@ def download(*, data: str, version: str, raw: str) -> None:
         if fetched != version:
             raise UserError(f"data={data} was {version} when the run began and is {fetched} now", "run it again")
         log.info(f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
+        if left_out := found.get("left_out"):
+            for sentence in left_out.sentences():
+                log.info(sentence)
         write_raw(folder, source=data, version=version, seconds=round(time.monotonic() - started, 3), **found)

@@ -19,7 +19,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.evaluation.classifier import Classifier
 from components.shared.evaluation.document import EvaluationDocument, Metrics
 from components.shared.evaluation.metrics import measure, roc_curve
-from components.shared.evaluation.report.report import Mistake, render, worst_mistakes
+from components.shared.evaluation.report.report import Mistake, left_out_of, render, worst_mistakes
 from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import EvaluateRecipe, Gates
@@ -63,7 +63,7 @@ def evaluate(
         probabilities, labels = predict_test_split(Classifier(trained), data)
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
         document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters, started)
-        _write_report(report, document, trained, worst_mistakes(probabilities, labels, data))
+        _write_report(report, document, trained, data, worst_mistakes(probabilities, labels, data))
         document = document.model_copy(update={"seconds": _seconds(trained, started)})
         document.write(folder / "evaluation.json")
     log.info(f"test accuracy {document.accuracy:.2%}: {'; '.join(document.reasons) or 'accepted'}")
@@ -104,8 +104,18 @@ def _result(document: EvaluationDocument, curve: tuple[list[float], list[float],
 
 
 def _write_report(
-    path: str | Path, document: EvaluationDocument, model: saved_model.Model, mistakes: Sequence[Mistake]
+    path: str | Path,
+    document: EvaluationDocument,
+    model: saved_model.Model,
+    data: Dataset,
+    mistakes: Sequence[Mistake],
 ) -> None:
-    page = render(evaluation=document, model=model.document, history=model.history, mistakes=mistakes)
+    page = render(
+        evaluation=document,
+        model=model.document,
+        history=model.history,
+        left_out=left_out_of(data.document),
+        mistakes=mistakes,
+    )
     with new_file(path) as file:
         file.write(page.encode())

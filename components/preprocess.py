@@ -20,10 +20,11 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.step import step
 from components.shared.data.contact_sheet import ContactSheet
-from components.shared.data.dataset import SPLITS, BadImage, DatasetWriter, Images, Origin
+from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
 from components.shared.data.decode import BadPicture, decoder, fit_arrays
 from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
+from components.shared.data.layout.left_out import BadImage
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
 from components.shared.parameters.preparation import PreprocessRecipe
@@ -40,8 +41,8 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
 
     With a store, a dataset of more than `handover_mib` MiB is stored there, and the folder only refers to it;
     `prepared_by` is the run that stored it, and the present one if it is not there. Raises
-    UserError if `recipe` is invalid, there are fewer than two classes, a split has no image of a class, or more
-    than `max_bad_images` pictures are bad.
+    UserError if `recipe` is invalid, there are fewer than two classes, a split has no image of a class, more than
+    `max_bad_images` pictures are bad, or more than `max_left_out` of all pictures are of kinds that nothing can read.
     """
     started = time.monotonic()
     parameters = PreprocessRecipe.read(recipe)
@@ -50,6 +51,7 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
         raise UserError(
             f"{source.name} has too few classes ({source.classes})", "give a data set of two or more classes"
         )
+    _check_left_out(source, parameters.max_left_out)
     with new_folder(dataset) as folder:
         if not parameters.store:
             _prepare(source, folder, parameters, started)
@@ -67,6 +69,16 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
         is_remote = stored.finalize(folder, **_origin(source, started))
         index = PreparedData(parameters.store, source.source, source.document.version, parameters.values(), code)
         index.record(determining.digest, is_remote, prepared_by)
+
+
+def _check_left_out(source: Raw, allowed: float) -> None:
+    """Raise UserError if more than the allowed share of the pictures is left out, because nothing can read them."""
+    left_out = source.document.left_out
+    if left_out and left_out.share > allowed:
+        raise UserError(
+            f"{source.source}: {left_out.sentences()[0]}, more than max_left_out={allowed}",
+            "convert them to PNG or JPEG, or set max_left_out to the share that may be left out",
+        )
 
 
 def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:
@@ -96,7 +108,10 @@ def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: f
 def _origin(source: Raw, started: float) -> Origin:
     """Return the fields of a dataset's document that describe this run."""
     seconds = {**source.document.seconds, "preprocess": round(time.monotonic() - started, 3)}
-    return {"name": source.name, "source": source.source, "seconds": seconds}
+    origin: Origin = {"name": source.name, "source": source.source, "seconds": seconds}
+    if source.document.left_out:
+        origin["left_out"] = source.document.left_out
+    return origin
 
 
 def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[DecodeBuffer, list[BadImage]]:

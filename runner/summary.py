@@ -20,6 +20,7 @@ from components.shared.core.document import (
     Time,
 )
 from components.shared.data.dataset import DatasetDocument
+from components.shared.data.layout.left_out import LeftOut
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.registry.document import RegistrationDocument
 from components.shared.training.search.outcome import ComparisonDocument, TrialFigures
@@ -40,6 +41,7 @@ class DatasetFacts(Part):
     digest: Sha256
     classes: Names
     counts: dict[str, Count]  # of images, by split
+    left_out: LeftOut | None = None
 
 
 class Registered(Part):
@@ -131,7 +133,7 @@ def time_text(seconds: float) -> str:
 
 def _dataset_facts(dataset: DatasetDocument) -> DatasetFacts:
     counts = {name: split.count for name, split in dataset.splits.items()}
-    return DatasetFacts(digest=dataset.digest, classes=dataset.classes, counts=counts)
+    return DatasetFacts(digest=dataset.digest, classes=dataset.classes, counts=counts, left_out=dataset.left_out)
 
 
 def registered_by(registration: RegistrationDocument) -> Registered:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TextIO
 
-from runner.summary import Registered, SummaryDocument, Sweep
+from runner.summary import DatasetFacts, Registered, SummaryDocument, Sweep
 
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
@@ -55,6 +55,7 @@ class Terminal:
             "",
             f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}{source}",
             f"{'verdict':<15}{verdict[document.accepted]}",
+            *_left_out(document.dataset),
             *_best(document.sweep),
             *_registered(document.registered),
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
@@ -73,6 +74,12 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
+
+
+def _left_out(dataset: DatasetFacts | None) -> list[str]:
+    """Return a line for each reason for which files of the source are left out."""
+    sentences = dataset.left_out.sentences() if dataset and dataset.left_out else []
+    return [f"{'' if number else 'data':<15}{sentence}" for number, sentence in enumerate(sentences)]
 
 
 def _best(sweep: Sweep | None) -> list[str]:

@@ -22,9 +22,10 @@ from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.data.dataset import SPLITS, BadImage, Copies, DatasetWriter, open_dataset
+from components.shared.data.dataset import SPLITS, Copies, DatasetWriter, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, BadPicture, decoder
+from components.shared.data.layout.left_out import BadImage
 from components.shared.data.raw import Chunk, open_raw, write_raw
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx, write_idx

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from components.shared.core import log
+from components.shared.data.layout.left_out import Tally
 from components.shared.training.search.outcome import TrialFigures
-from runner.summary import Registered, StepState, SummaryDocument, Sweep
+from runner.summary import DatasetFacts, Registered, StepState, SummaryDocument, Sweep
 from runner.terminal import Terminal
 
 
@@ -70,6 +71,17 @@ def trial(number: int, **settings: Any) -> TrialFigures:
         val_loss=0.5,
         seconds=1.0,
     )
+
+
+def test_the_table_says_what_is_left_out_of_the_data(tmp_path: Path) -> None:
+    tally = Tally()
+    for reason, kind in (("unreadable", ".heic"), ("sidecar", ".xml")):
+        tally.add(reason, kind, "a")  # type: ignore[arg-type]
+    facts = DatasetFacts(digest=64 * "0", classes=["a", "b"], counts={"train": 3}, left_out=tally.result(3))
+    stream = io.StringIO()
+    Terminal(stream).show_table(summary(dataset=facts), [])
+    lines = ["data           1 of 4 pictures left out: 1 .heic", f"{'':<15}1 file beside the pictures left out: 1 .xml"]
+    assert "\n".join(lines) in stream.getvalue()
 
 
 def test_the_table_shows_why_a_model_is_not_accepted(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from components.shared.core.document import (
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_json
 from components.shared.core.npy import npy_bytes, npy_header
+from components.shared.data.layout.left_out import BadImage, LeftOut
 from components.shared.data.moments import Moments
 from components.shared.data.shard_cache import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
@@ -99,13 +100,6 @@ class Copies(Part):
     copies_kept_within_split: dict[str, Count]
 
 
-class BadImage(Part):
-    """A picture that was left out, and why."""
-
-    name: str
-    reason: str
-
-
 class DatasetDocument(SealedDocument):
     """`dataset.json`: what a dataset holds, where its shards are, and what it was prepared from."""
 
@@ -123,6 +117,7 @@ class DatasetDocument(SealedDocument):
     code_version: str | None = None
     duplicates: Copies | None = None
     bad_images: Items[BadImage] | None = None
+    left_out: LeftOut | None = None  # of a source of pictures; null if it is not known
     samples_sha256: Sha256 = ""
     name: str
     source: str | None = None
@@ -149,6 +144,7 @@ class Origin(TypedDict, total=False):
     code_version: str
     duplicates: Copies
     bad_images: list[BadImage]
+    left_out: LeftOut | None
     samples_sha256: str
     name: Required[str]
     source: str

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from components.shared.core.resources import cpu_count
 from components.shared.data.dataset import Images
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF")
 MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; decoding needs four bytes of memory for each
 
 _RUN = 8  # pictures that one thread decodes at a time: for small ones, handing them over takes longer
@@ -35,6 +35,7 @@ _DECODING_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    RuntimeError,  # of AVIF
     struct.error,
     zlib.error,
 )

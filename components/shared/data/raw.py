@@ -16,10 +16,12 @@ from pydantic import Field, StringConstraints, model_validator
 from components.shared.core.document import Count, Document, Items, Names, Number, Part, Sha256, require
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file, sha256_json
+from components.shared.data.archives.member import opened_picture
 from components.shared.data.archives.names import plain
+from components.shared.data.layout.folder_layout import Layout
+from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.folder_layout import Layout, is_picture
 from components.shared.data.sources.idx import open_idx
 from components.shared.data.sources.schemes import Kind, RawDescription
 
@@ -63,6 +65,7 @@ class RawDocument(Document):
     seconds: dict[str, Number]  # that each step took
     splits: dict[SplitName, Pair] | None = None  # of kind idx
     layout: Layout | None = None  # of kind pictures
+    left_out: LeftOut | None = None  # of kind pictures; null if it is not known
     source_sha256: Sha256 | None = None  # of a downloaded archive
 
     @model_validator(mode="after")
@@ -172,17 +175,17 @@ class Raw:
         pending = _Pending()
         for file in self.document.files:
             for member in members(self.folder / file.path):
-                if member.is_folder or not is_picture(member.name):
-                    continue
-                if member.size > MAX_PICTURE_BYTES:
-                    raise UserError(
-                        f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
-                    )
-                split, label = self._locate(layout, labels, member.name)
-                if pending.names and (pending.split != split or pending.is_full(size)):
-                    yield pending.chunk()
-                    pending = _Pending()
-                with member.open() as content:
+                with opened_picture(member) as content:
+                    if not content:
+                        continue
+                    if member.size > MAX_PICTURE_BYTES:
+                        raise UserError(
+                            f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
+                        )
+                    split, label = self._locate(layout, labels, member.name)
+                    if pending.names and (pending.split != split or pending.is_full(size)):
+                        yield pending.chunk()
+                        pending = _Pending()
                     pending.add(split, label, member.name, content.read())
         if pending.names:
             yield pending.chunk()
@@ -237,6 +240,7 @@ def write_raw(
     known = ("name", "kind", "classes", "counts", "files")
     facts: dict[str, Any] = {field: value for field, value in description.items() if field not in known}
     content = {"kind": kind, "classes": classes, "files": [[file.path, file.sha256] for file in files], **facts}
+    content.pop("left_out", None)  # the same pictures are the same data
     document = RawDocument(
         name=description["name"],
         source=source,

@@ -29,6 +29,11 @@ class Preparation(Recipe):
 class PreprocessRecipe(Preparation, Seed, StoreUri):
     """All that step preprocess needs to know."""
 
+    max_left_out: Annotated[float, Field(ge=0, le=1)] = parameter(
+        0.1,
+        "Share of the pictures that may be left out because nothing here can read their kind, such as .heic; "
+        "1 allows any.",
+    )
     handover_mib: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         1024, "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard."
     )

@@ -182,6 +182,13 @@ class Store:
                 raise UserError(message, "check that it is the right object")
             return download.read(), download.etag
 
+    def get_start(self, name: str, length: int) -> bytes:
+        """Return the first bytes of an object that is not empty, at most `length`."""
+        with self._translate_errors(name):
+            response = self._client.get_object(self._bucket, self._key(name), length=length)
+            with closing(response):
+                return bytes(response.read(length))
+
     def check_access(self) -> None:
         """Raise UserError if the store cannot be used; a HEAD request would not report a missing bucket."""
         next(self.list("runs"), None)

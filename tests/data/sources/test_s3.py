@@ -61,6 +61,23 @@ def test_pictures_below_a_prefix_are_packed_like_a_folder(tmp_path: Path) -> Non
     assert sha256_file(tmp_path / "raw" / "pictures-00000.tar") == sha256_file(tmp_path / "same" / "pictures-00000.tar")
 
 
+def test_objects_are_told_by_their_first_bytes(server: S3Server, tmp_path: Path) -> None:
+    store = open_store(f"s3://{BUCKET}/data/odd", server.environment)
+    pictures = {f"{kind}/{number}": picture(number) for kind in ("cat", "dog") for number in range(40)}
+    others = {"cat/a.mov": b"\0\0\0\x14ftypqt  ", "dog/b": b"%PDF-1.4", "dog/empty": b"", "dog/.DS_Store": b"x"}
+    for name, content in (pictures | others).items():
+        store.put_bytes(content, name)
+    raw = get(f"s3://{BUCKET}/data/odd", tmp_path / "raw")
+    assert sorted(samples(raw)) == sorted((int("dog" in name), content) for name, content in pictures.items())
+    assert raw.document.left_out
+    assert [files.kind for files in raw.document.left_out.files] == [
+        ".DS_Store",
+        ".mov",
+        ".pdf",
+        "without a known suffix",
+    ]
+
+
 def test_an_archive_is_copied_unchanged(tmp_path: Path) -> None:
     raw = get(f"{PETS}.tar.gz", tmp_path / "raw")
     assert sorted(samples(raw)) == sorted((int("dog" in name), content) for name, content in PICTURES.items())

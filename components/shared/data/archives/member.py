@@ -1,9 +1,12 @@
 """What a folder, an archive or a bucket holds: a file or a folder."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import IO
+
+from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, FileKind, kind_by_name, kind_by_start
 
 
 @dataclass(frozen=True)
@@ -14,3 +17,29 @@ class Member:
     size: int
     is_folder: bool
     open: Callable[[], AbstractContextManager[IO[bytes]]]
+    read_start: Callable[[], bytes] | None = None  # where opening the whole would cost much
+
+    def kind(self) -> FileKind:
+        """Return what kind of file it is, by its name or else by its first bytes."""
+        return kind_by_name(self.name) or kind_by_start(self.name, self._start())
+
+    def _start(self) -> bytes:
+        if self.read_start:
+            return self.read_start()
+        with self.open() as file:
+            return file.read(START_BYTES)
+
+
+@contextmanager
+def opened_picture(member: Member) -> Iterator[IO[bytes] | None]:
+    """Open a member once, and return its bytes if it is a picture."""
+    kind = kind_by_name(member.name)
+    if member.is_folder or kind not in (PICTURE, None):
+        yield None
+        return
+    with member.open() as file:
+        if kind:
+            yield file
+            return
+        start = file.read(START_BYTES)
+        yield io.BytesIO(start + file.read()) if kind_by_start(member.name, start) == PICTURE else None

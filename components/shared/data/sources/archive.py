@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import plain
 from components.shared.data.archives.tar_reader import tar_members
 from components.shared.data.archives.zip_reader import zip_members
+from components.shared.data.layout.file_kinds import junk_in
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBERS = 20_000_000
@@ -29,22 +32,22 @@ def is_archive(path: Path) -> bool:
 def members(path: Path) -> Iterator[Member]:
     """Yield the members of a folder (by name) or an archive (in its own order), in constant memory for tar.
 
-    A tar member can be opened only while it is the current one. Hidden files and macOS' resource forks are left out.
+    A tar member can be opened only while it is the current one. Hidden files and other junk are among them.
     Raises UserError, also while a member is read, if a member's name leads outside or is not UTF-8, if it is a link, a
     device or encrypted, if the members are too many or too large for the archive's own size, if unpacking needs too
     much memory, or if the archive is broken.
     """
     if path.is_dir():
-        yield from visible(str(path), _folder_members(path))
+        yield from normalized(str(path), _folder_members(path))
     else:
         with broken_is_an_error(path):
             reader = zip_members if path.name.lower().endswith(".zip") else tar_members
-            yield from visible(str(path), _limited(path, reader(path)))
+            yield from normalized(str(path), _limited(path, reader(path)))
 
 
 def _folder_members(folder: Path) -> Iterator[Member]:
-    for where, folders, files in os.walk(folder, onerror=refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for where, folders, files in os.walk(folder, onerror=partial(refuse_unreadable, folder)):
+        folders.sort()
         base = Path(where)
         inside = "" if base == folder else base.relative_to(folder).as_posix() + "/"
         if inside:
@@ -53,14 +56,17 @@ def _folder_members(folder: Path) -> Iterator[Member]:
             path = base / name
             if path.is_file():
                 yield Member(inside + name, path.stat().st_size, False, partial(_file, path))
-            elif path.is_symlink() and not name.startswith("."):
+            elif path.is_symlink() and not junk_in(inside + name):
                 raise UserError(
                     f"{folder} holds {inside + name!r}, a link to no file", "remove it, or add the file itself"
                 )
 
 
-def refuse_unreadable(error: OSError) -> None:
-    """Raise UserError for a folder that os.walk cannot read, and would leave out."""
+def refuse_unreadable(root: Path, error: OSError) -> None:
+    """Raise UserError for a folder in `root` that os.walk cannot read and would leave out, unless it is junk."""
+    if junk_in(os.path.relpath(error.filename, root)):
+        log.info(f"left out: {error.filename} cannot be read ({error.strerror})")
+        return
     raise UserError(f"{error.filename} cannot be read ({error.strerror})", "allow reading it, or move it elsewhere")
 
 
@@ -93,15 +99,15 @@ def _check_name(path: Path, name: str) -> None:
         raise UserError(f"{path} holds {name!r}, which leads outside the archive", "pack it with relative names")
 
 
-def visible(source: str, found: Iterator[Member]) -> Iterator[Member]:
-    """Yield the members that are not hidden, with one spelling of each name. Raises UserError if one is not UTF-8."""
+def normalized(source: str, found: Iterator[Member]) -> Iterator[Member]:
+    """Yield the members with one spelling of each name. Raises UserError if one is not UTF-8, unless it is junk's."""
     for member in found:
-        parts = [part for part in plain(member.name).split("/") if part not in ("", ".")]
-        if parts and parts[0] != "__MACOSX" and not any(part.startswith(".") for part in parts):
-            name = "/".join(parts) + ("/" if member.is_folder else "")
-            if any("\ud800" <= letter <= "\udfff" for letter in name):  # how Python shows bytes that are not UTF-8
-                raise UserError(f"{source} holds {name!r}, a name that is not UTF-8", "rename it")
-            yield Member(name, member.size, member.is_folder, member.open)
+        name = "/".join(part for part in plain(member.name).split("/") if part not in ("", "."))
+        if not name:
+            continue
+        if any("\ud800" <= letter <= "\udfff" for letter in name) and not junk_in(name):  # how Python shows other bytes
+            raise UserError(f"{source} holds {name!r}, a name that is not UTF-8", "rename it")
+        yield replace(member, name=name + "/" * member.is_folder)
 
 
 def _file(path: Path) -> IO[bytes]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
-from components.shared.data.sources.folder_layout import NO_SPLITS
+from components.shared.data.layout.folder_layout import NO_SPLITS
 from components.shared.data.sources.schemes import RawDescription
 
 UNSIGNED_BYTE = 0x08

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
+from components.shared.data.layout.file_kinds import junk_in
 from components.shared.data.sources.archive import SUFFIXES, is_archive, members, refuse_unreadable
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
@@ -26,7 +27,7 @@ class LocalSource:
         self._path = path
 
     def version(self) -> str:
-        """Return a digest over the names, sizes and times of all files, which are not read."""
+        """Return a digest over the names, sizes and times of all files but junk, which are not read."""
         return f"listing:{fingerprint(self._path)}"
 
     def fetch(self, folder: Path) -> RawDescription:
@@ -59,6 +60,6 @@ def fingerprint(path: Path) -> str:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder, onerror=refuse_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(where) / name for name in sorted(files) if not name.startswith("."))
+    for where, folders, files in os.walk(folder, onerror=partial(refuse_unreadable, folder)):
+        folders[:] = sorted(name for name in folders if not junk_in(name))
+        yield from (Path(where) / name for name in sorted(files) if not junk_in(name))

@@ -8,15 +8,19 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.data.archives.member import Member
+from components.shared.data.archives.member import Member, opened_picture
+from components.shared.data.layout.file_kinds import junk_in
+from components.shared.data.layout.folder_layout import find_layout
+from components.shared.data.layout.left_out import Tally
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.archive import SUFFIXES, members
-from components.shared.data.sources.folder_layout import find_layout, is_picture
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
 from components.shared.data.sources.schemes import RawDescription
 
@@ -35,10 +39,10 @@ def describe_archive(archive: Path, source: str) -> RawDescription:
 
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
     """
-    folders, has_idx = _count_pictures(members(archive), source)
-    if has_idx:
+    survey = _survey(members(archive), source)
+    if survey.has_only_idx:
         return _copy_idx(members(archive), source, archive.parent)
-    return _describe_pictures(folders, source) | {"files": [archive.name]}
+    return _describe_pictures(survey, source) | {"files": [archive.name]}
 
 
 def pack(list_all: Members, read_pictures: Members, source: str, folder: Path) -> RawDescription:
@@ -47,35 +51,56 @@ def pack(list_all: Members, read_pictures: Members, source: str, folder: Path) -
     `list_all` yields all members of the source, `read_pictures` at least its pictures in the same order. Raises
     UserError, naming `source`, if it holds no classification set.
     """
-    folders, has_idx = _count_pictures(list_all(), source)
-    if has_idx:
+    survey = _survey(list_all(), source)
+    if survey.has_only_idx:
         return _copy_idx(list_all(), source, folder)
-    description = _describe_pictures(folders, source)
-    progress = log.Progress(f"pack {description['name']}", sum(folders.values()), "pictures")
+    description = _describe_pictures(survey, source)
+    progress = log.Progress(f"pack {description['name']}", survey.taken, "pictures")
     return description | {"files": _pack(read_pictures(), folder, progress)}
 
 
-def _count_pictures(found: Iterator[Member], source: str) -> tuple[Counter[str], bool]:
-    """Return the number of pictures in each folder, and whether there are IDX files and no pictures."""
-    folders: Counter[str] = Counter()
-    has_idx = False
+@dataclass
+class _Survey:
+    """What a source holds: the number of pictures in each folder, the files that are left out, and IDX files."""
+
+    folders: Counter[str] = field(default_factory=Counter)
+    left_out: Tally = field(default_factory=Tally)
+    has_idx: bool = False
+
+    @property
+    def taken(self) -> int:
+        return sum(self.folders.values())
+
+    @property
+    def has_only_idx(self) -> bool:
+        return self.has_idx and not self.taken
+
+
+def _survey(found: Iterator[Member], source: str) -> _Survey:
+    survey = _Survey()
     for member in found:
         parent, _, name = member.name.rstrip("/").rpartition("/")
-        has_idx |= IDX_NAME.fullmatch(name) is not None and not member.is_folder
         if member.is_folder:
-            folders[member.name.rstrip("/")] += 0
-        elif is_picture(member.name):
-            if member.size > MAX_PICTURE_BYTES:
-                raise UserError(
-                    f"{source} holds {member.name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}",
-                    "shrink it",
-                )
-            folders[parent] += 1
-    return folders, has_idx and not sum(folders.values())
+            if not junk_in(member.name):
+                survey.folders[member.name.rstrip("/")] += 0
+        elif IDX_NAME.fullmatch(name) and not junk_in(member.name):
+            survey.has_idx = True
+        elif (kind := member.kind()).reason:
+            survey.left_out.add(kind.reason, kind.kind, member.name)
+            if kind.reason == "unreadable":
+                survey.folders[parent] += 0
+        elif member.size > MAX_PICTURE_BYTES:
+            raise UserError(
+                f"{source} holds {member.name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
+            )
+        else:
+            survey.folders[parent] += 1
+    return survey
 
 
-def _describe_pictures(folders: Counter[str], source: str) -> RawDescription:
-    layout, counts = find_layout(source, folders)
+def _describe_pictures(survey: _Survey, source: str) -> RawDescription:
+    left_out = survey.left_out.result(survey.taken)
+    layout, counts = find_layout(source, survey.folders, left_out)
     return {
         "name": _name(source),
         "kind": "pictures",
@@ -83,6 +108,7 @@ def _describe_pictures(folders: Counter[str], source: str) -> RawDescription:
         "counts": {split: sum(found.values()) for split, found in counts.items()},
         "files": [],
         "layout": layout.model_dump(),
+        "left_out": left_out,
     }
 
 
@@ -93,25 +119,28 @@ def _name(source: str) -> str:
 def _pack(found: Iterator[Member], folder: Path, progress: log.Progress) -> Sequence[str]:
     """Write pictures to few tar files: the same bytes for the same pictures, whatever their times and owners."""
     shards: list[str] = []
-    pictures = (member for member in found if not member.is_folder and is_picture(member.name))
-    member = next(pictures, None)
-    while member:
+    pictures = _opened_pictures(found)
+    picture = next(pictures, None)
+    while picture:
         shards.append(f"pictures-{len(shards):05}.tar")
         written = 0
         with tarfile.open(folder / shards[-1], "w", format=tarfile.PAX_FORMAT) as shard:
-            while member and written < SHARD_BYTES:
-                written += _add(shard, member)
+            while picture and written < SHARD_BYTES:
+                member, content = picture
+                info = tarfile.TarInfo(member.name)
+                info.size = member.size
+                shard.addfile(info, content)
+                written += member.size
                 progress.advance(1)
-                member = next(pictures, None)
+                picture = next(pictures, None)
     return shards
 
 
-def _add(shard: tarfile.TarFile, member: Member) -> int:
-    info = tarfile.TarInfo(member.name)
-    info.size = member.size
-    with member.open() as content:
-        shard.addfile(info, content)
-    return member.size
+def _opened_pictures(found: Iterator[Member]) -> Iterator[tuple[Member, IO[bytes]]]:
+    for member in found:
+        with opened_picture(member) as content:
+            if content:
+                yield member, content
 
 
 def _copy_idx(found: Iterator[Member], source: str, folder: Path) -> RawDescription:
@@ -119,7 +148,7 @@ def _copy_idx(found: Iterator[Member], source: str, folder: Path) -> RawDescript
     name = _name(source)
     for member in found:
         base = member.name.rpartition("/")[2]
-        if IDX_NAME.fullmatch(base):
+        if IDX_NAME.fullmatch(base) and not junk_in(member.name):
             path = folder / base.replace(".idx", "-idx")
             if path.exists():
                 raise UserError(f"{name} holds {path.name} twice", "give the folder or archive of one data set")

@@ -6,14 +6,16 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.archives.member import Member
-from components.shared.data.sources.archive import is_archive, visible
-from components.shared.data.sources.folder_layout import is_picture
+from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
+from components.shared.data.raw import MAX_PICTURE_BYTES
+from components.shared.data.sources.archive import is_archive, normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.client import Entry, Store, open_store
@@ -78,23 +80,39 @@ def open_source_store(uri: str) -> Store:
 
 
 def _members(store: Store) -> Iterator[Member]:
-    found = (Member(entry.name, entry.size, False, partial(_open, store, entry)) for entry in store.list())
-    yield from visible(store.uri(), found)
+    """Yield all members, with the first bytes of many read ahead where the name does not tell the kind."""
+    with ThreadPoolExecutor(READERS) as readers:
+        found = (_member(store, entry, readers) for entry in store.list())
+        yield from normalized(store.uri(), _ahead(found))
+
+
+def _member(store: Store, entry: Entry, readers: ThreadPoolExecutor) -> Member:
+    member = Member(entry.name, entry.size, False, partial(_open, store, entry))
+    if kind_by_name(entry.name):
+        return member
+    start = readers.submit(store.get_start, entry.name, START_BYTES) if entry.size else None
+    return replace(member, read_start=start.result if start else bytes)
 
 
 def _pictures(store: Store) -> Iterator[Member]:
-    """Yield the pictures of a store by name, with many of them read ahead."""
-    yield from visible(store.uri(), _read_ahead(store, (entry for entry in store.list() if is_picture(entry.name))))
-
-
-def _read_ahead(store: Store, entries: Iterator[Entry]) -> Iterator[Member]:
+    """Yield what may be pictures by name, with many of them read ahead."""
     with ThreadPoolExecutor(READERS) as readers:
-        waiting: deque[Member] = deque()
-        for entry in entries:
-            waiting.append(Member(entry.name, entry.size, False, readers.submit(_open, store, entry).result))
-            if len(waiting) > 2 * READERS:
-                yield waiting.popleft()
-        yield from waiting
+        found = (
+            Member(entry.name, entry.size, False, readers.submit(_open, store, entry).result)
+            for entry in store.list()
+            if kind_by_name(entry.name) in (PICTURE, None) and entry.size <= MAX_PICTURE_BYTES
+        )
+        yield from normalized(store.uri(), _ahead(found))
+
+
+def _ahead(found: Iterator[Member]) -> Iterator[Member]:
+    """Yield members some places behind, so that what they read in the background is there."""
+    waiting: deque[Member] = deque()
+    for member in found:
+        waiting.append(member)
+        if len(waiting) > 2 * READERS:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:

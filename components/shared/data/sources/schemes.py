@@ -11,6 +11,7 @@ from typing import Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
 from components.shared.core.errors import UserError
+from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.sources.catalogue import CATALOGUE
 
 Kind = Literal["idx", "cifar", "pictures"]
@@ -26,6 +27,7 @@ class RawDescription(TypedDict):
     files: Sequence[str]
     splits: NotRequired[Mapping[str, Mapping[str, str]]]  # of kind idx: the files of images and labels by split
     layout: NotRequired[Mapping[str, int | bool]]  # of kind pictures: the fields of Layout
+    left_out: NotRequired[LeftOut]  # of kind pictures: what is in the source besides
     source_sha256: NotRequired[str]  # of a downloaded archive
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.shared.data.dataset import Dataset, Labels
+from components.shared.data.dataset import Dataset, DatasetDocument, Labels
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
@@ -54,18 +54,29 @@ def worst_mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dat
     ]
 
 
+def left_out_of(dataset: DatasetDocument) -> list[str]:
+    """Return a sentence about each kind of files that are not in the dataset."""
+    sentences = dataset.left_out.sentences() if dataset.left_out else []
+    if bad := dataset.bad_images:
+        broken = "broken picture" if len(bad) == 1 else "broken pictures"
+        sentences.append(f"{len(bad):,} {broken} left out; the first is {bad[0].name}: {bad[0].reason}")
+    return sentences
+
+
 def render(
     *,
     evaluation: EvaluationDocument,
     model: ModelDocument,
     history: HistoryDocument,
+    left_out: Sequence[str],
     mistakes: Sequence[Mistake],
 ) -> str:
-    """Return the page of an evaluated model, from its documents."""
+    """Return the page of an evaluated model, from its documents; `left_out` are sentences about the data."""
     matrix, classes = evaluation.confusion_matrix, evaluation.classes
     return page("report.html").render(
         evaluation=evaluation,
         model=model,
+        left_out=left_out,
         epochs=history.epochs,
         has_peak=any(epoch.peak_share for epoch in history.epochs),
         mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],

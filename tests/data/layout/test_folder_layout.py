@@ -3,7 +3,8 @@
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.data.sources.folder_layout import Layout, find_layout, is_picture
+from components.shared.data.layout.folder_layout import Layout, find_layout
+from components.shared.data.layout.left_out import LeftOut
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ from components.shared.data.sources.folder_layout import Layout, find_layout, is
 def test_splits_and_classes_are_found(
     folders: dict[str, int], layout: Layout, counts: dict[str, dict[str, int]]
 ) -> None:
-    assert find_layout("source", folders) == (layout, counts)
+    assert find_layout("source", folders, LeftOut(taken=1, files=[])) == (layout, counts)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +63,9 @@ def test_splits_and_classes_are_found(
 )
 def test_folders_without_a_classification_set_are_refused(folders: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        find_layout("source", folders)
+        find_layout("source", folders, LeftOut(taken=1, files=[]))
 
 
 def test_a_picture_is_located_by_its_name() -> None:
     assert Layout(root=1, has_splits=True).locate("x/Valid/cat/old/1.png") == ("val", "cat")
     assert Layout(root=0, has_splits=False).locate("cat/1.png") == ("all", "cat")
-
-
-def test_pictures_are_recognised_by_their_suffix() -> None:
-    assert is_picture("a/B.JPG") and is_picture("x.webp") and not is_picture("readme.txt") and not is_picture("png")

@@ -5,15 +5,11 @@ from collections.abc import Iterable, Mapping
 
 from components.shared.core.document import Count, Part
 from components.shared.core.errors import UserError
+from components.shared.data.layout.file_kinds import PICTURES
+from components.shared.data.layout.left_out import LeftOut
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NO_SPLITS = "all"
-
-
-def is_picture(name: str) -> bool:
-    """Return whether the file's name is that of a picture."""
-    return name.lower().endswith(PICTURES)
 
 
 class Layout(Part):
@@ -28,15 +24,19 @@ class Layout(Part):
         return (SPLIT_NAMES[parts[0].lower()], parts[1]) if self.has_splits else (NO_SPLITS, parts[0])
 
 
-def find_layout(source: str, folders: Mapping[str, int]) -> tuple[Layout, dict[str, dict[str, int]]]:
+def find_layout(source: str, folders: Mapping[str, int], left_out: LeftOut) -> tuple[Layout, dict[str, dict[str, int]]]:
     """Return the layout, found from each folder's number of pictures, and the counts: split -> class -> pictures.
 
     Raises UserError, naming `source`, if there are no pictures, some are in no class folder, a class is empty, or there
     is only one class.
     """
     filled = [folder.split("/") if folder else [] for folder, count in folders.items() if count]
+    besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
     if not filled:
-        raise UserError(f"{source} holds no pictures ({', '.join(PICTURES)})", "put them into class-name/picture.png")
+        raise UserError(
+            f"{source} holds no pictures that can be read ({', '.join(PICTURES)}){besides}",
+            "convert them to PNG or JPEG" if left_out.unreadable else "put them into class-name/picture.png",
+        )
     root = _shared_folders(filled)
     tops = {parts[root].lower() for parts in filled if len(parts) > root}
     if tops and "train" not in tops and tops <= SPLIT_NAMES.keys():
@@ -51,7 +51,7 @@ def find_layout(source: str, folders: Mapping[str, int]) -> tuple[Layout, dict[s
         others = ", ".join(sorted(tops - SPLIT_NAMES.keys()))
         raise UserError(f"{source} has {others} alongside train", "leave only train, val and test there")
     counts = _count(layout, folders, depth)
-    _check_classes(source, counts)
+    _check_classes(source, counts, besides)
     return layout, counts
 
 
@@ -79,13 +79,15 @@ def _count(layout: Layout, folders: Mapping[str, int], depth: int) -> dict[str, 
     return {split: dict(sorted(classes.items())) for split, classes in sorted(counts.items())}
 
 
-def _check_classes(source: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+def _check_classes(source: str, counts: Mapping[str, Mapping[str, int]], besides: str) -> None:
     classes = _class_names(counts)
     for split, found in counts.items():
         empty = sorted(name for name in classes if not found.get(name))
         if empty:
             where = "" if split == NO_SPLITS else f" in {split}"
-            raise UserError(f"{source} has no picture of class {empty[0]!r}{where}", "add some, or remove the class")
+            raise UserError(
+                f"{source} has no picture of class {empty[0]!r}{where}{besides}", "add some, or remove the class"
+            )
     if len(classes) < 2:
         raise UserError(f"{source} holds one class only ({classes[0]!r})", "give a data set of two or more classes")
 
