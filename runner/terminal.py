@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +20,7 @@ class Terminal:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.live = stream.isatty()
-        self.drawn = False  # whether the cursor is at the end of a bar
+        self.drawn = 0  # rows of bars, at the end of which the cursor is
 
     def show(self, line: str) -> None:
         """Show one line of a step's output, if it is meant for people."""
@@ -28,16 +29,36 @@ class Terminal:
             return
         bar = BAR.match(found["text"])
         if self.live and bar:
-            self._draw(f"{found['step']:<10} {bar['label']}", int(bar["percent"]), bar["facts"])
+            self.show_bars([line])
         else:
             self.finish()
             self._write(f"{found['step']:<10} {found['text']}\n")
 
+    def show_bars(self, lines: Sequence[str]) -> None:
+        """Draw the progress of what goes on side by side, a row for each, in place of the bars before."""
+        found = [
+            (line, bar) for text in lines if (line := LINE.match(text.rstrip())) and (bar := BAR.match(line["text"]))
+        ]
+        rows = [_bar(f"{line['step']:<10} {bar['label']}", int(bar["percent"]), bar["facts"]) for line, bar in found]
+        self.erase()
+        self._write("\r\x1b[2K" + "\n".join(rows))
+        self.drawn = len(rows) if any(int(bar["percent"]) < 100 for _, bar in found) else 0
+        if not self.drawn:
+            self._write("\n")
+
+    def erase(self) -> None:
+        """Take the bars that are being drawn away."""
+        if self.drawn > 1:
+            self._write(f"\r\x1b[{self.drawn - 1}A\x1b[J")
+        elif self.drawn:
+            self._write("\r\x1b[2K")
+        self.drawn = 0
+
     def finish(self) -> None:
-        """End the bar that is being drawn."""
+        """Leave the bars that are being drawn as they are."""
         if self.drawn:
             self._write("\n")
-            self.drawn = False
+            self.drawn = 0
 
     def show_table(self, document: SummaryDocument, paths: list[Path], from_run: str | None = None) -> None:
         """Print the closing table of a run, with those of `paths` that exist; `from_run` reported a cached verdict."""
@@ -62,15 +83,6 @@ class Terminal:
         ]
         self._write("\n" + "\n".join(lines) + "\n")
 
-    def _draw(self, label: str, percent: int, facts: str) -> None:
-        filled = WIDTH * percent // 100
-        text = f"{label:<32} {'█' * filled}{'░' * (WIDTH - filled)} {percent:>3} %  {facts}"
-        columns = shutil.get_terminal_size().columns
-        self._write(f"\r\x1b[2K{text[: columns - 1]}")
-        self.drawn = percent < 100
-        if not self.drawn:
-            self._write("\n")
-
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
@@ -80,6 +92,13 @@ def _left_out(dataset: DatasetFacts | None) -> list[str]:
     """Return a line for each reason for which files of the source are left out."""
     sentences = dataset.left_out.sentences() if dataset and dataset.left_out else []
     return [f"{'' if number else 'data':<15}{sentence}" for number, sentence in enumerate(sentences)]
+
+
+def _bar(label: str, percent: int, facts: str) -> str:
+    """Return a bar that fits into a row of the terminal."""
+    filled = WIDTH * percent // 100
+    text = f"{label:<32} {'█' * filled}{'░' * (WIDTH - filled)} {percent:>3} %  {facts}"
+    return text[: shutil.get_terminal_size().columns - 1]
 
 
 def _best(sweep: Sweep | None) -> list[str]:

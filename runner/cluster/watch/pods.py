@@ -1,5 +1,6 @@
 """The pods of a run while it runs: why one waits, and how a training goes on."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,8 @@ from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, step_of, why_waiting
 from runner.cluster.watch.view import View
 from runner.terminal import BAR, LINE, Terminal
+
+TRIAL = re.compile(r"trial (\d+)\b")  # the start of what step trial says of a trial itself
 
 
 def is_behind(run: Any, pipeline: BaseComponent, pods: list[Any]) -> bool:
@@ -50,6 +53,7 @@ class Pods:
     terminal: Terminal
     reasons: dict[str, Reason] = field(default_factory=dict)  # step -> the reason last shown
     printed: set[str] = field(default_factory=set)  # a training's lines that were shown
+    trials: dict[str, str] = field(default_factory=dict)  # pod of a sweep -> the trial that it does
 
     @cached_property
     def nodes(self) -> Nodes:
@@ -76,11 +80,26 @@ class Pods:
                 self.terminal.show(f"[{DISTRIBUTED}] {killed}")
 
     def _show_training(self, pods: list[Any]) -> None:
-        """Show the new lines of the first training that runs, its progress in place."""
-        for pod in pods[:1]:
-            found = [line for text in self.view.last_lines(pod) if (line := LINE.match(text))]
-            texts = [line["text"] for line in found]
-            bars = [text for text in texts if BAR.match(text)]
-            for text in [text for text in texts if text not in bars and text not in self.printed] + bars[-1:]:
-                self.printed.add(text)
-                self.terminal.show(f"[{step_of(pod)}] {text}")
+        """Show the new lines of the trainings that run, and the progress of each in place."""
+        bars, fresh = [], []
+        for pod in pods:
+            texts = list(self._texts(pod))
+            bars += [text for text in texts if BAR.match(text)][-1:]
+            fresh += [text for text in texts if not BAR.match(text) and text not in self.printed]
+        if bars or fresh:
+            self.terminal.erase()
+        for text in fresh:
+            self.printed.add(text)
+            self.terminal.show(f"[{step_of(pods[0])}] {text}")
+        if bars:
+            self.terminal.show_bars([f"[{step_of(pods[0])}] {text}" for text in bars])
+
+    def _texts(self, pod: Any) -> Iterator[str]:
+        """Yield the last lines of a training's own; those of a sweep, which run side by side, with the trial."""
+        for line in filter(None, map(LINE.match, self.view.last_lines(pod))):
+            if found := TRIAL.match(line["text"]):
+                self.trials[pod.metadata.name] = found[1]
+                yield line["text"]
+            else:
+                trial = self.trials.get(pod.metadata.name)
+                yield f"trial {trial}, {line['text']}" if trial else line["text"]

@@ -1,5 +1,6 @@
 """How a training goes on, shown from the log of its pod: on a terminal only, its progress in place."""
 
+import re
 from typing import Any
 
 import pytest
@@ -80,6 +81,31 @@ def test_a_distributed_training_is_shown(
         "train-distributed waiting for a node: 0/1 nodes are available: 1 Insufficient cpu.",
         "train-distributed epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s",
     ]
+
+
+def test_each_trial_that_runs_has_a_row(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock
+) -> None:
+    run = distributed_run()
+    group = "torch2kubeflow-sweep-dr6g7(0).root(0).exit-handler-1(0).for-loop-2(0)"
+    pods = []
+    for number in (0, 1):
+        item = f"{group}.iteration-iterations({number}:{number})(0).iteration-item(0).trial(0).executor(0)"
+        pods.append(running(pod_of("unschedulable"), item, run.run_id))
+        pods[-1].metadata.name = f"trial-{number}"
+    cluster.add(*pods)
+    epoch, bar = (text.replace("[train]", "[trial]") for text in (EPOCH, BAR))
+    for pod, trial, percent in zip(pods, (1, 5), (20, 41), strict=True):
+        set_log(cluster, pod, f'[trial] trial {trial}: {{"epochs": 9}}\n{epoch}{bar.format(percent)}')
+    later = f"[trial] trial 6: {{}}\n{epoch}{bar.format(3)}"
+    clock.at = [(10.0, lambda: set_log(cluster, pods[1], later)), (20.0, interrupt)]
+    _, shown = watched(kfp_api.replay("sweep", run), *CONTEXT, graph=pipeline.sweep, live=True)
+    for trial in (1, 5, 6):
+        assert shown.count(f"trial      trial {trial}, epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s\n") == 1
+    rows = re.findall(r"(trial +trial \d, epoch 2/9) +[█░]", shown)
+    assert rows[:2] == ["trial      trial 1, epoch 2/9", "trial      trial 5, epoch 2/9"]
+    assert rows[-2:] == ["trial      trial 1, epoch 2/9", "trial      trial 6, epoch 2/9"]
+    assert "\r\x1b[1A\x1b[J" in shown, "in place of the two rows before"
 
 
 @pytest.mark.parametrize("denied", [{"list pods"}, {"get pods/log"}])
