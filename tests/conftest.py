@@ -22,6 +22,7 @@ from components.shared.core import log
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
+from tests.servers.proxy_server import ProxyServer, run_proxy_server
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
 from tests.servers.web_server import WebServer, run_web_server
 
@@ -104,6 +105,18 @@ def web_server() -> Iterator[WebServer]:
     """A web server on the loopback interface, without files."""
     with run_web_server() as web_server:
         yield web_server
+
+
+@pytest.fixture
+def proxy_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProxyServer]:
+    """A proxy that the environment names for HTTP and HTTPS, without exceptions."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with run_proxy_server() as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        monkeypatch.setenv("HTTPS_PROXY", server.url)
+        yield server
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
         kube = kubernetes.client.CoreV1Api(kube_client(arguments.context))
     if not options.host and not is_in_pod(arguments.context):
         through = tunnel(kube, kfp_api(arguments.kfp_namespace))
-    client, rest = _client(options, f"http://ml-pipeline.{arguments.kfp_namespace}:{API_PORT}", through)
+    client, rest = _client(options, f"http://ml-pipeline.{arguments.kfp_namespace}.svc:{API_PORT}", through)
     multi_user = bool(client.get_kfp_healthz().multi_user)
     namespace = namespace or runs_namespace(arguments, multi_user)
     client.use_namespace(namespace if multi_user else "")

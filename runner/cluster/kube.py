@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 import kubernetes
 import urllib3
@@ -20,6 +20,7 @@ from kubernetes.stream import portforward, ws_client
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from components.shared.core.errors import UserError
+from components.shared.core.proxy import fault_of, proxy_for
 from runner.cluster.options import is_in_pod
 from runner.cluster.rest import ApiError
 
@@ -70,6 +71,18 @@ def _load(context: str | None, client_configuration: kubernetes.client.Configura
             f"no cluster is known: kubeconfig {path}: {error if exists else 'no such file'}",
             "correct it, give --context, or reach KFP with --host URL",
         ) from None
+    _set_proxy(client_configuration)
+
+
+def _set_proxy(configuration: kubernetes.client.Configuration) -> None:
+    """Let a client go by the proxy of its server's address, or by none.
+
+    Its websockets would ask the environment themselves, by rules of their own, if no proxy were set.
+    """
+    proxy = proxy_for(configuration.host)
+    configuration.proxy = proxy.address if proxy else "http://none.invalid:1"
+    configuration.proxy_headers = proxy.headers if proxy else None
+    configuration.no_proxy = None if proxy else urlsplit(configuration.host).hostname
 
 
 @contextmanager
@@ -82,9 +95,16 @@ def kube_errors(action: str) -> Iterator[None]:
         message = f"Kubernetes refuses to {action} ({status} {reason})"
         raise ApiError(status, message, REMEDIES.get(status, "see the cluster")) from error
     except urllib3.exceptions.HTTPError as error:
-        why = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
-        message = f"the Kubernetes API cannot be reached to {action} ({why})"
-        raise ApiError(0, message, "check the kubeconfig's context, or reach KFP with --host URL") from None
+        why, remedy = _unreachable(error)
+        raise ApiError(0, f"the Kubernetes API cannot be reached to {action} ({why})", remedy) from None
+
+
+def _unreachable(error: urllib3.exceptions.HTTPError) -> tuple[str, str]:
+    """Return why the Kubernetes API does not answer, and the remedy."""
+    reason, pool = getattr(error, "reason", None) or error, getattr(error, "pool", None)
+    if pool and (fault := fault_of(reason, f"{pool.scheme}://{pool.host}:{pool.port}")):
+        return fault.reason, fault.remedy
+    return str(reason).rpartition(": ")[2], "check the kubeconfig's context, or reach KFP with --host URL"
 
 
 def _status_of(error: kubernetes.client.ApiException) -> tuple[int, str]:
@@ -148,12 +168,23 @@ def open_tunnel(kube: kubernetes.client.CoreV1Api, target: Target, scheme: str =
 
 
 def is_reachable(address: SplitResult) -> bool:
-    """Return whether something listens at an address, within seconds."""
+    """Return whether something listens at an address, within seconds.
+
+    Behind a proxy only a request would tell, and any address counts but that of a Service.
+    """
+    if proxy_for(address.geturl()) and not is_internal(address.geturl()):
+        return True
     try:
         socket.create_connection((address.hostname or "", port_of(address)), timeout=CONNECT_SECONDS).close()
     except OSError:
         return False
     return True
+
+
+def is_internal(endpoint: str) -> bool:
+    """Return whether an address is that of a Service, which only pods can reach."""
+    host = urlsplit(endpoint).hostname or ""
+    return host != "localhost" and (".svc" in host or host.count(".") < 2)
 
 
 def port_of(address: SplitResult) -> int:

@@ -16,6 +16,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ProtocolError
 
 from components.shared.core.errors import UserError
+from components.shared.core.proxy import fault_of, proxy_for, status_fault
 from runner.cluster.options import read_cookie
 from runner.cluster.token import expired_since
 
@@ -61,6 +62,9 @@ class Rest(RESTClientObject):  # type: ignore[misc]
         cookie_file: Path | None = None,
     ) -> None:
         configuration.retries = RETRIES
+        proxy = None if connection else proxy_for(configuration.host)
+        if proxy:
+            configuration.proxy, configuration.proxy_headers = proxy.address, proxy.headers
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # else it logs every retry
         super().__init__(configuration)
         self.tokens = configuration.api_key  # updated if a token is read from a file
@@ -99,7 +103,9 @@ class Rest(RESTClientObject):  # type: ignore[misc]
     def _refusal(self, method: str, url: str, error: kfp_server_api.ApiException) -> ApiError:
         server, request = _server(url), f"{method} {urlsplit(url).path}"
         answer, body = self._message(error), str(error.body).replace("\\", "")  # quotes without escapes
-        if error.status == 401:
+        if error.status == 407 and (fault := status_fault(407, str(error.reason), url)):
+            refused = f"{server} cannot be reached: {fault.reason}", fault.remedy
+        elif error.status == 401:
             why, remedy = self._unauthenticated(body)
             refused = f"{server} refuses the credentials (401): {why}", remedy
         elif answer is None:
@@ -166,6 +172,8 @@ def _not_kfp(url: str) -> tuple[str, str]:
 def _unreachable(url: str, reason: Any) -> tuple[str, str]:
     """Return why a server does not answer, and the remedy."""
     server, text = _server(url), str(reason)
+    if fault := fault_of(reason, url):
+        return f"{server} cannot be reached: {fault.reason}", fault.remedy
     if isinstance(reason, NameResolutionError):
         return f"{server}: no machine has that name", "check --host, and whether a VPN is needed"
     if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:

@@ -71,12 +71,6 @@ def has_role(cluster: Cluster) -> bool:
     return ROLE in ((cluster.account and cluster.account.metadata.annotations) or {})
 
 
-def is_internal(endpoint: str) -> bool:
-    """Return whether an address is that of a Service, which only pods can reach."""
-    host = urlsplit(endpoint).hostname or ""
-    return host != "localhost" and (".svc" in host or host.count(".") < 2)
-
-
 def _by_secret(cluster: Cluster, launcher: Launcher, own: dict[str, str], steps_secret: str) -> Iterator[Finding]:
     """Check the Secret that the launcher's settings name."""
     name, access_key = launcher.secret["secretName"], launcher.secret["accessKeyKey"]

@@ -17,9 +17,10 @@ from kubernetes.client import (
 )
 from kubernetes.client.exceptions import ApiException
 
+from runner.cluster.kube import is_internal
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, warning
-from runner.doctor.launcher import endpoints, is_internal
+from runner.doctor.launcher import endpoints
 from runner.doctor.preflight import RUN_LABELS, Preflight, step_of
 
 OPERATORS = {

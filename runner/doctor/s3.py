@@ -19,11 +19,11 @@ from components.shared.core.errors import UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict
 from runner.cluster.artifacts.location import ACCESS, ENDPOINT, Location
-from runner.cluster.kube import Target, is_reachable, labels_of, open_tunnel, port_of
+from runner.cluster.kube import Target, is_internal, is_reachable, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
-from runner.doctor.launcher import is_internal, locations
+from runner.doctor.launcher import locations
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, denied_right
 

@@ -147,7 +147,7 @@ def test_server_and_runs_take_their_keys_from_one_secret(overlay: str) -> None:
     (service,) = find(overlay, "Service").values()
     place, port = service["metadata"], service["spec"]["ports"][0]["port"]
     endpoint = find(overlay, "ConfigMap")[DEFAULTS["s3_config"]]["data"]["AWS_ENDPOINT_URL_S3"]
-    assert endpoint == f"http://{place['name']}.{place['namespace']}:{port}"
+    assert endpoint == f"http://{place['name']}.{place['namespace']}.svc:{port}"  # .svc: never by a proxy
 
 
 @needs_kubectl

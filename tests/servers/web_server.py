@@ -29,6 +29,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.script.pop(0) if self.server.script else serve
         answer(self)
 
+    do_HEAD = do_GET
+
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
@@ -38,7 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def body(self) -> bytes:
         return self.server.files[self.path]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request
+from urllib.request import OpenerDirector, ProxyHandler, Request
 
 import pytest
 
@@ -58,7 +58,8 @@ def workflows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The Workflows that Kubernetes lists for the step's pod; without any it refuses (403)."""
     listed: list[Any] = []
 
-    def answer(request: Request, **_: object) -> io.BytesIO:
+    def answer(opener: Any, request: Request, **_: object) -> io.BytesIO:
+        assert not any(isinstance(one, ProxyHandler) for one in opener.handlers)
         assert request.full_url == (
             "https://10.0.0.1:443/apis/argoproj.io/v1alpha1/namespaces/team-a/workflows"
             "?labelSelector=pipeline/runid%3D1234"
@@ -73,7 +74,8 @@ def workflows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr(workflow, "ACCOUNT", tmp_path)
-    monkeypatch.setattr(workflow, "urlopen", answer)
+    monkeypatch.setattr(OpenerDirector, "open", answer)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
     monkeypatch.setattr("ssl.create_default_context", lambda cafile: None)
     return listed
 

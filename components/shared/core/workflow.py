@@ -5,7 +5,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECONDS = 30  # for an answer
@@ -28,8 +28,8 @@ def _workflows(run_id: str) -> list[dict[str, Any]]:
     path = f"apis/argoproj.io/v1alpha1/namespaces/{_read('namespace')}/workflows"
     request = Request(f"{server}/{path}?labelSelector={RUN_LABEL}%3D{run_id}")
     request.add_header("Authorization", f"Bearer {_read('token')}")
-    authority = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-    with urlopen(request, timeout=SECONDS, context=authority) as answer:
+    authority = HTTPSHandler(context=ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt")))
+    with build_opener(ProxyHandler({}), authority).open(request, timeout=SECONDS) as answer:
         found: list[dict[str, Any]] = json.load(answer)["items"]
         return found
 

@@ -5,11 +5,12 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, SSLError
 
 from components.shared.core.errors import UserError
+from components.shared.core.proxy import Fault, Proxy, fault_of, proxy_for, status_fault
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host, reason_of
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
@@ -39,13 +40,15 @@ class Transport(PoolManager):
 
         If `connection` is given, it replaces urllib3's for HTTP or, if it is one for HTTPS, for that.
         """
-        super().__init__(
-            maxsize=64,  # connections to reuse; more are opened if needed, and closed after use
-            timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=ca_bundle,
-        )
+        self._settings: dict[str, Any] = {
+            "maxsize": 64,  # connections to reuse; more are opened if needed, and closed after use
+            "timeout": Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+            "cert_reqs": "CERT_REQUIRED",
+            "ca_certs": ca_bundle,
+        }
+        super().__init__(**self._settings)
         self.prefix, self.attempts = prefix, attempts
+        self._is_tunnel, self._proxied = connection is not None, dict[str, ProxyManager]()
         if connection:
             base = HTTPSConnectionPool if issubclass(connection, HTTPSConnection) else HTTPConnectionPool
             self.pool_classes_by_scheme = {base.scheme: type("Pool", (base,), {"ConnectionCls": connection})}
@@ -57,9 +60,9 @@ class Transport(PoolManager):
         request = f"{method} {url.partition('?')[0]}"  # a query may hold a token
         retries = Retries(_server(url), "check the address, or try again later", self.attempts)
         while True:
-            retry_after = None
+            retry_after, remedy = None, ""
             try:
-                response = super().urlopen(method, url, redirect=False, **{**options, "retries": False})
+                response = self._send(method, url, redirect=False, **{**options, "retries": False})
                 is_read = options.get("preload_content", True)
                 if response.status >= 400 and not is_read:  # minio would read the reason without retries
                     response.read(cache_content=True)
@@ -70,13 +73,32 @@ class Transport(PoolManager):
                 retry_after = _seconds(response.headers.get("Retry-After", ""))
                 response.drain_conn()
             except HTTPError as error:
-                self._raise_if_permanent(url, error)
-                reason = reason_of(error)
-            retries.failed(reason, retry_after, f"{request}: the server {reason}")
+                fault = fault_of(error, url)
+                self._raise_if_permanent(url, error, fault)
+                reason, remedy = _reason(error, fault)
+            retries.failed(reason, retry_after, f"{request}: the server {reason}", remedy)
 
-    def _raise_if_permanent(self, url: str, error: HTTPError) -> None:
-        """Raise UserError for a failure that no retry can fix."""
+    def _send(self, method: str, url: str, **options: Any) -> BaseHTTPResponse:
+        """Send a request once, by the proxy of its URL if it has one, but never through a tunnel and a proxy."""
+        proxy = None if self._is_tunnel else proxy_for(url)
+        if proxy is None:
+            return super().urlopen(method, url, **options)
+        response = self._through(proxy).urlopen(method, url, **options)
+        if response.status == 407 and (fault := status_fault(407, response.reason or "", url)):
+            raise UserError(f"{_server(url)} could not be reached ({fault.reason})", fault.remedy)
+        return response
+
+    def _through(self, proxy: Proxy) -> ProxyManager:
+        found = self._proxied.get(proxy.url)
+        if found is None:
+            found = ProxyManager(proxy.address, proxy_headers=proxy.headers, **self._settings)
+        return self._proxied.setdefault(proxy.url, found)
+
+    def _raise_if_permanent(self, url: str, error: HTTPError, fault: Fault | None) -> None:
+        """Raise UserError for a failure that no retry can fix; `fault` is the proxy's, if it is that."""
         server = _server(url)
+        if fault and fault.is_lasting:
+            raise UserError(f"{server} could not be reached ({fault.reason})", fault.remedy) from None
         if is_unknown_host(error):
             raise UserError(f"{server} is not known", "check the address") from None
         cause = error.args[0] if error.args else None
@@ -86,6 +108,11 @@ class Transport(PoolManager):
             raise UserError(message, remedy) from None
         if isinstance(error, SSLError) and re.search("WRONG_VERSION_NUMBER|RECORD_LAYER", str(error)):
             raise UserError(f"{server} does not speak TLS", "use http:// instead of https://") from None
+
+
+def _reason(error: HTTPError, fault: Fault | None) -> tuple[str, str]:
+    """Return why a request failed, as the end of a sentence that begins with the server, and the remedy if known."""
+    return (f"could not be reached ({fault.reason})", fault.remedy) if fault else (reason_of(error), "")
 
 
 def _is_transient(response: BaseHTTPResponse, is_read: bool) -> bool:

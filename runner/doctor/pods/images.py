@@ -11,6 +11,7 @@ import requests
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.errors import UserError
+from components.shared.storage.web_session import ProxyFailed, open_session
 from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.kfp import check_token
@@ -94,6 +95,8 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
     """Return what the registry's answer means; `denied` makes the finding if it asks for a login and we have none."""
     try:
         status = _status(image, login)
+    except ProxyFailed as error:
+        return unknown(f"registry {image.registry} is not asked: {error}", error.fault.remedy)
     except requests.RequestException as error:
         return unknown(
             f"registry {image.registry} gives no usable answer here ({type(error).__name__}); the nodes may reach it",
@@ -116,7 +119,7 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
 
 def _status(image: Image, login: Login | None) -> int:
     """Return the HTTP status for the manifest, after the login that the registry asks for (its HTTP API V2)."""
-    with requests.Session() as session:
+    with open_session() as session:
         session.headers["Accept"] = MANIFESTS
         answer = session.head(image.url, timeout=SECONDS)
         challenge = answer.headers.get("WWW-Authenticate", "")

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -12,7 +13,9 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
+from components.shared.core.proxy import Address, literal_address
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
+from components.shared.storage.web_session import ProxyFailed, open_session
 
 ATTEMPTS = 6  # that gain no byte
 CONNECT_SECONDS, READ_SECONDS = 5, 30
@@ -22,9 +25,9 @@ BLOCK = 1 << 18
 class _Retry(Exception):
     """A transient failure: the connection broke, or the server asked to come back later."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, remedy: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.wait = reason, wait
+        self.reason, self.wait, self.remedy = reason, wait, remedy
 
 
 def download(
@@ -54,7 +57,7 @@ def _transfer(
 ) -> requests.Response:
     """Read a URL's bytes, or only its headers, in as many attempts as necessary."""
     retries, received = Retries(address, "try again later", ATTEMPTS), 0
-    with requests.Session() as session:
+    with open_session(partial(check_reached, address)) as session:
         transfer = _Transfer(session, address, file, known or {}, limit, only_headers)
         while True:
             try:
@@ -63,7 +66,7 @@ def _transfer(
                 if file.tell() > received:
                     retries.reset()
                 received = file.tell()
-                retries.failed(retry.reason, retry.wait)
+                retries.failed(retry.reason, retry.wait, remedy=retry.remedy)
 
 
 class _Transfer:
@@ -91,6 +94,10 @@ class _Transfer:
                 if response.status_code != 304 and not self.only_headers:
                     self._write(response)
                 return response
+        except ProxyFailed as error:
+            if error.fault.is_lasting:
+                raise UserError(f"{self.address} cannot be reached: {error}", error.fault.remedy) from None
+            raise _Retry(f"could not be read ({error})", remedy=error.fault.remedy) from None
         except requests.exceptions.SSLError as error:
             untrusted = f"{self.address} has a certificate that is not trusted ({error})"
             raise UserError(untrusted, "name the file of its authority in REQUESTS_CA_BUNDLE") from None
@@ -167,3 +174,16 @@ def check_address(address: str) -> None:
         raise UserError(
             f"{address} is not https: anyone on the network could change the data", "give a https:// address"
         )
+
+
+def check_reached(typed: str, host: str, address: Address) -> None:
+    """Raise UserError if a host on the way from the address that the user typed must not be reached at `address`.
+
+    This machine is reached only if the user typed it; link-local addresses, where clouds keep credentials, never are.
+    """
+    own = literal_address(urlsplit(typed).hostname or "")
+    is_own = urlsplit(typed).hostname == "localhost" or (own is not None and own.is_loopback)
+    if address.is_link_local or ((address.is_loopback or address.is_unspecified) and not is_own):
+        what = "of a local link" if address.is_link_local else "of this machine"
+        at = "" if literal_address(host) else f", at {address}"
+        raise UserError(f"{typed} leads to {host}{at}, an address {what}", "give the address of a data set")

@@ -18,6 +18,8 @@ from tests.runner.doctor.objects import STANDALONE, node, pods_with, secret, ser
 from tests.runner.tokens import jwt, registry_token
 from tests.servers.image_registry import CHALLENGE, basic_auth, image_registry
 from tests.servers.kube_server import KubeServer
+from tests.servers.proxy_server import ProxyServer, speak_tls
+from tests.servers.web_server import run_web_server
 
 Find = Callable[[str], list[Finding]]
 CheckImage = Callable[[str], Finding]
@@ -206,3 +208,23 @@ def test_image_on_some_nodes_is_a_warning(cluster: KubeServer, check_image: Chec
     cluster.add(bare)
     found = check_image(steps.DATA_IMAGE)
     assert (found.state, found.text.rpartition("; ")[2]) == ("warning", "1 of 2 nodes have it")
+
+
+def test_a_registry_is_asked_by_the_proxy(
+    proxy_server: ProxyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_web_server() as registry:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(speak_tls(registry, tmp_path, "registry.example.org")))
+        registry.files["/v2/team/data/manifests/1"] = b"{}"
+        proxy_server.hosts["registry.example.org"] = registry.server_port
+        assert _check_from_here("registry.example.org/team/data:1").state == "ok"
+        assert proxy_server.asked == ["CONNECT registry.example.org:443"]
+        proxy_server.refusal = 403
+        found = _check_from_here("registry.example.org/team/data:1")
+    assert found.state == "unknown"
+    assert (
+        f"is not asked: proxy {proxy_server.url} (HTTPS_PROXY) does not connect to registry.example.org" in found.text
+    )
+    with image_registry(DATA) as local:
+        assert _check_from_here(f"{local}/team/data:1").state == "ok"
+    assert len(proxy_server.asked) == 2

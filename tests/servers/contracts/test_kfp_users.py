@@ -13,7 +13,7 @@ import urllib3
 
 from tests.servers.kfp_server import kfp_server
 
-RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "recorded" / "many_users.json").read_text())
+RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "recorded" / "many_users.json").read_text())
 TOKENS = {"": None, "another audience": "other", "without rights": "right", "right": "right"}
 
 

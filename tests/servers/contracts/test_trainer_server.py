@@ -18,9 +18,9 @@ from components.shared.training.distributed.trainjob.kubernetes_backend import S
 from components.shared.training.distributed.trainjob.manifest import JobSpec, manifest
 from tests.servers.trainer_server import TrainerServer, trainer_server
 
-RECORDED = json.loads((Path(__file__).parent / "recorded" / "trainjob.json").read_text())
-DELETION = json.loads((Path(__file__).parent / "recorded" / "trainjob-deletion.json").read_text())
-KILLED = json.loads((Path(__file__).parent / "recorded" / "pods.json").read_text())["oom-killed"]["pod"]
+RECORDED = json.loads((Path(__file__).parents[1] / "recorded" / "trainjob.json").read_text())
+DELETION = json.loads((Path(__file__).parents[1] / "recorded" / "trainjob-deletion.json").read_text())
+KILLED = json.loads((Path(__file__).parents[1] / "recorded" / "pods.json").read_text())["oom-killed"]["pod"]
 RUNNING, POD = RECORDED["running"], RECORDED["pod"]
 NAME, TRAINER = RUNNING["metadata"]["name"], RUNNING["spec"]["trainer"]
 TIMES = {"creationTimestamp", "deletionTimestamp", "lastTransitionTime", "resourceVersion", "time", "uid"}
