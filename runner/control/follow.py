@@ -19,7 +19,7 @@ from runner.cluster.run_facts import has_ended
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.view import View
-from runner.control.log_lines import LogLine, LogReader
+from runner.control.log_lines import LogLine, LogReader, of_first_node
 
 POLL_SECONDS = 2.0
 MARGIN = 10  # seconds that are read again, for clocks differ
@@ -108,9 +108,8 @@ class Follower:
         if fresh:
             position.last = fresh[-1].partition(" ")[0]
         for line in position.reader.read(fresh, source.rank):
-            is_first_node = source.step == DISTRIBUTED and source.rank is None and line.text.startswith("[train] ")
-            rank = 0 if is_first_node else source.rank
-            yield LogLine(time=line.time if self.times else None, rank=rank, text=line.text)
+            shown = line.model_copy(update={} if self.times else {"time": None})
+            yield of_first_node(shown) if source.step == DISTRIBUTED and source.rank is None else shown
 
     def _of_kfp(self, run: Any, step: str) -> Iterator[LogLine]:
         """Yield the lines of a step's whole log that were not there before."""

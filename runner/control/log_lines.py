@@ -24,6 +24,11 @@ class LogLine(Part):
         return time + ("" if self.rank is None else f"rank {self.rank}  ") + self.text
 
 
+def of_first_node(line: LogLine) -> LogLine:
+    """Return a line of step train-distributed with its rank, if it repeats one of the training's first node."""
+    return line.model_copy(update={"rank": 0}) if line.text.startswith("[train] ") else line
+
+
 @dataclass
 class LogReader:
     """Reads the lines of a log, as they come: those of the step itself, or all."""

@@ -13,13 +13,17 @@ from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import connect
 from runner.cluster.logs import HINT, read_log
-from runner.cluster.run_facts import RunFacts, facts, has_ended
+from runner.cluster.run_facts import RunFacts, facts, has_ended, parameters_of
+from runner.cluster.watch.nodes import STEP as DISTRIBUTED
+from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.origin import find_origin
 from runner.cluster.watch.view import View
 from runner.control.archive import read_archived
 from runner.control.follow import Follower
-from runner.control.log_lines import LogLine, LogReader
+from runner.control.log_lines import LogLine, LogReader, of_first_node
 from runner.graphs import steps_of
+
+GONE = "of a distributed training the log of the first node is kept; those of the others went with their pods"
 
 
 class StepLog(Part):
@@ -89,7 +93,22 @@ def _read(
     if log is None and source and has_ended(source):
         log = read_archived(view, source, pipeline, step)
     lines = list(LogReader(arguments.all, arguments.times).read((log or "").splitlines()))
+    if step == DISTRIBUTED and source is run:
+        lines = [*map(of_first_node, lines), *_of_other_nodes(view, run, arguments)]
     return StepLog(step=step, state=state, run_id=source and source.run_id, lines=lines)
+
+
+def _of_other_nodes(view: View, run: Any, arguments: argparse.Namespace) -> list[LogLine]:
+    """Return the lines of the nodes of a distributed training but for the first, as long as their pods exist."""
+    lines: list[LogLine] = []
+    others = [(rank, pod) for rank, pod in Nodes(view).find() if rank]
+    for rank, pod in others:
+        container = pod.spec.containers[0].name
+        log = view.log(pod.metadata.name, container=container, timestamps=arguments.times or None) or ""
+        lines += LogReader(arguments.all, arguments.times).read(log.splitlines(), rank)
+    if not others and not view.refused and int(parameters_of(run).get("nodes", 1)) > 1:
+        view.say(GONE)
+    return lines
 
 
 def _source(log: StepLog) -> str:

@@ -233,7 +233,7 @@ def test_following_shows_each_line_once_until_the_run_ends(
     assert shown == ["[resolve] here", "[train] one", "[train] two", "[train] three"]
 
 
-def test_all_nodes_of_a_distributed_training_are_followed(
+def test_all_nodes_of_a_distributed_training_are_shown(
     kfp_api: KfpServer, cluster: KubeServer, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = Stage("RUNNING", {"train-distributed": "RUNNING"})
@@ -249,12 +249,26 @@ def test_all_nodes_of_a_distributed_training_are_followed(
         "node-0": "[train] epoch 1",
         "node-1": "[train] waits for node 0",
     }
+    kfp_api._plans[run_id] = [running]
+    assert run_verb(logs, run_id, "train-distributed", *HERE, pipeline=distributed) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        "[train-distributed] submitted TrainJob train-7",
+        "rank 0  [train] epoch 1",
+        "rank 1  [train] waits for node 0",
+    ]
+    kfp_api._plans[run_id] = [running, running, Stage("SUCCEEDED", {})]
     assert run_verb(logs, run_id, "--follow", "--times", *HERE, pipeline=distributed) == 0
     assert capsys.readouterr().out.splitlines()[:-1] == [
         "2026-01-01T00:00:00Z  [train-distributed] submitted TrainJob train-7",
         "2026-01-01T00:00:01Z  rank 0  [train] epoch 1",
         "2026-01-01T00:00:00Z  rank 1  [train] waits for node 0",
     ]
+    kfp_api._plans[run_id] = [Stage("SUCCEEDED", {"train-distributed": "SUCCEEDED"})]
+    kfp_api.runs[run_id].runtime_config.parameters = {"nodes": 2}
+    cluster.custom["trainjobs"] = []  # deleted by step finish, and their pods with them
+    assert run_verb(logs, run_id, "train-distributed", *HERE, pipeline=distributed) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1] == "rank 0  [train] epoch 1" and shown.err == f"note: {logs.GONE}\n"
 
 
 def test_without_rights_on_pods_lines_are_followed_in_kfp(
