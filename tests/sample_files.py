@@ -7,6 +7,7 @@ import zipfile
 from typing import Literal
 
 import numpy as np
+from backports import zstd
 from PIL import Image
 
 
@@ -22,11 +23,13 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-TarMode = Literal["w", "w:gz", "w:bz2", "w:xz"]
+TarMode = Literal["w", "w:gz", "w:bz2", "w:xz", "w:zst"]
 
 
 def tar_bytes(files: dict[str, bytes], mode: TarMode = "w:gz") -> bytes:
     """Return a tar archive of the files (name -> bytes)."""
+    if mode == "w:zst":
+        return zstd.compress(tar_bytes(files, "w"))
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode=mode) as tar:
         for name, content in files.items():

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backports import zstd
+
 from components.shared.core.errors import UserError
 
 AGAIN = "replace it with an intact copy"
@@ -18,6 +20,7 @@ BROKEN = (
     EOFError,
     zlib.error,
     lzma.LZMAError,
+    zstd.ZstdError,
     NotImplementedError,
     RecursionError,
     UnicodeDecodeError,

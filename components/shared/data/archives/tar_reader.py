@@ -13,14 +13,19 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
+from backports import zstd
+
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
+from components.shared.data.archives.limits import CountedStream
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding
 
 MAX_HEADER_BYTES = 2**20  # tarfile reads a long name or a list of attributes into memory
 HEADERS = (b"x", b"g", b"X", b"L", b"K")  # types of members that describe the next one
 MAX_XZ_BYTES = 2**28  # of memory for decompression: xz -9 needs 65 MiB, a file may demand 4 GiB
+MAX_ZSTD_WINDOW = 27  # of 128 MiB; zstd itself takes more only if it is told so
+MAX_TAIL_BYTES = 8 * 2**20  # of zeros after the last member: tar writes 10 KiB, some programs more
 MAX_NAMES = 100_000  # that are looked at to find their encoding
 BLOCK = 1 << 18
 
@@ -31,18 +36,50 @@ def tar_members(path: Path) -> Iterator[Member]:
     Raises UserError at a member that is neither a plain file nor a folder.
     """
     names = _Names(path)
-    with _decompressed(path) as file, _open_tar(file) as archive:
-        for info in archive:
+    with _decompressed(path) as file, _open_tar(CountedStream(path, file)) as archive:
+        for info in _headers(archive):
             name = names.decode(info)
+            if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in info.pax_headers):
+                raise UserError(f"{path} holds the sparse file {name!r}", "pack it without --sparse")
             if not (info.isreg() or info.isdir()):
                 kind = "link" if info.issym() or info.islnk() else "device"
                 raise UserError(f"{path} holds the {kind} {name!r}", "pack plain files only")
             yield Member(
                 name + ("/" if info.isdir() else ""), info.size, info.isdir(), partial(_open, path, archive, info)
             )
+        _read_tail(path, cast(IO[bytes], archive.fileobj))
+
+
+def _read_tail(path: Path, file: IO[bytes]) -> None:
+    """Read the zeros after the last member, to where the compression's checksum is."""
+    count = 0
+    while block := file.read(BLOCK):
+        count += len(block)
+        if block.strip(b"\0"):
+            raise UserError(f"{path} goes on after its end", "pack it again, as one archive")
+        if count > MAX_TAIL_BYTES:
+            raise UserError(f"{path} goes on for more than {MAX_TAIL_BYTES:,} bytes after its end", "pack it again")
+
+
+def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of an archive in constant memory. Raises tarfile.TarError if one is damaged."""
+    with _numbers_are_checked():
+        for info in archive:
+            if info.size < 0:
+                raise tarfile.ReadError(f"{info.name!r} has a size of {info.size:,} bytes")
+            yield info
             archive.members = []  # type: ignore[attr-defined]  # otherwise every header stays in memory
-        while file.read(BLOCK):  # to the end, where the compression's checksum is
-            pass
+
+
+@contextmanager
+def _numbers_are_checked() -> Iterator[None]:
+    """Raise tarfile.ReadError for a number in a header that is none."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise tarfile.ReadError(f"a damaged header: {error}") from None
 
 
 class _Names:
@@ -59,7 +96,7 @@ class _Names:
         return raw.decode(self._encoding) if raw else info.name
 
     def _all(self) -> list[bytes]:
-        with _decompressed(self._path) as file, _open_tar(file) as archive:
+        with _decompressed(self._path) as file, _open_tar(CountedStream(self._path, file)) as archive:
             return [*dict.fromkeys(islice(_all_unstated(archive), MAX_NAMES))]
 
 
@@ -70,14 +107,15 @@ def _unstated(info: tarfile.TarInfo) -> bytes:
 
 
 def _all_unstated(archive: tarfile.TarFile) -> Iterator[bytes]:
-    for info in archive:
+    for info in _headers(archive):
         if raw := _unstated(info):
             yield raw
-        archive.members = []  # type: ignore[attr-defined]
 
 
-def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=file, mode="r|", bufsize=BLOCK, tarinfo=_Header, encoding=UTF8)
+def _open_tar(stream: CountedStream) -> tarfile.TarFile:
+    with _numbers_are_checked():  # also of the first header
+        file = cast(IO[bytes], stream)
+        return tarfile.open(fileobj=file, mode="r|", bufsize=BLOCK, tarinfo=_Header, encoding=UTF8)
 
 
 class _Header(tarfile.TarInfo):
@@ -95,6 +133,15 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header of {header.size:,} bytes, at most {MAX_HEADER_BYTES:,}")
         return header
 
+    def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read a sparse file as a plain one, which is refused: its map may demand any size."""
+        return self._proc_builtin(archive)  # type: ignore[attr-defined, no-any-return]
+
+    def _ignore_map(self, *_: object) -> None:
+        """Read no map of a sparse file."""
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _ignore_map
+
 
 class _Xz(lzma.LZMAFile):
     """A file as lzma.open opens it, but with bounded memory for decompression."""
@@ -110,7 +157,16 @@ def _plain(path: Path) -> IO[bytes]:
     return open(path, "rb")
 
 
-OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": _Xz}
+def _zstd(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], zstd.open(path, options={zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW}))
+
+
+OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": _Xz,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
 
 
 def _decompressed(path: Path) -> IO[bytes]:

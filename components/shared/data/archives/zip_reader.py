@@ -1,30 +1,44 @@
 """The members of a zip archive."""
 
+import bz2
+import io
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 from components.shared.core.errors import UserError
+from components.shared.core.resources import free_memory
 from components.shared.data.archives.broken import broken_is_an_error
+from components.shared.data.archives.limits import MAX_MEMBERS
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding, unicode_path
 
 IS_UTF8 = 0x800  # the flag of a name in UTF-8
+READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # ways of compression
+METHODS = {9: "Deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz"}  # LZMA's dictionary may need 4 GiB
+BYTES_OF_MEMBER = 700  # of memory for each, without its name
+PIECE = 2**20
+HARMLESS_BYTES = 2**26  # of memory
+ENTRY = 46  # bytes of a member in the directory, before its name
 
 
 def zip_members(path: Path) -> Iterator[Member]:
     """Yield the members of a zip archive in the order of its directory. Raises UserError at one that is not plain."""
+    _check_directory(path)
     with zipfile.ZipFile(path) as archive:
         for info, name in zip(archive.infolist(), _names(path, archive.infolist()), strict=True):
             if info.external_attr >> 28 == 0o12:
                 raise UserError(f"{path} holds the link {name!r}", "pack the file itself")
             if info.flag_bits & 1:
                 raise UserError(f"{path} holds {name!r} encrypted", "pack it without a password")
-            if info.compress_type == zipfile.ZIP_LZMA:  # its dictionary may need 4 GiB
-                raise UserError(f"{path} holds {name!r} compressed by LZMA", "compress it by deflate")
+            if info.compress_type not in READ:
+                method = METHODS.get(info.compress_type, f"method {info.compress_type}")
+                raise UserError(f"{path} holds {name!r} compressed by {method}", "compress it by deflate")
             is_folder = name.replace("\\", "/").endswith("/")
             yield Member(name, info.file_size, is_folder, partial(_open, path, archive, info))
 
@@ -47,9 +61,69 @@ def _stated(info: zipfile.ZipInfo, raw: bytes) -> str | None:
     return unicode_path(raw, info.extra)
 
 
+def _check_directory(path: Path) -> None:
+    """Raise UserError if the directory, which zipfile keeps in memory, is too large for it."""
+    with open(path, "rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if not end:
+            raise zipfile.BadZipFile("File is not a zip file")
+        size, place = end[5], end[9] - (76 if end[0] == b"PK\6\6" else 0)
+        needed = 2 * size + BYTES_OF_MEMBER * _count(file, place - size, place)
+    if needed > HARMLESS_BYTES and needed > (free := free_memory()):
+        raise UserError(
+            f"{path} has a directory that needs {needed >> 20:,} MiB of memory, and {free >> 20:,} MiB are free",
+            "pack it as tar, which is read member by member, or allow the step more memory",
+        )
+
+
+def _count(file: IO[bytes], start: int, end: int) -> int:
+    """Return the number of members in a directory, which need not be that which the archive states."""
+    count = 0
+    while 0 <= start <= end - ENTRY and count <= MAX_MEMBERS:
+        file.seek(start)
+        start += ENTRY + sum(struct.unpack_from("<3H", file.read(ENTRY), 28))
+        count += 1
+    return count
+
+
 @contextmanager
 def _open(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-    with broken_is_an_error(path), archive.open(info) as file:
-        yield file
-        if file.tell() < info.file_size and not file.read(1):
+    is_bzip2 = info.compress_type == zipfile.ZIP_BZIP2
+    with broken_is_an_error(path), _bzip2(archive, info) if is_bzip2 else archive.open(info) as file:
+        pieces = _Pieces(file, info.file_size)
+        yield io.BufferedReader(pieces)
+        if pieces.left and not file.read(1):
             raise zipfile.BadZipFile(f"{info.filename!r} is shorter than announced in the directory")
+
+
+@contextmanager
+def _bzip2(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    """Open a member compressed by bzip2, which zipfile decompresses whole: 4 KiB may hold 4 GiB."""
+    stored = copy(info)
+    stored.compress_type, stored.file_size = zipfile.ZIP_STORED, info.compress_size
+    del stored.CRC  # of what is unpacked, for which bzip2 has sums of its own
+    with archive.open(stored) as packed, bz2.open(packed) as file:
+        yield cast(IO[bytes], file)
+
+
+class _Pieces(io.RawIOBase):
+    """As many bytes as the directory announces, read in pieces: zipfile decompresses at once what it is asked for."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self.left = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._file.read(min(self.left, len(buffer), PIECE))
+        buffer[: len(piece)] = piece
+        self.left -= len(piece)
+        return len(piece)
+
+    def readall(self) -> bytes:
+        pieces = []
+        while piece := self._file.read(min(self.left, PIECE)):
+            pieces.append(piece)
+            self.left -= len(piece)
+        return b"".join(pieces)

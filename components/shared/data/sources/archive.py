@@ -4,29 +4,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
+from components.shared.data.archives.kinds import TAR, ZIP, archive_kind
+from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import plain
 from components.shared.data.archives.tar_reader import tar_members
 from components.shared.data.archives.zip_reader import zip_members
 from components.shared.data.layout.file_kinds import junk_in
-
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-MAX_MEMBERS = 20_000_000
-MAX_MEMBER_BYTES = 16 * 2**30
-MAX_TOTAL_BYTES = 16 * 2**40
-MAX_RATIO = 200  # unpacked to packed bytes: pictures stay near 1, deflate can reach 1,032
-RATIO_FROM_BYTES = 64 * 2**20  # a high ratio below that is harmless
-
-
-def is_archive(path: Path) -> bool:
-    """Return whether the file's name is that of a supported archive."""
-    return path.name.lower().endswith(SUFFIXES)
 
 
 def members(path: Path) -> Iterator[Member]:
@@ -41,8 +31,8 @@ def members(path: Path) -> Iterator[Member]:
         yield from normalized(str(path), _folder_members(path))
     else:
         with broken_is_an_error(path):
-            reader = zip_members if path.name.lower().endswith(".zip") else tar_members
-            yield from normalized(str(path), _limited(path, reader(path)))
+            reader = {ZIP: zip_members, TAR: tar_members}[archive_kind(path, str(path))]
+            yield from normalized(str(path), limited(path, reader(path)))
 
 
 def _folder_members(folder: Path) -> Iterator[Member]:
@@ -68,35 +58,6 @@ def refuse_unreadable(root: Path, error: OSError) -> None:
         log.info(f"left out: {error.filename} cannot be read ({error.strerror})")
         return
     raise UserError(f"{error.filename} cannot be read ({error.strerror})", "allow reading it, or move it elsewhere")
-
-
-def _limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
-    """Yield the members as long as names, sizes and ratio are plausible. Raises UserError at the first that is not."""
-    packed = max(path.stat().st_size, 1)
-    total = 0
-    for count, member in enumerate(found, 1):
-        _check_name(path, member.name)
-        total += member.size
-        if count > MAX_MEMBERS:
-            raise UserError(f"{path} holds more than {MAX_MEMBERS:,} members", "split it")
-        if member.size > MAX_MEMBER_BYTES:
-            raise UserError(
-                f"{path} holds {member.name!r} of {member.size:,} bytes, more than {MAX_MEMBER_BYTES:,}", "remove it"
-            )
-        if total > MAX_TOTAL_BYTES:
-            raise UserError(f"{path} holds more than {MAX_TOTAL_BYTES:,} bytes (at {member.name!r})", "split it")
-        if total > RATIO_FROM_BYTES and total / packed > MAX_RATIO:
-            raise UserError(
-                f"{path} unpacks to more than {MAX_RATIO} times its size (at {member.name!r}): an archive bomb?",
-                "if you trust it, unpack it and give the folder",
-            )
-        yield member
-
-
-def _check_name(path: Path, name: str) -> None:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":" or "\0" in name:
-        raise UserError(f"{path} holds {name!r}, which leads outside the archive", "pack it with relative names")
 
 
 def normalized(source: str, found: Iterator[Member]) -> Iterator[Member]:

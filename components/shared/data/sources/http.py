@@ -16,7 +16,7 @@ from components.shared.core import log
 from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.data.sources.archive import SUFFIXES, is_archive
+from components.shared.data.archives.kinds import SUFFIXES, is_archive
 from components.shared.data.sources.http_transfer import check_address, download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.schemes import RawDescription

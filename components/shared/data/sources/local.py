@@ -9,8 +9,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import (
+    SUFFIXES,
+    archive_kind,
+    has_archive_start,
+    is_archive,
+    refuse_unread_name,
+)
 from components.shared.data.layout.file_kinds import junk_in
-from components.shared.data.sources.archive import SUFFIXES, is_archive, members, refuse_unreadable
+from components.shared.data.sources.archive import members, refuse_unreadable
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 
@@ -22,12 +29,15 @@ class LocalSource:
         """Check the path. Raises UserError if there is no folder or archive."""
         if not os.path.exists(path):  # also False if no file can have such a name
             raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
-        if not path.is_dir() and not is_archive(path):
+        refuse_unread_name(f"data={path}", path.name)
+        if not path.is_dir() and not is_archive(path) and not has_archive_start(path):
             raise UserError(f"data={path} is neither a folder nor an archive", f"give one of {', '.join(SUFFIXES)}")
         self._path = path
 
     def version(self) -> str:
-        """Return a digest over the names, sizes and times of all files but junk, which are not read."""
+        """Return a digest over the names, sizes and times of all files but junk; only an archive's start is read."""
+        if self._path.is_file():
+            archive_kind(self._path, f"data={self._path}")
         return f"listing:{fingerprint(self._path)}"
 
     def fetch(self, folder: Path) -> RawDescription:

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import SUFFIXES, archive_kind
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.layout.file_kinds import junk_in
 from components.shared.data.layout.folder_layout import find_layout
 from components.shared.data.layout.left_out import Tally
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.sources.archive import SUFFIXES, members
+from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
 from components.shared.data.sources.schemes import RawDescription
 
@@ -30,7 +31,7 @@ Members = Callable[[], Iterator[Member]]
 
 
 def archive_path(name: str, folder: Path) -> Path:
-    """Return the path in `folder` for a copy of an archive of that name: a fixed name with the archive's suffix."""
+    """Return the path in `folder` for a copy of an archive of that name: a fixed name, with the suffix if any."""
     return folder / f"download{''.join(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))}"
 
 
@@ -39,6 +40,7 @@ def describe_archive(archive: Path, source: str) -> RawDescription:
 
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
     """
+    archive_kind(archive, source)
     survey = _survey(members(archive), source)
     if survey.has_only_idx:
         return _copy_idx(members(archive), source, archive.parent)

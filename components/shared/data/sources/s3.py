@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import IO
 
 from components.shared.core.errors import TransientError, UserError
+from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.sources.archive import is_archive, normalized
+from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.client import Entry, Store, open_store
@@ -70,6 +71,7 @@ class S3Prefix:
 
 def open_source(data: str) -> S3Archive | S3Prefix:
     """Open an address. Raises UserError if it, or a variable of the environment, is wrong."""
+    refuse_unread_name(f"data={data}", data)
     return S3Archive(data) if is_archive(Path(data)) else S3Prefix(data)
 
 
