@@ -96,7 +96,7 @@ def _export(classifier: Classifier, folder: Path, description: Description, thre
 
 def _document(folder: Path, description: Description, metrics: Metrics) -> PackageDocument:
     return PackageDocument(
-        **dict(description),
+        **{name: value for name, value in description if value is not None},
         predictions_sha256=sha256_file(folder / "predictions.npy"),
         metrics=metrics.scalars(),
         files={"model.onnx": _fingerprint(folder / "model.onnx"), "model.pt2": _fingerprint(folder / "model.pt2")},
@@ -113,13 +113,17 @@ def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
         weights_sha256=model.document.weights_sha256,
         code_version=model.document.code_version,
         test_accuracy=metrics.accuracy,
+        value_range=model.document.value_range,
     )
 
 
 def _write_programs(classifier: Classifier, folder: Path, description: Description) -> None:
     """Trace the classifier once, for any batch size, and write it in both formats."""
     log.info("tracing the network")
-    example, fields = torch.zeros(2, *description.input.sizes, dtype=torch.uint8), description.model_dump()
+    example, fields = (
+        torch.zeros(2, *description.input.sizes, dtype=torch.uint8),
+        description.model_dump(exclude_none=True),
+    )
     sizes = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(classifier, (example,), dynamic_shapes=sizes)
     for node in program.graph.nodes:

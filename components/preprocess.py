@@ -1,14 +1,17 @@
 """Step preprocess: raw files -> a prepared dataset: images decoded, of one size, split, without copies across splits.
 
 Memory does not grow with the number of images. They are decoded once, into a buffer next to the dataset; splits are
-assigned, and copies found, by a short row for each image; then the buffer is written to the dataset's shards. With a
-store, a dataset that an earlier run prepared from the same data, by the same settings and code, is reused.
+assigned, and copies found, by a short row for each image; then the buffer is written to the dataset's shards. Pictures
+of more than 8 bits are decoded twice: once to measure the bounds by which they are scaled. With a store, a dataset that
+an earlier run prepared from the same data, by the same settings and code, is reused.
 """
 
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +19,20 @@ from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
+from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.step import step
 from components.shared.data.contact_sheet import ContactSheet
 from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
-from components.shared.data.decode import BadPicture, decoder, fit_arrays
+from components.shared.data.decode import NARROW, BadPicture, Result, decoder, fit_arrays
 from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
 from components.shared.data.layout.left_out import BadImage
+from components.shared.data.pictures.value_range import PERCENTILES, Unscaled, ValueSample, little_used, mixed
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, bounds
 
 CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
 BLOCK_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block
@@ -81,16 +86,39 @@ def _check_left_out(source: Raw, allowed: float) -> None:
         )
 
 
+@dataclass
+class _Decoded:
+    """What came of the pictures of a source; one without bounds to scale it is black in the buffer."""
+
+    buffer: DecodeBuffer
+    unscaled: ValueSample
+    bad_images: list[BadImage] = field(default_factory=list)
+    types: Counter[str] = field(default_factory=Counter)  # of their numbers
+
+    def images_of(self, results: Sequence[Result]) -> Images:
+        """Return the images of good pictures as one array; an unscaled one is noted, and black."""
+        size = self.buffer.size
+        good = [result for result in results if not isinstance(result, BadPicture)]
+        channels = max((len(result) for result in good if not isinstance(result, Unscaled)), default=1)
+        stacked = np.zeros((len(good), channels, size, size), np.uint8)
+        for number, (row, result) in enumerate(zip(stacked, good, strict=True), self.buffer.count):
+            if isinstance(result, Unscaled):
+                self.unscaled.add(number, result)
+            else:
+                row[:] = result
+        return stacked
+
+
 def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:
     """Prepare the dataset in the folder."""
     num_classes = len(source.classes)
     scratch = folder / "scratch"
     scratch.mkdir()
-    buffer, bad_images = _decode(source, scratch, parameters.image_size, parameters.max_bad_images)
-    counts = buffer.counts(num_classes)
-    shares = {VAL: parameters.val_fraction, TEST: parameters.test_fraction}
-    duplicates = _assign_splits(buffer, scratch, Splitter(counts, shares, parameters.seed), num_classes)
-    _check_classes(source.classes, counts.sum(axis=0), duplicates.counts)
+    decoded, value_range = _decode_scaled(source, scratch, parameters)
+    buffer = decoded.buffer
+    splitter = _splitter(buffer, num_classes, parameters)
+    duplicates = _assign_splits(buffer, scratch, splitter, num_classes)
+    _check_classes(source.classes, buffer.counts(num_classes).sum(axis=0), duplicates.counts)
     writer = _write_shards(buffer, scratch, folder, source.classes, duplicates.counts)
     shutil.rmtree(scratch)
     origin: Origin = {
@@ -98,11 +126,18 @@ def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: f
         "parameters": parameters.determining(),
         "code_version": code_digest(__name__),
         "duplicates": duplicates.copies(),
-        "bad_images": bad_images,
+        "bad_images": decoded.bad_images,
         "samples_sha256": sha256_file(folder / "samples.png"),
         **_origin(source, started),
     }
+    if value_range and decoded.types.keys() - {NARROW}:
+        origin["value_range"] = value_range
     writer.finish(**origin)
+
+
+def _splitter(buffer: DecodeBuffer, num_classes: int, parameters: PreprocessRecipe) -> Splitter:
+    shares = {VAL: parameters.val_fraction, TEST: parameters.test_fraction}
+    return Splitter(buffer.counts(num_classes), shares, parameters.seed)
 
 
 def _origin(source: Raw, started: float) -> Origin:
@@ -114,31 +149,57 @@ def _origin(source: Raw, started: float) -> Origin:
     return origin
 
 
-def _decode(source: Raw, scratch: Path, image_size: int, max_bad_images: int) -> tuple[DecodeBuffer, list[BadImage]]:
-    """Decode every image into a buffer, in the source's order; return it and the list of bad images."""
-    buffer = DecodeBuffer(scratch, image_size)
-    bad_images: list[BadImage] = []
-    progress = log.Progress("decoding", sum(source.counts.values()), "images")
-    with decoder(image_size) as decode_all:
-        for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * image_size**2))):
-            images, labels = chunk.images, chunk.labels
-            if images is not None:
-                images = fit_arrays(images, image_size)
+def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> tuple[_Decoded, ValueRange | None]:
+    """Decode every image, and again if the bounds of wide pictures had to be measured first; return the bounds, too."""
+    given = parameters.value_range
+    value_range = ValueRange(**dict(zip(("low", "high"), bounds(given), strict=True))) if given else None
+    decoded = _decode(source, scratch, parameters, value_range)
+    if decoded.unscaled.count:
+        value_range = _measure(decoded, len(source.classes), parameters)
+        decoded = _decode(source, scratch, parameters, value_range)
+    if warning := mixed(decoded.types):
+        log.info(f"warning: {warning}")
+    return decoded, value_range
+
+
+def _measure(decoded: _Decoded, num_classes: int, parameters: PreprocessRecipe) -> ValueRange:
+    """Return the bounds of the wide pictures outside the test split."""
+    splitter = _splitter(decoded.buffer, num_classes, parameters)
+    splits = [splitter.assign(rows["label"], rows["split"]) for rows in decoded.buffer.rows(BLOCK_ROWS)]
+    value_range = decoded.unscaled.measure(np.concatenate(splits) != TEST)
+    low, high = (f"{value:,.6g}" for value in (value_range.low, value_range.high))
+    log.info(
+        f"pictures of more than 8 bits, decoded again: up to {low} becomes black, from {high} on white; these are the "
+        f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the pictures outside the test split"
+    )
+    if warning := little_used(value_range, decoded.types):
+        log.info(f"warning: {warning}")
+    return value_range
+
+
+def _decode(source: Raw, scratch: Path, parameters: PreprocessRecipe, value_range: ValueRange | None) -> _Decoded:
+    """Decode every image into a buffer, in the source's order."""
+    size, count = parameters.image_size, sum(source.counts.values())
+    decoded = _Decoded(DecodeBuffer(scratch, size), ValueSample(count))
+    progress = log.Progress("decoding", count, "images")
+    with decoder(size, value_range) as decode_all:
+        decoded.types = decode_all.types
+        for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * size**2))):
+            if chunk.images is not None:
+                images, labels = fit_arrays(chunk.images, size), chunk.labels
             else:
                 assert chunk.encoded is not None
                 results = decode_all(chunk.encoded)
-                bad_images += _bad(chunk.names, results, max_bad_images - len(bad_images))
-                labels = labels[[not isinstance(result, BadPicture) for result in results]]
-                images = _stack([result for result in results if not isinstance(result, BadPicture)], image_size)
-            buffer.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
+                allowed = parameters.max_bad_images - len(decoded.bad_images)
+                decoded.bad_images += _bad(chunk.names, results, allowed)
+                labels = chunk.labels[[not isinstance(result, BadPicture) for result in results]]
+                images = decoded.images_of(results)
+            decoded.buffer.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
             progress.advance(len(chunk.labels))
-    if bad_images:
-        first = bad_images[0]
-        log.info(f"skipped {len(bad_images)} pictures, the first is {first.name} ({first.reason})")
-    return buffer, bad_images
+    return decoded
 
 
-def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: int) -> list[BadImage]:
+def _bad(names: Sequence[str], results: Sequence[Result], allowed: int) -> list[BadImage]:
     found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
     if len(found) > allowed:
         name, reason = found[allowed]
@@ -147,15 +208,6 @@ def _bad(names: Sequence[str], results: Sequence[Images | BadPicture], allowed: 
             "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
         )
     return [BadImage(name=name, reason=str(reason)) for name, reason in found]
-
-
-def _stack(images: Sequence[Images], size: int) -> Images:
-    """Return images of 1 or 3 channels as one array (N x C x size x size)."""
-    channels = max((len(image) for image in images), default=1)
-    stacked = np.empty((len(images), channels, size, size), np.uint8)
-    for row, image in zip(stacked, images, strict=True):
-        row[:] = image
-    return stacked
 
 
 def _assign_splits(buffer: DecodeBuffer, scratch: Path, splitter: Splitter, num_classes: int) -> Duplicates:

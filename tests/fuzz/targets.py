@@ -21,10 +21,11 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 
 from components.download import download
+from components.shared.core.document import ValueRange
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.dataset import SPLITS, Copies, DatasetWriter, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
-from components.shared.data.decode import FORMATS, BadPicture, decoder
+from components.shared.data.decode import FORMATS, decoder
 from components.shared.data.layout.left_out import BadImage
 from components.shared.data.raw import Chunk, open_raw, write_raw
 from components.shared.data.sources.archive import members
@@ -383,10 +384,9 @@ def pictures(folder: Path) -> Target:
                 seeds.append(file.getvalue())
 
     def read(content: bytes) -> None:
-        is_png = content.startswith(b"\x89PNG")
-        with decoder(SIZE) as decode_all:
-            (found,) = decode_all([sealed_png(content) if is_png else content])
-        if isinstance(found, BadPicture):
+        with decoder(SIZE, ValueRange(low=-10, high=300)) as decode_all:
+            (found,) = decode_all([sealed_png(content) if content.startswith(b"\x89PNG") else content])
+        if not isinstance(found, np.ndarray):
             raise UserError(str(found))
         assert found.shape in ((1, SIZE, SIZE), (3, SIZE, SIZE)) and found.dtype == np.uint8
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from components.shared.core.errors import UserError
@@ -152,3 +152,15 @@ class Fingerprint(Part):
 
     sha256: Sha256
     bytes: Count
+
+
+class ValueRange(Part):
+    """The bounds by which numbers of more than 8 bits become 0 to 255; numbers beyond them are clipped."""
+
+    low: Number
+    high: Number
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        require("high", self.low < self.high)
+        return self

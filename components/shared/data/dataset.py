@@ -32,6 +32,7 @@ from components.shared.core.document import (
     Sha256,
     Share,
     Size,
+    ValueRange,
     require,
 )
 from components.shared.core.errors import CorruptDataError, UserError
@@ -119,6 +120,7 @@ class DatasetDocument(SealedDocument):
     bad_images: Items[BadImage] | None = None
     left_out: LeftOut | None = None  # of a source of pictures; null if it is not known
     samples_sha256: Sha256 = ""
+    value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
     name: str
     source: str | None = None
     seconds: dict[str, Number]  # that each step took
@@ -146,6 +148,7 @@ class Origin(TypedDict, total=False):
     bad_images: list[BadImage]
     left_out: LeftOut | None
     samples_sha256: str
+    value_range: ValueRange
     name: Required[str]
     source: str
     seconds: Required[dict[str, float]]
@@ -222,8 +225,7 @@ class _SplitWriter:
 
     def __init__(self, folder: Path, name: str, count: int, image_shape: tuple[int, ...], shard_rows: int) -> None:
         self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
-        self.shard_rows = shard_rows
-        self.written = 0
+        self.shard_rows, self.written = shard_rows, 0
         self.shards: list[Shard] = []
         self.current: tuple[_ArrayFile, _ArrayFile] | None = None
         self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()

@@ -9,19 +9,24 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from components.shared.core.document import ValueRange
 from components.shared.core.resources import cpu_count
 from components.shared.data.dataset import Images
+from components.shared.data.pictures.value_range import Unscaled, scale
+from components.shared.data.pictures.wide import read_numbers, wide_type
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF")
 MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; decoding needs four bytes of memory for each
 
+NARROW = "uint8"  # the type of the numbers of all but wide pictures
 _RUN = 8  # pictures that one thread decodes at a time: for small ones, handing them over takes longer
 _ORIENTATION = 0x0112  # of EXIF
 # Raised by Pillow for damaged files.
@@ -45,45 +50,53 @@ class BadPicture(ValueError):
     """A picture that cannot be used; the message is the reason."""
 
 
-def decode(data: bytes, size: int) -> Images:
+Result = Images | BadPicture | Unscaled
+
+
+def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Images:
     """Decode a picture to uint8 (C, size, size): C is 1 for grayscale and 3 for colour.
 
-    Transparent pictures get a white background, as in a browser; EXIF's orientation is applied; 16-bit grayscale is
-    scaled to 8 bits. Raises BadPicture if the file is empty, broken, of another format, animated or too large.
+    Transparent pictures get a white background, as in a browser; EXIF's orientation is applied; numbers of more than 8
+    bits are scaled by `value_range`. Raises Unscaled if a picture has such numbers and there is none. Raises BadPicture
+    if the file is empty, broken, of another format, animated or too large.
     """
-    if not data:
-        raise BadPicture("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_header(image)
-            image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                return _fit(_to_8_bits(ImageOps.exif_transpose(image)), size)
-            return _fit(_to_8_bits(image), size)
-    except UnidentifiedImageError:
-        raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
-    except BadPicture:
-        raise
-    except _DECODING_ERRORS as error:
-        raise BadPicture(f"it is broken ({error})") from None
+    return _decode(data, size, value_range)[0]
+
+
+class Decoder:
+    """Decodes pictures on all CPUs; `types` counts the types of their numbers."""
+
+    def __init__(self, pool: Executor, size: int, value_range: ValueRange | None) -> None:
+        self._pool, self._size, self._value_range = pool, size, value_range
+        self.types = Counter[str]()
+
+    def __call__(self, pictures: Sequence[bytes]) -> list[Result]:
+        """Decode pictures, in order; the result of one that cannot be used is BadPicture or Unscaled."""
+        runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
+        found = [result for run in self._pool.map(self._decode_run, runs) for result in run]
+        self.types.update(kind for _, kind in found if kind)
+        return [result for result, _ in found]
+
+    def _decode_run(self, pictures: Sequence[bytes]) -> list[tuple[Result, str]]:
+        return [self._attempt(data) for data in pictures]
+
+    def _attempt(self, data: bytes) -> tuple[Result, str]:
+        try:
+            return _decode(data, self._size, self._value_range)
+        except BadPicture as bad:
+            return bad, ""
+        except Unscaled as unscaled:
+            return unscaled, str(unscaled)
 
 
 @contextmanager
-def decoder(size: int) -> Iterator[Callable[[Sequence[bytes]], list[Images | BadPicture]]]:
-    """Yield a function that decodes pictures on all CPUs, in order, and returns BadPicture for one that is bad."""
-
-    def decode_all(pictures: Sequence[bytes]) -> list[Images | BadPicture]:
-        runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
-        return [result for run in pool.map(decode_run, runs) for result in run]
-
-    def decode_run(pictures: Sequence[bytes]) -> list[Images | BadPicture]:
-        return [_attempt(data, size) for data in pictures]
-
+def decoder(size: int, value_range: ValueRange | None = None) -> Iterator[Decoder]:
+    """Yield what decodes pictures as `decode` does, on all CPUs."""
     # Warning filters belong to the process, not to a thread: they are set here, around all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield decode_all
+        yield Decoder(pool, size, value_range)
 
 
 def fit_arrays(images: Images, size: int) -> Images:
@@ -100,11 +113,28 @@ def fit_arrays(images: Images, size: int) -> Images:
     return fitted
 
 
-def _attempt(data: bytes, size: int) -> Images | BadPicture:
+def _decode(data: bytes, size: int, value_range: ValueRange | None) -> tuple[Images, str]:
+    """Return a decoded picture and the type of its numbers."""
+    if not data:
+        raise BadPicture("the file is empty")
     try:
-        return decode(data, size)
-    except BadPicture as bad:
-        return bad
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image)
+            if kind := wide_type(image):
+                numbers = read_numbers(image, data)
+                if not value_range:
+                    raise Unscaled(numbers, kind)
+                return _fit(_to_8_bits(Image.fromarray(scale(numbers, value_range))), size), kind
+            image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                return _fit(_to_8_bits(ImageOps.exif_transpose(image)), size), NARROW
+            return _fit(_to_8_bits(image), size), NARROW
+    except UnidentifiedImageError:
+        raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
+    except BadPicture:
+        raise
+    except _DECODING_ERRORS as error:
+        raise BadPicture(f"it is broken ({error})") from None
 
 
 def _check_header(image: Image.Image) -> None:
@@ -118,12 +148,7 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert any mode to L or RGB, 8 bits a channel."""
-    if image.mode in ("I", "F"):
-        raise BadPicture("its pixels are 32-bit numbers without a fixed range")
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)  # Pillow's own conversion clips at 255
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    """Convert any mode of 8 bits a channel to L or RGB."""
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image.convert("RGBA"))

@@ -14,6 +14,7 @@ from components.shared.core.document import (
     SealedDocument,
     Sha256,
     Share,
+    ValueRange,
 )
 
 
@@ -56,6 +57,7 @@ class Description(Part):
     weights_sha256: Sha256
     code_version: str  # of the training
     test_accuracy: Share
+    value_range: ValueRange | None = None  # by which the images were made from numbers of more than 8 bits
 
 
 class PackageDocument(Description, SealedDocument):

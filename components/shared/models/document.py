@@ -17,6 +17,7 @@ from components.shared.core.document import (
     Sha256,
     Share,
     Size,
+    ValueRange,
     require,
 )
 
@@ -44,6 +45,7 @@ class ModelDocument(SealedDocument):
     image_shape: ImageShape
     mean: list[Number]  # of each channel of the train split, of pixels scaled to 0..1
     std: list[Annotated[Number, Field(gt=0)]]
+    value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
     dataset_digest: Sha256
     code_version: str
     parameters: JsonObject  # of the training

@@ -1,12 +1,24 @@
 """The parameters of step preprocess."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from components.shared.core.document import MAX_COUNT
 from components.shared.parameters.common import Seed, StoreUri
-from components.shared.parameters.recipe import Fraction, Recipe, parameter
+from components.shared.parameters.recipe import Accepts, Fraction, Recipe, fitting, parameter
+
+
+def _is_value_range(text: str) -> bool:
+    low, high = bounds(text)
+    return low < high and math.isfinite(high - low)
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """Return the two numbers of `LOW,HIGH`. Raises ValueError if the text is another."""
+    low, high = map(float, text.split(","))
+    return low, high
 
 
 class Preparation(Recipe):
@@ -24,6 +36,13 @@ class Preparation(Recipe):
     max_bad_images: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         0, "Number of broken pictures to skip and list; one more fails the step."
     )
+    value_range: Annotated[
+        str,
+        fitting(lambda text: not text or _is_value_range(text)),
+        Accepts("LOW,HIGH, two numbers of which the first is the lower one, such as 0,4095"),
+    ] = parameter(
+        "", "LOW,HIGH: the values that become black and white in pictures of more than 8 bits; empty measures."
+    )
 
 
 class PreprocessRecipe(Preparation, Seed, StoreUri):
@@ -40,4 +59,7 @@ class PreprocessRecipe(Preparation, Seed, StoreUri):
 
     def determining(self) -> dict[str, Any]:
         """Return the parameters that determine the dataset, by name."""
-        return {name: getattr(self, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
+        values = {name: getattr(self, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
+        if not self.value_range:  # as before there was this parameter
+            del values["value_range"]
+        return values

@@ -113,13 +113,14 @@ class Training:
 
         `model.json` must hold no time, nor anything else that differs between equal trainings.
         """
-        history = self.state.history
+        history, described = self.state.history, self.data.document
+        scaling = {"value_range": described.value_range} if described.value_range else {}
         figures = HistoryDocument(
             epochs=history.epochs,
             best_epoch=history.best.epoch,
             stopped=history.stopped,
             checkpoints=list(checkpoints),
-            seconds={**self.data.document.seconds, "train": time.monotonic() - self.state.started},
+            seconds={**described.seconds, "train": time.monotonic() - self.state.started},
         )
         saved_model.save(
             folder,
@@ -128,8 +129,9 @@ class Training:
             architecture=architecture(self.settings, self.data),
             classes=self.data.classes,
             image_shape=list(self.data.image_shape),
-            mean=self.data.document.mean,
-            std=self.data.document.std,
+            mean=described.mean,
+            std=described.std,
+            **scaling,
             **self.provenance,
             checkpoint_key=self.key,
             best_epoch=history.best.epoch,

@@ -1,0 +1,1 @@
+"""What single pictures hold beyond 8 bits."""
