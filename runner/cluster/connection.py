@@ -5,14 +5,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from urllib3.connection import HTTPConnection
 
+from runner.cluster.gateway import HOST
 from runner.cluster.kube import API_PORT, kfp_api, kube_client, tunnel
 from runner.cluster.options import Options, is_in_pod, resolve, runs_namespace
-from runner.cluster.rest import ApiError, Rest
+from runner.cluster.rest import ApiError, NotKfp, Rest
 from runner.kfp_patches import Client
 
 LOCAL_UI = "http://localhost:8080"  # of `python pipeline.py ui`
@@ -71,10 +73,7 @@ class Connection:
 
     def read_text(self, path: str) -> str | None:
         """Return text that KFP serves besides its API, such as a log; None if there is none."""
-        api = self.client.runs.api_client
-        headers = {**api.default_headers, **({"Cookie": api.cookie} if api.cookie else {})}
-        api.update_params_for_auth(headers, [], ["Bearer"])
-        return self.rest.read_text(api.configuration.host + path, headers)
+        return self.rest.read_text(self.client.runs.api_client.configuration.host + path, _headers(self.client))
 
 
 def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Connection:
@@ -89,7 +88,7 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
     if not options.host and not is_in_pod(arguments.context):
         through = tunnel(kube, kfp_api(arguments.kfp_namespace))
     client, rest = _client(options, f"http://ml-pipeline.{arguments.kfp_namespace}.svc:{API_PORT}", through)
-    multi_user = bool(client.get_kfp_healthz().multi_user)
+    multi_user = _has_many_users(client, rest, options.host)
     namespace = namespace or runs_namespace(arguments, multi_user)
     client.use_namespace(namespace if multi_user else "")
     return Connection(
@@ -102,6 +101,28 @@ def connect(arguments: argparse.Namespace, namespace: str | None = None) -> Conn
         rest=rest,
         renews=bool(options.token_file or options.cookie_file or through),
     )
+
+
+def _has_many_users(client: Client, rest: Rest, host: str | None) -> bool:
+    """Return what KFP says about itself. Raises ApiError if it does not answer, with the address at which it does."""
+    try:
+        return bool(client.get_kfp_healthz().multi_user)
+    except ApiError as error:
+        if not isinstance(error, NotKfp) and error.status != 404:  # KFP itself always has this path
+            raise
+        origin = urlsplit(host or "")._replace(path="", query="", fragment="").geturl()
+        for address in (f"{origin}/pipeline", origin) if host else ():
+            if address != str(host).rstrip("/") and rest.is_kfp(address, _headers(client)):
+                raise ApiError(error.status, error.message, f"give --host {address}, where KFP answers") from None
+        raise ApiError(error.status, error.message, error.remedy or HOST) from None
+
+
+def _headers(client: Client) -> dict[str, str]:
+    """Return the headers of each request, with what logs in."""
+    api = client.runs.api_client
+    headers = {**api.default_headers, **({"Cookie": api.cookie} if api.cookie else {})}
+    api.update_params_for_auth(headers, [], ["Bearer"])
+    return headers
 
 
 def _client(options: Options, service: str, through: type[HTTPConnection] | None) -> tuple[Client, Rest]:

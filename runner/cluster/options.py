@@ -7,7 +7,7 @@ import argparse
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from components.shared.core.errors import UserError
 
@@ -107,7 +107,20 @@ def _host(given: str) -> str | None:
         raise UserError(f"{host} has no scheme", f"write https://{host.rpartition('://')[2]} (or http://)")
     if not parts.hostname:
         raise UserError(f"{host} names no machine", "write https://NAME")
+    if parts.query or parts.fragment or "/apis/" in parts.path or "/_/" in parts.path:
+        raise _page_for_api(host, parts)
     return host
+
+
+def _page_for_api(host: str, parts: SplitResult) -> UserError:
+    """Return the error for the address of a page, as a browser shows it, which names that of the API."""
+    namespaces = parse_qs(parts.query).get("ns", [])
+    path = parts.path.partition("/apis/")[0].rstrip("/")
+    if "/_/" in parts.path or (namespaces and not path):  # of Kubeflow's dashboard, which shows KFP's UI in a frame
+        path = f"{parts.path.partition('/_/')[0].rstrip('/')}/pipeline"
+    api = f"{parts.scheme}://{parts.netloc}{path}"
+    named = f", and --namespace {namespaces[0]}" if namespaces else ""
+    return UserError(f"{host} is not the address of KFP's API, but of a page or a part of it", f"give {api}{named}")
 
 
 def _token_file(named: str | Path | None, host: str | None) -> Path | None:

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 
 from components.shared.core.errors import UserError
 from components.shared.core.proxy import fault_of, proxy_for, status_fault
+from runner.cluster import gateway
 from runner.cluster.options import read_cookie
 from runner.cluster.token import expired_since
 
@@ -27,6 +28,7 @@ BUSY = (429, 500, 502, 503, 504)
 RETRIES = urllib3.Retry(
     total=4,
     other=0,
+    redirect=False,  # KFP never redirects, and what it leads to would be taken for KFP's answer
     backoff_factor=0.2,
     backoff_jitter=0.2,
     allowed_methods=["GET"],
@@ -49,6 +51,10 @@ class ApiError(UserError):
     def is_transient(self) -> bool:
         """Whether the same request may succeed a little later."""
         return self.status == 0 or self.status in BUSY
+
+
+class NotKfp(ApiError):
+    """An answer that is neither KFP's nor a login's: KFP may be at another address."""
 
 
 class Rest(RESTClientObject):  # type: ignore[misc]
@@ -88,29 +94,55 @@ class Rest(RESTClientObject):  # type: ignore[misc]
         except HTTPError as error:
             raise ApiError(0, *_unreachable(url, getattr(error, "reason", None) or error)) from None
         if options.get("_preload_content", True) and "json" not in response.getheader("content-type", ""):
-            raise ApiError(response.status, *_not_kfp(url))
+            raise self._not_kfp(url, response.status, _text(response.data))
         return response
+
+    def is_kfp(self, address: str, headers: dict[str, str]) -> bool:
+        """Return whether KFP's API answers at an address, to a single request."""
+        text = self._read(f"{address}{gateway.API}v2beta1/healthz", headers, "application/json")
+        return text is not None and "multi_user" in text
 
     def read_text(self, url: str, headers: dict[str, str]) -> str | None:
         """Return the text at `url`, from a single request; None if there is none."""
+        return self._read(url, headers, "text/plain")
+
+    def _read(self, url: str, headers: dict[str, str], kind: str) -> str | None:
         try:
             response = self.pool_manager.request("GET", url, headers=headers, timeout=SECONDS[1], retries=False)
         except HTTPError:
             return None
-        is_text = response.status == 200 and response.headers.get("content-type", "").startswith("text/plain")
+        is_text = response.status == 200 and response.headers.get("content-type", "").startswith(kind)
         return response.data.decode(errors="replace") if is_text else None
+
+    @property
+    def _sent(self) -> str:
+        """What logs in, for messages; empty if there is nothing."""
+        return "the token" if self.tokens.get("authorization") else "the cookie" if self.cookie else ""
+
+    def _not_kfp(self, url: str, status: int, body: str, location: str = "") -> ApiError:
+        """Return the error for an answer that is not KFP's: a login's, Istio's, or another server's."""
+        if location:
+            found = gateway.redirect(url, status, location, self._sent)
+            return ApiError(status, *found) if found else NotKfp(status, *gateway.elsewhere(url, status, location))
+        # Many servers answer in plain words if they read HTTP at their TLS port.
+        if "HTTPS" in body and "<" not in body:
+            return ApiError(status, *_speaks_tls(_server(url)))
+        found = gateway.istio(url, status, body, self._sent) or gateway.page(url, body, self._sent)
+        return ApiError(status, *found) if found else NotKfp(status, *gateway.other_page(url, status, body))
 
     def _refusal(self, method: str, url: str, error: kfp_server_api.ApiException) -> ApiError:
         server, request = _server(url), f"{method} {urlsplit(url).path}"
-        answer, body = self._message(error), str(error.body).replace("\\", "")  # quotes without escapes
+        answer, body = self._message(error), _text(error.body)
         if error.status == 407 and (fault := status_fault(407, str(error.reason), url)):
             refused = f"{server} cannot be reached: {fault.reason}", fault.remedy
         elif error.status == 401:
             why, remedy = self._unauthenticated(body)
-            refused = f"{server} refuses the credentials (401): {why}", remedy
+            refused = gateway.istio(url, 401, body, self._sent) or (
+                f"{server} refuses the credentials (401): {why}",
+                remedy,
+            )
         elif answer is None:
-            # Many servers answer in plain words if they read HTTP at their TLS port.
-            refused = _speaks_tls(server) if "HTTPS" in str(error.body) else _not_kfp(url)
+            return self._not_kfp(url, error.status, body, (error.headers or {}).get("location", ""))
         elif error.status == 403:
             refused = f"{server} forbids {_denied(body) or f'{request} (403): {answer}'}", ASK
         elif error.status in BUSY:
@@ -121,7 +153,7 @@ class Rest(RESTClientObject):  # type: ignore[misc]
 
     def _unauthenticated(self, body: str) -> tuple[str, str]:
         """Return why credentials are refused, as far as the token and the answer say it, and the remedy."""
-        since, audiences = expired_since(self.tokens.get("authorization") or ""), AUDIENCES.search(body)
+        since, audiences = expired_since(self.tokens.get("authorization") or ""), AUDIENCES.search(_unescaped(body))
         if since:
             return f"the token expired {since} ago", "give a new token with --token-file"
         if audiences:
@@ -130,8 +162,10 @@ class Rest(RESTClientObject):  # type: ignore[misc]
                 f"the token is for {audiences[1]}, not for {audiences[2]}",
                 f"{command}, and give it with --token-file",
             )
+        if not self._sent:
+            return "none were given", gateway.CREDENTIALS
         return (
-            "they are missing, wrong or expired",
+            "they are wrong or expired",
             "give a new token with --token-file, or a cookie with --cookie-file",
         )
 
@@ -141,15 +175,27 @@ class Rest(RESTClientObject):  # type: ignore[misc]
             document = json.loads(error.body)
             message = str(document.get("message") or document.get("error_message") or document.get("error") or "")
         except (ValueError, AttributeError, TypeError):
-            return str(error.reason) if error.status in BUSY else None
+            if error.status not in BUSY:
+                return None
+            message = _text(error.body).strip()
+            return message if 0 < len(message) <= 100 and "<" not in message else str(error.reason)
         for secret in filter(None, [*self.tokens.values(), self.cookie]):
             message = message.replace(secret, "...")
         return message[:300] or str(error.reason)
 
 
+def _text(body: bytes | str | None) -> str:
+    return body.decode(errors="replace") if isinstance(body, bytes) else body or ""
+
+
+def _unescaped(body: str) -> str:
+    """Return the text of a JSON document with its quotes as they were."""
+    return body.replace("\\", "")
+
+
 def _denied(body: str) -> str:
     """Return what a user may not do, by the answer of KFP's check of rights; empty if it says something else."""
-    found = DENIED.search(body)
+    found = DENIED.search(_unescaped(body))
     return f"{found[1]} to {found[3]} {found[5]}.{found[4]} in namespace {found[2]} (403)" if found else ""
 
 
@@ -160,13 +206,6 @@ def _server(url: str) -> str:
 
 def _speaks_tls(server: str) -> tuple[str, str]:
     return f"{server} speaks TLS", "write https://"
-
-
-def _not_kfp(url: str) -> tuple[str, str]:
-    return (
-        f"{url.partition('/apis/')[0]} answers with a web page: it is not KFP's API, or it is behind a login",
-        "check --host (Kubeflow's own ends in /pipeline), and give --token-file or --cookie-file",
-    )
 
 
 def _unreachable(url: str, reason: Any) -> tuple[str, str]:
