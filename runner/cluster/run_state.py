@@ -157,8 +157,10 @@ def _pass(task: Any, driver: Any, found: dict[str | None, list[Any]]) -> str:
     mine = pods_of(task, found[POD])
     if task.state == "SUCCEEDED" and mine and all(pod.state == "SKIPPED" for pod in mine):
         return "cached"
-    attempts = {pod.state for pod in found[POD_ATTEMPTS] if within(pod, task)}
+    attempts = [pod.state for pod in found[POD_ATTEMPTS] if within(pod, task)]
     is_starting = task.state == "RUNNING" and "PENDING" in attempts and "RUNNING" not in attempts
+    if len(attempts) > sum(len(pod.child_tasks or []) for pod in mine):  # some are of a step beside it
+        is_starting = is_starting and set(attempts) == {"PENDING"}
     return "starting" if is_starting else _word(task)
 
 

@@ -14,6 +14,7 @@ from runner.cluster.api import find_run
 from runner.cluster.connection import connect
 from runner.cluster.logs import HINT, read_log
 from runner.cluster.run_facts import RunFacts, facts, has_ended, parameters_of
+from runner.cluster.watch.lag import settled
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.origin import find_origin
@@ -57,7 +58,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     else:
         logs = []
     if not logs:  # of a step that was cached, too
-        view.correct(run)
+        run, _ = settled(view, run, pipeline)
         logs = _read_all(view, run, pipeline, arguments)
     print(connection.ui_link("run", run.run_id))
     arguments.document = LogsDocument(run=facts(connection, run), logs=logs)

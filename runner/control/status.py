@@ -13,9 +13,10 @@ from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
 from runner.cluster.connection import Connection, connect
 from runner.cluster.run_facts import RunFacts, facts
-from runner.cluster.watch.pods import is_behind, reasons_of
+from runner.cluster.watch.lag import settled
+from runner.cluster.watch.pods import correct_by_pods, reasons_of
 from runner.cluster.watch.reasons import Reason
-from runner.cluster.watch.view import LIVE, View
+from runner.cluster.watch.view import View
 from runner.graphs import graph_of
 
 SHOWN = 10
@@ -55,18 +56,18 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         return 0
     pipeline, run = find_run(connection, arguments.run, pipelines)
     view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
-    pods = [] if run.state in run_state.FINAL else view.pods(LIVE)
-    view.correct(run, is_behind(run, pipeline, pods))
+    run, pods = settled(view, run, pipeline)
     print(f"{run.display_name}: {run_state.state(run)}")
-    steps = _print_steps(run, pipeline, reasons_of(view, pods))
+    steps = _print_steps(run, pipeline, pods, reasons_of(view, pods))
     arguments.document = StatusDocument(run=facts(connection, run), steps=steps)
     print(connection.ui_link("run", run.run_id))
     return 0
 
 
-def _print_steps(run: Any, pipeline: BaseComponent, reasons: dict[str, Reason]) -> list[StepStatus]:
+def _print_steps(run: Any, pipeline: BaseComponent, pods: list[Any], reasons: dict[str, Reason]) -> list[StepStatus]:
     """Print and return state and seconds of each step, and why it waits; print the whole run's, if it has ended."""
     steps = run_state.steps(run, pipeline)
+    correct_by_pods(steps, pods)
     column = max(map(len, steps)) + 2
     for name, step in steps.items():
         print(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")

@@ -11,10 +11,12 @@ from kfp.dsl.base_component import BaseComponent
 from runner.cluster import run_state
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Nodes
-from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, step_of, why_waiting
+from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, is_driver, step_of, why_waiting
 from runner.cluster.watch.view import View
+from runner.summary import StepState
 from runner.terminal import BAR, LINE, Terminal
 
+ACTIVE = ("starting", "running")
 TRIAL = re.compile(r"trial (\d+)\b")  # the start of what step trial says of a trial itself
 
 
@@ -22,7 +24,20 @@ def is_behind(run: Any, pipeline: BaseComponent, pods: list[Any]) -> bool:
     """Return whether KFP does not list a step as active that has one of these pods: its tasks may be stale for good."""
     steps = run_state.steps(run, pipeline)
     alive = {step_of(pod) for pod in pods} & steps.keys()
-    return bool(alive) and not any(steps[name].state in ("starting", "running") for name in alive)
+    return bool(alive) and not any(steps[name].state in ACTIVE for name in alive)
+
+
+def correct_by_pods(steps: dict[str, StepState], pods: list[Any]) -> None:
+    """Say of active steps what these pods of theirs do: KFP does not tell which of two side by side still waits."""
+    for name, step in steps.items():
+        phases = {pod.status.phase for pod in pods if step_of(pod) == name and not is_driver(pod)}
+        if step.state in ACTIVE and phases & {LIVE_PHASE, "Pending"}:
+            step.state = "running" if LIVE_PHASE in phases else "starting"
+
+
+def may_be_stale(run: Any, pipeline: BaseComponent, pods: list[Any]) -> bool:
+    """Return whether KFP's tasks contradict the run's own state or these pods: they are stale, or only late."""
+    return run_state.is_stale(run) or is_behind(run, pipeline, pods)
 
 
 def container_seconds(pods: list[Any]) -> float | None:

@@ -42,6 +42,11 @@ def step_of(pod: Any) -> str:
     return parts[-1].removesuffix("-driver") if parts else ""
 
 
+def is_driver(pod: Any) -> bool:
+    """Return whether a pod is KFP's driver of a step, and not the step's own."""
+    return ".executor(" not in (pod.metadata.annotations or {}).get(NODE_NAME, "")
+
+
 def why_waiting(pod: Any, events: Iterable[Any] = ()) -> Reason | None:
     """Return why a pod does not start; None if nothing is known to keep it."""
     if pod.status.phase != "Pending":

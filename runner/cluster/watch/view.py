@@ -66,11 +66,16 @@ class View:
         given = self._of(name=pod, **{name: value for name, value in options.items() if value is not None})
         return self._ask("pods/log", "get", lambda kube: str(kube.read_namespaced_pod_log(**given)))
 
-    def correct(self, run: Any, is_behind: bool = False) -> None:
-        """Give a run whose tasks are stale, or behind its pods, those of Argo's Workflow, if it can be read."""
-        if (is_behind or run_state.is_stale(run)) and (found := self.tasks()):
+    def correct(self, run: Any, quietly: bool = False) -> bool:
+        """Give a run whose tasks are stale or late those of Argo's Workflow; return False if it cannot be read.
+
+        That is said once, unless `quietly`.
+        """
+        found = self.tasks(quietly)
+        if found:
             launched = [task for task in run_state.tasks(run) if task.display_name is None]
             run.run_details.task_details = found + launched
+        return bool(found)
 
     def correct_record(self, run: Any) -> None:
         """See to it that the record of a run that was stopped does not say that it failed."""
@@ -79,12 +84,14 @@ class View:
         except UserError as error:
             self.refuse("record", str(error))
 
-    def tasks(self) -> list[Any] | None:
-        """Return the tasks of the run's Workflow; None if it cannot be read or is gone."""
-        found = self.custom("argoproj.io", "v1alpha1", "workflows")
+    def tasks(self, quietly: bool = False) -> list[Any] | None:
+        """Return the tasks of the run's Workflow; None if it cannot be read or is gone, which may not be said yet."""
+        if quietly and not self.connection.kube:
+            return None
+        found = self.custom("argoproj.io", "v1alpha1", "workflows", quietly)
         return tasks_in(found[0]) if found else None
 
-    def custom(self, group: str, version: str, plural: str) -> list[Any]:
+    def custom(self, group: str, version: str, plural: str, quietly: bool = False) -> list[Any]:
         """Return the run's objects of a kind that is not Kubernetes' own; none if they cannot be read."""
         arguments = self._of(label_selector=f"{RUN_LABEL}={self.run_id}", group=group, version=version)
 
@@ -92,14 +99,16 @@ class View:
             api = kubernetes.client.CustomObjectsApi(kube.api_client)
             return api.list_namespaced_custom_object(plural=plural, **arguments)
 
-        found = self._ask(plural, "list", ask)
+        found = self._ask(plural, "list", ask, quietly)
         return list(found["items"]) if found else []
 
     def _of(self, **arguments: Any) -> dict[str, Any]:
         return {"namespace": self.connection.namespace, "_request_timeout": SECONDS, **arguments}
 
-    def _ask(self, resource: str, verb: str, ask: Callable[[kubernetes.client.CoreV1Api], T]) -> T | None:
-        """Return the answer; None without one. What is forbidden is not asked for again."""
+    def _ask(
+        self, resource: str, verb: str, ask: Callable[[kubernetes.client.CoreV1Api], T], quietly: bool = False
+    ) -> T | None:
+        """Return the answer; None without one. What is forbidden is said, unless `quietly`, and not asked for again."""
         kube = self.connection.kube
         if resource in self.refused:
             return None
@@ -109,7 +118,7 @@ class View:
         try:
             return ask(kube)
         except kubernetes.client.ApiException as error:
-            if error.status in (401, 403):
+            if error.status in (401, 403) and not quietly:
                 right = f"{verb} {resource} in namespace {self.connection.namespace}"
                 self.refuse(resource, f"Kubernetes forbids you to {right}; ask for that right")
         except urllib3.exceptions.HTTPError:

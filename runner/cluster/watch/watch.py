@@ -15,7 +15,8 @@ from runner.cluster.connection import Connection
 from runner.cluster.logs import HINT
 from runner.cluster.rest import ApiError
 from runner.cluster.watch.failure import find_failure
-from runner.cluster.watch.pods import Pods, container_seconds, is_behind
+from runner.cluster.watch.lag import Lag
+from runner.cluster.watch.pods import Pods, container_seconds, correct_by_pods, may_be_stale
 from runner.cluster.watch.verdict import find_verdict
 from runner.cluster.watch.view import LIVE, View
 from runner.failures import CANCELED, DONE, FAILED, INTERRUPTED, Failure
@@ -37,6 +38,7 @@ class Watch:
     retries: int
     terminal: Terminal
     shown: dict[str, str] = field(default_factory=dict)  # step -> the state last shown
+    lag: Lag = field(default_factory=Lag)
     measured: dict[str, float] = field(default_factory=dict)  # step -> the seconds of its containers by Kubernetes
 
     @cached_property
@@ -78,13 +80,20 @@ class Watch:
                     print(f"{error}; waiting for them while the run continues", file=sys.stderr)
                 refused = error.status == 401
             else:
-                pods = [] if run.state in run_state.FINAL else self.view.pods(LIVE)
-                self.view.correct(run, is_behind(run, self.pipeline, pods))
-                self._show(run)
-                if run.state in run_state.FINAL:
+                if self._look(run) and run.state in run_state.FINAL:
                     return run
-                self.pods.show(pods)
             time.sleep(POLL_SECONDS)
+
+    def _look(self, run: Any) -> bool:
+        """Show what is new of a run; return False, and show no steps, while KFP's tasks may only be late."""
+        pods = [] if run.state in run_state.FINAL else self.view.pods(LIVE)
+        is_wrong = may_be_stale(run, self.pipeline, pods)
+        may_end = self.lag.may_end(is_wrong)
+        is_late = is_wrong and not self.view.correct(run, quietly=may_end) and may_end
+        if not is_late:
+            self._show(run, pods)
+        self.pods.show(pods)
+        return not is_late
 
     def _retry(self, run: Any) -> None:
         self.retries -= 1
@@ -93,9 +102,11 @@ class Watch:
         self.shown.clear()
         time.sleep(POLL_SECONDS)
 
-    def _show(self, run: Any) -> None:
+    def _show(self, run: Any, pods: list[Any]) -> None:
         """Show the steps whose state has changed."""
-        for name, step in run_state.steps(run, self.pipeline).items():
+        steps = run_state.steps(run, self.pipeline)
+        correct_by_pods(steps, pods)
+        for name, step in steps.items():
             if step.state in ("skipped", "waiting", self.shown.get(name)):
                 continue
             self.shown[name] = step.state

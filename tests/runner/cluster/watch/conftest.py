@@ -9,7 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import pipeline
 from runner.cluster.connection import connect
-from runner.cluster.watch import watch
+from runner.cluster.watch import lag, watch
 from runner.terminal import Terminal
 from runner.verbs.parser import parse
 from tests.servers.kfp_server import KfpServer
@@ -50,7 +50,8 @@ def cluster(tmp_path: Path, kfp_api: KfpServer) -> Iterator[KubeServer]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the waiting."""
     clock = Clock()
-    monkeypatch.setattr(watch, "time", clock)
+    for module in (watch, lag):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

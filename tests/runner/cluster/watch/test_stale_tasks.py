@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import pytest
 from kubernetes import client
 
 from components.shared.core.log import EVENT
-from pipeline import sweep
+from pipeline import sweep, training
 from runner.cluster import run_state
+from runner.cluster.watch.pods import correct_by_pods
 from runner.cluster.watch.workflow import tasks_in
 from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
+from tests.runner.cluster.watch.test_progress import running
 from tests.runner.cluster.watch.test_waiting import interrupt
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import pod_of, run_of, workflow
+from tests.servers.recorded_cluster import pod_of, polled_run, run_of, workflow
 
 EVALUATED = EVENT + json.dumps({"event": "verdict", "accuracy": 0.91, "accepted": True, "reasons": []}) + "\n"
+SIDE_BY_SIDE = ("evaluate", "export")
 EVALUATE_POD = "torch2kubeflow-sweep-dr6g7-metadata-0-2-retry-system-container-impl-886180414"
 
 
@@ -111,6 +115,53 @@ def test_stale_tasks_of_a_run_that_goes_on_are_seen_by_its_pods(
 def watched_again(watched: Watched, clock: Clock, run_id: str) -> str:
     clock.at = [(clock.now + 10.0, interrupt)]
     return watched(run_id, *CONTEXT, graph=sweep)[1]
+
+
+NOT_KNOWN = "the states of some steps are not known: Kubernetes forbids you to list workflows"
+
+
+@pytest.mark.parametrize(("reads", "notes"), [(4, 0), (20, 1)])
+def test_kfp_may_be_late_before_its_tasks_are_called_stale(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, reads: int, notes: int
+) -> None:
+    """The pod that trains runs, while KFP still tells of step resolve, as often as it is asked."""
+    late, later = polled_run()[1:3]
+    cluster.denied = {"list workflows"}
+    cluster.add(running(pod_of("unschedulable"), run_id=late.run_id))
+    clock.at = [(60.0, interrupt)]
+    _, shown = watched(kfp_api.replay("training", *[late] * reads, later), *CONTEXT)
+    assert shown.count(NOT_KNOWN) == notes
+    assert ("resolve    starting" in shown) is bool(notes) and ("train      running" in shown) is not notes
+
+
+def test_kfp_may_be_late_at_the_end_of_a_run(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.denied = {"list pods", "list workflows"}
+    late, right = run_of("stale"), run_of("stale")
+    for task in right.run_details.task_details:
+        task.state, task.end_time = task.state and "SUCCEEDED", task.end_time or right.finished_at
+    _, shown = watched(kfp_api.replay("sweep", *[late] * 3, right), *CONTEXT, graph=sweep)
+    assert clock.now == 15.0 and NOT_KNOWN not in shown and "not known\n" not in shown.partition("step ")[0]
+    late.finished_at = right.finished_at = datetime.now(UTC)
+    kfp_api.replay("sweep", *[late] * 4, right)
+    assert run_verb(status, right.run_id, *CONTEXT, pipeline=sweep) == 0
+    read = capsys.readouterr()
+    assert "not known" not in read.out + read.err
+
+
+def test_of_two_steps_side_by_side_their_pods_tell_which_waits() -> None:
+    run = polled_run()[-1]
+    steps = run_state.steps(run, training)
+    pods = {name: running(pod_of("unschedulable"), f"run(0).root(0).{name}(0).executor(0)") for name in SIDE_BY_SIDE}
+    driver = running(pod_of("unschedulable"), "run(0).root(0).export-driver(0)")
+    pods["export"].status.phase = "Pending"
+    for name in SIDE_BY_SIDE:
+        steps[name].state = "running"
+    correct_by_pods(steps, [*pods.values(), driver])
+    assert [steps[name].state for name in SIDE_BY_SIDE] == ["running", "starting"]
+    correct_by_pods(steps, [driver])
+    assert steps["train"].state == "done" and steps["export"].state == "starting", "a driver is not the step"
 
 
 def test_status_says_the_same(kfp_api: KfpServer, cluster: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
