@@ -1,7 +1,8 @@
 """The run that a cached step came from, by the addresses of what it made there.
 
-KFP's API does not tell it. The address of an artifact, which the steps that read it get and Argo's Workflow keeps, has
-the run that made it.
+KFP's API does not tell it. The address of an artifact has the run that made it, and the steps that read the artifact
+get its address. If all of these were cached too, they got it in the run that they are from. Of an artifact that no step
+has read it is not known.
 """
 
 import json
@@ -25,12 +26,24 @@ def find_origin(view: View, run: Any, pipeline: BaseComponent, step: str) -> Any
 
 def origin_id(view: View, run: Any, pipeline: BaseComponent, step: str) -> str | None:
     """Return the id of the run in which a step that was cached ran; None if it is not known."""
-    address = re.compile(rf"/{re.escape(str(pipeline.name))}/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(step)}/")
-    for text in _texts(view, run, pipeline):
-        found = set(address.findall(text)) - {run.run_id}
-        if len(found) == 1:
-            return str(found.pop())
+    texts = list(_texts(view, run, pipeline))
+    if found := _run_in(texts, run, pipeline, step):
+        return found
+    states = run_state.steps(run, pipeline)
+    for reader in [name for name, one in states.items() if one.state == "cached" and name != step]:
+        earlier = _run_in(texts, run, pipeline, reader)
+        source = earlier and get_run(view, earlier)
+        log = read_log(view.connection, source, reader) if source else None
+        if log and (found := _run_in([log], run, pipeline, step)):
+            return found
     return None
+
+
+def _run_in(texts: list[str], run: Any, pipeline: BaseComponent, step: str) -> str | None:
+    """Return the other run of which a text has the address of what a step made; None if there is none, or several."""
+    address = re.compile(rf"/{re.escape(str(pipeline.name))}/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(step)}/")
+    found = (set(address.findall(text)) - {run.run_id} for text in texts)
+    return next((str(one.pop()) for one in found if len(one) == 1), None)
 
 
 def _texts(view: View, run: Any, pipeline: BaseComponent) -> Iterator[str]:

@@ -175,6 +175,34 @@ def test_the_log_of_a_cached_step_is_that_of_its_origin(kfp_api: KfpServer, caps
         run_verb(logs, second, "train")
 
 
+def test_a_step_whose_readers_are_cached_is_traced_by_them(
+    kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`download` is read by `preprocess` alone, which ran in a second run; a third has both from the cache."""
+    done = {"download": "SUCCEEDED", "executor#download": "SUCCEEDED"}
+    reused = {"download": "SUCCEEDED", "executor#download": "SKIPPED"}
+    prepared = {"preprocess": "SUCCEEDED", "executor#preprocess": "SUCCEEDED"}
+    plans = [done, reused | prepared, reused | prepared | {"executor#preprocess": "SKIPPED"}]
+    plans[2] |= {"register": "SUCCEEDED", "executor#register": "SUCCEEDED"}
+    for plan in plans:
+        kfp_api.plan = [Stage("SUCCEEDED", plan)]
+        run_verb(run)
+    first, second, third = kfp_api.runs
+    root = "minio://mlpipeline/v2/artifacts/torch2kubeflow-training"
+    kfp_api.logs = {
+        pod_name("executor#download"): "[download] 7 files\n",
+        pod_name("executor#preprocess"): f'"uri": "{root}/{first}/download/1/raw"\n',
+        pod_name("executor#register"): f'"uri": "{root}/{second}/preprocess/2/dataset"\n',
+    }
+    capsys.readouterr()
+    assert run_verb(logs, third, "download") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == [f"== download: cached, from run {first}", "[download] 7 files"]
+    del kfp_api.logs[pod_name("executor#preprocess")]
+    with pytest.raises(UserError, match="download: cached, from a run that is not known"):
+        run_verb(logs, third, "download")
+
+
 def _pod(name: str, phase: str = "Running", rank: int | None = None, **labels: str) -> client.V1Pod:
     annotations = {} if rank is None else {RANK: str(rank)}
     metadata = client.V1ObjectMeta(
