@@ -25,6 +25,7 @@ from runner.terminal import Terminal
 
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
+KEEP_IN_FILE = "give --token-file or --cookie-file, which are read again: a variable cannot be renewed meanwhile"
 UNREADABLE = f"its log cannot be read from here; {HINT}"
 
 
@@ -73,7 +74,10 @@ class Watch:
                 answered, refused = time.monotonic(), False
             except ApiError as error:
                 if not self.connection.may_pass(error) or time.monotonic() - answered > PATIENCE:
+                    self.terminal.finish()
                     print(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
+                    if error.status == 401 and not self.connection.renews:
+                        raise ApiError(401, error.message, KEEP_IN_FILE) from None
                     raise
                 if error.status == 401 and not refused:
                     self.terminal.finish()

@@ -14,9 +14,11 @@ import pipeline
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.log import EVENT
 from components.step_table import names_in
+from runner.cli import main
 from runner.cluster import rest, run, upload
 from runner.cluster.watch import watch
 from runner.summary import collect
+from tests.runner.tokens import jwt
 from tests.runner.verbs import changed_pipeline, run_verb
 from tests.servers.kfp_http import cut, error, lost
 from tests.servers.kfp_messages import Request
@@ -242,15 +244,23 @@ def test_waiting_continues_while_the_server_is_down(kfp_api: KfpServer, tmp_path
     assert wait(tmp_path)[0] == 0
 
 
-def test_an_expired_token_ends_the_wait_and_not_the_run(
-    kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_token_of_the_environment_that_expires_ends_the_wait(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", jwt(-7300))
     kfp_api.plan = [Stage("RUNNING")]
     kfp_api.script("GET /runs/.*", error(401))
-    with pytest.raises(UserError, match="wrong or expired"):
-        run_verb(run, "--wait", "--runs", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(lambda: pipeline.GRAPHS, ["run", "--graph", "training", "--wait", "--runs", str(tmp_path)])
     (run_id,) = kfp_api.runs
-    assert f"the run continues; see `python pipeline.py status {run_id}`" in capsys.readouterr().err
+    assert ended.value.code == 2 and kfp_api.runs[run_id].state == "RUNNING"
+    goes_on, why = capsys.readouterr().err.splitlines()[-2:]
+    assert goes_on == f"the run continues; see `python pipeline.py status {run_id}`"
+    assert why.endswith(
+        "(401): the token expired 2 hours ago; give --token-file or --cookie-file, which are read again: "
+        "a variable cannot be renewed meanwhile"
+    )
+    assert not list(tmp_path.glob("*/summary.json")), "the run has not failed"
 
 
 @pytest.mark.parametrize(("option", "header"), [("--token-file", "token"), ("--cookie-file", "cookie")])
