@@ -90,12 +90,10 @@ def test_a_linked_file_in_a_folder_is_read(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "pets") == {"1.png": b"one"}
 
 
-@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
-def test_a_broken_link_in_a_folder_is_refused(tmp_path: Path, target: str) -> None:
-    (tmp_path / "elsewhere").mkdir()
+def test_a_broken_link_in_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets").mkdir()
     (tmp_path / "pets" / ".hidden").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "pets" / "cat").symlink_to(tmp_path / target)
+    (tmp_path / "pets" / "cat").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds 'cat', a link to no file"):
         names(tmp_path / "pets")
 

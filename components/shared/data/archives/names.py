@@ -21,6 +21,11 @@ def plain(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
+def parts_of(name: str) -> list[str]:
+    """Return the folders of a name and its last part, in one spelling."""
+    return [part for part in plain(name).split("/") if part not in ("", ".")]
+
+
 def find_encoding(source: str, names: Collection[bytes]) -> str:
     """Return UTF-8 if all names are valid in it, else the likeliest encoding, which is logged."""
     fitting = [encoding for encoding in (UTF8, *ENCODINGS) if _fits(encoding, names)]

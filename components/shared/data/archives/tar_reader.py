@@ -8,7 +8,8 @@ import tarfile
 from _compression import DecompressReader  # what lzma.LZMAFile reads with
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -18,6 +19,7 @@ from backports import zstd
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
 from components.shared.data.archives.limits import CountedStream
+from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding
 
@@ -33,21 +35,51 @@ BLOCK = 1 << 18
 def tar_members(path: Path) -> Iterator[Member]:
     """Yield the members of a tar archive, each to be opened only while it is the current one.
 
-    Raises UserError at a member that is neither a plain file nor a folder.
+    What links lead to comes last, in a second pass, under the names of the links. Raises UserError at a member that is
+    neither a file, nor a folder, nor a link to one in the archive.
     """
-    names = _Names(path)
+    names, links = _Names(path), Links(path)
+    for info, name, member in _pass(path, names):
+        if member:
+            yield member
+        else:
+            target = names.decode(info, "linkpath")
+            links.add(name, target, "" if info.islnk() else name.rstrip("/").rpartition("/")[0])
+    if links:
+        links.resolve()
+        for _, name, member in _pass(path, names):
+            if member:
+                opened = _kept(member)
+                yield from (replace(member, name=link, open=opened) for link in links.names_of(name))
+        links.require_used()
+
+
+def _pass(path: Path, names: "_Names") -> Iterator[tuple[tarfile.TarInfo, str, Member | None]]:
+    """Yield each header with its name, and its member unless it is a link."""
     with _decompressed(path) as file, _open_tar(CountedStream(path, file)) as archive:
         for info in _headers(archive):
-            name = names.decode(info)
+            name = names.decode(info, "path")
             if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in info.pax_headers):
                 raise UserError(f"{path} holds the sparse file {name!r}", "pack it without --sparse")
-            if not (info.isreg() or info.isdir()):
-                kind = "link" if info.issym() or info.islnk() else "device"
-                raise UserError(f"{path} holds the {kind} {name!r}", "pack plain files only")
-            yield Member(
-                name + ("/" if info.isdir() else ""), info.size, info.isdir(), partial(_open, path, archive, info)
-            )
+            if info.issym() or info.islnk():
+                yield info, name, None
+            elif info.isreg() or info.isdir():
+                shown = name + ("/" if info.isdir() else "")
+                yield info, name, Member(shown, info.size, info.isdir(), partial(_open, path, archive, info))
+            else:
+                raise UserError(f"{path} holds the device {name!r}", "pack files and folders only")
         _read_tail(path, cast(IO[bytes], archive.fileobj))
+
+
+def _kept(member: Member) -> Callable[[], IO[bytes]]:
+    """Return a function that opens a member as often as wanted, while it is the current one."""
+
+    @cache
+    def content() -> bytes:
+        with member.open() as file:
+            return file.read()
+
+    return lambda: io.BytesIO(content())
 
 
 def _read_tail(path: Path, file: IO[bytes]) -> None:
@@ -88,28 +120,27 @@ class _Names:
     def __init__(self, path: Path) -> None:
         self._path, self._encoding = path, ""
 
-    def decode(self, info: tarfile.TarInfo) -> str:
-        """Return a member's name."""
-        raw = _unstated(info)
+    def decode(self, info: tarfile.TarInfo, field: str) -> str:
+        """Return a member's name (`path`), or that of what a link leads to (`linkpath`)."""
+        raw = _unstated(info, field)
         if raw and not self._encoding:
             self._encoding = find_encoding(self._path.name, self._all())
-        return raw.decode(self._encoding) if raw else info.name
+        return raw.decode(self._encoding) if raw else str(getattr(info, field))
 
     def _all(self) -> list[bytes]:
         with _decompressed(self._path) as file, _open_tar(CountedStream(self._path, file)) as archive:
             return [*dict.fromkeys(islice(_all_unstated(archive), MAX_NAMES))]
 
 
-def _unstated(info: tarfile.TarInfo) -> bytes:
+def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
     """Return the bytes of a name if they are neither ASCII nor stated to be UTF-8, else none."""
-    is_stated = info.name.isascii() or "path" in info.pax_headers
-    return b"" if is_stated else info.name.encode(UTF8, "surrogateescape")
+    name = str(getattr(info, field))
+    return b"" if name.isascii() or field in info.pax_headers else name.encode(UTF8, "surrogateescape")
 
 
 def _all_unstated(archive: tarfile.TarFile) -> Iterator[bytes]:
     for info in _headers(archive):
-        if raw := _unstated(info):
-            yield raw
+        yield from filter(None, (_unstated(info, field) for field in ("path", "linkpath")))
 
 
 def _open_tar(stream: CountedStream) -> tarfile.TarFile:

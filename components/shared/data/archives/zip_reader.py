@@ -14,7 +14,8 @@ from typing import IO, Any, cast
 from components.shared.core.errors import UserError
 from components.shared.core.resources import free_memory
 from components.shared.data.archives.broken import broken_is_an_error
-from components.shared.data.archives.limits import MAX_MEMBERS
+from components.shared.data.archives.limits import MAX_MEMBERS, MAX_NAME
+from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding, unicode_path
 
@@ -28,19 +29,43 @@ ENTRY = 46  # bytes of a member in the directory, before its name
 
 
 def zip_members(path: Path) -> Iterator[Member]:
-    """Yield the members of a zip archive in the order of its directory. Raises UserError at one that is not plain."""
+    """Yield the members of a zip archive in the order of its directory; what links lead to comes last.
+
+    Raises UserError at a member that is not plain.
+    """
     _check_directory(path)
     with zipfile.ZipFile(path) as archive:
-        for info, name in zip(archive.infolist(), _names(path, archive.infolist()), strict=True):
-            if info.external_attr >> 28 == 0o12:
-                raise UserError(f"{path} holds the link {name!r}", "pack the file itself")
-            if info.flag_bits & 1:
-                raise UserError(f"{path} holds {name!r} encrypted", "pack it without a password")
-            if info.compress_type not in READ:
-                method = METHODS.get(info.compress_type, f"method {info.compress_type}")
-                raise UserError(f"{path} holds {name!r} compressed by {method}", "compress it by deflate")
-            is_folder = name.replace("\\", "/").endswith("/")
-            yield Member(name, info.file_size, is_folder, partial(_open, path, archive, info))
+        links, found = Links(path), [*zip(archive.infolist(), _names(path, archive.infolist()), strict=True)]
+        for info, name in found:
+            _require_plain(path, info, name)
+            if _is_link(info):
+                with _open(path, archive, info) as file:
+                    target = file.read(MAX_NAME).decode(errors="surrogateescape")
+                links.add(name, target, name.rpartition("/")[0])
+            else:
+                yield _member(path, archive, info, name)
+        if links:
+            links.resolve()
+            for info, name in found:
+                yield from (_member(path, archive, info, link) for link in links.names_of(name) if not _is_link(info))
+            links.require_used()
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return info.external_attr >> 28 == 0o12
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
+    is_folder = info.filename.replace("\\", "/").endswith("/")
+    return Member(name, info.file_size, is_folder, partial(_open, path, archive, info))
+
+
+def _require_plain(path: Path, info: zipfile.ZipInfo, name: str) -> None:
+    if info.flag_bits & 1:
+        raise UserError(f"{path} holds {name!r} encrypted", "pack it without a password")
+    if info.compress_type not in READ:
+        method = METHODS.get(info.compress_type, f"method {info.compress_type}")
+        raise UserError(f"{path} holds {name!r} compressed by {method}", "compress it by deflate")
 
 
 def _names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:

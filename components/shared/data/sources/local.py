@@ -3,12 +3,12 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.folder import entries
 from components.shared.data.archives.kinds import (
     SUFFIXES,
     archive_kind,
@@ -17,7 +17,7 @@ from components.shared.data.archives.kinds import (
     refuse_unread_name,
 )
 from components.shared.data.layout.file_kinds import junk_in
-from components.shared.data.sources.archive import members, refuse_unreadable
+from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 
@@ -63,13 +63,8 @@ def open_source(data: str) -> LocalSource:
 def fingerprint(path: Path) -> str:
     """Return a digest (64 hexadecimal digits) over the names, sizes and modification times of a path's files."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else _visible_files(path):
+    below = (file for name, file in entries(path) if not (name.endswith("/") or junk_in(name)))
+    for file in [path] if path.is_file() else below:
         state = file.stat(follow_symlinks=file.exists())
         digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder, onerror=partial(refuse_unreadable, folder)):
-        folders[:] = sorted(name for name in folders if not junk_in(name))
-        yield from (Path(where) / name for name in sorted(files) if not junk_in(name))
