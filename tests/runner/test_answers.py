@@ -29,7 +29,6 @@ ELSEWHERE = {
     "verify",
     "lineage",
     "s3",
-    "ui",
 }  # verbs whose own tests call for the document
 
 
@@ -72,6 +71,7 @@ def test_verbs_of_the_cluster_answer_with_documents(
         ["archive", "latest"],
         ["delete", "latest"],
         ["runs", "open", "latest", "--no-browser"],
+        ["ui", "--no-browser"],
         ["logs", "latest"],
     ]
     codes = {("rerun", "latest"): 1, ("schedule", "audit"): 1, ("logs", "latest"): 2}
@@ -82,6 +82,7 @@ def test_verbs_of_the_cluster_answer_with_documents(
     assert formats["status"] == "runs" and formats["status latest"] == "status"
     assert formats["rerun latest"] == "summary" and formats["run epochs=5"] == "start"
     assert formats["schedule list"] == formats["schedule audit"] == "schedules"
+    assert formats["ui --no-browser"] == formats["runs open"] == "ui"
     assert formats["logs latest"] == "error", "no log can be read"
     assert {words[0] for words in called} | ELSEWHERE == {verb.name for verb in VERBS}
 

@@ -13,6 +13,7 @@ import pytest
 from kubernetes import client
 
 from components.shared.core.errors import UserError
+from runner.cli import main
 from runner.cluster import run
 from runner.control import ui
 from runner.verbs.parser import parse
@@ -79,7 +80,12 @@ def test_a_known_address_is_opened(kfp_api: KfpServer, opened: list[str], capsys
     ("words", "path"), [([], "/#/runs"), (["--namespace", "team-a"], "/_/pipeline/?ns=team-a#/runs")]
 )
 def test_without_an_address_a_port_is_forwarded(
-    kfp_api: KfpServer, inside: KubeServer, monkeypatch: pytest.MonkeyPatch, words: list[str], path: str
+    kfp_api: KfpServer,
+    inside: KubeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    path: str,
 ) -> None:
     kfp_api.multi_user = bool(words)
     seen = []
@@ -94,10 +100,15 @@ def test_without_an_address_a_port_is_forwarded(
         return True
 
     monkeypatch.setattr(webbrowser, "open", visit)
-    assert _handle("ui", "--port", "0", *words) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(dict, ["ui", "--port", "0", *words, "--json"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
     ((link, page),) = seen
     assert page == PAGE
     assert link.startswith("http://localhost:") and link.endswith(path)
+    assert ui.UiDocument.parse(shown.out.encode(), "stdout").link == link
+    assert shown.err == f"{link}\nCtrl-C ends the port-forward\n"
 
 
 def test_what_keeps_the_ui_from_being_opened(

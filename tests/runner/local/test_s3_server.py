@@ -38,6 +38,21 @@ def _is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+@slow
+def test_its_answer_says_where_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "pipeline.py", "s3", "--runs", str(tmp_path), "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as verb:
+        assert verb.stderr and verb.stdout
+        lines = [verb.stderr.readline() for _ in range(5)]
+        environment = (tmp_path / "s3" / "environment").read_text()
+        verb.send_signal(signal.SIGINT)
+        document = s3_server.S3Document.parse(verb.stdout.read().encode(), "stdout")
+        assert verb.wait(30) == 0
+    assert f"AWS_ENDPOINT_URL_S3={document.endpoint}\n" in environment
+    assert lines[0].startswith(f"S3 at {document.endpoint}, ")
+    assert document.environment == str(tmp_path / "s3" / "environment")
+
+
 @contextmanager
 def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `python pipeline.py s3` in the background, and yield what it prints when it is ready."""
