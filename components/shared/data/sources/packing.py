@@ -9,6 +9,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -16,7 +17,9 @@ from urllib.parse import urlsplit
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.kinds import SUFFIXES, archive_kind
+from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
+from components.shared.data.archives.nested import is_nested_archive, unnested
 from components.shared.data.layout.file_kinds import junk_in
 from components.shared.data.layout.folder_layout import find_layout
 from components.shared.data.layout.left_out import Tally
@@ -41,9 +44,13 @@ def describe_archive(archive: Path, source: str) -> RawDescription:
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
     """
     archive_kind(archive, source)
-    survey = _survey(members(archive), source)
+    folder, survey = archive.parent, _survey(members(archive), source)
+    if survey.has_only_archives:
+        description = _pack_survey(*_nested(partial(members, archive), source, folder, archive), source, folder)
+        archive.unlink(missing_ok=True)
+        return description
     if survey.has_only_idx:
-        return _copy_idx(members(archive), source, archive.parent)
+        return _copy_idx(members(archive), source, folder)
     return _describe_pictures(survey, source) | {"files": [archive.name]}
 
 
@@ -54,6 +61,27 @@ def pack(list_all: Members, read_pictures: Members, source: str, folder: Path) -
     UserError, naming `source`, if it holds no classification set.
     """
     survey = _survey(list_all(), source)
+    if survey.has_only_archives:
+        return _pack_survey(*_nested(list_all, source, folder), source, folder)
+    return _pack_survey(survey, list_all, read_pictures, source, folder)
+
+
+def _nested(
+    list_all: Members, source: str, folder: Path, archive: Path | None = None
+) -> tuple["_Survey", Members, Members]:
+    """Return what the archives in a source hold, which may be an archive itself: a survey, and all members twice."""
+    log.info(f"{source} holds no pictures but archives, which are read one by one")
+
+    def found() -> Iterator[Member]:
+        inner = unnested(list_all(), members, source, folder)
+        return limited(archive, inner) if archive else inner
+
+    return _survey(found(), source), found, found
+
+
+def _pack_survey(
+    survey: "_Survey", list_all: Members, read_pictures: Members, source: str, folder: Path
+) -> RawDescription:
     if survey.has_only_idx:
         return _copy_idx(list_all(), source, folder)
     description = _describe_pictures(survey, source)
@@ -63,11 +91,12 @@ def pack(list_all: Members, read_pictures: Members, source: str, folder: Path) -
 
 @dataclass
 class _Survey:
-    """What a source holds: the number of pictures in each folder, the files that are left out, and IDX files."""
+    """What a source holds: the number of pictures in each folder, the files that are left out, IDX files, archives."""
 
     folders: Counter[str] = field(default_factory=Counter)
     left_out: Tally = field(default_factory=Tally)
     has_idx: bool = False
+    has_archives: bool = False
 
     @property
     def taken(self) -> int:
@@ -76,6 +105,10 @@ class _Survey:
     @property
     def has_only_idx(self) -> bool:
         return self.has_idx and not self.taken
+
+    @property
+    def has_only_archives(self) -> bool:
+        return self.has_archives and not self.taken
 
 
 def _survey(found: Iterator[Member], source: str) -> _Survey:
@@ -87,6 +120,9 @@ def _survey(found: Iterator[Member], source: str) -> _Survey:
                 survey.folders[member.name.rstrip("/")] += 0
         elif IDX_NAME.fullmatch(name) and not junk_in(member.name):
             survey.has_idx = True
+        elif is_nested_archive(member):
+            survey.has_archives = True
+            survey.left_out.add("other", Path(name).suffix.lower(), member.name)
         elif (kind := member.kind()).reason:
             survey.left_out.add(kind.reason, kind.kind, member.name)
             if kind.reason == "unreadable":

@@ -1,0 +1,45 @@
+"""Archives within an archive, a folder or a bucket, read in their place."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import SUFFIXES, is_archive
+from components.shared.data.archives.member import Member
+from components.shared.data.layout.file_kinds import junk_in
+
+
+def is_nested_archive(member: Member) -> bool:
+    """Return whether a member is an archive, by its name."""
+    return is_archive(Path(member.name)) and not member.is_folder and not junk_in(member.name)
+
+
+def unnested(
+    found: Iterator[Member], read: Callable[[Path], Iterator[Member]], source: str, folder: Path
+) -> Iterator[Member]:
+    """Yield the members of archives in place of these, in folders that are named after them.
+
+    One archive at a time is copied to `folder`. Archives in archives are yielded as they are. Raises UserError, which
+    names `source`, if one cannot be read.
+    """
+    for member in found:
+        if is_nested_archive(member):
+            yield from _read(member, read, source, folder)
+        else:
+            yield member
+
+
+def _read(member: Member, read: Callable[[Path], Iterator[Member]], source: str, folder: Path) -> Iterator[Member]:
+    suffix = max((suffix for suffix in SUFFIXES if member.name.lower().endswith(suffix)), key=len)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        copy = Path(scratch) / f"nested{suffix}"
+        with member.open() as content, open(copy, "wb") as file:
+            shutil.copyfileobj(content, file)
+        try:
+            for inner in read(copy):
+                yield replace(inner, name=f"{member.name[: -len(suffix)]}/{inner.name}")
+        except UserError as error:
+            raise type(error)(error.message.replace(str(copy), f"{source}: {member.name}"), error.remedy) from None
