@@ -30,7 +30,9 @@ KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "recipe": (),
     "common": ("recipe",),
+    "kubernetes_values": (),
     **{kind: ("recipe", "common") for kind in KINDS},
+    "pods": ("recipe", "common", "kubernetes_values"),
     "table": ("recipe", "common", *KINDS),
     "form": ("recipe", "sweep", "table"),
     "help": ("recipe", "common", *KINDS, "table"),

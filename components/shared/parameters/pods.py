@@ -2,60 +2,59 @@
 
 from typing import Annotated, Any
 
-from components.shared.parameters.recipe import Accepts, Recipe, fitting, matching, parameter
+from components.shared.parameters.kubernetes_values import (
+    TOLERATION,
+    refuse_cpu,
+    refuse_label,
+    refuse_memory,
+    refuse_name,
+    refuse_resource,
+    refuse_toleration,
+)
+from components.shared.parameters.recipe import Accepts, Recipe, explained, parameter
 
-TOLERATION: dict[str, tuple[str, ...]] = {  # key -> the values that Kubernetes accepts; empty if any
-    "key": (),
-    "operator": ("Exists", "Equal"),
-    "value": (),
-    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
-    "tolerationSeconds": (),
-}
-Name = Annotated[
-    str,
-    matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
-    Accepts("a Kubernetes name: lower-case letters, digits, - and ."),
-]
+Name = Annotated[str, explained(refuse_name), Accepts("a Kubernetes name: lower-case letters, digits, - and .")]
 
 
-def _are_labels(value: Any) -> bool:
-    return all(isinstance(item, str) for pair in value.items() for item in pair)
+def _refuse_labels(labels: dict[str, Any]) -> str:
+    for key, value in labels.items():
+        why = refuse_label(key, value) if isinstance(value, str) else f"the value of {key!r} is no text"
+        if why:
+            return why
+    return ""
 
 
-def _are_tolerations(value: Any) -> bool:
-    return all(isinstance(item, dict) and _is_toleration(item) for item in value)
-
-
-def _is_toleration(item: dict[str, Any]) -> bool:
-    return all(
-        name in TOLERATION and (not TOLERATION[name] or value in TOLERATION[name]) for name, value in item.items()
-    )
+def _refuse_tolerations(tolerations: list[Any]) -> str:
+    for number, item in enumerate(tolerations, 1):
+        if why := refuse_toleration(item):
+            return why if len(tolerations) == 1 else f"toleration {number}: {why}"
+    return ""
 
 
 class Pods(Recipe):
     """The resources and the nodes of the pods that train, and the Secrets of all."""
 
     gpu_resource: Annotated[
-        str, matching(r"[a-z0-9.-]+/[A-Za-z0-9._-]+"), Accepts("a Kubernetes resource such as nvidia.com/gpu")
+        str, explained(refuse_resource), Accepts("a Kubernetes resource such as nvidia.com/gpu")
     ] = parameter("nvidia.com/gpu", "Kubernetes' name of the GPU resource, such as nvidia.com/gpu or amd.com/gpu.")
     node_selector: Annotated[
-        dict[str, Any], fitting(_are_labels), Accepts('an object of labels such as {"disk": "ssd"}')
+        dict[str, Any], explained(_refuse_labels), Accepts('an object of labels such as {"disk": "ssd"}')
     ] = parameter({}, 'Labels of the nodes to train on, such as {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}.')
     tolerations: Annotated[
         list[Any],
-        fitting(_are_tolerations),
+        explained(_refuse_tolerations),
         Accepts(f"a list of objects with {', '.join(TOLERATION)} as Kubernetes knows them"),
     ] = parameter(
         [], 'Taints that the training pod tolerates, such as [{"key": "nvidia.com/gpu", "operator": "Exists"}].'
     )
     train_cpu: Annotated[
         str,
-        matching(r"(?=.*[1-9])([0-9]+m|[0-9]+(\.[0-9]+)?)"),
+        explained(refuse_cpu),
         Accepts("a Kubernetes quantity such as 2, 0.5 or 500m"),
     ] = parameter("2", "CPUs of the training pod, in a cluster.")
     train_memory: Annotated[
         str,
-        matching(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?"),
+        explained(refuse_memory),
         Accepts("a Kubernetes quantity such as 16Gi"),
     ] = parameter("4Gi", "Memory of the training pod, in a cluster.")
     s3_secret: Name = parameter(

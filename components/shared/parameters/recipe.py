@@ -62,6 +62,21 @@ def fitting(accepts: Callable[[str], bool]) -> AfterValidator:
     return AfterValidator(check)
 
 
+class Refused(ValueError):
+    """A value that is not accepted, with the reason."""
+
+
+def explained(refuse: Callable[[Any], str]) -> AfterValidator:
+    """Return the check of a value by a function that returns why it is refused, or an empty text."""
+
+    def check(value: Any) -> Any:
+        if why := refuse(value):
+            raise Refused(why)
+        return value
+
+    return AfterValidator(check)
+
+
 def matching(pattern: str) -> AfterValidator:
     """Return the check of a text that must match a regular expression as a whole."""
     return fitting(lambda value: re.fullmatch(pattern, value) is not None)
@@ -235,7 +250,8 @@ def _refusal(recipe: type[Recipe], error: ValidationError, values: Mapping[str, 
     field, value = recipe.model_fields[name], values[name]
     if first["type"] == WRONG_TYPE and not marker(field, AsText):
         return UserError(f"{name}={json.dumps(value)} has the wrong type", f"give {TYPES[kind(field)]}")
-    return UserError(f"{name}={_word(value)} is not accepted", f"give {accepted(field)}")
+    why = f": {cause}" if isinstance(cause, Refused) else ""
+    return UserError(f"{name}={_word(value)} is not accepted{why}", f"give {accepted(field)}")
 
 
 def unknown(name: str, names: list[str]) -> UserError:
