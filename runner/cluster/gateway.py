@@ -31,7 +31,8 @@ def redirect(url: str, status: int, location: str, sent: str) -> Words | None:
     target = urljoin(url, location)
     asked, to = urlsplit(url), urlsplit(target)
     if LOGIN.search(to.path):
-        return f"{base(url)} sends to a login ({status}: {to.scheme}://{to.netloc}{to.path})", _credentials(sent)
+        page = to._replace(query="", fragment="").geturl()
+        return f"{base(url)} sends to a login ({status}: {page})", _credentials(sent)
     if API in to.path and (asked.scheme, to.scheme) != ("https", "http"):
         return f"{base(url)} sends to another address ({status})", f"give --host {base(target)}"
     return None

@@ -99,8 +99,9 @@ def fault_of(error: Exception, url: str) -> Fault | None:
         return status_fault(int(refused[1]), refused[2], url)
     if "appears to only use HTTP" in text:
         return Fault(f"{proxy} does not speak TLS", f"write http:// in {proxy.variable}", True)
-    why = "is not a known host" if "NameResolutionError" in text else "cannot be reached"
-    return Fault(f"{proxy} {why}", _around(proxy, url), why != "cannot be reached")
+    if "NameResolutionError" in text:
+        return Fault(f"{proxy} is not a known host", _around(proxy, url), True)
+    return Fault(f"{proxy} cannot be reached", _around(proxy, url), False)
 
 
 def status_fault(status: int, reason: str, url: str) -> Fault | None:
