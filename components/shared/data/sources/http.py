@@ -6,22 +6,28 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import requests
 from pydantic import ConfigDict, Field
 
 from components.shared.core import log
 from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.data.archives.kinds import SUFFIXES, is_archive
-from components.shared.data.sources.http_transfer import check_address, download, request_headers
+from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
+from components.shared.data.archives.names import plain
+from components.shared.data.layout.file_kinds import kind_by_name
+from components.shared.data.sources.http_transfer import download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
+from components.shared.data.sources.redirects import check_address
 from components.shared.data.sources.schemes import RawDescription
 from components.shared.storage.download_cache import cache_folder, cache_path, cached
 
+MAX_NAME = 200  # letters of a name that a server gives
 ETAG, LAST_MODIFIED = "ETag", "Last-Modified"
 
 
@@ -37,6 +43,7 @@ class UrlDocument(Document):
     date: str
     etag: str | None = Field(validation_alias=ETAG, serialization_alias=ETAG)
     last_modified: str | None = Field(validation_alias=LAST_MODIFIED, serialization_alias=LAST_MODIFIED)
+    name: str = ""  # that the server gave the file, if any
 
     def headers(self) -> dict[str, str]:
         """Return the headers that the server sent."""
@@ -45,21 +52,23 @@ class UrlDocument(Document):
 
 
 class Fetched(NamedTuple):
-    """A downloaded file in the cache: its path, its SHA-256, and its version as `url_version` returns it."""
+    """A downloaded file in the cache: path, SHA-256, version as `url_version` returns it, and the server's name."""
 
     path: Path
     sha256: str
     version: str
+    name: str
 
 
 class UrlSource:
     """A Source: an archive at an address, which may end in `#sha256=<digest>`."""
 
     def __init__(self, url: str) -> None:
-        """Check the address. Raises UserError if it does not end in the name of an archive."""
+        """Take the address. Raises UserError if it ends in a name that is no archive's."""
         self._url, self._name = url, unquote(urlsplit(url).path).rsplit("/", 1)[-1]
         self._fetched: Fetched | None = None
-        if not is_archive(Path(self._name)):
+        refuse_unread_name(f"data={url}", self._name)
+        if not is_archive(Path(self._name)) and kind_by_name(self._name):
             raise UserError(
                 f"data={url} ends in {self._name!r}, which is no archive", f"give one of {', '.join(SUFFIXES)}"
             )
@@ -71,14 +80,15 @@ class UrlSource:
     def fetch(self, folder: Path) -> RawDescription:
         """Copy the archive to the folder by way of the cache, and describe it."""
         self._fetched = fetch_url(self._url)
-        log.info(f"{self._name} sha256={self._fetched.sha256}")
-        copy = archive_path(self._name, folder)
+        name = self._name if is_archive(Path(self._name)) else self._fetched.name or self._name
+        log.info(f"{name} sha256={self._fetched.sha256}")
+        copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
-        return describe_archive(copy, self._url) | {"source_sha256": self._fetched.sha256}
+        return describe_archive(copy, self._url) | {"source_sha256": self._fetched.sha256, "name": name or self._url}
 
 
 def open_source(data: str) -> UrlSource:
-    """Open an address. Raises UserError if it does not end in the name of an archive."""
+    """Open an address. Raises UserError if it ends in a name that is no archive's."""
     return UrlSource(data)
 
 
@@ -112,7 +122,8 @@ def fetch_url(url: str) -> Fetched:
     address, required = _parts(url)
     known = cached(required) if required else None
     if known:
-        return Fetched(known, required, f"sha256:{required}")
+        found = _read_record(address)
+        return Fetched(known, required, f"sha256:{required}", found.name if found else "")
     record = None if required else _read_record(address)
     try:
         fetched = _download(address, required, record)
@@ -126,7 +137,7 @@ def fetch_url(url: str) -> Fetched:
 
 def _recorded(record: UrlDocument) -> Fetched:
     version = _version(record.headers()) or f"sha256:{record.sha256}"
-    return Fetched(cache_path(record.sha256), record.sha256, version)
+    return Fetched(cache_path(record.sha256), record.sha256, version, record.name)
 
 
 def _version(headers: Mapping[str, str]) -> str:
@@ -152,10 +163,20 @@ def _download(address: str, required: str, record: UrlDocument | None) -> Fetche
             date=time.strftime("%Y-%m-%d"),
             etag=response.headers.get(ETAG),
             last_modified=response.headers.get(LAST_MODIFIED),
+            name=_served_name(response),
         )
         os.replace(path, cache_path(digest))
         found.write(_record_path(address))
         return _recorded(found)
+
+
+def _served_name(response: requests.Response) -> str:
+    """Return the name that the server gives a file: in its header, else in the address that redirects led to."""
+    header = Message()
+    header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
+    given = header.get_filename() or unquote(urlsplit(response.url).path)
+    name = plain(given).rpartition("/")[2]
+    return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME]
 
 
 def _parts(url: str) -> tuple[str, str]:

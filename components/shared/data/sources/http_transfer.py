@@ -2,8 +2,9 @@
 
 import io
 import re
-from collections.abc import Mapping
-from functools import partial
+import shutil
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -13,21 +14,24 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.proxy import Address, literal_address
+from components.shared.data.archives.kinds import PAGE_BYTES, first_bytes, refuse_page
+from components.shared.data.sources.redirects import Way
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
 from components.shared.storage.web_session import ProxyFailed, open_session
 
 ATTEMPTS = 6  # that gain no byte
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 BLOCK = 1 << 18
+SLOW_SECONDS, SLOW_BYTES = 120, 120 * 2**10  # a KiB a second: a GiB would take twelve days
+SPACE_STEP = 2**26  # bytes between looks at the space that is left
 
 
 class _Retry(Exception):
     """A transient failure: the connection broke, or the server asked to come back later."""
 
-    def __init__(self, reason: str, wait: float | None = None, remedy: str = "") -> None:
+    def __init__(self, reason: str, wait: float | None = None, remedy: str = "", is_slow: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.wait, self.remedy = reason, wait, remedy
+        self.reason, self.wait, self.remedy, self.is_slow = reason, wait, remedy, is_slow
 
 
 def download(
@@ -37,10 +41,16 @@ def download(
 
     `known` are the validators of an earlier download: status 304 means that the file is still the same. Transient
     failures are retried, with exponential backoff and jitter or after the time that the server asks for; `limit`
-    bounds the bytes. Raises UserError if the download fails.
+    bounds the bytes. Raises UserError if the download fails, or brings a web page.
     """
-    with open(path, "wb") as file:
-        return _transfer(address, file, known, limit)
+    try:
+        with open(path, "wb") as file:
+            response = _transfer(address, file, known, limit)
+    except OSError as error:
+        error.filename = error.filename or str(path.parent)  # for a full disk, that is the remedy
+        raise
+    refuse_page(first_bytes(path), address)
+    return response
 
 
 def request_headers(address: str) -> Mapping[str, str]:
@@ -57,13 +67,14 @@ def _transfer(
 ) -> requests.Response:
     """Read a URL's bytes, or only its headers, in as many attempts as necessary."""
     retries, received = Retries(address, "try again later", ATTEMPTS), 0
-    with open_session(partial(check_reached, address)) as session:
-        transfer = _Transfer(session, address, file, known or {}, limit, only_headers)
+    way = Way(address)
+    with open_session(way.check) as session:
+        transfer = _Transfer(session, way, address, file, known or {}, limit, only_headers)
         while True:
             try:
                 return transfer.attempt()
             except _Retry as retry:
-                if file.tell() > received:
+                if file.tell() > received and not retry.is_slow:
                     retries.reset()
                 received = file.tell()
                 retries.failed(retry.reason, retry.wait, remedy=retry.remedy)
@@ -75,13 +86,14 @@ class _Transfer:
     def __init__(
         self,
         session: requests.Session,
+        way: Way,
         address: str,
         file: BinaryIO,
         known: Mapping[str, str],
         limit: int | None,
         only_headers: bool,
     ) -> None:
-        self.session, self.address, self.file, self.known = session, address, file, known
+        self.session, self.way, self.address, self.file, self.known = session, way, address, file, known
         self.limit, self.only_headers = limit, only_headers
         self.validator: str | None = None  # ETag or Last-Modified of the bytes so far
 
@@ -89,9 +101,11 @@ class _Transfer:
         """Request the missing bytes and write them. Raises _Retry if the next attempt may succeed."""
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
-            with self.session.get(self.address, headers=self._headers(), stream=True, timeout=timeout) as response:
+            with self.way.follow(self.session, self._headers(), timeout) as response:
                 self._check(response)
-                if response.status_code != 304 and not self.only_headers:
+                if self.only_headers and "html" in response.headers.get("Content-Type", ""):
+                    refuse_page(response.raw.read(PAGE_BYTES), self.address)
+                elif response.status_code != 304 and not self.only_headers:
                     self._write(response)
                 return response
         except ProxyFailed as error:
@@ -121,8 +135,6 @@ class _Transfer:
         return headers
 
     def _check(self, response: requests.Response) -> None:
-        for hop in (*response.history, response):
-            check_address(hop.url)
         if response.status_code in TRANSIENT:
             asked = response.headers.get("Retry-After", "")
             reason = f"answered {response.status_code} {response.reason}"
@@ -143,9 +155,11 @@ class _Transfer:
         total = _content_range(response)[1]
         progress = log.Progress(self.address.rsplit("/", 1)[-1] or self.address, total, "bytes")
         progress.done = self.file.tell()
-        for block in response.raw.stream(BLOCK, decode_content=False):  # some servers call a .tar.gz a gzipped .tar
+        space = _Space(self.file, total - self.file.tell(), self.address)
+        for block in _blocks(response):
             self.file.write(block)
             progress.advance(len(block))
+            space.check()
             if self.limit is not None and self.file.tell() > self.limit:
                 too_large = f"{self.address} is larger than the {self.limit:,} bytes expected"
                 raise UserError(too_large, "check that the file is the expected one")
@@ -158,6 +172,42 @@ class _Transfer:
         self.file.truncate()
 
 
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """Yield the bytes as they come and as they are sent: some servers call a .tar.gz a gzipped .tar.
+
+    Raises _Retry if they come at less than a least rate.
+    """
+    since, received = time.monotonic(), 0
+    while block := response.raw.read1(BLOCK, decode_content=False):
+        yield block
+        received += len(block)
+        if time.monotonic() - since > SLOW_SECONDS:
+            if received < SLOW_BYTES:
+                raise _Retry(f"sent {received:,} bytes in {SLOW_SECONDS:g} s", is_slow=True)
+            since, received = time.monotonic(), 0
+
+
+class _Space:
+    """The space on the disk of a download, of which `needed` bytes are announced."""
+
+    def __init__(self, file: BinaryIO, needed: int, address: str) -> None:
+        """Raise UserError if what is announced does not fit."""
+        self._file, self._address, self._checked = file, address, file.tell()
+        self._folder = str(Path(file.name).parent)
+        self._require(needed, f"{address} has {needed:,} bytes to come")
+
+    def check(self) -> None:
+        """Raise UserError if a body whose size need not be as announced is about to fill the disk."""
+        if self._file.tell() - self._checked >= SPACE_STEP:
+            self._checked = self._file.tell()
+            self._require(SPACE_STEP, f"{self._address} has sent {self._checked:,} bytes and goes on")
+
+    def _require(self, needed: int, reason: str) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise UserError(f"{reason}, and {self._folder} has {free:,} bytes free", "free some space there")
+
+
 def _content_range(response: requests.Response) -> tuple[int, int]:
     """Return where the response's bytes start, and the size of the whole file or 0 if the server does not send it."""
     part = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
@@ -165,25 +215,3 @@ def _content_range(response: requests.Response) -> tuple[int, int]:
         return int(part[1]), int(part[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else 0
-
-
-def check_address(address: str) -> None:
-    """Raise UserError if the address is not https://, except on the loopback interface."""
-    parts = urlsplit(address)
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise UserError(
-            f"{address} is not https: anyone on the network could change the data", "give a https:// address"
-        )
-
-
-def check_reached(typed: str, host: str, address: Address) -> None:
-    """Raise UserError if a host on the way from the address that the user typed must not be reached at `address`.
-
-    This machine is reached only if the user typed it; link-local addresses, where clouds keep credentials, never are.
-    """
-    own = literal_address(urlsplit(typed).hostname or "")
-    is_own = urlsplit(typed).hostname == "localhost" or (own is not None and own.is_loopback)
-    if address.is_link_local or ((address.is_loopback or address.is_unspecified) and not is_own):
-        what = "of a local link" if address.is_link_local else "of this machine"
-        at = "" if literal_address(host) else f", at {address}"
-        raise UserError(f"{typed} leads to {host}{at}, an address {what}", "give the address of a data set")
