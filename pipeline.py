@@ -55,7 +55,8 @@ def _flow(graph: str, inputs: Inputs, train: Train) -> None:
     with dsl.ExitHandler(ended, name="training"):
         resolved = _add(steps.resolve, inputs, graph=graph, **inputs).set_caching_options(False)
         recipe = resolved.outputs
-        raw = _add(steps.download, inputs, data=inputs["data"], version=recipe["version"])
+        source = {"data": inputs["data"], "version": recipe["version"], "recipe": recipe["reading"]}
+        raw = _add(steps.download, inputs, **source)
         preparation = {"recipe": recipe["preparation"], "prepared_by": recipe["prepared_by"]}
         prepared = _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation)
         data = prepared.outputs["dataset"]

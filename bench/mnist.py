@@ -12,13 +12,13 @@ from components.download import download
 from components.preprocess import preprocess
 from components.resolve import resolve
 from components.shared.data.dataset import Dataset, open_dataset
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 
 
 def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
     """Download a data set and prepare it in `scratch` with the pipeline's defaults, except for `changes`."""
     version = resolve(graph="training", data=source, options={}).version
-    download(data=source, version=version, raw=str(scratch / "raw"))
+    download(data=source, version=version, recipe=ReadingRecipe().text(), raw=str(scratch / "raw"))
     recipe = PreprocessRecipe.of(**changes).text()
     preprocess(raw=str(scratch / "raw"), recipe=recipe, prepared_by="", dataset=str(scratch / "dataset"))
     return open_dataset(scratch / "dataset")

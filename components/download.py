@@ -7,27 +7,37 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.raw import write_raw
-from components.shared.data.sources.schemes import open_source
+from components.shared.data.sources.schemes import Kind, open_source
+from components.shared.parameters.preparation import ReadingRecipe
 
 READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
 
 
 @step
-def download(*, data: str, version: str, raw: str) -> None:
+def download(*, data: str, version: str, recipe: str, raw: str) -> None:
     """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
 
-    `version` is the result of step resolve. Raises UserError if the name, scheme or folder is unknown, no mirror can be
-    used, a digest differs, an archive is not safe, the data is no classification set, or its version has changed.
+    `version` and `recipe` are results of step resolve. Raises UserError if the name, scheme or folder is unknown, no
+    mirror can be used, a digest differs, an archive is not safe, the data is no classification set, its version has
+    changed, or the recipe is for pictures and there are none.
     """
     started = time.monotonic()
+    parameters = ReadingRecipe.read(recipe)
     with new_folder(raw) as folder:
         source = open_source(data)
-        found = source.fetch(folder)
+        found = source.fetch(folder, parameters.reading())
         fetched = source.version()
         if fetched != version:
             raise UserError(f"data={data} was {version} when the run began and is {fetched} now", "run it again")
+        _check_kind(data, found["kind"], parameters)
         log.info(f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
         if left_out := found.get("left_out"):
             for sentence in left_out.sentences():
                 log.info(sentence)
         write_raw(folder, source=data, version=version, seconds=round(time.monotonic() - started, 3), **found)
+
+
+def _check_kind(data: str, kind: Kind, parameters: ReadingRecipe) -> None:
+    """Raise UserError if a parameter about pictures was set for data of another kind."""
+    if kind != "pictures" and (changes := parameters.changes()):
+        raise UserError(f"{changes.split(';')[0]} has no effect: data={data} has no picture files", "leave it out")

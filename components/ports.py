@@ -49,6 +49,7 @@ def resolve(
     [
         ("version", str),
         ("prepared_by", str),
+        ("reading", str),
         ("preparation", str),
         ("training", str),
         ("evaluation", str),
@@ -87,11 +88,11 @@ def resolve(
     )
 
 
-def download(data: str, version: str, raw: Output[Artifact]) -> None:
+def download(data: str, version: str, recipe: str, raw: Output[Artifact]) -> None:
     """Fetch the raw files of a data set and verify them."""
     from components import download
 
-    download.download(data=data, version=version, raw=raw.path)
+    download.download(data=data, version=version, recipe=recipe, raw=raw.path)
 
 
 def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Output[Dataset]) -> None:

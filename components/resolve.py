@@ -15,7 +15,7 @@ from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.parameters.form import inputs_of, merge_options
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import DISTRIBUTED, SWEEP
@@ -32,6 +32,7 @@ class Resolved(NamedTuple):
 
     version: str
     prepared_by: str
+    reading: str
     preparation: str
     training: str
     evaluation: str
@@ -62,6 +63,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     return Resolved(
         version=version,
         prepared_by=_prepared_by(preparation, values["data"], version),
+        reading=ReadingRecipe.taken_from(values).text(),
         preparation=preparation.text(),
         training=training.text(),
         evaluation=EvaluateRecipe.taken_from(values).text(),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.parameters.evaluation import EvaluateRecipe
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
@@ -27,6 +27,7 @@ from runner.parameters import as_inputs, complete
 
 LIMIT = 2**20
 RECIPES: dict[str, type[Recipe]] = {  # by the outputs of step resolve
+    "reading": ReadingRecipe,
     "preparation": PreprocessRecipe,
     "training": TrainingRecipe,
     "evaluation": EvaluateRecipe,

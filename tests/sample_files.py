@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -51,3 +52,19 @@ def zip_bytes(files: dict[bytes, bytes], extra: bytes = b"") -> bytes:
     for number, name in enumerate(files):
         packed = packed.replace(f"{number:\x01>{len(name)}}".encode(), name)
     return packed
+
+
+def packed(folder: Path, files: dict[str, bytes], how: str) -> Path:
+    """Write the files (name -> bytes) to a new folder `pets` or an archive pets.zip or pets.tar.gz, and return it."""
+    path = folder / ("pets" if how == "folder" else f"pets.{how}")
+    if how == "folder":
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    elif how == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    else:
+        path.write_bytes(tar_bytes(files))
+    return path

@@ -14,7 +14,7 @@ from components.shared.core.errors import UserError
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import ModelDocument
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
@@ -131,7 +131,7 @@ def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:
         )
     _log_changes(made, "cuda" if int(settings["gpus"]) else "cpu")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
-    _download(data.source, raw)
+    _download(data.source, ReadingRecipe.taken_from(data.parameters), raw)
     preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data.parameters).text(), prepared_by="")
     found = open_dataset(dataset).digest
     if found != made.dataset_digest:
@@ -160,11 +160,12 @@ def _log_changes(made: Provenance, device: str) -> None:
             log.info(f"trained with the {what} {then}, and now with {now}: the weights may differ")
 
 
-def _download(source: str, raw: str) -> None:
+def _download(source: str, recipe: ReadingRecipe, raw: str) -> None:
     from components.download import download
     from components.resolve import resolve
 
-    download(data=source, version=resolve(graph=DEFAULT, options={}, data=source).version, raw=raw)
+    version = resolve(graph=DEFAULT, options={}, data=source).version
+    download(data=source, version=version, recipe=recipe.text(), raw=raw)
 
 
 def _lineage(arguments: argparse.Namespace, model: RegisteredModel, number: int) -> int:

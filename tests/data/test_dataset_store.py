@@ -24,7 +24,7 @@ from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.storage.client import Store, open_store
 from components.train import train
-from tests.data.versions import version_of
+from tests.data.versions import READING, version_of
 from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, forward, hang_up
 from tests.trained_digits import training_recipe
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow  # each needs the real server
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=version_of("digits"), raw=str(folder))
+    download(data="digits", version=version_of("digits"), recipe=READING, raw=str(folder))
     return folder
 
 

@@ -1,6 +1,9 @@
 """The versions of data sets, as the step resolve finds them."""
 
 from components.resolve import resolve
+from components.shared.parameters.preparation import ReadingRecipe
+
+READING = ReadingRecipe().text()  # the recipe of step download by default
 
 
 def version_of(data: str, store: str = "") -> str:

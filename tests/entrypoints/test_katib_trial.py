@@ -23,7 +23,7 @@ from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
 from tests.conftest import ROOT
-from tests.data.versions import version_of
+from tests.data.versions import READING, version_of
 from tests.manifests.pod_security import breaches
 from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, S3Server
@@ -121,7 +121,7 @@ def prepared(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        download(data="digits", version=version_of("digits"), raw=str(folder / "raw"))
+        download(data="digits", version=version_of("digits"), recipe=READING, raw=str(folder / "raw"))
         recipe = recipe_text(PreprocessRecipe, test_fraction=0.2, store=store)
         preprocess(raw=str(folder / "raw"), recipe=recipe, prepared_by="", dataset=str(folder / "data"))
     names = [entry.name for entry in open_store(store, server.environment).list("datasets")]

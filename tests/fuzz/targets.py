@@ -34,6 +34,7 @@ from components.shared.data.sources.schemes import Kind, open_source
 from components.shared.evaluation.document import METRICS, EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models import factory, saved_model
+from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, decision_about, times_decided
 from components.shared.registry.document import RegistryDocument
@@ -270,7 +271,7 @@ def _zips() -> list[bytes]:
 
 def names_in_archives(suffix: str, folder: Path) -> Target:
     """The names in an archive, of pictures and of IDX files, as `download` uses them in its folder."""
-    path = folder / f"given{suffix}"
+    path, recipe = folder / f"given{suffix}", ReadingRecipe().text()
     write_idx(folder / "images", IMAGES)
     write_idx(folder / "labels", LABELS)
     contents = {
@@ -286,7 +287,7 @@ def names_in_archives(suffix: str, folder: Path) -> Target:
         with suppress(ValueError):  # the archive's writer refuses a name
             path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
         with redirect_stdout(io.StringIO()):
-            download(data=str(path), version=open_source(str(path)).version(), raw=str(folder / "raw"))
+            download(data=str(path), version=open_source(str(path)).version(), recipe=recipe, raw=str(folder / "raw"))
         raw = open_raw(folder / "raw")
         assert sum(len(chunk.labels) for chunk in raw.chunks(3)) == sum(raw.counts.values())
 

@@ -20,7 +20,7 @@ SHARED = {
     "storage": ("core",),
     "data": ("core", "storage"),
     "models": ("core",),
-    "parameters": ("core", "storage.endpoint", "data.sources", "models.catalogue"),
+    "parameters": ("core", "storage.endpoint", "data.layout.reading", "data.sources", "models.catalogue"),
     "training": ("core", "storage", "data", "models", "parameters"),
     "evaluation": ("core", "data", "models"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),

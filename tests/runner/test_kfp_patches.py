@@ -104,13 +104,13 @@ def test_a_task_is_set_up_without_reading_the_stack(monkeypatch: pytest.MonkeyPa
 
         @dsl.pipeline
         def flow() -> None:
-            steps.download(data="digits", version="1").set_cpu_limit("1")
+            steps.download(data="digits", version="1", recipe="").set_cpu_limit("1")
 
 
 def test_a_task_without_a_container_is_refused_as_before() -> None:
     @dsl.pipeline
     def inner() -> None:
-        steps.download(data="digits", version="1")
+        steps.download(data="digits", version="1", recipe="")
 
     with quick_tasks(), pytest.raises(ValueError, match="can only be used on single-step components"):
 

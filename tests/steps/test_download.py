@@ -17,7 +17,7 @@ from components.shared.data.raw import Chunk, Raw, open_raw
 from components.shared.data.sources import packing
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
 from components.shared.data.sources.idx import write_idx
-from tests.data.versions import version_of
+from tests.data.versions import READING, version_of
 from tests.sample_files import picture, sha256, tar_bytes
 from tests.servers.web_server import WebServer
 
@@ -29,13 +29,13 @@ LABELS = np.array([0, 2, 1], np.uint8)
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
-    download(data=str(data), version=version_of(str(data)), raw=str(tmp_path / name))
+    download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / name))
     return open_raw(tmp_path / name)
 
 
 def refused(data: object, tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        download(data=str(data), version=version_of(str(data)), raw=str(tmp_path / "raw"))
+        download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 
@@ -102,7 +102,7 @@ def test_a_folder_of_pictures_is_packed(tmp_path: Path) -> None:
 
 def changed_since(data: str, version: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"was .* when the run began and is .* now; run it again"):
-        download(data=data, version=version, raw=str(tmp_path / "raw"))
+        download(data=data, version=version, recipe=READING, raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 

@@ -23,7 +23,7 @@ from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS, Dataset, Images, open_dataset
 from components.shared.data.raw import write_raw
 from components.shared.parameters.preparation import PreprocessRecipe
-from tests.data.versions import version_of
+from tests.data.versions import READING, version_of
 from tests.parameters.texts import recipe_text
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def prepare(raw: Path, dataset: Path, **settings: Any) -> Dataset:
 
 def raw_of(source: Path, tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
-    download(data=source.as_uri(), version=version_of(source.as_uri()), raw=str(raw))
+    download(data=source.as_uri(), version=version_of(source.as_uri()), recipe=READING, raw=str(raw))
     return raw
 
 
@@ -72,7 +72,7 @@ def ordered(images: Images) -> list[bytes]:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=version_of("digits"), raw=str(raw))
+    download(data="digits", version=version_of("digits"), recipe=READING, raw=str(raw))
     return raw
 
 

@@ -214,11 +214,12 @@ def test_numbers_in_other_types_give_the_same_recipes() -> None:
 @pytest.mark.parametrize(
     ("changed", "kept"),
     [
-        ({"min_accuracy": 0.5}, {"preparation", "training", "registration"}),
-        ({"epochs": 9}, {"preparation", "evaluation", "registration"}),
-        ({"model_name": "a"}, {"preparation", "training", "evaluation"}),
-        ({"handover_mib": 9}, {"training", "evaluation", "registration"}),
-        ({"train_cpu": "9"}, {"preparation", "training", "evaluation", "registration"}),
+        ({"min_accuracy": 0.5}, {"reading", "preparation", "training", "registration"}),
+        ({"epochs": 9}, {"reading", "preparation", "evaluation", "registration"}),
+        ({"model_name": "a"}, {"reading", "preparation", "training", "evaluation"}),
+        ({"handover_mib": 9}, {"reading", "training", "evaluation", "registration"}),
+        ({"data_layout": "groups"}, {"training", "evaluation", "registration"}),
+        ({"train_cpu": "9"}, {"reading", "preparation", "training", "evaluation", "registration"}),
     ],
 )
 def test_only_the_recipes_that_a_parameter_is_of_change(changed: dict[str, Any], kept: set[str]) -> None:

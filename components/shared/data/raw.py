@@ -175,6 +175,8 @@ class Raw:
         pending = _Pending()
         for file in self.document.files:
             for member in members(self.folder / file.path):
+                if layout.is_unlabelled(member.name):
+                    continue
                 with opened_picture(member) as content:
                     if not content:
                         continue

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from components.shared.core.document import MAX_COUNT
+from components.shared.data.layout.reading import Arrangement, Reading
 from components.shared.parameters.common import Seed, StoreUri
 from components.shared.parameters.recipe import Accepts, Fraction, Recipe, fitting, parameter
 
@@ -45,7 +46,21 @@ class Preparation(Recipe):
     )
 
 
-class PreprocessRecipe(Preparation, Seed, StoreUri):
+class ReadingRecipe(Recipe):
+    """How step download reads a source of pictures."""
+
+    data_layout: Arrangement = parameter(
+        "auto",
+        "What the top folders of pictures are: classes, splits, or groups (of sub-folders that are classes); with "
+        "names, the pictures' names begin with their classes. auto finds out and refuses what has two readings.",
+    )
+
+    def reading(self) -> Reading:
+        """Return how to read a source."""
+        return Reading(self.data_layout)
+
+
+class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):
     """All that step preprocess needs to know."""
 
     max_left_out: Annotated[float, Field(ge=0, le=1)] = parameter(
@@ -58,8 +73,12 @@ class PreprocessRecipe(Preparation, Seed, StoreUri):
     )
 
     def determining(self) -> dict[str, Any]:
-        """Return the parameters that determine the dataset, by name."""
-        values = {name: getattr(self, name) for name in (*Preparation.model_fields, *Seed.model_fields)}
-        if not self.value_range:  # as before there was this parameter
-            del values["value_range"]
-        return values
+        """Return the parameters that determine the dataset, by name; of newer ones, those that were set.
+
+        The digest of the raw data says how it was read, but a later run needs to know, to read it again.
+        """
+        always = {*Preparation.model_fields, *Seed.model_fields} - {"value_range"}
+        newer = {"value_range", *ReadingRecipe.model_fields}
+        defaults = type(self)()
+        changed = {name for name in newer if getattr(self, name) != getattr(defaults, name)}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in always | changed}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.local import LocalSource
 from tests.sample_files import picture, tar_bytes, zip_bytes
@@ -78,7 +79,7 @@ def test_backslashes_separate_folders(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(zip_bytes({b"cat\\": b"", **encoded}) if suffix == ".zip" else tar_bytes(files))
     raw = tmp_path / "raw"
     raw.mkdir()
-    described = LocalSource(path).fetch(raw)
+    described = LocalSource(path).fetch(raw, Reading())
     assert (described["classes"], described["counts"]) == (["cat", "dog"], {"all": 4})
 
 
@@ -101,5 +102,5 @@ def test_both_spellings_of_a_letter_are_one_class(tmp_path: Path, suffix: str) -
         (path / name).write_bytes(content)
     raw = tmp_path / "raw"
     raw.mkdir()
-    described = LocalSource(path).fetch(raw)
+    described = LocalSource(path).fetch(raw, Reading())
     assert (described["classes"], described["counts"]) == (["a", composed], {"train": 2, "test": 2})

@@ -10,6 +10,7 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives import limits
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.local import LocalSource
 from components.shared.data.sources.schemes import RawDescription
 from tests.sample_files import picture, tar_bytes
@@ -34,7 +35,7 @@ def fetched(folder: Path, files: Mapping[str, bytes], kind: str) -> RawDescripti
     for name, content in {} if kind else files.items():
         (given / name).parent.mkdir(parents=True, exist_ok=True)
         (given / name).write_bytes(content)
-    return LocalSource(given).fetch(raw)
+    return LocalSource(given).fetch(raw, Reading())
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar.gz", ""])

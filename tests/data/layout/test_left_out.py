@@ -2,7 +2,6 @@
 
 import io
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from components.shared.data.sources.local import fingerprint
 from components.shared.evaluation.report.report import left_out_of
 from components.shared.parameters.preparation import PreprocessRecipe
 from runner.summary import StepState, collect
-from tests.data.versions import version_of
-from tests.sample_files import picture, tar_bytes
+from tests.data.versions import READING, version_of
+from tests.sample_files import packed, picture
 
 INPUTS = Path(__file__).parents[1] / "inputs"
 PICTURES = {f"{kind}/{number}.png": picture(number) for number, kind in enumerate(("cat", "cat", "dog", "dog"))}
@@ -43,24 +42,8 @@ JUNK = {
 SIDECARS = ("cat/0.xml", "dog/2.json", "classes.txt", "labels.csv", "cat/0.mat")
 
 
-def packed(tmp_path: Path, files: dict[str, bytes], how: str) -> Path:
-    if how == "folder":
-        for name, content in files.items():
-            (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "pets" / name).write_bytes(content)
-        return tmp_path / "pets"
-    path = tmp_path / f"pets.{how}"
-    if how == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    else:
-        path.write_bytes(tar_bytes(files))
-    return path
-
-
 def raw_of(data: Path, tmp_path: Path) -> Raw:
-    download(data=str(data), version=version_of(str(data)), raw=str(tmp_path / "raw"))
+    download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / "raw"))
     return open_raw(tmp_path / "raw")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import TransientError, UserError
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources import http_transfer
 from components.shared.data.sources.http import UrlSource, fetch_url
 from components.shared.data.sources.redirects import Way
@@ -30,7 +31,7 @@ def waits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fetched(url: str, folder: Path) -> RawDescription:
     folder.mkdir()
-    return UrlSource(url).fetch(folder)
+    return UrlSource(url).fetch(folder, Reading())
 
 
 @pytest.mark.parametrize(

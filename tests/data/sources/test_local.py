@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.core.errors import UserError
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.local import LocalSource
 from tests.sample_files import picture, tar_bytes
 
@@ -15,7 +16,7 @@ def test_a_web_page_is_refused_before_anything_is_copied(tmp_path: Path) -> None
     (tmp_path / "pets.zip").write_bytes(PAGE)
     (tmp_path / "raw").mkdir()
     source = LocalSource(tmp_path / "pets.zip")
-    for use in (source.version, lambda: source.fetch(tmp_path / "raw")):
+    for use in (source.version, lambda: source.fetch(tmp_path / "raw", Reading())):
         with pytest.raises(UserError, match=r"pets\.zip is a web page, not an archive: .*'Virus scan warning'"):
             use()
 
@@ -30,7 +31,7 @@ def test_an_archive_that_is_not_read_is_refused_by_name(tmp_path: Path, name: st
 def test_an_archive_without_a_suffix_is_read(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "pets").write_bytes(tar_bytes({f"{kind}/1.png": picture(1) for kind in ("cat", "dog")}))
-    described = LocalSource(tmp_path / "pets").fetch(tmp_path / "raw")
+    described = LocalSource(tmp_path / "pets").fetch(tmp_path / "raw", Reading())
     assert (described["classes"], described["files"]) == (["cat", "dog"], ["download"])
 
 

@@ -18,7 +18,7 @@ from components.shared.data.sources.s3 import S3Archive, S3Prefix
 from components.shared.data.sources.schemes import DATA_SETS, SOURCES, Source, open_source
 from components.shared.parameters.table import Parameters
 from tests.data.sources import toy_source
-from tests.data.versions import version_of
+from tests.data.versions import READING, version_of
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
     version = version_of("toy://6")
-    download(data="toy://6", version=version, raw=str(tmp_path / "raw"))
+    download(data="toy://6", version=version, recipe=READING, raw=str(tmp_path / "raw"))
     raw = open_raw(tmp_path / "raw")
     assert (raw.source, raw.document.version, raw.counts, raw.classes) == (
         "toy://6",
@@ -44,7 +44,7 @@ def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_new_scheme_is_pinned(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data=toy://6 was toy 5 when the run began and is toy 6 now; run it again"):
-        download(data="toy://6", version="toy 5", raw=str(tmp_path / "raw"))
+        download(data="toy://6", version="toy 5", recipe=READING, raw=str(tmp_path / "raw"))
 
 
 @pytest.mark.usefixtures("toy")

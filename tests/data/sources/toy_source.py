@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.idx import describe_idx, write_idx
 from components.shared.data.sources.schemes import RawDescription
 
@@ -17,7 +18,7 @@ class ToySource:
     def version(self) -> str:
         return f"toy {self._count}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         write_idx(folder / "train-images-idx3-ubyte", np.zeros((self._count, 8, 8), np.uint8))
         write_idx(folder / "train-labels-idx1-ubyte", np.arange(self._count, dtype=np.uint8) % 2)
         return describe_idx(folder, "toy", ["even", "odd"])

@@ -2,95 +2,336 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
 
-from components.shared.core.document import Count, Part
+from pydantic import Field
+
+from components.shared.core.document import Count, JsonObject, Part
 from components.shared.core.errors import UserError
 from components.shared.data.layout.file_kinds import PICTURES
-from components.shared.data.layout.left_out import LeftOut
+from components.shared.data.layout.reading import Arrangement
+from components.shared.data.layout.split_names import NO_LABELS, are_folds, leads_on, split_of, splits_of
+from components.shared.data.layout.survey import Survey, class_in_name
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NO_SPLITS = "all"
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SAME_SHARE = 0.5  # of a folder's sub-folders, from which on they are those of the other folders
+
+Counts = dict[str, dict[str, int]]  # split -> class -> pictures
 
 
 class Layout(Part):
-    """All pictures share `root` leading folders; below those are splits, if there are any, and classes."""
+    """Below `root` leading folders are splits, if there are any, and classes."""
 
     root: Count
     has_splits: bool
+    # The split of each folder, where the names are not all in SPLIT_NAMES.
+    splits: dict[str, str] = Field(default_factory=dict)
+    # How many folders of a split lead on to its classes.
+    below: dict[str, Count] = Field(default_factory=dict)
+    # Folders beside the splits, whose pictures are left out.
+    unlabelled: list[str] = Field(default_factory=list)
+    in_names: bool = False  # whether the classes are the beginnings of the pictures' names
 
     def locate(self, name: str) -> tuple[str, str]:
-        """Return the split and the class of a picture by its name; the split is `all` if there are no splits."""
-        parts = name.split("/")[self.root :]
-        return (SPLIT_NAMES[parts[0].lower()], parts[1]) if self.has_splits else (NO_SPLITS, parts[0])
+        """Return the split and the class of a picture by its name; the split is `all` if there are no splits.
+
+        Raises LookupError if it is in none.
+        """
+        folders = name.split("/")[self.root : -1]
+        split, at = NO_SPLITS, 0
+        if self.has_splits:
+            split = self.splits[folders[0]] if self.splits else SPLIT_NAMES[folders[0].lower()]
+            at = 1 + self.below.get(folders[0], 0)
+        class_name = class_in_name(name) if self.in_names else folders[at]
+        if not class_name:
+            raise LookupError(name)
+        return split, class_name
+
+    def is_unlabelled(self, name: str) -> bool:
+        """Return whether a picture is left out, because it has no label."""
+        return any(part in self.unlabelled for part in name.split("/")[self.root : self.root + 1])
+
+    def facts(self) -> JsonObject:
+        """Return the fields as raw.json has them: those of unusual layouts only where needed, so that digests hold."""
+        return {name: value for name, value in self.model_dump().items() if value or name in ("root", "has_splits")}
+
+    def remarks(self) -> list[str]:
+        """Return what is not obvious about the layout, in words."""
+        names = [f"{folder} is {split}" for folder, split in self.splits.items()]
+        return [f"splits: {', '.join(names)}"] * bool(names) + [
+            "the classes are what the names of the pictures begin with"
+        ] * self.in_names
 
 
-def find_layout(source: str, folders: Mapping[str, int], left_out: LeftOut) -> tuple[Layout, dict[str, dict[str, int]]]:
-    """Return the layout, found from each folder's number of pictures, and the counts: split -> class -> pictures.
+@dataclass
+class _Search:
+    """The search for the layout of a source."""
 
-    Raises UserError, naming `source`, if there are no pictures, some are in no class folder, a class is empty, or there
+    source: str
+    survey: Survey
+    filled: list[list[str]] = field(default_factory=list)  # the folders that hold pictures
+    besides: str = ""  # about pictures that nothing can read
+
+    def refuse(self, problem: str, remedy: str) -> NoReturn:
+        raise UserError(f"{self.source} {problem}", remedy)
+
+    def refuse_loose(self, folder: str) -> NoReturn:
+        """Raise UserError about pictures outside the classes."""
+        remedy = "put them into class-name/"
+        if self.survey.tables:
+            remedy = f"set labels={self.survey.tables[0]} if that file says their classes, or {remedy}"
+        self.refuse(f"holds pictures in {folder or 'its top folder'}, outside a class", remedy)
+
+    def tops(self, root: int) -> list[str]:
+        return sorted({parts[root] for parts in self.filled if len(parts) > root})
+
+    def under(self, top: str, root: int) -> list[list[str]]:
+        """Return the folders with pictures under a top folder, relative to it."""
+        return [parts[root + 1 :] for parts in self.filled if len(parts) > root and parts[root] == top]
+
+
+def find_layout(source: str, survey: Survey, arrangement: Arrangement) -> tuple[Layout, Counts]:
+    """Return the layout, found from a survey of the source, and the counts: split -> class -> pictures.
+
+    The pictures of folders without labels are moved to those that are left out. Raises UserError, naming `source`, if
+    there are no pictures, some are in no class folder, the layout may be read in two ways, a class is empty, or there
     is only one class.
     """
-    filled = [folder.split("/") if folder else [] for folder, count in folders.items() if count]
-    besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
-    if not filled:
-        raise UserError(
-            f"{source} holds no pictures that can be read ({', '.join(PICTURES)}){besides}",
+    left_out = survey.result()
+    search = _Search(source, survey, [folder.split("/") if folder else [] for folder, n in survey.folders.items() if n])
+    search.besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
+    if not search.filled:
+        search.refuse(
+            f"holds no pictures that can be read ({', '.join(PICTURES)}){search.besides}",
             "convert them to PNG or JPEG" if left_out.unreadable else "put them into class-name/picture.png",
         )
-    root = _shared_folders(filled)
-    tops = {parts[root].lower() for parts in filled if len(parts) > root}
-    if tops and "train" not in tops and tops <= SPLIT_NAMES.keys():
-        raise UserError(f"{source} has {', '.join(sorted(tops))} without train", "add train/class-name/picture.png")
-    layout = Layout(root=root, has_splits="train" in tops and tops <= SPLIT_NAMES.keys())
-    depth = root + (2 if layout.has_splits else 1)
-    for parts in filled:
-        if len(parts) < depth:
-            where = "/".join(parts) or "its top folder"
-            raise UserError(f"{source} holds pictures in {where}, outside a class", "put them into class-name/")
-    if "train" in tops and not layout.has_splits:
-        others = ", ".join(sorted(tops - SPLIT_NAMES.keys()))
-        raise UserError(f"{source} has {others} alongside train", "leave only train, val and test there")
-    counts = _count(layout, folders, depth)
-    _check_classes(source, counts, besides)
+    layout = _find(search, arrangement)
+    counts = _count(layout, search)
+    _check_classes(search, counts)
+    for top in layout.unlabelled:
+        _leave_out(survey, layout, top)
     return layout, counts
 
 
-def _shared_folders(filled: list[list[str]]) -> int:
+def _find(search: _Search, arrangement: Arrangement) -> Layout:
+    keeps_splits = arrangement not in ("classes", "groups")
+    root = _shared_folders(search.filled, keeps_splits)
+    tops = search.tops(root)
+    match arrangement:
+        case "classes":
+            return _classes(search, root)
+        case "groups":
+            return _classes(search, root + 1)
+        case "names":
+            return _names(search, root, splits_of(tops))
+    if splits := splits_of(tops):
+        return _splits(search, root, splits)
+    if arrangement == "splits":
+        search.refuse(f"has no splits, but {', '.join(tops) or 'no folders'}", "name them train, val and test")
+    if are_folds(tops):
+        _refuse_folds(search, root, tops)
+    if len(search.filled) == 1 and _classes_in_names(search, search.filled):
+        return _names(search, root, {})
+    if root < min(map(len, search.filled)):
+        _refuse_second_reading(search, root, tops)
+    return _classes(search, root)
+
+
+def _shared_folders(filled: list[list[str]], keeps_splits: bool) -> int:
     """Return the number of leading folders that only contain the splits or classes."""
     root = 0
     while True:
         firsts = {parts[root] if len(parts) > root + 1 else None for parts in filled}
         first = firsts.pop()
-        if firsts or first is None or first.lower() in SPLIT_NAMES:
+        if firsts or first is None or (keeps_splits and split_of(first)):
             return root
         root += 1
 
 
-def _count(layout: Layout, folders: Mapping[str, int], depth: int) -> dict[str, dict[str, int]]:
-    filled = next(folder for folder, count in folders.items() if count)
-    prefix = filled.split("/")[: layout.root]
+def _classes(search: _Search, root: int) -> Layout:
+    """Return the layout whose classes are the folders at this depth."""
+    for parts in search.filled:
+        if len(parts) <= root:
+            search.refuse_loose("/".join(parts))
+    return Layout(root=root, has_splits=False)
+
+
+def _splits(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
+    """Return the layout whose top folders are splits."""
+    _check_splits(search, root, splits)
+    below = {top: _below(top, search.under(top, root)) for top in splits}
+    train = next(top for top, split in splits.items() if split == "train")
+    if _is_flat(search, root, train, below[train]):
+        return _names(search, root, splits)
+    classes = {parts[below[train]] for parts in search.under(train, root) if len(parts) > below[train]}
+    unlabelled = [top for top, split in splits.items() if split == NO_LABELS]
+    tests = [top for top, split in splits.items() if split == "test"]
+    unlabelled += [top for top in tests if _has_no_labels(search, root, top, below[top], classes)]
+    for top in splits.keys() - set(unlabelled):
+        for parts in search.under(top, root):
+            if len(parts) <= below[top]:
+                search.refuse_loose("/".join([*search.filled[0][:root], top, *parts]))
+    return _layout_of_splits(root, splits, below, unlabelled)
+
+
+def _layout_of_splits(
+    root: int, splits: Mapping[str, str], below: Mapping[str, int], unlabelled: Iterable[str], in_names: bool = False
+) -> Layout:
+    labelled = {top: split for top, split in splits.items() if top not in unlabelled}
+    is_usual = all(top.lower() in SPLIT_NAMES for top in labelled)
+    return Layout(
+        root=root,
+        has_splits=True,
+        splits={} if is_usual else labelled,
+        below={top: depth for top, depth in below.items() if depth and top in labelled},
+        unlabelled=sorted(unlabelled),
+        in_names=in_names,
+    )
+
+
+def _check_splits(search: _Search, root: int, splits: Mapping[str, str]) -> None:
+    """Raise UserError if two folders are the same split, or none is for training."""
+    tops: dict[str, list[str]] = defaultdict(list)
+    for top, split in splits.items():
+        tops[split].append(top)
+    if "train" not in tops:
+        search.refuse(
+            f"has {', '.join(sorted(splits))} without train",
+            "add train/class-name/picture.png, or set data_layout=classes if these folders are classes",
+        )
+    for split, same in tops.items():
+        if len(same) > 1 and split != NO_LABELS:
+            search.refuse(f"has {' and '.join(same)}, which are both the {split} split", "put them into one folder")
+
+
+def _below(top: str, under: list[list[str]]) -> int:
+    """Return the number of folders between a split and its classes, such as 1 in seg_train/seg_train/cat."""
+    below = 0
+    while all(len(parts) > below for parts in under):
+        first, *others = {parts[below] for parts in under}
+        if others or not leads_on(first, top):
+            break
+        below += 1
+    return below
+
+
+def _is_flat(search: _Search, root: int, top: str, below: int) -> bool:
+    return all(len(parts) <= below for parts in search.under(top, root))
+
+
+def _has_no_labels(search: _Search, root: int, top: str, below: int, classes: Iterable[str]) -> bool:
+    """Return whether all pictures of a test split are in no class folder, or in one named `unknown`."""
+    found = {parts[below] if len(parts) > below else "" for parts in search.under(top, root)}
+    return all(not name or name.casefold() == "unknown" for name in found - set(classes)) and not found & set(classes)
+
+
+def _names(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
+    """Return the layout whose classes are the beginnings of the pictures' names."""
+    if not splits:
+        if not _classes_in_names(search, search.filled):
+            search.refuse_loose("/".join(search.filled[0]))
+        return Layout(root=root, has_splits=False, in_names=True)
+    _check_splits(search, root, splits)
+    folders = {top: [parts for parts in search.filled if len(parts) > root and parts[root] == top] for top in splits}
+    train = next(top for top, split in splits.items() if split == "train")
+    classes = _classes_in_names(search, folders[train])
+    if not classes:
+        search.refuse_loose("/".join(folders[train][0]))
+    unlabelled = [top for top in splits if _classes_in_names(search, folders[top]) != classes]
+    for top in unlabelled:
+        if splits[top] not in ("test", NO_LABELS):
+            search.refuse_loose("/".join(folders[top][0]))
+    return _layout_of_splits(root, splits, {}, unlabelled, in_names=True)
+
+
+def _classes_in_names(search: _Search, folders: Iterable[list[str]]) -> set[str]:
+    """Return the classes in the names of the pictures in these folders; nothing if they show none."""
+    total: Counter[str] = Counter()
+    for parts in folders:
+        named = search.survey.named("/".join(parts))
+        if not named:
+            return set()
+        total += named
+    return set(total) if len(total) > 1 and min(total.values()) > 1 else set()
+
+
+def _refuse_folds(search: _Search, root: int, tops: list[str]) -> NoReturn:
+    inner = {parts[0] for top in tops for parts in search.under(top, root) if parts}
+    remedy = "name one of them test and put the others into train, or set data_layout=groups to pool all of them"
+    if splits_of(inner):
+        remedy = f"give one of them as data=, such as {tops[0]}"
+    search.refuse(f"has the folds {', '.join(tops)} of a cross-validation: pick one by hand", remedy)
+
+
+def _refuse_second_reading(search: _Search, root: int, tops: list[str]) -> None:
+    """Raise UserError if the top folders may be splits or groups as well as classes."""
+    under = {top: {parts[0] for parts in search.under(top, root) if parts} for top in tops}
+    has_folders = all(parts for top in tops for parts in search.under(top, root))
+    alone = sorted((top for top in tops if split_of(top) in ("train", "test")), key=split_of, reverse=True)
+    if alone:
+        others = ", ".join(top for top in tops if top not in alone)
+        search.refuse(
+            f"has {others} alongside {alone[0]}",
+            "leave only train, val and test there, or set data_layout=classes if all these folders are classes",
+        )
+    times = Counter(name for names in under.values() for name in names)
+    shared = {top: sum(times[name] > 1 for name in names) for top, names in under.items()}
+    same = [top for top, names in under.items() if shared[top] >= max(2, SAME_SHARE * len(names))]
+    if len(same) < 2 or not has_folders:
+        return
+    inner = sorted(times)
+    if splits_of(inner):
+        search.refuse(
+            f"has the splits {_shown(inner)} below each of {_shown(tops)}",
+            f"turn the folders round, as in {inner[0]}/{tops[0]}, or set data_layout=classes to draw new splits",
+        )
+    search.refuse(
+        f"may be read in two ways: data_layout=classes takes the top folders for the classes ({_shown(tops)}), "
+        f"data_layout=groups their sub-folders, many of which have the same names ({_shown(inner)})",
+        "set one of the two, or name the top folders train, val and test if they are splits",
+    )
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+
+
+def _count(layout: Layout, search: _Search) -> Counts:
+    """Return the pictures of each class; folders without any are classes, too."""
+    prefix = search.filled[0][: layout.root]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for folder, count in folders.items():
-        parts = folder.split("/")
-        known = not layout.has_splits or (len(parts) > layout.root and parts[layout.root].lower() in SPLIT_NAMES)
-        if len(parts) >= depth and parts[: layout.root] == prefix and known:
-            split, name = layout.locate(folder + "/")
-            counts[split][name] += count
+    for folder, count in search.survey.folders.items():
+        if folder.split("/")[: layout.root] != prefix and search.survey.folders[folder] == 0:
+            continue
+        if layout.is_unlabelled(folder + "/"):
+            continue
+        for name, number in search.survey.named(folder).items() if layout.in_names else [(folder + "/", count)]:
+            try:
+                split, class_name = layout.locate(f"{folder}/{name} 1.png" if layout.in_names else name)
+            except LookupError:
+                continue
+            counts[split][class_name] += number
     return {split: dict(sorted(classes.items())) for split, classes in sorted(counts.items())}
 
 
-def _check_classes(source: str, counts: Mapping[str, Mapping[str, int]], besides: str) -> None:
-    classes = _class_names(counts)
+def _check_classes(search: _Search, counts: Mapping[str, Mapping[str, int]]) -> None:
+    classes = sorted({name for found in counts.values() for name in found})
     for split, found in counts.items():
-        empty = sorted(name for name in classes if not found.get(name))
+        empty = [name for name in classes if not found.get(name)]
         if empty:
-            where = "" if split == NO_SPLITS else f" in {split}"
-            raise UserError(
-                f"{source} has no picture of class {empty[0]!r}{where}{besides}", "add some, or remove the class"
-            )
+            where = search.besides if split == NO_SPLITS else f" in {split}{search.besides}"
+            search.refuse(f"has no picture of class {empty[0]!r}{where}", "add some, or remove the class")
     if len(classes) < 2:
-        raise UserError(f"{source} holds one class only ({classes[0]!r})", "give a data set of two or more classes")
+        tables = search.survey.tables
+        hint = f", or set labels={tables[0]} if that file says the classes" if tables else ""
+        search.refuse(f"holds one class only ({classes[0]!r})", f"give a data set of two or more classes{hint}")
 
 
-def _class_names(counts: Mapping[str, Iterable[str]]) -> list[str]:
-    return sorted({name for found in counts.values() for name in found})
+def _leave_out(survey: Survey, layout: Layout, top: str) -> None:
+    """Count the pictures of a folder without labels as left out."""
+    for folder, count in survey.folders.items():
+        if count and layout.is_unlabelled(folder + "/") and folder.split("/")[layout.root] == top:
+            survey.left_out.add("unlabelled", f"in {top}", f"{folder}/", count)
+            survey.folders[folder] = 0

@@ -69,13 +69,13 @@ class Tally:
     def __init__(self) -> None:
         self._found: dict[tuple[Reason, str], tuple[int, str]] = {}
 
-    def add(self, reason: Reason, kind: str, name: str) -> None:
-        """Count the file `name`."""
+    def add(self, reason: Reason, kind: str, name: str, number: int = 1) -> None:
+        """Count the file `name`, or a number of files of which it is the first."""
         key = (reason, kind)
         if key not in self._found and len(self._found) >= KINDS:
             key = (reason, "of other kinds")
         count, first = self._found.get(key, (0, name))
-        self._found[key] = (count + 1, first)
+        self._found[key] = (count + number, first)
 
     def result(self, taken: int) -> LeftOut:
         """Return the counts, next to the number of pictures that are taken; the most frequent kinds come first."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import DIGITS
 from components.shared.data.sources.idx import describe_idx, write_idx
 from components.shared.data.sources.schemes import RawDescription
@@ -17,7 +18,7 @@ class Digits:
         """Return the version of scikit-learn."""
         return f"scikit-learn {version('scikit-learn')}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, _: Reading) -> RawDescription:
         """Write the IDX files to the folder and describe them."""
         from sklearn.datasets import load_digits  # takes a second to import
 

@@ -21,6 +21,7 @@ from components.shared.core.files import sha256_file
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.file_kinds import kind_by_name
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.http_transfer import download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.redirects import check_address
@@ -77,14 +78,17 @@ class UrlSource:
         """Return the version that the server has now or, after `fetch`, that was fetched."""
         return self._fetched.version if self._fetched else url_version(self._url)
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Copy the archive to the folder by way of the cache, and describe it."""
         self._fetched = fetch_url(self._url)
         name = self._name if is_archive(Path(self._name)) else self._fetched.name or self._name
         log.info(f"{name} sha256={self._fetched.sha256}")
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
-        return describe_archive(copy, self._url) | {"source_sha256": self._fetched.sha256, "name": name or self._url}
+        return describe_archive(copy, self._url, reading) | {
+            "source_sha256": self._fetched.sha256,
+            "name": name or self._url,
+        }
 
 
 def open_source(data: str) -> UrlSource:

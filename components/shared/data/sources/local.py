@@ -17,6 +17,7 @@ from components.shared.data.archives.kinds import (
     refuse_unread_name,
 )
 from components.shared.data.layout.file_kinds import junk_in
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
@@ -40,14 +41,14 @@ class LocalSource:
             archive_kind(self._path, f"data={self._path}")
         return f"listing:{fingerprint(self._path)}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the folder's pictures, or copy the archive, and describe them."""
         if self._path.is_dir():
             found = partial(members, self._path)
-            return pack(found, found, str(self._path), folder)
+            return pack(found, lambda _: found(), str(self._path), reading, folder)
         copy = archive_path(self._path.name, folder)
         shutil.copyfile(self._path, copy)
-        return describe_archive(copy, str(self._path))
+        return describe_archive(copy, str(self._path), reading)
 
 
 def open_source(data: str) -> LocalSource:

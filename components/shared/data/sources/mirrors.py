@@ -13,6 +13,7 @@ from pathlib import Path
 from components.shared.core import log
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import new_file, sha256_json
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE, Entry, File, Mirror
 from components.shared.data.sources.cifar import describe_cifar
 from components.shared.data.sources.http_transfer import BLOCK, download
@@ -34,7 +35,7 @@ class CatalogueSource:
         """Return a digest over the digests of the files."""
         return f"sha256:{sha256_json([file.sha256 for file in self._entry.files])}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, _: Reading) -> RawDescription:
         """Copy the files to the folder by way of the cache, and describe them."""
         entry = self._entry
         for file, path in fetch_entry(self._name, entry).items():

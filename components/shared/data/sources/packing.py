@@ -6,9 +6,7 @@ They become few large files, because a cluster copies artifacts file by file.
 import os
 import shutil
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -20,9 +18,10 @@ from components.shared.data.archives.kinds import SUFFIXES, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.archives.nested import is_nested_archive, unnested
-from components.shared.data.layout.file_kinds import junk_in
-from components.shared.data.layout.folder_layout import find_layout
-from components.shared.data.layout.left_out import Tally
+from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
+from components.shared.data.layout.folder_layout import Layout, find_layout
+from components.shared.data.layout.reading import Reading
+from components.shared.data.layout.survey import Survey
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
@@ -31,6 +30,7 @@ from components.shared.data.sources.schemes import RawDescription
 SHARD_BYTES = 256 * 2**20
 
 Members = Callable[[], Iterator[Member]]
+Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
 
 
 def archive_path(name: str, folder: Path) -> Path:
@@ -38,7 +38,7 @@ def archive_path(name: str, folder: Path) -> Path:
     return folder / f"download{''.join(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))}"
 
 
-def describe_archive(archive: Path, source: str) -> RawDescription:
+def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescription:
     """Describe an archive that is alone in its folder: pictures stay packed, IDX files replace the archive.
 
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
@@ -46,33 +46,35 @@ def describe_archive(archive: Path, source: str) -> RawDescription:
     archive_kind(archive, source)
     folder, survey = archive.parent, _survey(members(archive), source)
     if survey.has_only_archives:
-        description = _pack_survey(*_nested(partial(members, archive), source, folder, archive), source, folder)
+        nested = _nested(partial(members, archive), source, folder, archive)
+        description = _pack_survey(*nested, source, reading, folder)
         archive.unlink(missing_ok=True)
         return description
     if survey.has_only_idx:
         return _copy_idx(members(archive), source, folder)
-    return _describe_pictures(survey, source) | {"files": [archive.name]}
+    description, _ = _describe_pictures(survey, source, reading)
+    return description | {"files": [archive.name]}
 
 
-def pack(list_all: Members, read_pictures: Members, source: str, folder: Path) -> RawDescription:
+def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Reading, folder: Path) -> RawDescription:
     """Pack pictures into tar shards in `folder`, or copy IDX files there, and describe them.
 
-    `list_all` yields all members of the source, `read_pictures` at least its pictures in the same order. Raises
-    UserError, naming `source`, if it holds no classification set.
+    `list_all` yields all members of the source, `read_pictures` at least the pictures whose names are wanted, in the
+    same order. Raises UserError, naming `source`, if it holds no classification set.
     """
     survey = _survey(list_all(), source)
     if survey.has_only_archives:
-        return _pack_survey(*_nested(list_all, source, folder), source, folder)
-    return _pack_survey(survey, list_all, read_pictures, source, folder)
+        return _pack_survey(*_nested(list_all, source, folder), source, reading, folder)
+    return _pack_survey(survey, list_all, read_pictures, source, reading, folder)
 
 
 def _nested(
     list_all: Members, source: str, folder: Path, archive: Path | None = None
-) -> tuple["_Survey", Members, Members]:
+) -> tuple[Survey, Members, Pictures]:
     """Return what the archives in a source hold, which may be an archive itself: a survey, and all members twice."""
     log.info(f"{source} holds no pictures but archives, which are read one by one")
 
-    def found() -> Iterator[Member]:
+    def found(_: Callable[[str], bool] = bool) -> Iterator[Member]:
         inner = unnested(list_all(), members, source, folder)
         return limited(archive, inner) if archive else inner
 
@@ -80,74 +82,57 @@ def _nested(
 
 
 def _pack_survey(
-    survey: "_Survey", list_all: Members, read_pictures: Members, source: str, folder: Path
+    survey: Survey, list_all: Members, read_pictures: Pictures, source: str, reading: Reading, folder: Path
 ) -> RawDescription:
     if survey.has_only_idx:
         return _copy_idx(list_all(), source, folder)
-    description = _describe_pictures(survey, source)
-    progress = log.Progress(f"pack {description['name']}", survey.taken, "pictures")
-    return description | {"files": _pack(read_pictures(), folder, progress)}
+    description, layout = _describe_pictures(survey, source, reading)
+    progress = log.Progress(f"pack {description['name']}", survey.pictures, "pictures")
+
+    def is_wanted(name: str) -> bool:
+        return not layout.is_unlabelled(name)
+
+    wanted = (member for member in read_pictures(is_wanted) if is_wanted(member.name))
+    return description | {"files": _pack(wanted, folder, progress)}
 
 
-@dataclass
-class _Survey:
-    """What a source holds: the number of pictures in each folder, the files that are left out, IDX files, archives."""
-
-    folders: Counter[str] = field(default_factory=Counter)
-    left_out: Tally = field(default_factory=Tally)
-    has_idx: bool = False
-    has_archives: bool = False
-
-    @property
-    def taken(self) -> int:
-        return sum(self.folders.values())
-
-    @property
-    def has_only_idx(self) -> bool:
-        return self.has_idx and not self.taken
-
-    @property
-    def has_only_archives(self) -> bool:
-        return self.has_archives and not self.taken
-
-
-def _survey(found: Iterator[Member], source: str) -> _Survey:
-    survey = _Survey()
+def _survey(found: Iterator[Member], source: str) -> Survey:
+    survey = Survey()
     for member in found:
-        parent, _, name = member.name.rstrip("/").rpartition("/")
+        name = member.name.rstrip("/")
         if member.is_folder:
-            if not junk_in(member.name):
-                survey.folders[member.name.rstrip("/")] += 0
-        elif IDX_NAME.fullmatch(name) and not junk_in(member.name):
+            if not junk_in(name):
+                survey.add_folder(name)
+        elif IDX_NAME.fullmatch(name.rpartition("/")[2]) and not junk_in(name):
             survey.has_idx = True
         elif is_nested_archive(member):
             survey.has_archives = True
-            survey.left_out.add("other", Path(name).suffix.lower(), member.name)
-        elif (kind := member.kind()).reason:
-            survey.left_out.add(kind.reason, kind.kind, member.name)
-            if kind.reason == "unreadable":
-                survey.folders[parent] += 0
+            survey.leave_out(FileKind("other", Path(name).suffix.lower()), name)
+        elif (kind := member.kind()) != PICTURE:
+            survey.leave_out(kind, name)
         elif member.size > MAX_PICTURE_BYTES:
             raise UserError(
-                f"{source} holds {member.name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
+                f"{source} holds {name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
             )
         else:
-            survey.folders[parent] += 1
+            survey.add_picture(name)
     return survey
 
 
-def _describe_pictures(survey: _Survey, source: str) -> RawDescription:
-    left_out = survey.left_out.result(survey.taken)
-    layout, counts = find_layout(source, survey.folders, left_out)
-    return {
+def _describe_pictures(survey: Survey, source: str, reading: Reading) -> tuple[RawDescription, Layout]:
+    layout, counts = find_layout(source, survey, reading.data_layout)
+    for remark in layout.remarks():
+        log.info(remark)
+    description: RawDescription = {
         "name": _name(source),
         "kind": "pictures",
         "classes": sorted({name for found in counts.values() for name in found}),
         "counts": {split: sum(found.values()) for split, found in counts.items()},
         "files": [],
-        "layout": layout.model_dump(),
-        "left_out": left_out,
+        "layout": layout.facts(),
+        "left_out": survey.result(),
     }
+    return description, layout
 
 
 def _name(source: str) -> str:

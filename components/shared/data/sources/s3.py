@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
+from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
@@ -40,11 +41,11 @@ class S3Archive:
             raise UserError(f"data={self._uri} does not exist", "check the address")
         return f"ETag: {entry.etag}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Copy the archive to the folder and describe it."""
         copy = archive_path(self._name, folder)
         self._store.get_file(self._name, copy)
-        return describe_archive(copy, self._uri)
+        return describe_archive(copy, self._uri, reading)
 
 
 class S3Prefix:
@@ -64,9 +65,9 @@ class S3Prefix:
             raise UserError(f"data={self._uri} holds no objects", "check the address")
         return f"listing:{digest.hexdigest()}"
 
-    def fetch(self, folder: Path) -> RawDescription:
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures into the folder and describe them."""
-        return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, folder)
+        return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, reading, folder)
 
 
 def open_source(data: str) -> S3Archive | S3Prefix:
@@ -96,13 +97,13 @@ def _member(store: Store, entry: Entry, readers: ThreadPoolExecutor) -> Member:
     return replace(member, read_start=start.result if start else bytes)
 
 
-def _pictures(store: Store) -> Iterator[Member]:
-    """Yield what may be pictures by name, with many of them read ahead."""
+def _pictures(store: Store, is_wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield what may be pictures by name and is wanted, with many of them read ahead."""
     with ThreadPoolExecutor(READERS) as readers:
         found = (
             Member(entry.name, entry.size, False, readers.submit(_open, store, entry).result)
             for entry in store.list()
-            if kind_by_name(entry.name) in (PICTURE, None) and entry.size <= MAX_PICTURE_BYTES
+            if kind_by_name(entry.name) in (PICTURE, None) and entry.size <= MAX_PICTURE_BYTES and is_wanted(entry.name)
         )
         yield from normalized(store.uri(), _ahead(found))
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
+from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
 from components.shared.data.layout.left_out import LeftOut
+from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE
 
 Kind = Literal["idx", "cifar", "pictures"]
@@ -26,7 +28,7 @@ class RawDescription(TypedDict):
     counts: Mapping[str, int]  # of images by split
     files: Sequence[str]
     splits: NotRequired[Mapping[str, Mapping[str, str]]]  # of kind idx: the files of images and labels by split
-    layout: NotRequired[Mapping[str, int | bool]]  # of kind pictures: the fields of Layout
+    layout: NotRequired[JsonObject]  # of kind pictures: the fields of Layout
     left_out: NotRequired[LeftOut]  # of kind pictures: what is in the source besides
     source_sha256: NotRequired[str]  # of a downloaded archive
 
@@ -38,8 +40,8 @@ class Source(Protocol):
         """Return the version that is there now or, after `fetch`, that was fetched: equal versions hold equal data."""
         ...
 
-    def fetch(self, folder: Path) -> RawDescription:
-        """Store the raw files in an empty folder, verified, and describe them."""
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
+        """Store the raw files in an empty folder, verified, and describe them; pictures are read as `reading` says."""
         ...
 
 

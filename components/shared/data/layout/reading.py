@@ -1,0 +1,13 @@
+"""How the user says that a source of pictures is to be read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Arrangement = Literal["auto", "classes", "splits", "groups", "names"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The parameters about the layout; the defaults find it."""
+
+    data_layout: Arrangement = "auto"

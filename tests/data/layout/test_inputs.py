@@ -1,0 +1,66 @@
+"""Small inputs as people have them, from the archive to the prepared data set."""
+
+from pathlib import Path
+
+import pytest
+
+from components.download import download
+from components.preprocess import preprocess
+from components.shared.core.errors import UserError
+from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.data.raw import open_raw
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
+from tests.data.versions import version_of
+from tests.sample_files import packed, picture
+
+INPUTS = Path(__file__).parents[1] / "inputs"
+
+
+def prepared(data: Path, folder: Path, **settings: object) -> Dataset:
+    recipe = PreprocessRecipe.of(**settings)
+    reading = ReadingRecipe.taken_from(recipe.values()).text()
+    download(data=str(data), version=version_of(str(data)), recipe=reading, raw=str(folder / "raw"))
+    preprocess(raw=str(folder / "raw"), recipe=recipe.text(), prepared_by="", dataset=str(folder / "dataset"))
+    return open_dataset(folder / "dataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("split-names-long", {"train": 28, "val": 12, "test": 12}),
+        ("split-names-set", {"train": 26, "val": 2, "test": 12}),
+        ("split-names-seg", {"train": 26, "val": 2, "test": 12}),
+    ],
+)
+def test_splits_of_unusual_names_are_splits(tmp_path: Path, name: str, counts: dict[str, int]) -> None:
+    data = prepared(INPUTS / f"{name}.zip", tmp_path)
+    assert (data.classes, data.counts) == (["cat", "dog"], counts)
+
+
+@pytest.mark.parametrize("how", ["folder", "zip", "tar.gz"])
+def test_pictures_without_labels_are_left_out(tmp_path: Path, how: str) -> None:
+    names = [f"train/{kind}.{number}.png" for kind in ("cat", "dog") for number in range(9)]
+    files = {name: picture(number) for number, name in enumerate([*names, "test1/1.png", "test1/2.png"])}
+    data = prepared(packed(tmp_path, files, how), tmp_path)
+    assert (data.classes, sum(data.counts.values())) == (["cat", "dog"], 18)
+    left_out = data.document.left_out
+    assert left_out and left_out.taken == 18
+    assert left_out.sentences() == ["2 pictures without a label left out: 2 in test1"]
+
+
+def test_the_layout_that_was_set_is_in_the_document(tmp_path: Path) -> None:
+    names = [f"{place}/{kind}/{number}.png" for place in ("in", "out") for kind in "ab" for number in range(5)]
+    pets = packed(tmp_path, {name: picture(number) for number, name in enumerate(names)}, "folder")
+    with pytest.raises(UserError, match="may be read in two ways"):
+        prepared(pets, tmp_path)
+    found = {layout: prepared(pets, tmp_path / layout, data_layout=layout) for layout in ("classes", "groups")}
+    assert {layout: data.classes for layout, data in found.items()} == {"classes": ["in", "out"], "groups": ["a", "b"]}
+    parameters = found["groups"].document.parameters
+    assert parameters and parameters["data_layout"] == "groups", "for `verify`, which reads the source again"
+    assert open_raw(tmp_path / "groups" / "raw").document.layout
+
+
+def test_a_layout_for_data_without_pictures_is_refused(tmp_path: Path) -> None:
+    recipe = ReadingRecipe.of(data_layout="classes").text()
+    with pytest.raises(UserError, match="data_layout=classes has no effect: data=digits has no picture files; leave"):
+        download(data="digits", version=version_of("digits"), recipe=recipe, raw=str(tmp_path / "raw"))
