@@ -11,7 +11,9 @@ READS = ("components.entrypoints.run_step",)
 START = ["python3", "-m", *READS]
 PORTS = Path(__file__).parents[1] / "ports.py"
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the step that the command line names."""
     port, version, digest, executor_input = sys.argv[1:]
     os.environ |= {"CODE_VERSION": version, "CODE_DIGEST": digest}
     os.environ["_KFP_RUNTIME"] = "true"  # KFP imports only what a step needs
@@ -20,3 +22,7 @@ if __name__ == "__main__":
     sys.argv[1:] = ["--component_module_path", str(PORTS), "--function_to_execute", port]
     sys.argv += ["--executor_input", executor_input]
     executor_main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Processes of this machine: locks so that one runs at a time, and ends of child processes with their parent."""
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -9,9 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from components.shared.core.errors import UserError
+
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # of prctl(2)
 
 # Ask Linux for a signal at the parent's death (PR_SET_PDEATHSIG) and, unless it is already dead, become the command.
 _DIE_WITH_PARENT = """
@@ -30,8 +33,29 @@ def die_with_parent(command: list[str], signal_number: int) -> list[str]:
     return [*script, str(int(signal_number)), str(os.getpid()), *command]
 
 
+def end_with_parent(parent: int, signal_number: int) -> None:
+    """Let Linux send this process the signal when its parent, which has that id, dies; exit if it is already dead."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal_number))
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def name_process(name: str) -> None:
+    """Set the name that top and ps show of this process on Linux: at most 15 bytes."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
+
+
+class Child(Protocol):
+    """A child process that leads a group of its own."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when it has ended. Raises subprocess.TimeoutExpired."""
+
+
 @contextmanager
-def kill_on_error(child: subprocess.Popen[str]) -> Iterator[None]:
+def kill_on_error(child: Child) -> Iterator[None]:
     """End a child and its children if the block raises, Ctrl-C included: first by SIGINT, so that it can tidy up."""
     try:
         yield

@@ -23,6 +23,7 @@ from runner.git import git_revision
 from runner.graphs import steps_of
 from runner.kfp_patches import local_runner
 from runner.local import s3_server
+from runner.local.fork_server import ForkServer
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
 from runner.parameters import as_inputs, complete, parse_parameters
@@ -69,10 +70,12 @@ def _run(
     folder = _new_run(runs)
     state = RunState(folder, {name: StepState(state="skipped", seconds=0.0) for name in steps_of(pipeline)})
     terminal = Terminal(sys.stdout)
-    steps = StepRunner(state, terminal, {**environment, **_step_environment(folder, environment)})
+    variables = {**environment, **_step_environment(folder, environment)}
     started, outcome = time.time(), "interrupted"
     try:
-        _execute(package, as_inputs(pipeline, given), steps, _cache_folder(runs) if caching else None)
+        with ForkServer(variables) as server:
+            steps = StepRunner(state, terminal, variables, server)
+            _execute(package, as_inputs(pipeline, given), steps, _cache_folder(runs) if caching else None)
         outcome = "failed" if state.failure else "done"
     finally:
         _tidy(folder)

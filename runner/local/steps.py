@@ -1,7 +1,8 @@
-"""The steps of a local run: each a child process whose output is shown, and the state of each for the summary."""
+"""The steps of a local run: each a process whose output is shown, and the state of each for the summary."""
 
-import signal
+import os
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ from kfp.dsl import Artifact
 from components.entrypoints.run_step import START
 from runner.failures import Failure, read_failure
 from runner.kfp_patches import ARTIFACT_DEPTH
-from runner.local.processes import die_with_parent, kill_on_error
+from runner.local.fork_server import ForkServer
+from runner.local.processes import Child, kill_on_error
 from runner.summary import StepState
 from runner.terminal import Terminal
+
+FORKS = sys.platform == "linux"
 
 
 @dataclass
@@ -47,11 +51,12 @@ class RunState:
 
 @dataclass(frozen=True)
 class StepRunner:
-    """Runs steps as child processes of this one."""
+    """Runs steps as processes: on Linux forked from one that has imported what they need, else each from its start."""
 
     state: RunState
     terminal: Terminal
     environment: dict[str, str]
+    server: ForkServer
 
     def run(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step to its end, and return its exit code."""
@@ -66,20 +71,27 @@ class StepRunner:
 
     def _stream(self, command: list[str], environment: dict[str, str], printed: list[str]) -> int:
         """Start a step, show its lines as they come and collect them in `printed`; return its exit code."""
-        child = subprocess.Popen(
-            die_with_parent(command, signal.SIGKILL),
-            stdout=subprocess.PIPE,
+        reader, writer = os.pipe()
+        with open(reader, errors="replace") as lines:
+            try:
+                child = self._start(command, {**environment, "STEP_IMAGE": ""}, writer)  # no image runs here
+            finally:
+                os.close(writer)
+            with kill_on_error(child):
+                for line in lines:
+                    print(line, end="")  # to KFP's log
+                    if line.strip():
+                        printed.append(line.rstrip())
+                    self.terminal.show(line)
+                return child.wait()
+
+    def _start(self, command: list[str], environment: dict[str, str], output: int) -> Child:
+        if FORKS:
+            return self.server.start(command[len(START) :], environment, output)
+        return subprocess.Popen(
+            command,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**self.environment, **environment, "STEP_IMAGE": ""},  # no image runs here
+            env={**self.environment, **environment},
             start_new_session=True,  # so that it can be ended together with its own children
         )
-        with child, kill_on_error(child):
-            assert child.stdout
-            for line in child.stdout:
-                print(line, end="")  # to KFP's log
-                if line.strip():
-                    printed.append(line.rstrip())
-                self.terminal.show(line)
-            return child.wait()

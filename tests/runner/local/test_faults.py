@@ -22,6 +22,7 @@ from components.shared.storage.client import Store, open_store
 from components.step_table import names_in
 from tests.conftest import ROOT
 from tests.servers.s3_server import BUCKET, S3Server, answer, proxy
+from tests.step_processes import has_processes, step_processes
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +133,7 @@ def test_a_killed_run_resumes_to_the_same_model(
         time.sleep(share * reference.seconds)
         os.kill(child.pid, signal.SIGKILL)
     else:
-        _kill_step(child.pid, step, 0.8 * share * reference.steps[step])
+        _kill_step(run.runs, step, 0.8 * share * reference.steps[step])
     after = round(time.monotonic() - started, 1)
     child.communicate(timeout=600)
     assert child.returncode == (-signal.SIGKILL if what == "run" else 1)
@@ -197,10 +198,10 @@ def _one_error(child: subprocess.Popen[str], said: str) -> None:
     assert said in errors
 
 
-def _kill_step(run: int, step: str, after: float) -> None:
+def _kill_step(runs: Path, step: str, after: float) -> None:
     """Kill the process of a step some seconds after its start, or that of the next step if it has ended by then."""
     while True:
-        process = _wait_for_step(run, step)
+        process = _wait_for_step(runs, step)
         time.sleep(after)
         try:
             os.kill(process, signal.SIGKILL)
@@ -210,14 +211,11 @@ def _kill_step(run: int, step: str, after: float) -> None:
             return
 
 
-def _wait_for_step(run: int, step: str) -> int:
+def _wait_for_step(runs: Path, step: str) -> int:
     """Wait for the process of a step, or of any if `step` is empty, and return its id."""
     deadline = time.monotonic() + 300
-    wanted = f"run_step\0{step}".encode()
     while time.monotonic() < deadline:
-        children = Path(f"/proc/{run}/task/{run}/children").read_text().split()
-        found = [int(child) for child in children if wanted in _command(Path("/proc") / child)]
-        if found:
+        if found := step_processes(runs, step):
             return found[0]
         time.sleep(0.01)
     raise AssertionError(f"no step {step} runs")
@@ -226,16 +224,9 @@ def _wait_for_step(run: int, step: str) -> int:
 def _wait_until_gone(runs: Path) -> None:
     """Wait until no process works in the folder."""
     deadline = time.monotonic() + 10
-    while any(str(runs).encode() in _command(process) for process in Path("/proc").glob("[0-9]*")):
+    while has_processes(runs):
         assert time.monotonic() < deadline, "a step outlives its run"
         time.sleep(0.1)
-
-
-def _command(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _reached(runs: Path) -> str | None:

@@ -1,7 +1,6 @@
 """The whole compiled pipeline in KFP's local runner, as `make run` runs it."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from components.step_table import names_in
 from runner.local import s3_server
 from tests.conftest import ROOT, Runner, run_local
 from tests.sample_files import picture
+from tests.step_processes import step_processes
 
 pytestmark = pytest.mark.slow
 
@@ -287,25 +287,14 @@ class _Running:
 
 def _wait_for(tmp_path: Path, step: str) -> int:
     """Wait until a step of the run has printed a line, and return its process id."""
-    mark = f"{tmp_path}/runs/".encode()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for pid in _processes_with(mark, f"/{step}/executor_output.json".encode()):
+        for pid in step_processes(tmp_path / "runs", step):
             log = next((tmp_path / "runs").glob("2*/kfp.log")).read_text()
             if f"[{step}] " in log:
                 return pid
         time.sleep(0.1)
     raise AssertionError(f"{step} did not start")
-
-
-def _processes_with(*words: bytes) -> Iterator[int]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if all(word in command for word in words):
-            yield int(pid)
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""The processes of the steps of a local run."""
+
+import io
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.entrypoints.run_step import START
+from runner.local import steps
+from runner.local.fork_server import ForkServer
+from runner.local.steps import RunState, StepRunner
+from runner.summary import StepState
+from runner.terminal import Terminal
+from tests.conftest import ROOT
+from tests.step_processes import has_processes, step_processes
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked only on Linux")
+NO_INPUT = ["finish", "version", "digest", "{}"]
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(tmp_path)}
+
+
+@pytest.fixture
+def server(variables: dict[str, str]) -> Iterator[ForkServer]:
+    with ForkServer(variables) as server:
+        yield server
+
+
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=linux), False])
+def test_a_failed_step_gives_its_code_and_its_output(
+    tmp_path: Path, variables: dict[str, str], server: ForkServer, forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "FORKS", forks)
+    state = RunState(tmp_path, {"finish": StepState(state="skipped", seconds=0.0)})
+    runner = StepRunner(state, Terminal(io.StringIO()), variables, server)
+    assert runner.run([*START, *NO_INPUT], {}) == 1
+    assert state.steps["finish"].state == "failed"
+    assert state.failure
+    assert state.failure.lines[-1] == "KeyError: 'outputs'"
+
+
+@linux
+def test_a_step_without_a_module_says_so(tmp_path: Path, server: ForkServer) -> None:
+    with open(tmp_path / "output", "w+") as output:
+        step = server.start(["no_such_step", *NO_INPUT[1:]], {}, output.fileno())
+        assert step.wait() == 1
+        assert "has no attribute 'no_such_step'" in (tmp_path / "output").read_text()
+
+
+@linux
+def test_a_killed_step_is_reported_and_the_next_starts(server: ForkServer) -> None:
+    killed = server.start(NO_INPUT, {}, sys.stderr.fileno())
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert server.start(NO_INPUT, {}, sys.stderr.fileno()).wait() == 1
+
+
+@linux
+def test_no_step_outlives_the_process_that_forks(tmp_path: Path, server: ForkServer) -> None:
+    step = server.start(NO_INPUT, {}, sys.stderr.fileno())
+    assert step_processes(tmp_path, "finish") == [step.pid]
+    status = Path(f"/proc/{step.pid}/status").read_text()
+    os.kill(int(status.partition("PPid:")[2].split()[0]), signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="has ended"):
+        step.wait()
+    deadline = time.monotonic() + 10
+    while has_processes(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
