@@ -40,10 +40,10 @@ def code_digest(module: str, root: Path = ROOT) -> str:
     They are the same under every supported Python. A step reaches its port, too. Raises FileNotFoundError if a module
     or a declared file does not exist.
     """
-    parts: dict[str, object] = {name: _read(root, name)[0] for name in _reached(root, module)}
+    parts = {name: _read(root, name)[0] for name in _reached(root, module)}
     for name in list(parts):
         parts |= {path: (root / path).read_text() for path in _read(root, name)[2]}
-    port = _port(root, module)
+    port = _ports(root).get(module.removeprefix(f"{PACKAGE}."))
     return sha256_json([*sorted(parts.items()), port])[:12]
 
 
@@ -77,8 +77,8 @@ def _reached(root: Path, module: str) -> set[str]:
 
 
 @cache
-def _read(root: Path, module: str) -> tuple[object, list[str], list[str]]:
-    """Return a module's syntax tree as JSON, the modules that it names, and the files that it reads (from `root`)."""
+def _read(root: Path, module: str) -> tuple[str, list[str], list[str]]:
+    """Return the digest of a module's syntax tree, the modules that it names, and the files it reads (from `root`)."""
     path = _path(root, module)
     tree = ast.parse(path.read_text())
     modules, files = [*_imports(root, tree)], []
@@ -87,7 +87,7 @@ def _read(root: Path, module: str) -> tuple[object, list[str], list[str]]:
             modules += _expand(root, entry)
         else:
             files.append((path.parent / entry).relative_to(root).as_posix())
-    return _plain(tree), modules, files
+    return sha256_json(_plain(tree)), modules, files
 
 
 def _expand(root: Path, entry: str) -> list[str]:
@@ -119,13 +119,11 @@ def _declared(tree: ast.Module) -> list[str]:
     return []
 
 
-def _port(root: Path, module: str) -> object:
-    """Return the syntax tree of a step's port; None if `module` is no step."""
-    name = module.removeprefix(f"{PACKAGE}.")
-    for node in ast.parse(_path(root, PORTS).read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _plain(node)
-    return None
+@cache
+def _ports(root: Path) -> dict[str, object]:
+    """Return the syntax trees of the ports by the names of their steps."""
+    body = ast.parse(_path(root, PORTS).read_text()).body
+    return {node.name: _plain(node) for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def _plain(value: object) -> object:
