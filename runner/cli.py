@@ -16,6 +16,7 @@ from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.verbs.parser import parse
 
 CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code that shells show of programs that the signal ends
+GRAPHS = ("training", "sweep", "distributed")  # of pipeline.py here; a user's own may have other parameters
 Graphs = Callable[[], Mapping[str, Any]]  # makes the pipelines, by the names for `--graph`
 
 
@@ -48,6 +49,7 @@ def _run(graphs: Graphs, argv: Sequence[str] | None) -> int:
 
 def _handle(arguments: argparse.Namespace, graphs: Graphs) -> int:
     try:
+        _check_words(arguments)
         handle = resolve_name(f"{arguments.module}:handle")
         return int(handle(arguments, *_chosen(arguments, graphs)))
     except KeyboardInterrupt:
@@ -59,6 +61,16 @@ def _handle(arguments: argparse.Namespace, graphs: Graphs) -> int:
         if not user_error:
             raise
         return _failed(arguments, user_error, USER_ERROR)
+
+
+def _check_words(arguments: argparse.Namespace) -> None:
+    """Refuse mistakes in the parameters of a graph here before KFP is imported; versions in KFP may have others."""
+    words, graph = getattr(arguments, "parameters", None), getattr(arguments, "graph", None)
+    is_of_version = arguments.verb == "rerun" or getattr(arguments, "version", None)
+    if words and graph in GRAPHS and not is_of_version and not getattr(arguments, "follow_latest", False):
+        from runner.words import names_in, parse_words  # pydantic takes time, and most verbs need none
+
+        parse_words(graph, words, names_in(graph))
 
 
 def _is_closed(stream: TextIO) -> bool:

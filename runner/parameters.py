@@ -9,14 +9,12 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.errors import UserError, did_you_mean
 from components.shared.parameters.form import OPTIONS
-from components.shared.parameters.recipe import Recipe, parse
+from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.sweep import SETTINGS, as_columns, as_objects
-from components.shared.parameters.table import SWEEP, model_of
-from components.shared.parameters.training import TrainingRecipe
-from components.shared.training.search.settings import merge
+from components.shared.parameters.table import model_of
 from runner.graphs import graph_of
+from runner.words import parse_words
 
 
 def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str, Any]:
@@ -24,19 +22,7 @@ def parse_parameters(pipeline: BaseComponent, words: Sequence[str]) -> dict[str,
 
     Raises UserError for an unknown name, a value of the wrong type or out of range, and a name given twice.
     """
-    model, names = _model(pipeline), names_of(pipeline)
-    given: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or name not in names:
-            raise _unknown(word, name, names)
-        if name in given:
-            raise UserError(f"{word}: {name} is given twice", "give it once")
-        given[name] = parse(model.model_fields[name], name, text)
-    values = model.of(**given).values()
-    if model is model_of(SWEEP):
-        merge(values["settings"], TrainingRecipe.taken_from(values), values["image_size"])
-    return {name: values[name] for name in given}
+    return parse_words(graph_of(pipeline), words, names_of(pipeline))
 
 
 def complete(pipeline: BaseComponent, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,10 +69,3 @@ def names_of(pipeline: BaseComponent) -> list[str]:
 
 def _model(pipeline: BaseComponent) -> type[Recipe]:
     return model_of(graph_of(pipeline))
-
-
-def _unknown(word: str, name: str, names: Sequence[str]) -> UserError:
-    if name in names:
-        return UserError(f"{word} has no value", f"give {name}=...")
-    message = f"{word!r} is not a parameter{did_you_mean(name, names)}"
-    return UserError(message, f"give name=value with one of: {', '.join(names)}")

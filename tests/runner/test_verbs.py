@@ -38,7 +38,7 @@ def test_the_help_of_a_run_lists_every_parameter(capsys: pytest.CaptureFixture[s
     assert "  epochs=3                            Passes over the training split." in shown
 
 
-@pytest.mark.parametrize("words", [("upgrade",), ("run", "--wiat"), ("logs",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("upgrade",), ("run", "--wiat"), ("logs",), ("run", "epoch=3")], ids=" ".join)
 def test_a_mistake_in_the_words_imports_no_more_than_help(words: tuple[str, ...]) -> None:
     code, modules = _imported(*words)
     assert code == 2 and not modules & SLOW
