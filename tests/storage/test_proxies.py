@@ -9,6 +9,7 @@ import pytest
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.sources.http import fetch_url
 from components.shared.storage.client import open_store
+from components.shared.storage.web_session import open_session
 from tests.servers.proxy_server import ProxyServer, speak_tls
 from tests.servers.s3_server import BUCKET, S3Server, proxy
 from tests.servers.web_server import WebServer, answer, run_web_server
@@ -65,6 +66,17 @@ def test_a_redirect_goes_by_the_proxy_of_its_own_address(proxy_server: ProxyServ
     with pytest.raises(UserError, match=r"at 127\.0\.0\.1, an address of this machine"):
         fetch_url(DATA)
     assert proxy_server.asked == ["CONNECT data.example.org:443"]
+
+
+def test_a_redirect_shows_the_login_of_the_proxy_to_no_other(
+    proxy_server: ProxyServer, web_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://ada:secret@{proxy_server.address}")
+    web_server.files["/a.zip"] = BODY
+    web_server.script = [answer(302, Location="/a.zip")]
+    with open_session() as session:
+        assert session.get(f"{web_server.url}/b.zip", timeout=10).content == BODY
+    assert [headers.get("Proxy-Authorization") for headers in web_server.asked] == [None, None]
 
 
 def test_s3_goes_by_the_proxy(proxy_server: ProxyServer, server: S3Server, uri: str, tmp_path: Path) -> None:

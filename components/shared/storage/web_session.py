@@ -59,6 +59,7 @@ class _Adapter(HTTPAdapter):
         address = literal_address(host)
         if proxy and address and self._check:
             self._check(host, address)
+        request.headers.pop("Proxy-Authorization", None)  # which a redirect got, also to a host without a proxy
         proxies = {urlsplit(url).scheme: proxy.url} if proxy else {}
         try:
             response = super().send(request, *arguments, **{**options, "proxies": proxies})
