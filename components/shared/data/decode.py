@@ -16,22 +16,21 @@ from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.ImageFile import ImageFile
 
 from components.shared.core.document import ValueRange
-from components.shared.core.resources import cpu_count
+from components.shared.core.resources import cpu_count, free_memory
 from components.shared.data.dataset import Images
+from components.shared.data.pictures.memory import ALWAYS_DECODED, SHARE, MemoryBudget, is_text_too_long, memory_needed
 from components.shared.data.pictures.value_range import Unscaled, scale
 from components.shared.data.pictures.wide import read_numbers, wide_type
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF")
-MAX_PIXELS = 2**26  # of one picture: 8,192 x 8,192; decoding needs four bytes of memory for each
-
 NARROW = "uint8"  # the type of the numbers of all but wide pictures
 _RUN = 8  # pictures that one thread decodes at a time: for small ones, handing them over takes longer
-_ORIENTATION = 0x0112  # of EXIF
 # Raised by Pillow for damaged files.
 _DECODING_ERRORS = (
-    Image.DecompressionBombError,
     OSError,
     SyntaxError,
     ValueError,
@@ -60,14 +59,15 @@ def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Ima
     bits are scaled by `value_range`. Raises Unscaled if a picture has such numbers and there is none. Raises BadPicture
     if the file is empty, broken, of another format, animated or too large.
     """
-    return _decode(data, size, value_range)[0]
+    with decoder(size, value_range) as decode_all:
+        return decode_all.decode(data)[0]
 
 
 class Decoder:
     """Decodes pictures on all CPUs; `types` counts the types of their numbers."""
 
-    def __init__(self, pool: Executor, size: int, value_range: ValueRange | None) -> None:
-        self._pool, self._size, self._value_range = pool, size, value_range
+    def __init__(self, pool: Executor, budget: MemoryBudget, size: int, value_range: ValueRange | None) -> None:
+        self._pool, self._budget, self._size, self._value_range = pool, budget, size, value_range
         self.types = Counter[str]()
 
     def __call__(self, pictures: Sequence[bytes]) -> list[Result]:
@@ -77,26 +77,65 @@ class Decoder:
         self.types.update(kind for _, kind in found if kind)
         return [result for result, _ in found]
 
+    def decode(self, data: bytes) -> tuple[Images, str]:
+        """Return a decoded picture and the type of its numbers. Raises as the function `decode` does."""
+        if not data:
+            raise BadPicture("the file is empty")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return self._decode(image, data)
+        except UnidentifiedImageError:
+            raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
+        except BadPicture:
+            raise
+        except _DECODING_ERRORS as error:
+            if is_text_too_long(error):
+                raise BadPicture("its text takes more memory than there is for it; remove the metadata") from None
+            raise BadPicture(f"it is broken ({error})") from None
+
     def _decode_run(self, pictures: Sequence[bytes]) -> list[tuple[Result, str]]:
         return [self._attempt(data) for data in pictures]
 
     def _attempt(self, data: bytes) -> tuple[Result, str]:
         try:
-            return _decode(data, self._size, self._value_range)
+            return self.decode(data)
         except BadPicture as bad:
             return bad, ""
         except Unscaled as unscaled:
             return unscaled, str(unscaled)
 
+    def _decode(self, image: ImageFile, data: bytes) -> tuple[Images, str]:
+        _check_single(image)
+        full_size, kind = image.size, wide_type(image)
+        image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+        needed, total = memory_needed(image, full_size, is_wide=bool(kind)), self._budget.total
+        width, height = full_size
+        if needed > total and width * height > ALWAYS_DECODED:
+            raise BadPicture(
+                f"decoding its {width:,} x {height:,} pixels takes {needed / 2**30:,.2f} GiB, more than the "
+                f"{total / 2**30:,.2f} GiB that may be used for it; scale it down, or give more memory"
+            )
+        with self._budget.taken(needed):
+            return _fit(
+                _to_8_bits(self._scaled(image, data, kind) if kind else _turned(image)), self._size
+            ), kind or NARROW
+
+    def _scaled(self, image: ImageFile, data: bytes, kind: str) -> Image.Image:
+        numbers = read_numbers(image, data)
+        if not self._value_range:
+            raise Unscaled(numbers, kind)
+        return Image.fromarray(scale(numbers, self._value_range))
+
 
 @contextmanager
-def decoder(size: int, value_range: ValueRange | None = None) -> Iterator[Decoder]:
-    """Yield what decodes pictures as `decode` does, on all CPUs."""
-    # Warning filters belong to the process, not to a thread: they are set here, around all threads.
-    with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
+def decoder(size: int, value_range: ValueRange | None = None, memory: int | None = None) -> Iterator[Decoder]:
+    """Yield what decodes pictures as `decode` does, on all CPUs, in `memory` bytes or half of what is free."""
+    threads = cpu_count()
+    budget = MemoryBudget(int(SHARE * free_memory()) if memory is None else memory, threads)
+    # Warning filters and Pillow's limits belong to the process, not to a thread: they are set here, around all threads.
+    with warnings.catch_warnings(), budget.of_pillow(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield Decoder(pool, size, value_range)
+        yield Decoder(pool, budget, size, value_range)
 
 
 def fit_arrays(images: Images, size: int) -> Images:
@@ -113,38 +152,15 @@ def fit_arrays(images: Images, size: int) -> Images:
     return fitted
 
 
-def _decode(data: bytes, size: int, value_range: ValueRange | None) -> tuple[Images, str]:
-    """Return a decoded picture and the type of its numbers."""
-    if not data:
-        raise BadPicture("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_header(image)
-            if kind := wide_type(image):
-                numbers = read_numbers(image, data)
-                if not value_range:
-                    raise Unscaled(numbers, kind)
-                return _fit(_to_8_bits(Image.fromarray(scale(numbers, value_range))), size), kind
-            image.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                return _fit(_to_8_bits(ImageOps.exif_transpose(image)), size), NARROW
-            return _fit(_to_8_bits(image), size), NARROW
-    except UnidentifiedImageError:
-        raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
-    except BadPicture:
-        raise
-    except _DECODING_ERRORS as error:
-        raise BadPicture(f"it is broken ({error})") from None
-
-
-def _check_header(image: Image.Image) -> None:
-    """Raise BadPicture, before any pixel is decoded, if the picture is too large or not a single one."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadPicture(f"its {width:,} x {height:,} pixels are more than the allowed {MAX_PIXELS:,}")
+def _check_single(image: ImageFile) -> None:
+    """Raise BadPicture, before any pixel is decoded, if there are several pictures."""
     # A phone's JPEG (MPO) may hold further views after the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadPicture("it is animated or has several pages")
+
+
+def _turned(image: ImageFile) -> Image.Image:
+    return ImageOps.exif_transpose(image) if image.getexif().get(Base.Orientation, 1) != 1 else image
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
