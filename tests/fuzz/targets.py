@@ -7,20 +7,17 @@ import hashlib
 import io
 import json
 import math
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout, suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 
-from components.download import download
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.dataset import SPLITS, Copies, DatasetWriter, open_dataset
@@ -28,13 +25,11 @@ from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, decoder
 from components.shared.data.layout.left_out import BadImage
 from components.shared.data.raw import Chunk, open_raw, write_raw
-from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx, write_idx
 from components.shared.data.sources.schemes import Kind, open_source
 from components.shared.evaluation.document import METRICS, EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models import factory, saved_model
-from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, decision_about, times_decided
 from components.shared.registry.document import RegistryDocument
@@ -43,25 +38,26 @@ from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
-from tests.fuzz.mutations import parsed, sealed, sealed_png, sealed_tar
+from tests.fuzz.archive_targets import (
+    FILES,
+    IMAGES,
+    LABELS,
+    archive,
+    assert_inside,
+    name_from_server,
+    names_in_archives,
+    nested_archives,
+)
+from tests.fuzz.mutations import sealed, sealed_png
 from tests.fuzz.shelf import Shelf
+from tests.fuzz.target import Target
 from tests.models.documents import architecture, epoch, facts, history
-from tests.sample_files import TarMode, picture, tar_bytes
+from tests.sample_files import tar_bytes
 from tests.small_packages import evaluation_of, figures_of, package_of, provenance_of
 from tests.training.states import state_of
 
 SIZE = 16  # of pictures
-IMAGES = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
-LABELS = np.array([0, 1, 1, 0], np.uint8)
-FILES = {"train/a/1.png": picture(1), "train/b/2.png": picture(2), "test/a/3.png": picture(3), "test/b/4.png": b""}
 LOCAL = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-
-
-class Target(NamedTuple):
-    """Valid inputs, and a function that reads such an input or raises UserError."""
-
-    seeds: Sequence[bytes]
-    read: Callable[[bytes], None]
 
 
 def dataset_document(folder: Path) -> Target:
@@ -241,80 +237,6 @@ def idx(suffix: str, folder: Path) -> Target:
     return Target([path.read_bytes()], read)
 
 
-def archive(suffix: str, folder: Path) -> Target:
-    """An archive of any kind; the checksums of a tar's headers are made valid."""
-    path = folder / f"download{suffix}"
-
-    def read(content: bytes) -> None:
-        path.write_bytes(sealed_tar(content) if suffix == ".tar" else content)
-        for member in members(path):
-            _assert_inside(member.name)
-            if not member.is_folder:
-                with member.open() as file:
-                    while file.read(2**20):
-                        pass
-
-    mode: dict[str, TarMode] = {".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
-    return Target([tar_bytes(FILES, mode[suffix])] if suffix in mode else _zips(), read)
-
-
-def _zips() -> list[bytes]:
-    seeds = []
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", method) as whole:
-            for name, content in FILES.items():
-                whole.writestr(name, content)
-        seeds.append(file.getvalue())
-    return seeds
-
-
-def names_in_archives(suffix: str, folder: Path) -> Target:
-    """The names in an archive, of pictures and of IDX files, as `download` uses them in its folder."""
-    path, recipe = folder / f"given{suffix}", ReadingRecipe().text()
-    write_idx(folder / "images", IMAGES)
-    write_idx(folder / "labels", LABELS)
-    contents = {
-        "png": picture(1),
-        "images": (folder / "images").read_bytes(),
-        "labels": (folder / "labels").read_bytes(),
-    }
-
-    def read(content: bytes) -> None:
-        found = parsed(content)
-        names = [name for name in found if isinstance(name, str)] if isinstance(found, list | dict) else []
-        kinds = [next((kind for kind in contents if kind in name), "png") for name in names]
-        with suppress(ValueError):  # the archive's writer refuses a name
-            path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
-        with redirect_stdout(io.StringIO()):
-            download(data=str(path), version=open_source(str(path)).version(), recipe=recipe, raw=str(folder / "raw"))
-        raw = open_raw(folder / "raw")
-        assert sum(len(chunk.labels) for chunk in raw.chunks(3)) == sum(raw.counts.values())
-
-    idx_names = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "x/t10k-images-idx3-ubyte"]
-    seeds = [[*FILES], ["c0/1.png", "c1/2.png"], [*idx_names, "x/t10k-labels-idx1-ubyte", "readme"]]
-    return Target([json.dumps(seed).encode() for seed in seeds], read)
-
-
-def _pack(suffix: str, files: Sequence[tuple[str, bytes]]) -> bytes:
-    packed = io.BytesIO()
-    if suffix == ".zip":
-        with zipfile.ZipFile(packed, "w") as whole:
-            for name, content in dict(files).items():
-                whole.writestr(zipfile.ZipInfo(name[:9999]), content)
-    else:
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, content in files:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
-
-
-def _assert_inside(name: str) -> None:
-    assert name and ".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute()
-
-
 def address(folder: Path) -> Target:
     """Addresses of data and of the store, the server's address, an object's name, and a model's."""
     seeds: tuple[str, ...] = (
@@ -346,18 +268,18 @@ def address(folder: Path) -> Target:
 
 def _check_object(name: str) -> None:
     check_name(name)
-    _assert_inside(name)
+    assert_inside(name)
 
 
 def _check_model(name: str) -> None:
     Registration.of(model_name=name)
-    _assert_inside(f"models/{name}")
+    assert_inside(f"models/{name}")
 
 
 def _assert_prefix(prefix: str) -> None:
     assert not prefix or prefix.endswith("/")
     if prefix:
-        _assert_inside(prefix)
+        assert_inside(prefix)
 
 
 def _refused_in_words(attempt: Callable[[], object]) -> None:
@@ -593,6 +515,9 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "tar-gz": partial(archive, ".tar.gz"),
     "tar-bz2": partial(archive, ".tar.bz2"),
     "tar-xz": partial(archive, ".tar.xz"),
+    "tar-zst": partial(archive, ".tar.zst"),
+    "nested-archives": nested_archives,
+    "served-name": name_from_server,
     "names-in-zip": partial(names_in_archives, ".zip"),
     "names-in-tar": partial(names_in_archives, ".tar"),
     "address": address,

@@ -45,11 +45,6 @@ def archive_kind(path: Path, source: str) -> str:
     raise UserError(f"{source} cannot be read as an archive (it begins with {start[:QUOTED]!r})", AGAIN)
 
 
-def has_archive_start(path: Path) -> bool:
-    """Return whether a file begins as an archive does that can be read."""
-    return path.is_file() and _known_kind(first_bytes(path)) != ""
-
-
 def first_bytes(path: Path) -> bytes:
     """Return the start of a file, in which a web page has its title."""
     with open(path, "rb") as file:

@@ -133,9 +133,11 @@ class _Names:
 
 
 def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
-    """Return the bytes of a name if they are neither ASCII nor stated to be UTF-8, else none."""
+    """Return the bytes of a name if they are neither ASCII nor stated to be UTF-8, and so, else none."""
     name = str(getattr(info, field))
-    return b"" if name.isascii() or field in info.pax_headers else name.encode(UTF8, "surrogateescape")
+    is_bytes = any("\udc80" <= letter <= "\udcff" for letter in name)  # as Python shows what is not UTF-8
+    is_utf8 = name.isascii() or (field in info.pax_headers and not is_bytes)
+    return b"" if is_utf8 else name.encode(UTF8, "surrogateescape")
 
 
 def _all_unstated(archive: tarfile.TarFile) -> Iterator[bytes]:

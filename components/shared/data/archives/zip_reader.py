@@ -93,6 +93,8 @@ def _check_directory(path: Path) -> None:
         if not end:
             raise zipfile.BadZipFile("File is not a zip file")
         size, place = end[5], end[9] - (76 if end[0] == b"PK\6\6" else 0)
+        if size > place:
+            raise zipfile.BadZipFile("its directory is larger than the file")
         needed = 2 * size + BYTES_OF_MEMBER * _count(file, place - size, place)
     if needed > HARMLESS_BYTES and needed > (free := free_memory()):
         raise UserError(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import requests
 from pydantic import ConfigDict, Field
 
 from components.shared.core import log
@@ -167,19 +166,22 @@ def _download(address: str, required: str, record: UrlDocument | None) -> Fetche
             date=time.strftime("%Y-%m-%d"),
             etag=response.headers.get(ETAG),
             last_modified=response.headers.get(LAST_MODIFIED),
-            name=_served_name(response),
+            name=served_name(response.headers.get("Content-Disposition", ""), response.url),
         )
         os.replace(path, cache_path(digest))
         found.write(_record_path(address))
         return _recorded(found)
 
 
-def _served_name(response: requests.Response) -> str:
-    """Return the name that the server gives a file: in its header, else in the address that redirects led to."""
+def served_name(disposition: str, url: str) -> str:
+    """Return the name that a server gives a file: in its header Content-Disposition, else at the end of its address."""
     header = Message()
-    header["Content-Disposition"] = response.headers.get("Content-Disposition", "")
-    given = header.get_filename() or unquote(urlsplit(response.url).path)
-    name = plain(given).rpartition("/")[2]
+    header["Content-Disposition"] = disposition
+    try:
+        given = header.get_filename()
+    except (LookupError, ValueError, TypeError):  # it has parts that do not fit, or an encoding that there is not
+        given = None
+    name = plain(given or unquote(urlsplit(url).path)).rpartition("/")[2]
     return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME]
 
 

@@ -12,11 +12,10 @@ from components.shared.data.archives.folder import entries
 from components.shared.data.archives.kinds import (
     SUFFIXES,
     archive_kind,
-    has_archive_start,
     is_archive,
     refuse_unread_name,
 )
-from components.shared.data.layout.file_kinds import junk_in
+from components.shared.data.layout.file_kinds import junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
@@ -31,7 +30,7 @@ class LocalSource:
         if not os.path.exists(path):  # also False if no file can have such a name
             raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
         refuse_unread_name(f"data={path}", path.name)
-        if not path.is_dir() and not is_archive(path) and not has_archive_start(path):
+        if not path.is_dir() and not is_archive(path) and kind_by_name(path.name):
             raise UserError(f"data={path} is neither a folder nor an archive", f"give one of {', '.join(SUFFIXES)}")
         self._path = path
 

@@ -7,9 +7,9 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from components.shared.core import log
@@ -142,28 +142,23 @@ def _name(source: str) -> str:
 def _pack(found: Iterator[Member], folder: Path, progress: log.Progress) -> Sequence[str]:
     """Write pictures to few tar files: the same bytes for the same pictures, whatever their times and owners."""
     shards: list[str] = []
-    pictures = _opened_pictures(found)
-    picture = next(pictures, None)
-    while picture:
-        shards.append(f"pictures-{len(shards):05}.tar")
-        written = 0
-        with tarfile.open(folder / shards[-1], "w", format=tarfile.PAX_FORMAT) as shard:
-            while picture and written < SHARD_BYTES:
-                member, content = picture
+    with ExitStack() as opened:
+        written = SHARD_BYTES
+        for member in found:
+            with opened_picture(member) as content:
+                if not content:
+                    continue
+                if written >= SHARD_BYTES:
+                    opened.close()
+                    shards.append(f"pictures-{len(shards):05}.tar")
+                    shard = opened.enter_context(tarfile.open(folder / shards[-1], "w", format=tarfile.PAX_FORMAT))
+                    written = 0
                 info = tarfile.TarInfo(member.name)
                 info.size = member.size
                 shard.addfile(info, content)
                 written += member.size
                 progress.advance(1)
-                picture = next(pictures, None)
     return shards
-
-
-def _opened_pictures(found: Iterator[Member]) -> Iterator[tuple[Member, IO[bytes]]]:
-    for member in found:
-        with opened_picture(member) as content:
-            if content:
-                yield member, content
 
 
 def _copy_idx(found: Iterator[Member], source: str, folder: Path) -> RawDescription:
