@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +13,14 @@ LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
 UNKNOWN = "not known"  # of a run in the cluster whose logs cannot be read
+
+
+def ask(question: str) -> bool | None:
+    """Return whether a user on a terminal says yes to a question; None if there is no terminal to ask on."""
+    if not sys.stdin.isatty():
+        return None
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 class Terminal:

@@ -15,7 +15,7 @@ from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, list_recurring_runs
 from runner.cluster.connection import Connection, connect
 from runner.cluster.run_facts import has_ended
-from runner.control.confirm import is_agreed
+from runner.terminal import ask
 
 ARCHIVED = "ARCHIVED"
 
@@ -51,7 +51,8 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     items, kept = [one for one in found if not one.why_kept], [one for one in found if one.why_kept]
     if kept and arguments.names:
         raise UserError(f"{kind} {kept[0].name}: {kept[0].why_kept}", "leave it out; nothing was done")
-    if items and not is_agreed(f"{action} {_count(items, kind)}?", arguments.yes):
+    # Without a terminal, the command itself is the user's word.
+    if items and not arguments.yes and ask(f"{action} {_count(items, kind)}?") is False:
         print("nothing was done")
         items = []
     for item in items:

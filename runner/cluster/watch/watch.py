@@ -21,7 +21,7 @@ from runner.cluster.watch.verdict import find_verdict
 from runner.cluster.watch.view import LIVE, View
 from runner.failures import CANCELED, DONE, FAILED, INTERRUPTED, Failure
 from runner.summary import SummaryDocument
-from runner.terminal import Terminal
+from runner.terminal import Terminal, ask
 
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
@@ -123,10 +123,10 @@ class Watch:
         """Ask after Ctrl-C whether to terminate the run, and do so; return whether to wait for its end."""
         self.terminal.finish()
         try:
-            answer = input("\nterminate the run in the cluster? [y/N] ") if sys.stdin.isatty() else ""
-        except (EOFError, KeyboardInterrupt):
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
+            is_agreed = ask("\nterminate the run in the cluster?")
+        except KeyboardInterrupt:
+            is_agreed = False
+        if not is_agreed:
             print(f"\nthe run continues; see `python pipeline.py status {self.run_id}`")
             return False
         self.retries = 0

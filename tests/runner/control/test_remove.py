@@ -9,7 +9,7 @@ import pytest
 
 from components.shared.core.errors import UserError
 from runner.cluster import run, upload
-from runner.control import confirm, remove
+from runner.control import remove
 from runner.schedules import schedule
 from runner.verbs.parser import parse
 from tests.runner.verbs import changed_pipeline, pipeline, run_verb
@@ -114,4 +114,3 @@ def test_on_a_terminal_it_asks_first(
     assert len(kfp_api.runs) == left
     asked = f"delete 2 runs ({runs[1].display_name}, {runs[2].display_name})? [y/N] "
     assert capsys.readouterr().err == ("" if words else asked)
-    assert confirm.is_agreed("?", True)
