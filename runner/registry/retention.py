@@ -13,6 +13,7 @@ from typing import NamedTuple
 from components.shared.core.errors import CorruptDataError
 from components.shared.data import prepared_index
 from components.shared.data.dataset_store import SHARDS, read_recipe
+from components.shared.data.prepared_index import DATASETS, dataset_folder
 from components.shared.registry.champion import previous_champion
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.storage.client import Entry, Store
@@ -98,8 +99,8 @@ class Retention:
         used = self._digests_in_use(removed)
         referred: set[str] = set()
         shards: list[Entry] = []
-        for folder, entries in self._by_folder("datasets"):
-            if f"datasets/{folder}" == SHARDS:
+        for folder, entries in self._by_folder(DATASETS):
+            if dataset_folder(folder) == SHARDS:
                 shards = entries
                 continue
             try:

@@ -25,11 +25,12 @@ from components.shared.data.dataset import (
     open_dataset,
     write_document,
 )
+from components.shared.data.prepared_index import DATASETS, DOCUMENT, dataset_folder
 from components.shared.storage.client import MAX_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
-SHARDS = "datasets/shards"
-DOCUMENT, SAMPLES = "dataset.json", "samples.png"
+SHARDS = f"{DATASETS}/shards"
+SAMPLES = "samples.png"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class StoredDataset:
         """Open the store; a dataset of more than `handover_mib` MiB becomes remote. Raises UserError if that fails."""
         self._store = open_store(store, os.environ)
         self._recipe = recipe
-        self._folder = f"datasets/{recipe.digest}"
+        self._folder = dataset_folder(recipe.digest)
         self._max_local_bytes = handover_mib * 2**20
         self._is_corrupt = False
 
@@ -137,7 +138,7 @@ class StoredDataset:
 
 def read_recipe(store: Store, recipe: str) -> tuple[str, set[str]]:
     """Return a stored dataset's digest, and the names of its shards in the store. Raises UserError if there is none."""
-    document = _read_document(store, f"datasets/{recipe}/{DOCUMENT}")
+    document = _read_document(store, f"{dataset_folder(recipe)}/{DOCUMENT}")
     if not document:
         raise NoSuchObject(
             f"{store.uri(f'datasets/{recipe}')} has no {DOCUMENT}: its preparation did not finish", AGAIN
@@ -155,7 +156,7 @@ def open_stored_dataset(uri: str, folder: Path) -> Dataset:
     if not prefix or "/" in recipe:
         raise UserError(f"dataset={uri} is not a prepared dataset", "give s3://bucket/prefix/datasets/<recipe>")
     store = open_store(prefix, os.environ)
-    document = _read_document(store, f"datasets/{recipe}/{DOCUMENT}")
+    document = _read_document(store, f"{dataset_folder(recipe)}/{DOCUMENT}")
     if not document:
         raise NoSuchObject(
             f"{uri} has no {DOCUMENT}", "give the address that a run with a store logs when it prepares data"

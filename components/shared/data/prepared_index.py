@@ -16,6 +16,12 @@ from components.shared.storage.client import Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 FOLDER = "prepared"
+DATASETS, DOCUMENT = "datasets", "dataset.json"  # of dataset_store.py, which needs NumPy
+
+
+def dataset_folder(recipe: str) -> str:
+    """Return the folder of a recipe's dataset in the store."""
+    return f"{DATASETS}/{recipe}"
 
 
 class PreparedDocument(Document):
@@ -77,4 +83,4 @@ def _read(store: Store, name: str) -> PreparedDocument | None:
 
 
 def _dataset(found: PreparedDocument) -> str:
-    return f"datasets/{found.recipe}/dataset.json"
+    return f"{dataset_folder(found.recipe)}/{DOCUMENT}"
