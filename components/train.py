@@ -1,6 +1,6 @@
 """Step train: a prepared dataset -> a model folder with the weights of the best epoch.
 
-On several GPUs, one process trains on each. The engine is components/shared/training/engine.py.
+On several GPUs, one process trains on each, see components/shared/training/machine.py.
 """
 
 from pathlib import Path
@@ -9,8 +9,7 @@ from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import open_dataset
 from components.shared.parameters.training import TrainingRecipe
-from components.shared.training.distributed.launch import launch
-from components.shared.training.engine import train_model
+from components.shared.training.machine import train_here
 
 
 @step
@@ -26,7 +25,4 @@ def train(*, dataset: str | Path, recipe: str, model: str | Path) -> None:
     parameters = TrainingRecipe.read(recipe)
     settings, run = parameters.as_settings(), parameters.run_arguments()
     with new_folder(model) as folder:
-        if settings.gpus > 1:
-            launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
-        else:
-            train_model(settings, open_dataset(dataset), **run, folder=folder)
+        train_here(settings, open_dataset(dataset), **run, folder=folder)

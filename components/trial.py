@@ -17,9 +17,8 @@ from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.storage.client import open_store
-from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import check_gpus
-from components.shared.training.engine import train_model
+from components.shared.training.machine import train_here
 from components.shared.training.search.asha import SuccessiveHalving
 from components.shared.training.search.outcome import keep_best_weights, write_outcome
 from components.shared.training.search.planned import Planned, Rungs, Trial
@@ -42,11 +41,11 @@ def trial(*, dataset: str | Path, planned: str, trials: str | Path) -> None:
         for one in plan.trials:
             log.info(f"trial {one.number}: {json.dumps(one.settings)}")
             (folder / str(one.number)).mkdir()
-            _try(one, plan.rungs, dataset, data, folder / str(one.number))
+            _try(one, plan.rungs, data, folder / str(one.number))
             keep_best_weights(folder)
 
 
-def _try(one: Trial, rungs: Rungs | None, dataset: str | Path, data: Dataset, folder: Path) -> None:
+def _try(one: Trial, rungs: Rungs | None, data: Dataset, folder: Path) -> None:
     """Do one trial. Raises TransientError and CorruptDataError, which are not because of its settings."""
     settings, run = one.recipe.as_settings(), one.recipe.run_arguments()
     error, stop = None, None
@@ -60,10 +59,7 @@ def _try(one: Trial, rungs: Rungs | None, dataset: str | Path, data: Dataset, fo
             reduction=rungs.reduction,
         )
     try:
-        if settings.gpus > 1:
-            launch(settings, dataset, processes=settings.gpus, **run, folder=folder)
-        else:
-            train_model(settings, data, **run, folder=folder, stop=stop, stop_rule=stop.rule if stop else "")
+        train_here(settings, data, **run, folder=folder, stop=stop, stop_rule=stop.rule if stop else "")
     except (CorruptDataError, TransientError):
         raise
     except UserError as failure:

@@ -173,7 +173,7 @@ def test_damaged_data_or_an_outage_is_not_a_result(
     def fail(*_: Any, **__: Any) -> None:
         raise TransientError("the store is out of reach", "try again later")
 
-    monkeypatch.setattr("components.trial.train_model", fail)
+    monkeypatch.setattr("components.shared.training.machine.train_model", fail)
     with pytest.raises(TransientError):
         trial(dataset=dataset, planned=planned({}), trials=tmp_path / "trials")
     assert not (tmp_path / "trials").exists()
