@@ -26,6 +26,7 @@ from components.shared.core.document import (
     require,
 )
 from components.shared.core.errors import UserError
+from components.shared.core.files import MAX_DEPTH
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -167,3 +168,20 @@ def test_a_sealed_document_is_checked_too() -> None:
     wrong = Sealed.model_construct(count=-1).sealed()
     with pytest.raises(UserError, match=r"^x\.json has no valid field 'count'; create it again$"):
         Sealed.parse(wrong.to_json(), "x.json")
+
+
+def test_what_is_nested_too_deep_to_be_written_again_is_refused() -> None:
+    def nested(levels: int) -> bytes:
+        value: object = 0
+        for number in range(levels - 1):  # the document is a level itself
+            value = [value] if number % 2 else {"a": value, "b": "[{[{"}
+        return content(name="a", added_later=value)
+
+    kept = Example.parse(nested(MAX_DEPTH), "x.json")
+    assert json.loads(kept.to_json()) == json.loads(nested(MAX_DEPTH))
+    with pytest.raises(UserError) as raised:
+        Example.parse(nested(MAX_DEPTH + 1), "x.json")
+    assert (
+        str(raised.value)
+        == "x.json is not a JSON document (more than 200 levels of lists and objects); create it again"
+    )

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from components.shared.core.errors import UserError
 
+MAX_DEPTH = 200  # of a JSON document; pydantic writes 255
 MAX_JSON_BYTES = 2**24  # nested lists of this size take 0.8 GiB of memory once parsed
 
 
@@ -79,6 +80,8 @@ def parse_json(content: bytes, document_format: str, name: str, max_bytes: int =
         if len(content) > max_bytes:
             raise ValueError(f"more than {max_bytes:,} bytes")
         document = json.loads(content, parse_float=_finite, parse_constant=_finite)
+        if content.count(b"[") + content.count(b"{") > MAX_DEPTH:
+            _check_depth(document)
         if b"\\u" in content:
             json.dumps(document, ensure_ascii=False).encode()  # refuses half a surrogate pair, which no file can hold
     except (ValueError, RecursionError) as error:
@@ -88,6 +91,17 @@ def parse_json(content: bytes, document_format: str, name: str, max_bytes: int =
         raise UserError(f"{name} has the format {found!r}, not {document_format!r}", "check that it is the right file")
     assert isinstance(document, dict)
     return document
+
+
+def _check_depth(document: Any) -> None:
+    """Raise ValueError if a document holds more levels of lists and objects than can be written again."""
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        members = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for found in members for value in found if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects")
 
 
 def _finite(text: str) -> float:
