@@ -19,6 +19,7 @@ from components.shared.core.files import sha256_file, sha256_json
 from components.shared.data.archives.member import opened_picture
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.folder_layout import Layout
+from components.shared.data.layout.label_table import LABELS, read_labels
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
@@ -173,9 +174,10 @@ class Raw:
         assert layout
         labels = {plain(name): label for label, name in enumerate(self.classes)}
         pending = _Pending()
+        table = read_labels(self.folder / LABELS) if layout.in_table else {}
         for file in self.document.files:
-            for member in members(self.folder / file.path):
-                if layout.is_unlabelled(member.name):
+            for member in members(self.folder / file.path) if file.path != LABELS else ():
+                if layout.is_unlabelled(member.name) or (layout.in_table and member.name not in table):
                     continue
                 with opened_picture(member) as content:
                     if not content:
@@ -184,7 +186,7 @@ class Raw:
                         raise UserError(
                             f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
                         )
-                    split, label = self._locate(layout, labels, member.name)
+                    split, label = self._locate(layout, table, labels, member.name)
                     if pending.names and (pending.split != split or pending.is_full(size)):
                         yield pending.chunk()
                         pending = _Pending()
@@ -192,10 +194,12 @@ class Raw:
         if pending.names:
             yield pending.chunk()
 
-    def _locate(self, layout: Layout, labels: Mapping[str, int], name: str) -> tuple[str, int]:
+    def _locate(
+        self, layout: Layout, table: Mapping[str, str], labels: Mapping[str, int], name: str
+    ) -> tuple[str, int]:
         """Return the split and the label of a picture by its name."""
         try:
-            split, class_name = layout.locate(name)
+            split, class_name = (layout.split_of(name), table[name]) if layout.in_table else layout.locate(name)
             return split, labels[class_name]
         except LookupError:
             raise UserError(f"{self.source} holds {name!r}, in no class of raw.json", AGAIN) from None

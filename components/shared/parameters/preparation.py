@@ -1,11 +1,12 @@
 """The parameters of step preprocess."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.shared.core.document import MAX_COUNT
+from components.shared.core.errors import UserError
 from components.shared.data.layout.reading import Arrangement, Reading
 from components.shared.parameters.common import Seed, StoreUri
 from components.shared.parameters.recipe import Accepts, Fraction, Recipe, fitting, parameter
@@ -55,9 +56,27 @@ class ReadingRecipe(Recipe):
         "names, the pictures' names begin with their classes. auto finds out and refuses what has two readings.",
     )
 
+    labels: str = parameter(
+        "", "Name of a CSV in the source that has the classes of the pictures; empty takes them from the folders."
+    )
+    label_columns: Annotated[
+        str,
+        fitting(lambda text: not text or len(text.split(",")) == 2),
+        Accepts("PICTURE,CLASS, the names of two columns"),
+    ] = parameter("", "PICTURE,CLASS: the columns of that CSV; empty finds them.")
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if self.labels and self.data_layout != "auto":
+            message = f"data_layout={self.data_layout} has no effect with labels={self.labels}"
+            raise UserError(message, "leave out one of them")
+        if self.label_columns and not self.labels:
+            raise UserError(f"label_columns={self.label_columns} has no effect without labels", "set labels=FILE.csv")
+        return self
+
     def reading(self) -> Reading:
         """Return how to read a source."""
-        return Reading(self.data_layout)
+        return Reading(self.data_layout, self.labels, self.label_columns)
 
 
 class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):

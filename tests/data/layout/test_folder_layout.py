@@ -170,6 +170,17 @@ def test_a_data_layout_that_does_not_fit_is_refused(folders: dict[str, int], arr
         find_layout("source", survey_of(folders), arrangement)
 
 
+@pytest.mark.parametrize(
+    ("folders", "where"), [({"train/*": 3, "test/*": 3}, "in train"), ({"*": 3}, "in its top folder")]
+)
+def test_a_table_beside_loose_pictures_is_named(folders: dict[str, int], where: str) -> None:
+    survey = survey_of(folders)
+    survey.leave_out(FileKind("sidecar", ".csv"), "labels.csv")
+    remedy = "set labels=labels.csv if that file says their classes, or put them into class-name/"
+    with pytest.raises(UserError, match=f"holds pictures {where}, outside a class; {remedy}"):
+        find_layout("source", survey, "auto")
+
+
 def test_a_class_whose_pictures_cannot_be_read_is_named() -> None:
     survey = survey_of({"cat": 2})
     survey.leave_out(FileKind("unreadable", ".heic"), "dog/1.heic")

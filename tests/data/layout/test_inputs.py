@@ -48,6 +48,19 @@ def test_pictures_without_labels_are_left_out(tmp_path: Path, how: str) -> None:
     assert left_out.sentences() == ["2 pictures without a label left out: 2 in test1"]
 
 
+def test_kaggles_table_of_labels_is_offered_and_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"pictures in train, outside a class; set labels=labels\.csv if that file"):
+        prepared(INPUTS / "kaggle-flat-csv.zip", tmp_path)
+    data = prepared(INPUTS / "kaggle-flat-csv.zip", tmp_path, labels="labels.csv")
+    assert (data.classes, sum(data.counts.values())) == (["cat", "dog"], 28)
+    assert data.document.left_out
+    assert data.document.left_out.sentences() == [
+        "6 pictures without a label left out: 6 in test",
+        "1 file beside the pictures left out: 1 .csv",
+    ]
+    assert "labels.csv: 28 pictures have labels, by the columns 'id' for the pictures and" in capsys.readouterr().out
+
+
 def test_the_layout_that_was_set_is_in_the_document(tmp_path: Path) -> None:
     names = [f"{place}/{kind}/{number}.png" for place in ("in", "out") for kind in "ab" for number in range(5)]
     pets = packed(tmp_path, {name: picture(number) for number, name in enumerate(names)}, "folder")

@@ -33,6 +33,7 @@ class Layout(Part):
     # Folders beside the splits, whose pictures are left out.
     unlabelled: list[str] = Field(default_factory=list)
     in_names: bool = False  # whether the classes are the beginnings of the pictures' names
+    in_table: bool = False  # whether the classes are in the file of label_table.py, and no others are read
 
     def locate(self, name: str) -> tuple[str, str]:
         """Return the split and the class of a picture by its name; the split is `all` if there are no splits.
@@ -40,14 +41,18 @@ class Layout(Part):
         Raises LookupError if it is in none.
         """
         folders = name.split("/")[self.root : -1]
-        split, at = NO_SPLITS, 0
-        if self.has_splits:
-            split = self.splits[folders[0]] if self.splits else SPLIT_NAMES[folders[0].lower()]
-            at = 1 + self.below.get(folders[0], 0)
+        at = 1 + self.below.get(folders[0], 0) if self.has_splits else 0
         class_name = class_in_name(name) if self.in_names else folders[at]
         if not class_name:
             raise LookupError(name)
-        return split, class_name
+        return self.split_of(name), class_name
+
+    def split_of(self, name: str) -> str:
+        """Return the split of a picture. Raises LookupError if it is in none."""
+        if not self.has_splits:
+            return NO_SPLITS
+        top = name.split("/")[self.root]
+        return self.splits[top] if self.splits else SPLIT_NAMES[top.lower()]
 
     def is_unlabelled(self, name: str) -> bool:
         """Return whether a picture is left out, because it has no label."""
@@ -115,6 +120,25 @@ def find_layout(source: str, survey: Survey, arrangement: Arrangement) -> tuple[
     return layout, counts
 
 
+def find_labelled_layout(source: str, survey: Survey, labels: Mapping[str, str]) -> tuple[Layout, Counts]:
+    """Return the layout and the counts of pictures whose labels are in a table; all others are left out.
+
+    Raises UserError, naming `source`, if a class is empty in a split, or there is only one class.
+    """
+    search = _Search(source, survey, [list(parts) for parts in {tuple(name.split("/")[:-1]) for name in labels}])
+    root = _shared_folders(search.filled, keeps_splits=True) if search.filled else 0
+    splits = splits_of(search.tops(root)) if all(len(parts) > root for parts in search.filled) else {}
+    layout = Layout(root=root, has_splits=False, in_table=True)
+    if "train" in splits.values():
+        layout = _layout_of_splits(root, splits, {}, [], in_table=True)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, class_name in labels.items():
+        counts[layout.split_of(name)][class_name] += 1
+    found = {split: dict(sorted(classes.items())) for split, classes in sorted(counts.items())}
+    _check_classes(search, found)
+    return layout, found
+
+
 def _find(search: _Search, arrangement: Arrangement) -> Layout:
     keeps_splits = arrangement not in ("classes", "groups")
     root = _shared_folders(search.filled, keeps_splits)
@@ -177,7 +201,7 @@ def _splits(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
 
 
 def _layout_of_splits(
-    root: int, splits: Mapping[str, str], below: Mapping[str, int], unlabelled: Iterable[str], in_names: bool = False
+    root: int, splits: Mapping[str, str], below: Mapping[str, int], unlabelled: Iterable[str], **classes_in: bool
 ) -> Layout:
     labelled = {top: split for top, split in splits.items() if top not in unlabelled}
     is_usual = all(top.lower() in SPLIT_NAMES for top in labelled)
@@ -187,7 +211,7 @@ def _layout_of_splits(
         splits={} if is_usual else labelled,
         below={top: depth for top, depth in below.items() if depth and top in labelled},
         unlabelled=sorted(unlabelled),
-        in_names=in_names,
+        **classes_in,
     )
 
 
@@ -323,6 +347,8 @@ def _check_classes(search: _Search, counts: Mapping[str, Mapping[str, int]]) -> 
         if empty:
             where = search.besides if split == NO_SPLITS else f" in {split}{search.besides}"
             search.refuse(f"has no picture of class {empty[0]!r}{where}", "add some, or remove the class")
+    if not classes:
+        search.refuse("holds no picture that the table names", "check the names in it")
     if len(classes) < 2:
         tables = search.survey.tables
         hint = f", or set labels={tables[0]} if that file says the classes" if tables else ""

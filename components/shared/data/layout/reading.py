@@ -11,3 +11,5 @@ class Reading:
     """The parameters about the layout; the defaults find it."""
 
     data_layout: Arrangement = "auto"
+    labels: str = ""  # a table in the source
+    label_columns: str = ""  # PICTURE,CLASS

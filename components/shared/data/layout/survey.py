@@ -11,6 +11,7 @@ CLASS_IN_NAME = re.compile(r"([^\W\d_]+(?:[ ._-][^\W\d_]+)*)[ ._-]?\(?\d+\)?")
 # What cameras and programs begin the names of pictures with.
 NO_CLASSES = {"img", "image", "dsc", "dscn", "dscf", "pxl", "pic", "picture", "photo", "frame", "file", "screenshot"}
 TABLES = (".csv", ".tsv")
+SHOWN_TABLES = 9
 
 
 def class_in_name(name: str) -> str:
@@ -66,8 +67,16 @@ class Survey:
         """Count a file that is no picture to read."""
         assert kind.reason
         self.left_out.add(kind.reason, kind.kind, name)
+        if kind.kind in TABLES and len(self.tables) < SHOWN_TABLES:
+            self.tables.append(name)
         if kind.reason == "unreadable":
             self.add_folder(name.rpartition("/")[0])
+
+    def leave_out_unlabelled(self, name: str) -> None:
+        """Count a picture as left out because it has no label."""
+        folder = name.rpartition("/")[0]
+        self.folders[folder] -= 1
+        self.left_out.add("unlabelled", f"in {folder or 'the top folder'}", name)
 
     def named(self, folder: str) -> Counter[str]:
         """Return the number of a folder's pictures by the classes in their names; nothing if some have none."""

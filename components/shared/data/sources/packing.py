@@ -19,7 +19,9 @@ from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.archives.nested import is_nested_archive, unnested
 from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
-from components.shared.data.layout.folder_layout import Layout, find_layout
+from components.shared.data.layout.folder_layout import find_labelled_layout, find_layout
+from components.shared.data.layout.label_search import Given
+from components.shared.data.layout.label_table import LABELS, write_labels
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
 from components.shared.data.raw import MAX_PICTURE_BYTES
@@ -44,16 +46,17 @@ def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescrip
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
     """
     archive_kind(archive, source)
-    folder, survey = archive.parent, _survey(members(archive), source)
+    folder, given = archive.parent, Given(reading)
+    survey = _survey(members(archive), source, given)
     if survey.has_only_archives:
-        nested = _nested(partial(members, archive), source, folder, archive)
-        description = _pack_survey(*nested, source, reading, folder)
+        nested = _nested(partial(members, archive), source, given, folder, archive)
+        description = _pack_survey(*nested, source, given, folder)
         archive.unlink(missing_ok=True)
         return description
     if survey.has_only_idx:
         return _copy_idx(members(archive), source, folder)
-    description, _ = _describe_pictures(survey, source, reading)
-    return description | {"files": [archive.name]}
+    description, _ = _describe_pictures(survey, source, given, folder)
+    return description | {"files": [archive.name, *description["files"]]}
 
 
 def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Reading, folder: Path) -> RawDescription:
@@ -62,14 +65,15 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     `list_all` yields all members of the source, `read_pictures` at least the pictures whose names are wanted, in the
     same order. Raises UserError, naming `source`, if it holds no classification set.
     """
-    survey = _survey(list_all(), source)
+    given = Given(reading)
+    survey = _survey(list_all(), source, given)
     if survey.has_only_archives:
-        return _pack_survey(*_nested(list_all, source, folder), source, reading, folder)
-    return _pack_survey(survey, list_all, read_pictures, source, reading, folder)
+        return _pack_survey(*_nested(list_all, source, given, folder), source, given, folder)
+    return _pack_survey(survey, list_all, read_pictures, source, given, folder)
 
 
 def _nested(
-    list_all: Members, source: str, folder: Path, archive: Path | None = None
+    list_all: Members, source: str, given: Given, folder: Path, archive: Path | None = None
 ) -> tuple[Survey, Members, Pictures]:
     """Return what the archives in a source hold, which may be an archive itself: a survey, and all members twice."""
     log.info(f"{source} holds no pictures but archives, which are read one by one")
@@ -78,25 +82,21 @@ def _nested(
         inner = unnested(list_all(), members, source, folder)
         return limited(archive, inner) if archive else inner
 
-    return _survey(found(), source), found, found
+    return _survey(found(), source, given), found, found
 
 
 def _pack_survey(
-    survey: Survey, list_all: Members, read_pictures: Pictures, source: str, reading: Reading, folder: Path
+    survey: Survey, list_all: Members, read_pictures: Pictures, source: str, given: Given, folder: Path
 ) -> RawDescription:
     if survey.has_only_idx:
         return _copy_idx(list_all(), source, folder)
-    description, layout = _describe_pictures(survey, source, reading)
+    description, is_wanted = _describe_pictures(survey, source, given, folder)
     progress = log.Progress(f"pack {description['name']}", survey.pictures, "pictures")
-
-    def is_wanted(name: str) -> bool:
-        return not layout.is_unlabelled(name)
-
     wanted = (member for member in read_pictures(is_wanted) if is_wanted(member.name))
-    return description | {"files": _pack(wanted, folder, progress)}
+    return description | {"files": [*_pack(wanted, folder, progress), *description["files"]]}
 
 
-def _survey(found: Iterator[Member], source: str) -> Survey:
+def _survey(found: Iterator[Member], source: str, given: Given) -> Survey:
     survey = Survey()
     for member in found:
         name = member.name.rstrip("/")
@@ -110,17 +110,27 @@ def _survey(found: Iterator[Member], source: str) -> Survey:
             survey.leave_out(FileKind("other", Path(name).suffix.lower()), name)
         elif (kind := member.kind()) != PICTURE:
             survey.leave_out(kind, name)
+            given.see_file(source, member)
         elif member.size > MAX_PICTURE_BYTES:
             raise UserError(
                 f"{source} holds {name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
             )
         else:
             survey.add_picture(name)
+            given.see_picture(name)
     return survey
 
 
-def _describe_pictures(survey: Survey, source: str, reading: Reading) -> tuple[RawDescription, Layout]:
-    layout, counts = find_layout(source, survey, reading.data_layout)
+def _describe_pictures(
+    survey: Survey, source: str, given: Given, folder: Path
+) -> tuple[RawDescription, Callable[[str], bool]]:
+    """Return the description of the pictures, and which of them are taken; write the labels that a table has."""
+    labels = given.labels(source, survey)
+    if labels is None:
+        layout, counts = find_layout(source, survey, given.reading.data_layout)
+    else:
+        layout, counts = find_labelled_layout(source, survey, labels)
+        write_labels(folder / LABELS, labels)
     for remark in layout.remarks():
         log.info(remark)
     description: RawDescription = {
@@ -128,11 +138,11 @@ def _describe_pictures(survey: Survey, source: str, reading: Reading) -> tuple[R
         "kind": "pictures",
         "classes": sorted({name for found in counts.values() for name in found}),
         "counts": {split: sum(found.values()) for split, found in counts.items()},
-        "files": [],
+        "files": [] if labels is None else [LABELS],
         "layout": layout.facts(),
         "left_out": survey.result(),
     }
-    return description, layout
+    return description, lambda name: not layout.is_unlabelled(name) if labels is None else name in labels
 
 
 def _name(source: str) -> str:
