@@ -10,6 +10,7 @@ from components.shared.core.errors import (
     UserError,
     as_user_error,
     did_you_mean,
+    disk_named,
     error_from_json,
     raise_as_corrupt,
 )
@@ -39,6 +40,16 @@ def test_only_errors_that_the_user_can_fix_are_reported() -> None:
     assert as_user_error(OSError(errno.EACCES, "denied", "/a")) is None
     full = as_user_error(OSError(errno.ENOSPC, "No space left on device", "/a"))
     assert str(full) == "No space left on device: /a; free some space there"
+
+
+def test_the_full_disk_is_that_which_is_written_to() -> None:
+    copied = as_user_error(OSError(errno.ENOSPC, "No space left on device", "/from", None, "/to"))
+    assert copied and copied.message.endswith(": /to")
+    for given, expected in (((), "/folder"), (("/folder/file",), "/folder/file")):
+        with pytest.raises(OSError) as full, disk_named("/folder"):
+            raise OSError(errno.ENOSPC, "No space left on device", *given)
+        reported = as_user_error(full.value)
+        assert reported and reported.message.endswith(f": {expected}")
 
 
 def test_stored_data_that_is_invalid_is_corrupt() -> None:

@@ -48,8 +48,20 @@ def error_from_json(document: Mapping[str, Any]) -> UserError:
 def as_user_error(error: BaseException) -> UserError | None:
     """Return `error` if the user can fix it, also a full disk; None if it is a bug."""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return UserError(f"{error.strerror}: {error.filename or 'the disk'}", "free some space there")
+        place = error.filename2 or error.filename or "the disk"  # of a copy, the second is where it is written
+        return UserError(f"{error.strerror}: {place}", "free some space there")
     return error if isinstance(error, UserError) else None
+
+
+@contextmanager
+def disk_named(folder: object) -> Iterator[None]:
+    """Let an error of a full disk in the block, which writes to `folder`, name that if it names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE and not error.filename:
+            error.filename = str(folder)
+        raise
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

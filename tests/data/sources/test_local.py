@@ -39,3 +39,10 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets.txt").write_text("cats and dogs")
     with pytest.raises(UserError, match=r"pets.txt is neither a folder nor an archive; give one of \.zip, "):
         LocalSource(tmp_path / "pets.txt")
+
+
+def test_a_broken_archive_is_named_as_the_user_did(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "pets.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/pets\.zip cannot be read as an archive"):
+        LocalSource(tmp_path / "pets.zip").fetch(tmp_path / "raw", Reading())

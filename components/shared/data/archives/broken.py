@@ -38,3 +38,12 @@ def broken_is_an_error(path: Path) -> Iterator[None]:
         if error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(f"{path} cannot be read as an archive ({error})", AGAIN) from None
+
+
+@contextmanager
+def source_named(copy: Path, source: str) -> Iterator[None]:
+    """Let errors about a copy of an archive name its source, which is what people know."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(error.message.replace(str(copy), source), error.remedy) from None

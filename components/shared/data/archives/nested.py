@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from components.shared.core.errors import UserError
+from components.shared.data.archives.broken import source_named
 from components.shared.data.archives.kinds import SUFFIXES, is_archive
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import junk_in
@@ -38,8 +38,6 @@ def _read(member: Member, read: Callable[[Path], Iterator[Member]], source: str,
         copy = Path(scratch) / f"nested{suffix}"
         with member.open() as content, open(copy, "wb") as file:
             shutil.copyfileobj(content, file)
-        try:
+        with source_named(copy, f"{source}: {member.name}"):
             for inner in read(copy):
                 yield replace(inner, name=f"{member.name[: -len(suffix)]}/{inner.name}")
-        except UserError as error:
-            raise type(error)(error.message.replace(str(copy), f"{source}: {member.name}"), error.remedy) from None

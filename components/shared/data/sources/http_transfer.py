@@ -13,7 +13,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, disk_named
 from components.shared.data.archives.kinds import PAGE_BYTES, first_bytes, refuse_page
 from components.shared.data.sources.redirects import Way
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
@@ -43,12 +43,8 @@ def download(
     failures are retried, with exponential backoff and jitter or after the time that the server asks for; `limit`
     bounds the bytes. Raises UserError if the download fails, or brings a web page.
     """
-    try:
-        with open(path, "wb") as file:
-            response = _transfer(address, file, known, limit)
-    except OSError as error:
-        error.filename = error.filename or str(path.parent)  # for a full disk, that is the remedy
-        raise
+    with disk_named(path.parent), open(path, "wb") as file:
+        response = _transfer(address, file, known, limit)
     refuse_page(first_bytes(path), address)
     return response
 

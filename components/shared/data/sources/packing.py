@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
+from components.shared.data.archives.broken import source_named
 from components.shared.data.archives.kinds import SUFFIXES, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
@@ -45,7 +46,12 @@ def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescrip
 
     Raises UserError, naming `source`, if it cannot be read safely or holds no classification set.
     """
-    archive_kind(archive, source)
+    with source_named(archive, source):
+        archive_kind(archive, source)
+        return _describe_archive(archive, source, reading)
+
+
+def _describe_archive(archive: Path, source: str, reading: Reading) -> RawDescription:
     folder, given = archive.parent, Given(reading)
     survey = _survey(members(archive), source, given)
     if survey.has_only_archives:
