@@ -92,6 +92,20 @@ def test_the_store_tells_what_the_logs_do_not(
     assert shown.count(f"{UNSEEN}: Kubernetes refuses to read Secret") == 1
 
 
+def test_a_run_may_have_a_root_of_its_own(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path, server: S3Server, uri: str, leave: Leave
+) -> None:
+    run = polled_run()[-1]
+    leave(run.run_id, "evaluation", evaluation())
+    cluster.add(launcher("minio://bucket/elsewhere", endpoint=server.address))
+    run_id = kfp_api.replay("training", run)
+    watched(run_id, *CONTEXT)
+    assert summary(tmp_path, run_id)[0] is None
+    run.runtime_config.pipeline_root = uri.replace("s3://", "minio://")
+    watched(run_id, *CONTEXT)
+    assert summary(tmp_path, run_id)[0] == 0.75
+
+
 def test_a_cached_verdict_is_read_where_its_run_left_it(
     kfp_api: KfpServer, watched: Watched, tmp_path: Path, leave: Leave
 ) -> None:
