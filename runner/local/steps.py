@@ -86,7 +86,7 @@ class StepRunner:
                 return child.wait()
 
     def _start(self, command: list[str], environment: dict[str, str], output: int) -> Child:
-        if FORKS:
+        if FORKS and command[: len(START)] == START:
             return self.server.start(command[len(START) :], environment, output)
         return subprocess.Popen(
             command,
