@@ -2,9 +2,8 @@
 
 import io
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from components.shared.data.decode import BadPicture, Decoder, decoder
-from components.shared.data.pictures.memory import MemoryBudget
+from components.shared.data.pictures.memory import MemoryBudget, memory_needed
+from components.shared.data.pictures.wide import wide_type
 from tests.data.test_decode import png_header
 from tests.steps.test_preprocess import prepare, raw_of
 
@@ -112,16 +112,27 @@ class Recorded(MemoryBudget):
         super().__init__(MIB, threads=1)
         self.taken_bytes: list[int] = []
 
-    @contextmanager
-    def taken(self, needed: int) -> Iterator[None]:
+    def taken(self, needed: int) -> AbstractContextManager[None]:
         self.taken_bytes.append(needed)
-        with super().taken(needed):
-            yield
+        return super().taken(needed)
 
 
 def test_each_picture_takes_its_memory_from_the_budget() -> None:
     budget = Recorded()
+    pictures = [encode(200, "PNG"), encode(200, "WEBP"), encode(512, "JPEG"), encode(181, "PNG")]
     with ThreadPoolExecutor(1) as pool:
-        results = Decoder(pool, budget, 16, None)([encode(64, "PNG"), encode(64, "WEBP"), encode(512, "JPEG")])
+        results = Decoder(pool, budget, 16, None)(pictures)
     assert all(is_right(result) for result in results)
-    assert budget.taken_bytes == [64 * 64, 64 * 64 * 16, 64 * 64]
+    assert budget.taken_bytes == [200**2, 200**2 * 16, 64**2, 0]
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [(("L",), 2), (("1", "P"), 6), (("RGB",), 8), (("CMYK", "LAB", "I;16"), 12), (("LA", "RGBA", "I", "F"), 20)],
+)
+def test_a_picture_needs_what_its_mode_takes(modes: tuple[str, ...], expected: int) -> None:
+    for mode in modes:
+        file = io.BytesIO()
+        Image.new(mode, (1000, 1000)).save(file, "TIFF")
+        with Image.open(file) as image:
+            assert memory_needed(image, image.size, is_wide=bool(wide_type(image))) == expected * 10**6

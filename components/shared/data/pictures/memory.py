@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from PIL import Image
 from PIL import PngImagePlugin as png
@@ -10,6 +10,7 @@ from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 
 ALWAYS_DECODED = 2**26  # pixels: 8,192 x 8,192; one such picture is decoded however little memory there is
+UNCOUNTED = 2**15  # pixels, which take about a MiB at most: to count them would take longer
 SHARE = 0.5  # of the free memory; the rest is for encoded and prepared pictures
 
 _TEXT_COPIES = 3  # of a PNG's text: as bytes, as characters, and what zlib has read ahead
@@ -28,9 +29,12 @@ class MemoryBudget:
         self._left = total
         self._condition = threading.Condition()
 
-    @contextmanager
-    def taken(self, needed: int) -> Iterator[None]:
+    def taken(self, needed: int) -> AbstractContextManager[None]:
         """Take bytes of the budget, once there are enough; at most all of them."""
+        return self._taken(needed) if needed else nullcontext()
+
+    @contextmanager
+    def _taken(self, needed: int) -> Iterator[None]:
         needed = min(needed, self.total)
         with self._condition:
             self._condition.wait_for(lambda: needed <= self._left)
@@ -57,15 +61,16 @@ class MemoryBudget:
 def memory_needed(image: ImageFile, full_size: tuple[int, int], *, is_wide: bool) -> int:
     """Return about how many bytes decoding an opened picture takes at its peak, as was measured.
 
-    `full_size` is that of the file, of which a JPEG is asked to decode a fraction.
+    `full_size` is that of the file, of which a JPEG is asked to decode a fraction. Small pictures count as nothing.
     """
-    is_gray = image.mode[0] in "1LPIF"
-    stored = 4 if not is_gray or image.mode in ("LA", "PA") else 1  # bytes that Pillow keeps for each pixel
-    turned = stored if _may_be_turned(image) else 0
-    strip = stored if image.format == "TIFF" else 0
+    if full_size[0] * full_size[1] <= UNCOUNTED:
+        return 0
     pixels = image.width * image.height
     if is_wide:
-        return pixels * ((12 if image.mode.startswith("I;16") else 20) if is_gray else 40)
+        return pixels * (12 if image.mode.startswith("I;16") else 20 if image.mode in ("I", "F") else 40)
+    stored = 1 if image.mode in ("1", "L", "P") else 4  # bytes that Pillow keeps for each pixel
+    turned = stored if _may_be_turned(image) else 0
+    strip = stored if image.format == "TIFF" else 0
     if image.format in ("WEBP", "AVIF"):
         return pixels * (16 + turned)
     converted = 12 if image.has_transparency_data else 0 if image.mode in ("L", "RGB") else 4

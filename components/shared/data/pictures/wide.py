@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT, TiffImageFile
 
 # The number of values of each type; a float counts in units of its own.
 SPANS = {"float": 0, "int16": 2**16, "int32": 2**32, "uint16": 2**16, "uint32": 2**32}
@@ -61,8 +61,8 @@ def read_numbers(image: ImageFile, data: bytes) -> Numbers:
 
 
 def _integer_type(image: Image.Image) -> str:
-    tags: Any = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    bits, kind = (tags.get(tag, (0,))[0] for tag in (BITSPERSAMPLE, SAMPLEFORMAT))
+    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
+    bits, kind = (tags.get(tag, (0,))[0] for tag in (Base.BitsPerSample, Base.SampleFormat))
     return f"uint{bits or 32}" if kind == _UNSIGNED else f"int{bits or 32}"
 
 
