@@ -161,6 +161,13 @@ def test_kubectl_makes_the_secret(command: str, tmp_path: Path) -> None:
     assert made["data"].keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "create rolebinding" in c])
+def test_kubectl_binds_a_role_of_the_manifests(command: str) -> None:
+    made = yaml.safe_load(_kubectl(*shlex.split(command)[1:], "--dry-run=client", "-o", "yaml"))
+    rendered = yaml.safe_load_all(_kubectl("kustomize", "manifests/overlays/multi-user"))
+    assert made["roleRef"]["name"] in {one["metadata"]["name"] for one in rendered if one["kind"] == "Role"}
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_make_knows_the_commands(command: str) -> None:
     words = shlex.split(command)[1:]
