@@ -108,8 +108,11 @@ def test_where_redirects_may_lead_depends_on_the_start(way: list[str], what: str
 
 
 def drip(handler: Any) -> None:
-    """Send a byte every now and then, until the client hangs up."""
-    handler.send_response(200)
+    """Send a byte every now and then, from where the client wants it, until it hangs up."""
+    start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+    handler.send_response(206 if start else 200)
+    handler.send_header("Content-Range", f"bytes {start}-999999/1000000")
+    handler.send_header("ETag", '"1"')
     handler.end_headers()
     while not threading.Event().wait(0.02):
         try:
