@@ -84,6 +84,13 @@ def gnu_sparse(number: bytes) -> bytes:
     return tar_of(b"".join((block[:148], b"%06o\0 " % (sum(block[:148]) + 256 + sum(block[156:])), block[156:])))
 
 
+def pax_alone(content: bytes) -> bytes:
+    """Return a tar of extended headers with this content."""
+    info = header(tarfile.XHDTYPE)
+    info.size = len(content)
+    return tar_of(info.tobuf(tarfile.USTAR_FORMAT), content)
+
+
 def headers_alone() -> bytes:
     """Return 80 comments of 900,000 letters, which compress well, before members without content."""
     return gzip.compress(tar_of(header(comment="x" * 900_000))[:-1024] * 80 + END)
@@ -144,6 +151,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     ),
     "negative-size": (".tar", lambda: tar_of(header(size="-5")), "has a size of -5 bytes"),
     "huge-size": (".tar", lambda: tar_of(header(size="9" * 20)), "of 99,999,999,999,999,999,999 bytes, more than"),
+    "overflow": (".tar", lambda: pax_alone(b"9" * 20 + b" path=cat/1.png\n"), "a damaged header"),
     "device": (".tar", lambda: tar_of(header(tarfile.CHRTYPE)), "holds the device 'cat/1.png'"),
     "encrypted": (".zip", partial(zip_with, 6, 1), "'cat/1.png' encrypted; pack it without a password"),
     "deflate64": (".zip", partial(zip_with, 8, 9), "'cat/1.png' compressed by Deflate64; compress it by deflate"),

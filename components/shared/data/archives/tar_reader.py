@@ -110,7 +110,7 @@ def _numbers_are_checked() -> Iterator[None]:
         yield
     except UserError:
         raise
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise tarfile.ReadError(f"a damaged header: {error}") from None
 
 
