@@ -55,6 +55,11 @@ def _names(pins: dict[str, str]) -> set[str]:
     return {pin.partition("==")[0] for pin in pins}
 
 
+def _normalized(name: str) -> str:
+    """Return the name of a package as locks write it."""
+    return re.sub("[-_.]+", "-", name).lower()
+
+
 def _unconditional(pins: dict[str, str]) -> dict[str, str]:
     """Return the pins without their platforms, which depend on the other packages in a lock."""
     return {pin.partition(" ;")[0]: hashes for pin, hashes in pins.items()}
@@ -64,7 +69,7 @@ def _unconditional(pins: dict[str, str]) -> dict[str, str]:
 def test_the_locks_of_the_images_pin_the_same_versions(name: str) -> None:
     pins = _pins(ROOT / "docker" / f"{name}.txt")
     wanted = {line for line in (ROOT / "docker" / f"{name}.in").read_text().splitlines() if not line.startswith("#")}
-    assert {re.sub("[-_.]+", "-", name) for name in wanted} <= _names(pins), "run `make lock`"
+    assert {_normalized(name) for name in wanted} <= _names(pins), "run `make lock`"
     assert _unconditional(pins).items() <= _unconditional(_pins(ROOT / "requirements.txt")).items(), "run `make lock`"
 
 
@@ -96,7 +101,7 @@ def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> Non
     for step, image in _steps(compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")).items():
         modules = {name.partition(".")[0] for name in _reached(f"components.{step.replace('-', '_')}", unreached)}
         others = modules - sys.stdlib_module_names - {"components"}
-        packages = {distributions[name][0].lower().replace("_", "-") for name in others}
+        packages = {_normalized(distributions[name][0]) for name in others}
         assert packages <= data | torch, step
         assert (packages <= data) == ("/data" in image), f"{step} runs in the smaller image that will do"
 
