@@ -19,6 +19,7 @@ from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.preflight import Preflight
 
 ROLE = "eks.amazonaws.com/role-arn"  # the annotation that gives a service account's pods an AWS role
+STEPS = "the steps"  # the user of the store
 
 
 def locations(cluster: Cluster, preflight: Preflight) -> Iterator[Location]:
@@ -28,7 +29,7 @@ def locations(cluster: Cluster, preflight: Preflight) -> Iterator[Location]:
     if artifacts:
         yield artifacts
     if preflight.parameters["store"]:
-        yield Location("the steps", preflight.parameters["store"], own)
+        yield Location(STEPS, preflight.parameters["store"], own)
 
 
 def endpoints(cluster: Cluster, preflight: Preflight) -> set[str]:

@@ -17,13 +17,13 @@ from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
-from components.shared.storage.errors import Conflict
+from components.shared.storage.conditions import not_honored
 from runner.cluster.artifacts.location import ACCESS, ENDPOINT, Location
 from runner.cluster.kube import Target, is_internal, is_reachable, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
 from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
-from runner.doctor.launcher import locations
+from runner.doctor.launcher import STEPS, locations
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, denied_right
 
@@ -71,7 +71,8 @@ def _check_location(cluster: Cluster, location: Location, s3_endpoint: str) -> I
         if endpoint.startswith("http:") and not is_internal(endpoint) and not s3_endpoint:
             yield warning(f"{what}: {endpoint} is not encrypted (no TLS)", f"set {ENDPOINT} to its https:// address")
         environment = location.environment | {ENDPOINT: endpoint}
-        yield from _try(open_store(location.uri, environment, attempts=2, connection=connection), what)
+        store = open_store(location.uri, environment, attempts=2, connection=connection)
+        yield from _try(store, what, needs_conditions=location.user == STEPS)
     except Unreachable as error:
         yield Finding("unknown", f"{what}: {error.message}", error.remedy, error.right)
     except UserError as error:
@@ -80,19 +81,14 @@ def _check_location(cluster: Cluster, location: Location, s3_endpoint: str) -> I
         yield refused(error)
 
 
-def _try(store: Store, what: str) -> Iterator[Finding]:
-    """Write, read and remove a small object and a large one, and check conditional writes."""
+def _try(store: Store, what: str, needs_conditions: bool) -> Iterator[Finding]:
+    """Write, read and remove a small object and a large one, and check conditional writes, which only steps need."""
     small, large = (f"{FOLDER}/{uuid4().hex}-{size}" for size in ("small", "large"))
     try:
-        etag = store.put_bytes(b"1", small)
+        store.put_bytes(b"1", small)
         if store.get_bytes(small)[0] != b"1":
             yield problem(f"{what}: an object was read back changed", "report it to the owner of the S3 server")
-        conditional = _refuses(store, small, if_absent=True) and _refuses(store, small, if_match=f"{etag}0")
-        if not conditional:
-            yield warning(
-                f"{what}: the server ignores If-None-Match or If-Match; concurrent runs may overwrite each other",
-                "use an S3 server that honours conditional writes (AWS, MinIO, SeaweedFS 4), or run one at a time",
-            )
+        ignored = store.ignored_condition(small)
         _send_in_parts(store, large)
         store.remove(small, large)
     except BaseException:
@@ -101,16 +97,11 @@ def _try(store: Store, what: str) -> Iterator[Finding]:
         raise
     if store.exists(small) or store.exists(large):
         yield problem(f"{what}: removed objects still exist", "check the bucket for object lock or a retention rule")
-        return
-    yield ok(f"{what}: written, read and removed, also in parts{' and conditionally' if conditional else ''}")
-
-
-def _refuses(store: Store, name: str, *, if_absent: bool = False, if_match: str = "") -> bool:
-    try:
-        store.put_bytes(b"2", name, if_absent=if_absent, if_match=if_match)
-    except Conflict:
-        return True
-    return False
+    elif ignored and needs_conditions:
+        error = not_honored(store.uri(), ignored)
+        yield problem(f"{what}: {error.message}", error.remedy)
+    else:
+        yield ok(f"{what}: written, read and removed, also in parts{'' if ignored else ' and conditionally'}")
 
 
 def _send_in_parts(store: Store, name: str) -> None:

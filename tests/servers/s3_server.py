@@ -257,6 +257,28 @@ def answer(status: int, code: str = "", **headers: str) -> Fault:
     return respond(status, body, **headers)
 
 
+def ignore(condition: str) -> Fault:
+    """Accept all writes under a condition, as a server does that does not know its header."""
+
+    def fault(handler: Handler) -> None:
+        (respond(200, b"", ETag='"1"') if condition in handler.headers else forward)(handler)
+
+    return fault
+
+
+def lose(name: str) -> Fault:
+    """Answer 500 to each read of an object, as a server whose disk has lost it, until it is written again."""
+    lost = True
+
+    def fault(handler: Handler) -> None:
+        nonlocal lost
+        is_it = handler.path.partition("?")[0].endswith(f"/{name}")
+        lost = lost and not (is_it and handler.command == "PUT" and not {"If-None-Match"} & {*handler.headers})
+        (answer(500, "InternalError") if is_it and lost and handler.command == "GET" else forward)(handler)
+
+    return fault
+
+
 FAULTS = (answer(503, "SlowDown"), answer(500, "InternalError"), hang_up, drop_response, truncate, delay)
 
 

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from components.shared.core.errors import UserError
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict
-from tests.servers.s3_server import Proxy, drop_response
+from tests.servers.s3_server import Proxy, drop_response, ignore
 
 pytestmark = pytest.mark.slow  # each test needs the real server
 
@@ -49,7 +50,24 @@ def test_a_write_whose_response_was_lost_has_succeeded(
 ) -> None:
     if "if_match" in condition:
         condition = {"if_match": proxied.put_bytes(b"0", "pointer")}
+    proxied.put_bytes(b"0", "first", if_absent=True)  # tries once whether the server honors conditions
     network.script = [drop_response]
     etag = proxied.put_bytes(b"1", "pointer", **condition)  # type: ignore[arg-type]
     assert proxied.get_bytes("pointer") == (b"1", etag)
     assert waits
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_server_that_ignores_a_condition_gets_no_such_write(proxied: Store, network: Proxy, header: str) -> None:
+    network.always = ignore(header)
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"{proxied.uri()}: the server ignores {header}, so .*; use an S3 server"):
+            proxied.put_bytes(b"1", "pointer", if_absent=True)
+    network.always = None
+    assert not proxied.exists("pointer")
+
+
+def test_conditions_are_tried_once_in_a_process(proxied: Store, network: Proxy) -> None:
+    for name in ("a", "b", "c"):
+        proxied.put_bytes(b"1", name, if_absent=True)
+    assert [path.rpartition("/")[2] for _, path, _ in network.asked] == ["conditions"] * 3 + ["a", "b", "c"]

@@ -24,9 +24,10 @@ from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file, sha256_file
+from components.shared.storage.conditions import PROBE, check_once, ignored_condition
 from components.shared.storage.credentials import find_credentials
 from components.shared.storage.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
-from components.shared.storage.errors import Conflict, api_error, disk_error
+from components.shared.storage.errors import Conflict, ServerFault, api_error, disk_error, unreadable
 from components.shared.storage.retry import ATTEMPTS
 from components.shared.storage.transfer import SHA256, Download, UploadFile
 from components.shared.storage.transport import Transport
@@ -90,7 +91,7 @@ def open_store(
     except ValueError as error:
         message = f"{uri} at {endpoint.geturl()} is not a valid address ({error})"
         raise UserError(message, "give s3://bucket/prefix, and http://host:port as the endpoint") from None
-    return Store(client, transport, bucket, folder, credentials is None)
+    return Store(client, transport, endpoint.geturl(), bucket, folder, credentials is None)
 
 
 class Store:
@@ -100,9 +101,11 @@ class Store:
     the server keeps failing.
     """
 
-    def __init__(self, client: Minio, transport: Transport, bucket: str, folder: str, is_anonymous: bool) -> None:
-        """Take the prefix as `folder`, which is empty or ends in a slash."""
-        self._client, self._transport = client, transport
+    def __init__(
+        self, client: Minio, transport: Transport, server: str, bucket: str, folder: str, is_anonymous: bool
+    ) -> None:
+        """Take the server's address, and the prefix as `folder`, which is empty or ends in a slash."""
+        self._client, self._transport, self._server = client, transport, server
         self._bucket, self._folder, self._is_anonymous = bucket, folder, is_anonymous
 
     def uri(self, name: str = "") -> str:
@@ -155,7 +158,10 @@ class Store:
 
         Raises Conflict if the object exists (`if_absent`), or does not exist with the ETag `if_match`: one of many
         concurrent writers succeeds. An ETag depends on the content alone, so make the content of each write unique.
+        Raises UserError if the server ignores such conditions.
         """
+        if if_absent or if_match:
+            check_once(self.uri(), self._server, self.ignored_condition)
         key, writer = self._key(name), uuid4().hex
         headers = {SHA256: hashlib.sha256(content).hexdigest(), WRITER: writer}
         if if_absent:
@@ -173,6 +179,22 @@ class Store:
         if not etag:
             raise Conflict(f"{self.uri(name)} was written by another")
         return etag
+
+    def ignored_condition(self, probe: str = PROBE) -> str:
+        """Return the header of conditional writes that the server ignores, empty if none; writes the object `probe`."""
+
+        def is_refused(condition: Mapping[str, str]) -> bool:
+            try:
+                self._client._put_object(self._bucket, self._key(probe), b"1", dict(condition))
+            except S3Error as error:
+                if error.code in ("PreconditionFailed", "NoSuchKey"):
+                    return True
+                if error.code != "NotImplemented":
+                    raise
+            return False
+
+        with self._translate_errors(probe, is_write=True):
+            return ignored_condition(is_refused)
 
     def get_bytes(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, str]:
         """Return the bytes of a small object, and its ETag. Raises UserError if there are more than `limit`."""
@@ -274,6 +296,10 @@ class Store:
         """Turn minio's exceptions about the object `name` into UserError."""
         try:
             yield
+        except ServerFault as error:
+            if is_write or not name:
+                raise
+            raise unreadable(self.uri(name), error) from None
         except S3Error as error:
             raise self._api_error(error.code, error.message, self.uri(name), is_write) from None
         except (MinioException, ParseError) as error:

@@ -9,6 +9,14 @@ class NoSuchObject(UserError):
     """An object that does not exist."""
 
 
+class ServerFault(TransientError):
+    """A server that answered a request with 500 at each attempt."""
+
+
+class Unreadable(TransientError):
+    """An object that its server answers at each attempt with 500, or breaks off: perhaps its disk has lost it."""
+
+
 class Conflict(Exception):
     """A conditional write whose condition did not hold: nothing was changed."""
 
@@ -46,6 +54,11 @@ def api_error(code: str, message: str, uri: str, prefix: str, *, is_anonymous: b
         what, remedy = "there are no credentials", "set {keys}"
     remedy = remedy.format(keys=keys, prefix=prefix, rights=_WRITE if is_write else _READ)
     return UserError(f"{uri}: {what}", f"{remedy} ({code})")
+
+
+def unreadable(uri: str, error: ServerFault) -> Unreadable:
+    """Return the error of an object instead of that of its server."""
+    return Unreadable(f"{uri} cannot be read: {error.message}", "try again later, or see the server's log")
 
 
 def disk_error(error: OSError, uri: str, path: str) -> UserError | None:

@@ -27,14 +27,21 @@ class Retries:
         """Count from zero again, because an attempt made progress."""
         self._failures = 0
 
-    def failed(self, reason: str, retry_after: float | None = None, details: str = "", remedy: str = "") -> None:
+    def failed(
+        self,
+        reason: str,
+        retry_after: float | None = None,
+        details: str = "",
+        remedy: str = "",
+        kind: type[TransientError] = TransientError,
+    ) -> None:
         """Log a failure, as `details` if given, and wait: with jitter twice as long each time, or as the server asks.
 
-        Raises TransientError, with this `remedy` if one is given, if it was the last attempt.
+        If it was the last attempt, raises an error of this `kind`, and with this `remedy` if one is given.
         """
         self._failures += 1
         if self._failures >= self._attempts:
-            raise TransientError(f"{self._subject} {reason} {self._failures} times", remedy or self._remedy) from None
+            raise kind(f"{self._subject} {reason} {self._failures} times", remedy or self._remedy) from None
         wait = min(0.25 * 2**self._failures, MAX_WAIT_SECONDS) * random.uniform(0.5, 1.5)
         wait = wait if retry_after is None else min(retry_after, 2 * MAX_WAIT_SECONDS)
         log.info(f"{details or f'{self._subject} {reason}'}; retrying in {wait:.1f} s")

@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
+from components.shared.storage.errors import Unreadable
 from components.shared.storage.retry import Retries, reason_of
 
 SHA256 = "x-amz-meta-sha256"  # the header with an object's digest
@@ -92,7 +93,7 @@ class Download:
                 break
             except HTTPError as error:
                 details = f"{self._uri}: the server {reason_of(error)} after {received:,} bytes"
-                retries.failed("was cut", details=details)
+                retries.failed("was cut", details=details, kind=Unreadable)
             response = self._client.get_object(
                 self._bucket,
                 self._key,

@@ -9,8 +9,9 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, SSLError
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.proxy import Fault, Proxy, fault_of, proxy_for, status_fault
+from components.shared.storage.errors import ServerFault
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host, reason_of
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
@@ -60,7 +61,7 @@ class Transport(PoolManager):
         request = f"{method} {url.partition('?')[0]}"  # a query may hold a token
         retries = Retries(_server(url), "check the address, or try again later", self.attempts)
         while True:
-            retry_after, remedy = None, ""
+            retry_after, remedy, kind = None, "", TransientError
             try:
                 response = self._send(method, url, redirect=False, **{**options, "retries": False})
                 is_read = options.get("preload_content", True)
@@ -70,13 +71,14 @@ class Transport(PoolManager):
                 if not _is_transient(response, is_read):
                     return response
                 reason = f"answered {response.status} {response.reason}"
+                kind = ServerFault if response.status == 500 else TransientError
                 retry_after = _seconds(response.headers.get("Retry-After", ""))
                 response.drain_conn()
             except HTTPError as error:
                 fault = fault_of(error, url)
                 self._raise_if_permanent(url, error, fault)
                 reason, remedy = _reason(error, fault)
-            retries.failed(reason, retry_after, f"{request}: the server {reason}", remedy)
+            retries.failed(reason, retry_after, f"{request}: the server {reason}", remedy, kind)
 
     def _send(self, method: str, url: str, **options: Any) -> BaseHTTPResponse:
         """Send a request once, by the proxy of its URL if it has one, but never through a tunnel and a proxy."""

@@ -11,8 +11,7 @@ from tests.servers.s3_server import (
     READER_SECRET,
     SECRET,
     S3Server,
-    answer,
-    forward,
+    ignore,
     proxy,
 )
 
@@ -102,12 +101,12 @@ def test_certificate_is_checked_through_a_port_forward(
     assert "https://seaweedfs.kubeflow:9000 has a certificate that is not trusted (Hostname mismatch" in table
 
 
-def test_server_that_ignores_conditions_is_a_warning(
+def test_server_that_ignores_conditions_is_a_problem(
     s3_cluster: KubeServer, server: S3Server, examine: Examine
 ) -> None:
     with proxy(server.address) as careless:
-        careless.script = [forward, forward, answer(200)]  # the third request is the first conditional write
-        _, table = examine("--s3-endpoint", careless.url)
-    assert "warning S3" in table
-    assert "the server ignores If-None-Match or If-Match; concurrent runs may overwrite each other" in table
-    assert "written, read and removed, also in parts\n" in table
+        careless.always = ignore("If-None-Match")
+        code, table = examine(STORE, "--s3-endpoint", careless.url)
+    steps = f"problem S3 s3://{BUCKET}/store of the steps: s3://{BUCKET}/store: the server ignores If-None-Match"
+    assert code == 1 and f"{steps}, so runs would overwrite each other's versions -> use an S3 server that" in table
+    assert f"ok S3 s3://{BUCKET}/artifacts of KFP's launcher: written, read and removed, also in parts\n" in table
