@@ -7,12 +7,13 @@ from typing import Any
 from components.shared.core.document import Items, Part, Size
 from components.shared.core.errors import UserError
 from components.shared.registry.document import RegistryDocument, VersionEntry
-from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Store
 from runner.answer import Answer
 from runner.registry.retention import Retention, RetentionError
 from runner.registry.store import store_of
 
+KEPT = "kept "
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
 
@@ -52,6 +53,7 @@ class PruneDocument(Answer):
     store: str
     is_dry_run: bool
     removed: Items[str]
+    kept: Items[str]  # what has changed between the judgment and the removal
     note: str | None  # why prepared data could not be judged
 
 
@@ -96,14 +98,14 @@ def _list(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
 
 def _promote(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
-    before = model.read().champion
-    yield _change(arguments, model, before, model.promote(arguments.version))
+    before = model.read()
+    yield _change(arguments, model, before.champion, model.promote(arguments.version, before))
 
 
 def _roll_back(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
-    before = model.read().champion
-    yield _change(arguments, model, before, model.rollback())
+    before = model.read()
+    yield _change(arguments, model, before.champion, model.rollback(before))
 
 
 def _change(
@@ -154,7 +156,8 @@ def _prune(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
         store=store.uri(),
         is_dry_run=arguments.dry_run,
         removed=[line.removeprefix(done) for line in lines if line.startswith(done)],
-        note=next((line for line in lines if not line.startswith(done)), None),
+        kept=[line.removeprefix(KEPT) for line in lines if line.startswith(KEPT)],
+        note=next((line for line in lines if not line.startswith((done, KEPT))), None),
     )
 
 
@@ -162,9 +165,12 @@ def prune(store: Store, *, days: float, keep: int | None, is_dry: bool) -> Itera
     """Remove from a store what retention does not need, unless `is_dry`; yield a line about each."""
     try:
         for found in Retention(store, days).unneeded(keep):
-            if not is_dry:
-                found.remove()
-            yield f"{'would remove' if is_dry else 'removed'} {found.description}"
+            try:
+                if not is_dry:
+                    found.remove()
+                yield f"{'would remove' if is_dry else 'removed'} {found.description}"
+            except StillNeeded:
+                yield f"{KEPT}{found.description}: it has changed meanwhile"
     except RetentionError as error:
         yield f"no prepared data is removed, for {error}"
 

@@ -15,7 +15,8 @@ from components.shared.data import prepared_index
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.prepared_index import DATASETS, dataset_folder
 from components.shared.registry.champion import previous_champion
-from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.registry.document import RegistryDocument
+from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
 from components.shared.training.checkpoints import store as checkpoints
@@ -24,7 +25,7 @@ from components.shared.training.search import asha
 
 
 class Unneeded(NamedTuple):
-    """Something to remove from a store, and how."""
+    """Something to remove from a store, and how: of a version, `remove` raises StillNeeded if that has changed."""
 
     description: str
     remove: Callable[[], None]
@@ -49,9 +50,9 @@ class Retention:
         removed: set[tuple[str, int]] = set()
         for name in model_names(self._store):
             model = RegisteredModel(self._store, name)
-            for version, description in self._versions(model, keep):
+            for version, description in self._judge(model, model.read(), keep):
                 removed.add((name, version))
-                yield Unneeded(description, partial(model.prune, version))
+                yield Unneeded(description, partial(self._prune, model, version, keep, removed))
         yield from self._folders(checkpoints.FOLDER, lambda key, n: f"{n} checkpoints of the training {key[:12]}")
         yield from self._folders(asha.FOLDER, lambda sweep, n: f"{n} rungs of the sweep {sweep[:12]}")
         yield from self._folders(handoff.FOLDER, lambda job, n: f"{n} files of the job {job}")
@@ -59,9 +60,20 @@ class Retention:
         yield from self._index()
         yield from self._datasets(removed)
 
-    def _versions(self, model: RegisteredModel, keep: int | None) -> Iterator[tuple[int, str]]:
-        """Yield unneeded versions, each with a description."""
-        registry = model.read()
+    def _prune(self, model: RegisteredModel, version: int, keep: int | None, removed: set[tuple[str, int]]) -> None:
+        """Delete the files of a version; if it is needed by now, take it out of `removed` and raise StillNeeded."""
+
+        def is_unneeded(registry: RegistryDocument) -> bool:
+            return version in dict(self._judge(model, registry, keep))
+
+        try:
+            model.prune(version, is_unneeded)
+        except StillNeeded:
+            removed.discard((model.name, version))
+            raise
+
+    def _judge(self, model: RegisteredModel, registry: RegistryDocument, keep: int | None) -> Iterator[tuple[int, str]]:
+        """Yield the versions that are unneeded by a registry document, each with a description."""
         complete = [entry.version for entry in registry.versions if entry.state == "complete"]
         needed = {registry.champion, previous_champion(registry), *complete[-(keep or len(complete)) :]}
         for entry in registry.versions:

@@ -15,7 +15,7 @@ import pytest
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.registry.champion import Verdict
 from components.shared.registry.document import RegistryDocument
-from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Store
 from tests.small_packages import package_of, provenance_of
 
@@ -158,7 +158,10 @@ def test_pruning_leaves_only_the_number_of_a_version(model: RegisteredModel, sto
     model.finalize(reserved(model, 2), lambda _: WINS)
     model.prune(version)
     model.prune(version)
-    assert [entry.name for entry in store.list()] == ["models/m/register.json", "models/m/versions/2/version.json"]
+    assert [entry.name for entry in store.list("models")] == [
+        "models/m/register.json",
+        "models/m/versions/2/version.json",
+    ]
     with pytest.raises(UserError, match="the version is pruned; register its package to restore it"):
         model.read_version(version)
     with pytest.raises(UserError, match="m has no version 7; it has versions 1 to 2"):
@@ -270,6 +273,20 @@ def test_concurrent_changes_are_all_recorded(model: RegisteredModel) -> None:
     after = [decision.champion_after for decision in registry.decisions]
     assert [decision.champion_before for decision in registry.decisions] == [None, *after[:-1]]
     assert registry.champion == after[-1]
+
+
+def test_what_was_judged_and_has_changed_is_not_done(model: RegisteredModel, store: Store) -> None:
+    complete(model, WINS, WINS)
+    judged = model.read()
+    model.promote(1)
+    for change in (partial(model.promote, 2, judged), partial(model.rollback, judged)):
+        with pytest.raises(UserError, match="m has a new champion since this began: version 1; look at `models`"):
+            change()
+    assert model.promote(1, judged).champion == 1, "as wanted already"
+    with pytest.raises(StillNeeded):
+        model.prune(2, lambda registry: registry.champion == 2)
+    assert [entry.state for entry in model.read().versions] == ["complete"] * 2
+    assert model.promote(2, model.read()).champion == 2
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

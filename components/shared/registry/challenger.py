@@ -18,7 +18,7 @@ from components.shared.evaluation.mcnemar import mcnemar
 from components.shared.registry.champion import Verdict, times_decided
 from components.shared.registry.document import Figures, RegistryDocument
 from components.shared.registry.registry import RegisteredModel
-from components.shared.storage.errors import NoSuchObject
+from components.shared.storage.errors import NoSuchObject, Unreadable
 
 
 class Incomparable(Exception):
@@ -99,7 +99,7 @@ def _score_champion(
             return _correct(model.versions.read_predictions(document, data.counts["test"]), data), False
         path = scratch / "model.onnx"
         model.versions.download(document, model.versions.onnx_path, path)
-    except CorruptDataError as error:
+    except (CorruptDataError, Unreadable) as error:
         raise Incomparable(str(error)) from None
     return _correct(_predict(champion, path, data, threads), data), True
 

@@ -14,13 +14,19 @@ from collections.abc import Callable
 from components.shared.core.errors import CorruptDataError, TransientError, UserError, raise_as_corrupt
 from components.shared.parameters.registration import Registration
 from components.shared.registry.champion import Verdict, add_decision, decision_about, now, previous_champion
-from components.shared.registry.document import RegistryDocument, State, VersionDocument, VersionEntry
+from components.shared.registry.document import RegistryDocument, VersionDocument, VersionEntry
 from components.shared.registry.versions import Versions
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
+Rule = Callable[[RegistryDocument], bool]  # of what a document says
+
 ATTEMPTS = 200  # to update a registry document that others update too
 MAX_WAIT_SECONDS = 2.0
+
+
+class StillNeeded(Exception):
+    """A version that is not pruned, since what was judged has changed meanwhile: nothing was changed."""
 
 
 def model_names(store: Store) -> list[str]:
@@ -126,8 +132,11 @@ class RegisteredModel:
 
         return self._update(complete)
 
-    def promote(self, version: int) -> RegistryDocument:
-        """Make a version the champion, whatever its figures, and return the registry document."""
+    def promote(self, version: int, judged: RegistryDocument | None = None) -> RegistryDocument:
+        """Make a version the champion, whatever its figures, and return the registry document.
+
+        Raises UserError if the champion is no longer that of the document that was `judged`.
+        """
 
         def promote(registry: RegistryDocument) -> None:
             entry = _entry(registry, version)
@@ -137,14 +146,16 @@ class RegisteredModel:
                     "give a version that is complete",
                 )
             if registry.champion != version:
+                _check_champion(registry, judged)
                 add_decision(registry, "promote", entry, version, None, "by hand")
 
         return self._update(promote)
 
-    def rollback(self) -> RegistryDocument:
-        """Make the previous champion the champion again, and return the registry document."""
+    def rollback(self, judged: RegistryDocument | None = None) -> RegistryDocument:
+        """Make the previous champion the champion again, and return the registry document. Raises as `promote` does."""
 
         def rollback(registry: RegistryDocument) -> None:
+            _check_champion(registry, judged)
             previous = previous_champion(registry)
             if previous is None:
                 raise UserError(f"{self.name} has no champion to go back to", "promote a version")
@@ -152,22 +163,28 @@ class RegisteredModel:
 
         return self._update(rollback)
 
-    def prune(self, version: int) -> None:
+    def prune(self, version: int, is_unneeded: Rule = lambda _: True) -> None:
         """Delete the files of a version that is not the champion; its number and entry stay.
 
-        Meanwhile nobody can register it. An interrupted pruning is completed by repeating it.
+        Meanwhile nobody can register it. An interrupted pruning is completed by repeating it. Raises StillNeeded,
+        with nothing deleted, unless the version `is_unneeded` by the registry document of this moment.
         """
-        self._set_state(version, "pruning")
-        self.versions.delete(version)
-        self._set_state(version, "pruned")
 
-    def _set_state(self, version: int, state: State) -> None:
-        def set_state(registry: RegistryDocument) -> None:
+        def begin(registry: RegistryDocument) -> None:
+            if not is_unneeded(registry):
+                raise StillNeeded(f"{self.name} version {version} has changed meanwhile")
             if registry.champion == version:
                 raise UserError(f"{self.name} version {version} is the champion", "promote another before pruning it")
-            _entry(registry, version).state = state
+            _entry(registry, version).state = "pruning"
 
-        self._update(set_state)
+        def end(registry: RegistryDocument) -> None:
+            entry = _entry(registry, version)
+            if entry.state == "pruning":  # another pruning may have ended it, and the package been registered again
+                entry.state = "pruned"
+
+        self._update(begin)
+        self.versions.delete(version)
+        self._update(end)
 
     def _read(self) -> tuple[RegistryDocument, str]:
         """Return the registry document and its ETag, which is empty if it does not exist."""
@@ -207,6 +224,15 @@ def _entry(registry: RegistryDocument, version: int) -> VersionEntry:
         remedy = f"it has versions 1 to {len(versions)}" if versions else "it has none"
         raise UserError(f"{registry.name} has no version {version}", remedy)
     return versions[version - 1]
+
+
+def _check_champion(registry: RegistryDocument, judged: RegistryDocument | None) -> None:
+    """Raise UserError if another version has become the champion since a document was judged."""
+    if judged and registry.champion != judged.champion:
+        raise UserError(
+            f"{registry.name} has a new champion since this began: version {registry.champion}",
+            "look at `models`, and give the verb again if it is still right",
+        )
 
 
 def _entry_of_package(registry: RegistryDocument, package_digest: str) -> VersionEntry | None:

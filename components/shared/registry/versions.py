@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core import log
 from components.shared.core.document import Fingerprint
 from components.shared.core.errors import CorruptDataError, raise_as_corrupt
 from components.shared.core.files import sha256_file
@@ -23,7 +24,7 @@ from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.registry import triton
 from components.shared.registry.document import Provenance, VersionDocument, VersionEntry
 from components.shared.storage.client import Entry, Store
-from components.shared.storage.errors import Conflict, NoSuchObject
+from components.shared.storage.errors import Conflict, NoSuchObject, Unreadable
 
 
 class Versions:
@@ -133,19 +134,21 @@ class Versions:
 
     def _upload_file(self, path: Path, name: str, sha256: str, scratch: Path) -> Fingerprint:
         """Upload a file unless the store has it intact, which is found out by downloading it to `scratch`."""
-        sha256, size, stored = sha256 or sha256_file(path), path.stat().st_size, self.store.stat(name)
+        sha256, size = sha256 or sha256_file(path), path.stat().st_size
         try:
+            stored = self.store.stat(name)
             is_intact = stored is not None and stored.size == size
             if is_intact:
                 self.store.get_file(name, scratch, sha256)
-        except (CorruptDataError, NoSuchObject):
+        except (CorruptDataError, NoSuchObject, Unreadable) as error:
+            log.info(f"{self.store.uri(name)} is uploaded again: {error.message}")
             is_intact = False
         if not is_intact:
             self.store.put_file(path, name, sha256)
         return Fingerprint(sha256=sha256, bytes=size)
 
     def _write_document(self, document: VersionDocument) -> None:
-        """Write `version.json` if it is missing or corrupt. Raises CorruptDataError if it lists other files."""
+        """Write `version.json` unless it can be read. Raises CorruptDataError if it lists other files."""
         name, content = self._document_name(document.version), document.to_json()
         try:
             self.store.put_bytes(content, name, if_absent=True)
@@ -154,7 +157,7 @@ class Versions:
             stored = self.store.stat(name)
         try:
             found = self.read(document.version)
-        except CorruptDataError:
+        except (CorruptDataError, Unreadable):
             with suppress(Conflict):  # another registration of the same package repaired it first
                 self.store.put_bytes(content, name, if_absent=not stored, if_match=stored.etag if stored else "")
             return

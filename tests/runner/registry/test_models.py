@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from pkgutil import resolve_name
@@ -14,9 +15,10 @@ from components.shared.core.document import Fingerprint
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.parameters.training import Settings
-from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.registry import RegisteredModel, StillNeeded
 from components.shared.storage.client import Store
 from runner.registry import models, verify
+from runner.registry.retention import Retention
 from runner.verbs.parser import parse
 from tests.servers.s3_server import BUCKET, S3Server
 from tests.small_packages import right, write_artifacts, write_dataset
@@ -169,6 +171,34 @@ def test_leftovers_of_a_pruned_version_are_removed(store: Store, model: Register
     assert lines == [f"removed {NAME} version 1, whose removal was interrupted"]
     assert {entry.name for entry in store.list()} == needed
     assert model.read().versions[0].state == "pruned"
+
+
+def test_a_version_completed_while_pruning_stays(store: Store, model: RegisteredModel) -> None:
+    registry = model.read()
+    registry.versions[0].state = "claimed"
+    store.put_bytes(registry.to_json(), f"models/{NAME}/register.json")
+    lines, finalize = Retention(store, 0).unneeded(None), partial(model.finalize, 1, lambda _: pytest.fail("judged"))
+    found = next(lines)
+    assert found.description == f"{NAME} version 1, whose registration was never completed"
+    finalize()
+    with pytest.raises(StillNeeded):
+        found.remove()
+    assert model.read_version(1) and model.read().versions[0].state == "complete"
+
+
+def test_prune_says_what_it_kept(
+    store: Store, model: RegisteredModel, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune = RegisteredModel.prune
+
+    def promote_first(model: RegisteredModel, version: int, *rule: Any) -> None:
+        model.promote(version)
+        prune(model, version, *rule)
+
+    monkeypatch.setattr(RegisteredModel, "prune", promote_first)
+    assert verb("models", "prune", "--keep", "1")[1].splitlines() == [
+        f"kept {NAME} version 1: it has changed meanwhile"
+    ]
 
 
 def test_no_data_is_removed_if_its_use_is_unknown(store: Store, model: RegisteredModel) -> None:
