@@ -84,6 +84,13 @@ def gnu_sparse(number: bytes) -> bytes:
     return tar_of(b"".join((block[:148], b"%06o\0 " % (sum(block[:148]) + 256 + sum(block[156:])), block[156:])))
 
 
+def huge_of_no_encoding() -> bytes:
+    """Return a tar with a name that is not UTF-8, of a member that ends far beyond the file."""
+    info = tarfile.TarInfo("\udce9/1.png")
+    info.size = 2**60
+    return tar_of(info.tobuf(tarfile.GNU_FORMAT))
+
+
 def pax_alone(content: bytes) -> bytes:
     """Return a tar of extended headers with this content."""
     info = header(tarfile.XHDTYPE)
@@ -151,6 +158,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     ),
     "negative-size": (".tar", lambda: tar_of(header(size="-5")), "has a size of -5 bytes"),
     "huge-size": (".tar", lambda: tar_of(header(size="9" * 20)), "of 99,999,999,999,999,999,999 bytes, more than"),
+    "huge-size-unstated": (".tar", huge_of_no_encoding, "of 1,152,921,504,606,846,976 bytes, more than"),
     "overflow": (".tar", lambda: pax_alone(b"9" * 20 + b" path=cat/1.png\n"), "a damaged header"),
     "device": (".tar", lambda: tar_of(header(tarfile.CHRTYPE)), "holds the device 'cat/1.png'"),
     "encrypted": (".zip", partial(zip_with, 6, 1), "'cat/1.png' encrypted; pack it without a password"),

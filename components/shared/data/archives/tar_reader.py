@@ -18,7 +18,7 @@ from backports import zstd
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
-from components.shared.data.archives.limits import CountedStream
+from components.shared.data.archives.limits import MAX_MEMBER_BYTES, CountedStream
 from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding
@@ -143,6 +143,8 @@ def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
 def _all_unstated(archive: tarfile.TarFile) -> Iterator[bytes]:
     for info in _headers(archive):
         yield from filter(None, (_unstated(info, field) for field in ("path", "linkpath")))
+        if info.size > MAX_MEMBER_BYTES:  # which is refused where it is yielded; its end is far beyond that of the file
+            return
 
 
 def _open_tar(stream: CountedStream) -> tarfile.TarFile:
