@@ -14,7 +14,8 @@ from typing import Any
 MEMORY = 2**30
 SECONDS = 10
 PATHS = {"open": 1, "os.mkdir": 1, "os.rename": 2, "os.remove": 1, "os.symlink": 2, "os.link": 2, "os.truncate": 1}
-LIBRARIES = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2] / "components"), "/sys/fs/cgroup", "/proc/meminfo")
+CODE = str(Path(__file__).parents[2] / "components")
+LIBRARIES = (sys.prefix, sys.base_prefix, CODE, "/sys/fs/cgroup")
 
 _allowed: list[str] = []  # the folder, while a reader runs
 

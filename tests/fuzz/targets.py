@@ -307,7 +307,7 @@ def pictures(folder: Path) -> Target:
                 seeds.append(file.getvalue())
 
     def read(content: bytes) -> None:
-        with decoder(SIZE, ValueRange(low=-10, high=300)) as decode_all:
+        with decoder(SIZE, ValueRange(low=-10, high=300), memory=2**28) as decode_all:
             (found,) = decode_all([sealed_png(content) if content.startswith(b"\x89PNG") else content])
         if not isinstance(found, np.ndarray):
             raise UserError(str(found))

@@ -110,7 +110,7 @@ class Decoder:
         image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
         needed, total = memory_needed(image, full_size, is_wide=bool(kind)), self._budget.total
         width, height = full_size
-        if needed > total and width * height > ALWAYS_DECODED:
+        if needed > total and (kind or width * height > ALWAYS_DECODED):
             raise BadPicture(
                 f"decoding its {width:,} x {height:,} pixels takes {needed / 2**30:,.2f} GiB, more than the "
                 f"{total / 2**30:,.2f} GiB that may be used for it; scale it down, or give more memory"

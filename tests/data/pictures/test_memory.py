@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from components.shared.core.document import ValueRange
 from components.shared.data.decode import BadPicture, Decoder, decoder
 from components.shared.data.pictures.memory import MemoryBudget, memory_needed
 from components.shared.data.pictures.wide import wide_type
+from tests.data.pictures.wide_files import png16
 from tests.data.test_decode import png_header
 from tests.steps.test_preprocess import prepare, raw_of
 
@@ -58,6 +60,13 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
 
 def test_what_was_always_accepted_is_with_little_memory() -> None:
     assert is_right(decoded(encode(8192, "PNG", compress_level=1), MIB))
+
+
+def test_a_wide_picture_needs_the_memory_that_it_takes() -> None:
+    with decoder(32, ValueRange(low=0, high=1), memory=2**20) as decode_all:
+        (result,) = decode_all([png16(np.zeros((300, 300, 3), np.uint16))])
+    assert isinstance(result, BadPicture)
+    assert "its 300 x 300 pixels takes" in str(result)
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])

@@ -9,7 +9,7 @@ from PIL import PngImagePlugin as png
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 
-ALWAYS_DECODED = 2**26  # pixels: 8,192 x 8,192; one such picture is decoded however little memory there is
+ALWAYS_DECODED = 2**26  # pixels: 8,192 x 8,192; such a picture of 8 bits is decoded however little memory there is
 UNCOUNTED = 2**15  # pixels, which take about a MiB at most: to count them would take longer
 SHARE = 0.5  # of the free memory; the rest is for encoded and prepared pictures
 
