@@ -64,7 +64,7 @@ def _flow(graph: str, inputs: Inputs, train: Train) -> None:
         trained = {"dataset": data, "model": model}
         # No dsl.If: a graph of its own takes Argo 10 s, and so does each step that waits for another.
         evaluated = _add(steps.evaluate, inputs, **trained, recipe=recipe["evaluation"])
-        exported = _add(steps.export, inputs, **trained, recipe=recipe["evaluation"])
+        exported = _add(steps.export, inputs, **trained, recipe=recipe["export"])
         judged = {"evaluation": evaluated.outputs["evaluation"], "package": exported.outputs["package"]}
         registered = _add(steps.register, inputs, **trained, **judged, recipe=recipe["registration"])
         registered.set_caching_options(False)  # the store may be another one, and its champion too

@@ -3,16 +3,11 @@
 Both programs take uint8 images of any batch size and return probabilities: they include normalization and softmax.
 """
 
-import gc
-import json
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 
 from components.shared.core import log
@@ -28,9 +23,10 @@ from components.shared.evaluation.exported_model import Description, PackageDocu
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.metrics import measure
 from components.shared.evaluation.parity import Parity, prove_parity
+from components.shared.evaluation.programs import write_programs
 from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 
 LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.05  # for each program and batch size
@@ -57,7 +53,7 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
     image, or by more than 1e-4 in a probability.
     """
     started = time.monotonic()
-    parameters = EvaluateRecipe.read(recipe)
+    parameters = ExportRecipe.read(recipe)
     data, trained = open_trained(dataset, model)
     prepare_process(parameters.threads)
     classifier = Classifier(trained)
@@ -72,7 +68,10 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
             return
         np.save(folder / "predictions.npy", predictions, allow_pickle=False)
         description = _describe(trained, metrics)
-        programs = _export(classifier, folder, description, parameters.threads)
+        write_programs(
+            classifier, folder, description, name=trained.document.architecture.name, opset=parameters.onnx_opset
+        )
+        programs = _load(classifier, folder, parameters.threads)
         measurements = MeasurementsDocument(
             parity=prove_parity(programs, data, predictions),
             latency_microseconds={name: _latencies(program, data) for name, program in programs.items()},
@@ -83,10 +82,8 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(predictions):,} test images")
 
 
-def _export(classifier: Classifier, folder: Path, description: Description, threads: int) -> dict[str, Classify]:
-    """Write the programs; return them, read again, and the classifier itself."""
-    with _garbage_collection_paused():
-        _write_programs(classifier, folder, description)
+def _load(classifier: Classifier, folder: Path, threads: int) -> dict[str, Classify]:
+    """Return the programs in `folder`, and the classifier itself."""
     return {
         "eager": on_arrays(classifier),
         "onnxruntime": load_onnx(folder / "model.onnx", thread_count(threads)),
@@ -115,50 +112,6 @@ def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
         test_accuracy=metrics.accuracy,
         value_range=model.document.value_range,
     )
-
-
-def _write_programs(classifier: Classifier, folder: Path, description: Description) -> None:
-    """Trace the classifier once, for any batch size, and write it in both formats."""
-    log.info("tracing the network")
-    example, fields = (
-        torch.zeros(2, *description.input.sizes, dtype=torch.uint8),
-        description.model_dump(exclude_none=True),
-    )
-    sizes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(classifier, (example,), dynamic_shapes=sizes)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it contains paths of this machine
-    torch.export.save(
-        program, folder / "model.pt2", extra_files={"description.json": json.dumps(fields, ensure_ascii=False)}
-    )
-    log.info("translating to ONNX")
-    translated = torch.onnx.export(
-        program,
-        dynamic_shapes=sizes,
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamo=True,
-        verbose=False,
-    )
-    assert translated is not None
-    graph = translated.model_proto
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in fields.items()
-    }
-    onnx.helper.set_model_props(graph, texts)
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save_model(graph, folder / "model.onnx")
-
-
-@contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """Import torch.export and the ONNX exporter a fifth faster: the collector would traverse their many objects."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _latencies(program: Classify, data: Dataset) -> dict[str, float]:

@@ -53,6 +53,7 @@ def resolve(
         ("preparation", str),
         ("training", str),
         ("evaluation", str),
+        ("export", str),
         ("registration", str),
         ("Output", list),
     ],

@@ -13,7 +13,7 @@ from components.shared.core.code_digest import code_digest
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.form import inputs_of, merge_options
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.registration import RegisterRecipe
@@ -36,6 +36,7 @@ class Resolved(NamedTuple):
     preparation: str
     training: str
     evaluation: str
+    export: str
     registration: str
     Output: list[str]  # the name that KFP's local runner wants for what a loop reads; empty in other graphs
 
@@ -67,6 +68,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         preparation=preparation.text(),
         training=training.text(),
         evaluation=EvaluateRecipe.taken_from(values).text(),
+        export=ExportRecipe.taken_from(values).text(),
         registration=RegisterRecipe.taken_from(values).text(),
         Output=[pod.text() for pod in planned],
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
-from components.shared.data.dataset import DatasetDocument, open_dataset
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.training.distributed.task import TaskDocument
 from components.shared.training.distributed.trainjob.manifest import TaskConfig
 from components.shared.training.distributed.trainjob.run import run_trainjob
+from components.shared.training.initialize import check_exportable
 
 
 @step
@@ -26,15 +27,16 @@ def train_distributed(*, dataset: str | Path, recipe: str, task_config: TaskConf
     """
     parameters = TrainingRecipe.read(recipe)
     data = _stored_dataset(dataset, parameters.store)
+    check_exportable(parameters.as_settings(), data)
     task = TaskDocument(
-        dataset=data.fields(), parameters=parameters.as_settings().values(), **parameters.run_arguments()
+        dataset=data.document.fields(), parameters=parameters.as_settings().values(), **parameters.run_arguments()
     )
     with new_folder(model) as folder:
         run_trainjob(task, parameters.nodes, task_config, folder)
 
 
-def _stored_dataset(dataset: str | Path, store: str) -> DatasetDocument:
-    """Return the document of the dataset. Raises UserError if other machines cannot read its shards."""
+def _stored_dataset(dataset: str | Path, store: str) -> Dataset:
+    """Return the dataset. Raises UserError if other machines cannot read its shards."""
     if not store:
         raise UserError("store= is empty, but nodes exchange the data and the model through it", "give store=s3://...")
     data = open_dataset(dataset)
@@ -42,4 +44,4 @@ def _stored_dataset(dataset: str | Path, store: str) -> DatasetDocument:
         raise UserError(
             f"{dataset} holds the data itself, which other nodes cannot read", "prepare it by handover_mib=0"
         )
-    return data.document
+    return data

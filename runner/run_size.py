@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
@@ -31,6 +31,7 @@ RECIPES: dict[str, type[Recipe]] = {  # by the outputs of step resolve
     "preparation": PreprocessRecipe,
     "training": TrainingRecipe,
     "evaluation": EvaluateRecipe,
+    "export": ExportRecipe,
     "registration": RegisterRecipe,
 }
 # Nodes without the long texts in them, as measured: driver, step and executor each have a Retry and a Pod or DAG.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError
 from components.shared.parameters.common import StoreUri
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
@@ -21,7 +21,7 @@ from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.training.search.planned import Planned, Rungs, Trial
 
 DIGEST = "#sha256=" + "0" * 64
-RECIPES = [PreprocessRecipe, TrainingRecipe, SweepRecipe, EvaluateRecipe, RegisterRecipe]
+RECIPES = [PreprocessRecipe, TrainingRecipe, SweepRecipe, EvaluateRecipe, ExportRecipe, RegisterRecipe]
 HOSTILE = [
     '"',
     "'",

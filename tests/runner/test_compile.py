@@ -25,11 +25,12 @@ TRAINING = {step.name for step in STEPS if step.trains}
 IMAGES = {step.name: step.image for step in STEPS}
 MAX_INPUTS = 22  # of a pipeline: KFP's form shows them all, in alphabetical order
 RECIPES = {  # step and input -> the output of step resolve that it gets, if both are in the same group
+    ("download", "recipe"): "reading",
     ("preprocess", "recipe"): "preparation",
     ("train", "recipe"): "training",
     ("train-distributed", "recipe"): "training",
     ("evaluate", "recipe"): "evaluation",
-    ("export", "recipe"): "evaluation",
+    ("export", "recipe"): "export",
     ("register", "recipe"): "registration",
 }
 

@@ -21,17 +21,17 @@ from components.shared.evaluation.document import METRICS
 from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.parity import ParityError
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 from tests.conftest import ROOT
 from tests.small_packages import fingerprint
 from tests.trained_digits import CLASSES, write_dataset
 
 
-def exported(artifacts: Path, folder: Path, dataset: Path | None = None, **gates: float) -> Path:
+def exported(artifacts: Path, folder: Path, dataset: Path | None = None, **values: Any) -> Path:
     export(
         dataset=dataset or artifacts / "dataset",
         model=artifacts / "model",
-        recipe=EvaluateRecipe.of(**{"min_accuracy": 0.5, "min_recall": 0.1, **gates}, threads=1).text(),
+        recipe=ExportRecipe.of(**{"min_accuracy": 0.5, "min_recall": 0.1, **values}, threads=1).text(),
         package=folder / "package",
     )
     return folder / "package"
@@ -44,6 +44,12 @@ def package(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def document(package: Path) -> PackageDocument:
     return PackageDocument.read(package / "package.json")
+
+
+def versions(graph: onnx.ModelProto) -> tuple[int, int]:
+    """Return the version of the operators, the only ones, and that of the format."""
+    (operators,) = graph.opset_import
+    return operators.version, graph.ir_version
 
 
 def evaluated(artifacts: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +74,7 @@ def test_the_programs_describe_themselves(artifacts: Path, package: Path) -> Non
     known = document(package)
     graph = onnx.load(package / "model.onnx")
     onnx.checker.check_model(graph, full_check=True)
+    assert versions(graph) == (18, 8), "what ONNX Runtime 1.14 reads, and Triton 23.05"
     texts = {entry.key: entry.value for entry in graph.metadata_props}
     extra = {"description.json": ""}
     torch.export.load(package / "model.pt2", extra_files=extra)
@@ -114,6 +121,11 @@ def test_a_model_exported_again_is_the_same_package(artifacts: Path, package: Pa
 def test_other_thresholds_give_the_same_package(artifacts: Path, package: Path, tmp_path: Path) -> None:
     again = exported(artifacts, tmp_path, min_accuracy=0.123)
     assert document(again).digest == document(package).digest
+
+
+@pytest.mark.slow
+def test_the_opset_is_the_one_that_was_asked_for(artifacts: Path, tmp_path: Path) -> None:
+    assert versions(onnx.load(exported(artifacts, tmp_path, onnx_opset=21) / "model.onnx")) == (21, 10)
 
 
 @pytest.mark.slow

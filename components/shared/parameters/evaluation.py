@@ -1,4 +1,4 @@
-"""The parameters of step evaluate."""
+"""The parameters of the steps evaluate and export, which come to the same verdict about a model."""
 
 from typing import Annotated
 
@@ -19,3 +19,11 @@ class Gates(Recipe):
 
 class EvaluateRecipe(Gates, Threads, StoreUri):
     """All that step evaluate needs to know."""
+
+
+class ExportRecipe(EvaluateRecipe):
+    """All that step export needs to know."""
+
+    onnx_opset: Annotated[int, Field(ge=18, le=23)] = parameter(
+        18, "Operator set of model.onnx; 18 runs in ONNX Runtime 1.14 and later, so in Triton 23.05 of KServe too."
+    )

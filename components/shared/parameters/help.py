@@ -4,7 +4,7 @@ import json
 import textwrap
 
 from components.shared.parameters.common import Seed, StoreUri, Threads
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.pods import Pods
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.recipe import Recipe
@@ -17,7 +17,7 @@ GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the fi
     "Several steps": (StoreUri, Seed, Threads),
     "Data and preparation": (Source, PreprocessRecipe),
     "Training": (TrainingRecipe,),
-    "Evaluation": (EvaluateRecipe,),
+    "Evaluation and export": (ExportRecipe,),
     "Registration": (RegisterRecipe,),
     "Pods in a cluster": (Pods,),
     "Sweeps": (SweepRecipe,),

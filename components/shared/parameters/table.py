@@ -7,7 +7,7 @@ from pydantic import model_validator
 from components.shared.core.errors import UserError
 from components.shared.data.sources import schemes
 from components.shared.models import catalogue
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.pods import Pods
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.recipe import Accepts, Recipe, fitting, parameter
@@ -27,7 +27,7 @@ class Source(Recipe):
     )
 
 
-class Parameters(Pods, RegisterRecipe, EvaluateRecipe, TrainingRecipe, PreprocessRecipe, Source):
+class Parameters(Pods, RegisterRecipe, ExportRecipe, TrainingRecipe, PreprocessRecipe, Source):
     """The parameters that all graphs have."""
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import Dataset
-from components.shared.models import factory
+from components.shared.models import catalogue, factory
 from components.shared.models.document import Architecture
 from components.shared.models.pretrained import freeze_stages, load_pretrained
 from components.shared.parameters.training import Settings
@@ -36,6 +36,14 @@ def architecture(settings: Settings, data: Dataset) -> Architecture:
     return Architecture(
         name=settings.network, num_classes=len(data.classes), image_shape=list(data.image_shape), **arguments
     )
+
+
+def check_exportable(settings: Settings, data: Dataset) -> None:
+    """Raise UserError if step export could not translate the network; those of the catalogue are known to be well."""
+    if settings.network.startswith(catalogue.TIMM):
+        from components.shared.models.translation import check_translation
+
+        check_translation(architecture(settings, data))
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -8,6 +8,7 @@ from components.shared.parameters.training import Settings
 from components.shared.training.distributed.launch import launch
 from components.shared.training.early_stopping import Stop
 from components.shared.training.engine import train_model
+from components.shared.training.initialize import check_exportable
 
 
 def train_here(
@@ -15,8 +16,10 @@ def train_here(
 ) -> None:
     """Train as `train_model` of engine.py does, with the arguments `run` of a recipe.
 
-    Several processes cannot `stop`, which plans refuse. Raises UserError as `train_model` and `launch` do.
+    Several processes cannot `stop`, which plans refuse. Raises UserError as `train_model`, `launch`, and
+    `check_exportable` do.
     """
+    check_exportable(settings, data)
     if settings.gpus > 1:
         launch(settings, data.folder, processes=settings.gpus, **run, folder=folder)
     else:
