@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -28,14 +29,15 @@ from runner.local.processes import die_with_parent, is_locked, lock, lock_file, 
 BUCKET = "torch2kubeflow"
 STORE = f"s3://{BUCKET}"
 PROBE = ".ready"
+ADDRESS = "127.0.0.1"
 START_SECONDS = 60
 STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
-# Keys for HTTP between its parts, new for each start, so that nobody can bypass the keys of S3.
+# Keys for HTTP between its parts, new for each start, beside their certificates.
 INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for kind in ("", "READ_")]
 # No telemetry, no services except S3, and volumes of up to 1 GiB that grow with their content.
-FLAGS = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
+FLAGS = [f"-ip={ADDRESS}", f"-ip.bind={ADDRESS}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
 FLAGS += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-master.volumePreallocate=false"]
 FLAGS += ["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
 
@@ -55,7 +57,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        self.log = self.folder / "log"
+        self.log, self.certificates = self.folder / "log", self.folder / "tls"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -63,7 +65,8 @@ class Server:
         (identity,) = json.loads((self.folder / "keys.json").read_text())["identities"]
         (keys,) = identity["credentials"]
         return {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.ports['s3.port']}",
+            "AWS_ENDPOINT_URL_S3": f"https://{ADDRESS}:{self.ports['s3.port']}",
+            "AWS_CA_BUNDLE": str(self.certificates / "ca.crt"),
             "AWS_ACCESS_KEY_ID": keys["accessKey"],
             "AWS_SECRET_ACCESS_KEY": keys["secretKey"],
             "AWS_REGION": "us-east-1",
@@ -71,24 +74,29 @@ class Server:
 
     def start(self) -> None:
         """Start it, after ending one that a killed run left behind; `wait` returns when it is ready."""
+        from runner.local.certificates import tls_variables, write_certificates  # 0.1 s, which most verbs do not need
+
         if not (self.folder / "keys.json").exists():
             _write_private(self.folder / "keys.json", json.dumps(_new_keys()))
         (self.folder / "data").mkdir(exist_ok=True)
         for old in self.folder.glob("data/m[0-9]*"):  # of a master on another port; the volumes report it again
             shutil.rmtree(old)
         flags = [*FLAGS, *(f"-{name}={port}" for name, port in self.ports.items())]
-        flags += ["-dir=data", "-s3.config=keys.json"]
+        flags += ["-dir=data", "-s3.config=keys.json", "-s3.cert.file=tls/server.crt", "-s3.key.file=tls/server.key"]
         command = [str(Path(sys.executable).with_name("weed")), "-config_dir=.", "-logtostderr", "mini", *flags]
         with open(self.folder / "weed.pid", "a+") as pid, open(self.log, "wb") as log:
             _end_orphan(pid)
             pid.truncate(0)
+            write_certificates(self.certificates, ADDRESS)
+            inner = tls_variables(self.certificates) | {name: secrets.token_hex(20) for name in INNER_KEYS}
             self.process = subprocess.Popen(
                 die_with_parent(command, signal.SIGTERM),
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
                 # Nothing from the user: weed takes keys from AWS's variables.
-                env={"HOME": str(self.folder), **{name: secrets.token_hex(20) for name in INNER_KEYS}},
+                env={"HOME": str(self.folder), **inner},
+                umask=0o077,  # of its files and sockets
                 pass_fds=[pid.fileno()],  # whoever holds this lock is the server
                 start_new_session=True,  # so that Ctrl-C does not reach it
             )
@@ -180,9 +188,9 @@ def handle(arguments: argparse.Namespace) -> int:
     with _serving(arguments.runs) as server, _published(server) as file:
         print(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")
         print("To look inside, in another terminal:")
-        print(f"  . {file}    # sets {', '.join(server.variables)}")
+        print(f"  . {shlex.quote(str(file))}    # sets {', '.join(server.variables)}")
         print(f"  aws s3 ls --recursive {STORE}")
-        print(f"  python pipeline.py models --runs {arguments.runs}", flush=True)
+        print(f"  python pipeline.py models --runs {shlex.quote(str(arguments.runs))}", flush=True)
         arguments.document = S3Document(endpoint=server.variables["AWS_ENDPOINT_URL_S3"], environment=str(file))
         with suppress(KeyboardInterrupt):
             server.process.wait()
@@ -210,7 +218,7 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
 def _published(server: Server) -> Iterator[Path]:
     """Write how to reach a server to a file of shell commands for other processes, and remove it at the end."""
     file = server.folder / "environment"
-    _write_private(file, "".join(f"export {name}={value}\n" for name, value in server.variables.items()))
+    _write_private(file, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in server.variables.items()))
     try:
         yield file
     finally:
@@ -220,9 +228,9 @@ def _published(server: Server) -> Iterator[Path]:
 def _find_running(runs: Path) -> dict[str, str] | None:
     """Return the variables of a server that another process runs and shares; None if there is none."""
     with suppress(FileNotFoundError):
-        lines = (runs / "s3" / "environment").read_text().splitlines()
+        words = shlex.split((runs / "s3" / "environment").read_text())
         if is_locked(runs / "s3" / "lock"):
-            return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+            return dict(word.split("=", 1) for word in words if word != "export")
     return None
 
 

@@ -1,5 +1,6 @@
 """The S3 server that is embedded in the runner: its data, its secrets, and its end."""
 
+import json
 import os
 import random
 import signal
@@ -17,9 +18,11 @@ from components.shared.core.errors import UserError
 from components.shared.data.sources.s3 import open_source_store
 from components.shared.storage.client import open_store
 from runner.local import s3_server
+from runner.local.certificates import write_certificates
 from tests.conftest import ROOT
 
 slow = pytest.mark.slow
+SOCKETS = 7  # of SeaweedFS, beside its ports
 linux = pytest.mark.skipif(sys.platform != "linux", reason="children die with their parent only on Linux")
 
 
@@ -66,11 +69,15 @@ def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             verb.wait(30)
 
 
+def _sockets(pid: int) -> set[str]:
+    return {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
+
+
 def _listening(pid: int) -> set[str]:
-    """Return the addresses, in hexadecimal digits, at which a process listens."""
-    inodes = {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
+    """Return the addresses, as host:port in hexadecimal digits, at which a process listens."""
+    inodes = _sockets(pid)
     rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
-    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+    return {row[1] for row in rows if row[3] == "0A" and row[9] in inodes}
 
 
 @slow
@@ -93,47 +100,59 @@ def test_data_survive_restarts_and_kills_of_the_server(tmp_path: Path) -> None:
     assert not list(Path("/tmp").glob(f"seaweedfs-*{variables['AWS_ENDPOINT_URL_S3'].rpartition(':')[2]}*"))
 
 
+def _doors(pid: int) -> set[str]:
+    """Return the ports and the paths of the Unix sockets at which a process listens."""
+    inodes = _sockets(pid)
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    paths = {row[7] for row in rows if row[6] in inodes and row[3] == "00010000"}  # of those that accept connections
+    return {str(int(address.split(":")[1], 16)) for address in _listening(pid)} | paths
+
+
 @slow
-def test_no_port_of_the_server_answers_without_keys(tmp_path: Path) -> None:
-    with s3_server._serving(tmp_path) as server:
+@linux
+def test_no_door_opens_to_another_user(tmp_path: Path) -> None:
+    write_certificates(tmp_path / "theirs", "127.0.0.1")
+    certificate = b"".join((tmp_path / "theirs" / name).read_bytes() for name in ("server.crt", "server.key"))
+    with s3_server._serving(tmp_path / "runs") as server:
         store = open_store(s3_server.STORE, server.variables)
         store.put_bytes(b"mine", "secret")
-        doors = {
-            part: f"http://127.0.0.1:{server.ports[f'{part}.port']}" for part in ("s3", "filer", "volume", "master")
-        }
-        assigned = urllib3.request("GET", f"{doors['master']}/dir/assign", retries=False).json()["fid"]
-        for method, address in [
-            ("GET", f"{doors['s3']}/{s3_server.BUCKET}/secret"),
-            ("PUT", f"{doors['s3']}/{s3_server.BUCKET}/secret"),
-            ("GET", f"{doors['filer']}/buckets/"),
-            ("GET", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
-            ("PUT", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
-            ("DELETE", f"{doors['filer']}/buckets/{s3_server.BUCKET}/secret"),
-            ("PUT", f"{doors['volume']}/{assigned}"),
-        ]:
-            answer = urllib3.request(method, address, body=b"theirs", retries=False)
-            assert answer.status in (401, 403), (method, address, answer.status)
+        _wait_until(lambda: len(_doors(server.process.pid)) >= len(s3_server.PORTS) + SOCKETS)
+        doors = _doors(server.process.pid)
+        uid = 65534 if os.geteuid() == 0 else 0
+        command = [sys.executable, str(Path(__file__).with_name("intruder.py")), str(uid), *doors]
+        found = json.loads(subprocess.run(command, input=certificate, capture_output=True, check=True).stdout)
+        assert [answer for answer in found["answers"] if answer[0] != str(server.ports["s3.port"])] == []
+        assert {status for _, _, status in found["answers"]} == {0, 403}, "S3 speaks to all, and asks for keys"
+        assert set(found["there"]) >= {str(port) for port in server.ports.values()}
+        paths = {door for door in doors if not door.isdecimal()}
+        assert all(Path(server.folder, path).stat().st_mode & 0o077 == 0 for path in paths)
+        assert not uid or not paths & set(found["there"])
         assert store.get_bytes("secret")[0] == b"mine"
+        assert server.certificates.stat().st_mode & 0o777 == 0o700
 
 
 @slow
 @linux
 def test_the_verb_serves_others_and_shows_no_secret(tmp_path: Path) -> None:
-    folder = tmp_path / "s3"
-    with _verb(tmp_path) as (verb, printed):
-        weed = _weed(tmp_path)
+    runs = tmp_path / "my runs"
+    folder = runs / "s3"
+    with _verb(runs) as (verb, printed):
+        weed = _weed(runs)
         secret = s3_server.Server(folder).variables["AWS_SECRET_ACCESS_KEY"]
-        assert f". {folder / 'environment'} " in printed and "aws s3 ls" in printed
-        with s3_server.store_of(None, tmp_path) as store:
+        assert f". '{folder / 'environment'}' " in printed and "aws s3 ls" in printed
+        with s3_server.store_of(None, runs) as store:
             store.put_bytes(b"content", "object")
-        shell = f". {folder / 'environment'} && echo $AWS_ENDPOINT_URL_S3 $AWS_SECRET_ACCESS_KEY"
-        variables = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
-        assert variables[1] == secret and variables[0] in printed
+        shell = f". '{folder / 'environment'}' && env"
+        found = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+        variables = dict(line.split("=", 1) for line in found.splitlines() if line.startswith("AWS_"))
+        assert variables["AWS_SECRET_ACCESS_KEY"] == secret and variables["AWS_ENDPOINT_URL_S3"] in printed
+        with urllib3.PoolManager(ca_certs=variables["AWS_CA_BUNDLE"]) as client:  # as other clients do
+            assert client.request("GET", variables["AWS_ENDPOINT_URL_S3"], retries=False).status == 403
         second = subprocess.run(verb.args, cwd=ROOT, capture_output=True, text=True)
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr.startswith(f"error: {folder} is in use by process {verb.pid}; ")
         assert second.stderr.count("\n") == 1
-        assert _listening(weed) == {"0100007F"}
+        assert {address.split(":")[0] for address in _listening(weed)} == {"0100007F"}
         holding = {path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()}
         assert holding == {folder / "keys.json", folder / "environment"}
         assert all(path.stat().st_mode & 0o777 == 0o600 for path in holding)
