@@ -1,10 +1,11 @@
 """The CPUs and the memory that this process may use, within the limits of its cgroup (see the Linux admin guide)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-CGROUP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+CGROUP, MEMINFO, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/meminfo"), Path("/proc/self/cgroup")
 BATCH_PIXELS = 2**20  # of the images of a batch, in one channel
 
 
@@ -23,21 +24,16 @@ def cpu_count(cgroup: Path = CGROUP) -> int:
     return affinity if quota is None else max(1, min(affinity, -int(-quota // 1)))
 
 
-def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
-    """Return the bytes that the machine has available and the cgroup still allows; file caches count as free."""
+def free_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO, own: Path = OWN_CGROUP) -> int:
+    """Return the bytes that the machine has available and the cgroups still allow; file caches count as free."""
     available = _field(meminfo, "MemAvailable:") * 1024
-    limit = _memory_limit(cgroup)
-    if limit is None:
-        return available
-    current = int((cgroup / "memory.current").read_text())
-    return max(0, min(available, limit - current + _field(cgroup / "memory.stat", "inactive_file")))
+    return max(0, min([available, *(group.free() for group in _limited(cgroup, own))]))
 
 
-def total_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
-    """Return the bytes that the machine has, or the cgroup's limit if that is less, however much is in use."""
+def total_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO, own: Path = OWN_CGROUP) -> int:
+    """Return the bytes that the machine has, or the cgroups' limit if that is less, however much is in use."""
     total = _field(meminfo, "MemTotal:") * 1024
-    limit = _memory_limit(cgroup)
-    return total if limit is None else min(total, limit)
+    return min([total, *(group.limit for group in _limited(cgroup, own))])
 
 
 def inference_batch_size(limit: int, image_shape: Sequence[int]) -> int:
@@ -55,10 +51,52 @@ def _cpu_quota(cgroup: Path) -> float | None:
     return None if quota in ("", "max", "-1") else int(quota) / int(period)
 
 
-def _memory_limit(cgroup: Path) -> int | None:
-    """Return the bytes that the cgroup allows, None if it sets no limit or is not of version 2."""
-    limit = _read(cgroup / "memory.max")
-    return None if limit in ("", "max") else int(limit)
+class _Version(NamedTuple):
+    """How a version of cgroups names what limits memory."""
+
+    hierarchy: str  # the folder of its groups, and the name of its controller
+    limit: str
+    current: str
+    file_caches: str  # in memory.stat, those that the kernel may take back
+
+
+VERSIONS = (
+    _Version("", "memory.max", "memory.current", "inactive_file"),
+    _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+class _Limited(NamedTuple):
+    """A cgroup that limits memory."""
+
+    folder: Path
+    version: _Version
+    limit: int
+
+    def free(self) -> int:
+        """Return the bytes that may still be used."""
+        current = int((self.folder / self.version.current).read_text())
+        return self.limit - current + _field(self.folder / "memory.stat", self.version.file_caches)
+
+
+def _limited(cgroup: Path, own: Path) -> Iterator[_Limited]:
+    """Yield the group of this process and those around it that limit memory, of version 2 or 1."""
+    for version in VERSIONS:
+        root = cgroup / version.hierarchy
+        folder = root / _own_group(own, version.hierarchy)
+        for group in (folder, *folder.parents) if folder.is_dir() else (root,):
+            limit = _read(group / version.limit)
+            if limit not in ("", "max"):
+                yield _Limited(group, version, int(limit))
+            if group == root:
+                break
+
+
+def _own_group(own: Path, controller: str) -> str:
+    """Return the path of the group of this process; in a container it may be one that is not to be seen there."""
+    rows = (line.split(":", 2) for line in _read(own).splitlines())
+    path = next((path for _, names, path in rows if controller in names.split(",")), "/")
+    return "" if ".." in path else path.lstrip("/")
 
 
 def _read(path: Path) -> str:
