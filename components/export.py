@@ -5,6 +5,7 @@ Both programs take uint8 images of any batch size and return probabilities: they
 
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from components.shared.data.dataset import Dataset, Images
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import Metrics
 from components.shared.evaluation.exported_model import Description, PackageDocument, RefusalDocument, Tensor
-from components.shared.evaluation.inference import Classify, load_onnx
+from components.shared.evaluation.inference import Classify, batch_size, load_onnx
+from components.shared.evaluation.memory_probe import check_need, latency_batch, measure_need
 from components.shared.evaluation.metrics import measure
 from components.shared.evaluation.parity import Parity, prove_parity
 from components.shared.evaluation.programs import write_programs
@@ -28,7 +30,6 @@ from components.shared.evaluation.trained_model import open_trained, predict_tes
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import ExportRecipe
 
-LATENCY_BATCHES = (1, 256)
 LATENCY_SECONDS = 0.05  # for each program and batch size
 
 
@@ -48,9 +49,9 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
     """Write `model.onnx`, `model.pt2`, `predictions.npy`, `measurements.json` and `package.json` to folder `package`.
 
     It runs beside step evaluate and comes to the same verdict: if the model is not accepted, there is nothing but
-    `refused.json`. Raises UserError if `recipe` is invalid or the model was trained on another dataset. Raises
-    ParityError if ONNX Runtime or the reloaded torch.export program differs from PyTorch in the class of any test
-    image, or by more than 1e-4 in a probability.
+    `refused.json`. Raises UserError if `recipe` is invalid, the model was trained on another dataset, the memory is too
+    small, or the network cannot be translated. Raises ParityError if ONNX Runtime or the reloaded torch.export program
+    differs from PyTorch in the class of any test image, or by more than 1e-4 in a probability.
     """
     started = time.monotonic()
     parameters = ExportRecipe.read(recipe)
@@ -68,13 +69,14 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
             return
         np.save(folder / "predictions.npy", predictions, allow_pickle=False)
         description = _describe(trained, metrics)
-        write_programs(
-            classifier, folder, description, name=trained.document.architecture.name, opset=parameters.onnx_opset
-        )
+        write_programs(classifier, folder, description, name=classifier.name, opset=parameters.onnx_opset)
         programs = _load(classifier, folder, parameters.threads)
+        batch = batch_size(data.image_shape)
+        needs = [measure_need(program, data.image_shape, batch) for program in programs.values()]
+        check_need(needs, classifier.name, data.image_shape, min(batch, len(labels)))
         measurements = MeasurementsDocument(
             parity=prove_parity(programs, data, predictions),
-            latency_microseconds={name: _latencies(program, data) for name, program in programs.items()},
+            latency_microseconds=_latencies(programs, data, latency_batch(needs, batch)),
             seconds={**trained.history.seconds, "export": time.monotonic() - started},
         )
         measurements.write(folder / "measurements.json")
@@ -114,10 +116,12 @@ def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
     )
 
 
-def _latencies(program: Classify, data: Dataset) -> dict[str, float]:
-    """Return the median microseconds of a call by batch size."""
+def _latencies(programs: Mapping[str, Classify], data: Dataset, batch: int) -> dict[str, dict[str, float]]:
+    """Return the median microseconds of a call of each program, by batch size: 1 and `batch`."""
+    sizes = sorted({1, batch})
     return {
-        f"batch_{size}": _latency(program, np.zeros((size, *data.image_shape), np.uint8)) for size in LATENCY_BATCHES
+        name: {f"batch_{size}": _latency(program, np.zeros((size, *data.image_shape), np.uint8)) for size in sizes}
+        for name, program in programs.items()
     }
 
 

@@ -20,6 +20,7 @@ from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import METRICS
 from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.evaluation.inference import Classify, load_onnx
+from components.shared.evaluation.memory_probe import Need
 from components.shared.evaluation.parity import ParityError
 from components.shared.parameters.evaluation import ExportRecipe
 from tests.conftest import ROOT
@@ -158,6 +159,15 @@ def test_the_programs_contain_no_paths_of_this_machine(package: Path) -> None:
     here = str(Path(__file__).parents[2]).encode()
     for name in ("model.onnx", "model.pt2"):  # neither is compressed
         assert here not in (package / name).read_bytes()
+
+
+def test_a_batch_beyond_the_memory_stops_before_predicting(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.shared.evaluation.trained_model.measure_need", lambda *_: Need(2**50, 0))
+    with pytest.raises(UserError, match=r"lenet5 needs about .* to predict 150 images of 32 x 32 pixels at once"):
+        exported(artifacts, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The largest batch that fits into memory: pytest tests/training/test_auto_batch_size.py"""
 
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,3 +53,16 @@ def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, set_
     set_memory(2**20, 2**20)
     with pytest.raises(UserError, match="no step of resnet18 fits into memory; prepare smaller images"):
         auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group)
+
+
+def test_a_batch_that_cannot_fit_is_refused_before_training(
+    small_digits: Path, tmp_path: Path, set_memory: SetMemory
+) -> None:
+    big: dict[str, Any] = {"network": "resnet18", "batch_size": "256", "epochs": 1}
+    set_memory(600 * 2**20, 0)  # whatever is in use
+    with pytest.raises(UserError) as refused:
+        trained(small_digits, tmp_path / "model", **big)
+    message = "a batch of 256 images of 8 x 8 pixels needs ?.? GiB or more to train resnet18, and there are 0.6"
+    assert fnmatch(refused.value.message, message)
+    assert "batch_size=auto" in refused.value.remedy and "train_memory=" in refused.value.remedy
+    assert not (tmp_path / "model").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CGROUP, MEMINFO, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/meminfo"), Path("/proc/self/cgroup")
+STATM = Path("/proc/self/statm")
 BATCH_PIXELS = 2**20  # of the images of a batch, in one channel
 
 
@@ -34,6 +35,11 @@ def total_memory(cgroup: Path = CGROUP, meminfo: Path = MEMINFO, own: Path = OWN
     """Return the bytes that the machine has, or the cgroups' limit if that is less, however much is in use."""
     total = _field(meminfo, "MemTotal:") * 1024
     return min([total, *(group.limit for group in _limited(cgroup, own))])
+
+
+def resident_memory(statm: Path = STATM) -> int:
+    """Return the bytes of memory that this process occupies."""
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def inference_batch_size(limit: int, image_shape: Sequence[int]) -> int:

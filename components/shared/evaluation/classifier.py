@@ -19,6 +19,7 @@ class Classifier(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.network = model.module
+        self.name = model.document.architecture.name
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", model.mean)

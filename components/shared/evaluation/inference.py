@@ -49,11 +49,19 @@ def _onnx_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
+def batch_size(image_shape: Sequence[int]) -> int:
+    """Return how many images of a shape (C, H, W) are predicted at once.
+
+    It depends on nothing else, since another number would change the last digits of the probabilities.
+    """
+    return inference_batch_size(BATCH, image_shape)
+
+
 def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: log.Progress) -> NDArray[np.float32]:
     """Return the probabilities (float32, N x classes) of all images in `shards`, predicted in batches."""
     parts = []
     for images, _ in shards:
-        size = inference_batch_size(BATCH, images.shape[1:])
+        size = batch_size(images.shape[1:])
         for start in range(0, len(images), size):
             batch = np.array(images[start : start + size])  # a copy, because torch warns of read-only memory
             parts.append(classify(batch))

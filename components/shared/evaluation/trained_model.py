@@ -9,7 +9,8 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import Dataset, Labels, open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.inference import predict
+from components.shared.evaluation.inference import batch_size, predict
+from components.shared.evaluation.memory_probe import check_need, measure_need
 from components.shared.models import saved_model
 
 
@@ -25,8 +26,13 @@ def open_trained(dataset: str | Path, model: str | Path) -> tuple[Dataset, saved
 
 
 def predict_test_split(classifier: Classifier, data: Dataset) -> tuple[NDArray[np.float32], Labels]:
-    """Return the probabilities that PyTorch predicts (float32, N x classes), and the labels (int64, N)."""
+    """Return the probabilities that PyTorch predicts (float32, N x classes), and the labels (int64, N).
+
+    Raises UserError if the memory is too small.
+    """
     shards = list(data.shards("test"))
     labels = np.concatenate([labels for _, labels in shards])
+    batch = min(batch_size(data.image_shape), len(labels))
+    check_need([measure_need(on_arrays(classifier), data.image_shape, batch)], classifier.name, data.image_shape, batch)
     progress = log.Progress("test split", len(labels), "images")
     return predict(on_arrays(classifier), shards, progress), labels

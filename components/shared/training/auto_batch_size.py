@@ -1,4 +1,4 @@
-"""Find the batch size of batch_size=auto: the largest power of two that fits into memory."""
+"""Find the batch size of batch_size=auto, the largest power of two that fits into memory, and check a given one."""
 
 import copy
 
@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
-from components.shared.core.resources import free_memory, total_memory
+from components.shared.core.resources import free_memory, resident_memory, total_memory
 from components.shared.data.dataset import Dataset
 from components.shared.models import factory
+from components.shared.models.pretrained import freeze_stages
 from components.shared.parameters.training import Settings
 from components.shared.training.batches import fits_on, split_bytes
 from components.shared.training.distributed.process_group import ProcessGroup
@@ -24,6 +25,9 @@ FREE_SHARE = 0.9  # of the free main memory, at most
 GPU_SHARE = 0.9  # of a GPU's memory
 WEIGHT_COPIES = 4  # besides the network's own: the averaged ones, the best ones, and two of Adam
 ACTIVATION_COPIES = 3  # of what is saved for the backward pass, gradients included
+LEAST_WEIGHT_COPIES = 2  # besides the network's own: gradients and momentum
+LEAST_ACTIVATION_COPIES = 1.25
+GIB = 2**30
 PROBE = 2  # images, from which the memory of one is computed
 
 
@@ -47,6 +51,29 @@ def largest_batch(settings: Settings, data: Dataset, group: ProcessGroup) -> int
         )
     log.info(f"batch_size=auto is {size * group.size:,}")
     return size * group.size
+
+
+def check_batch(settings: Settings, data: Dataset, group: ProcessGroup) -> None:
+    """Raise UserError if a step with the given batch cannot fit into main memory, where it would be killed.
+
+    It asks for the least that any network takes; a batch that needs a little more than there is may pass.
+    """
+    if group.device.type == "cuda" or settings.torch_compile:  # a GPU reports it; compiled, less is saved
+        return
+    before, images = resident_memory(), settings.batch_size // group.size
+    network = factory.build(architecture(settings, data))
+    freeze_stages(network, settings.frozen_stages)
+    with autocast(settings, group.device):
+        saved, weights = _saved_for_backward(network, data, group.device)
+    needed = before + (LEAST_WEIGHT_COPIES + 1) * weights + LEAST_ACTIVATION_COPIES * saved * images
+    if needed > total_memory():
+        _, height, width = data.image_shape
+        raise UserError(
+            f"a batch of {images:,} images of {height} x {width} pixels needs {needed / GIB:.1f} GiB or more to train "
+            f"{settings.network}, and there are {total_memory() / GIB:.1f}",
+            "give batch_size=auto, or a smaller batch_size with accumulate for the same steps, or, in a cluster, more "
+            "train_memory=",
+        )
 
 
 def _try_sizes(network: nn.Module, data: Dataset, group: ProcessGroup, limit: int) -> int:
@@ -79,7 +106,15 @@ def _try_sizes(network: nn.Module, data: Dataset, group: ProcessGroup, limit: in
 
 def _compute_size(network: nn.Module, data: Dataset, device: torch.device) -> int:
     """Return the largest power of two whose step takes at most MEMORY_SHARE of the memory; 0 if there is none."""
-    saved: dict[int, int] = {}  # address -> bytes of what is saved for the backward pass
+    saved, weights = _saved_for_backward(network, data, device)
+    available = min(MEMORY_SHARE * total_memory(), FREE_SHARE * free_memory()) - (WEIGHT_COPIES + 1) * weights
+    images = int(available / (ACTIVATION_COPIES * saved))
+    return 1 << images.bit_length() - 1 if images > 0 else 0
+
+
+def _saved_for_backward(network: nn.Module, data: Dataset, device: torch.device) -> tuple[float, int]:
+    """Return the bytes that are saved for the backward pass of an image, and those of the weights."""
+    saved: dict[int, int] = {}  # address -> bytes
 
     def save(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -90,10 +125,7 @@ def _compute_size(network: nn.Module, data: Dataset, device: torch.device) -> in
     for parameter in network.parameters():
         saved.pop(parameter.untyped_storage().data_ptr(), None)
     del loss
-    weights = sum(parameter.nbytes for parameter in network.parameters())
-    available = min(MEMORY_SHARE * total_memory(), FREE_SHARE * free_memory()) - (WEIGHT_COPIES + 1) * weights
-    images = int(available / (ACTIVATION_COPIES * sum(saved.values()) / PROBE))
-    return 1 << images.bit_length() - 1 if images > 0 else 0
+    return sum(saved.values()) / PROBE, sum(parameter.nbytes for parameter in network.parameters())
 
 
 def _loss(network: nn.Module, data: Dataset, device: torch.device, size: int) -> Tensor:

@@ -13,7 +13,7 @@ from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset
 from components.shared.parameters.training import Settings
 from components.shared.storage.client import open_store
-from components.shared.training.auto_batch_size import largest_batch
+from components.shared.training.auto_batch_size import check_batch, largest_batch
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.distributed.process_group import ProcessGroup, init_process_group
 from components.shared.training.early_stopping import Stop
@@ -48,6 +48,8 @@ def train_model(
             if settings.batch_size == 0:
                 size = group.broadcast_object(lambda: largest_batch(settings, data, group))
                 settings = settings.model_copy(update={"batch_size": size})
+            else:
+                check_batch(settings, data, group)
             torch.manual_seed(seed)  # after the search for a batch size, which draws numbers
             training = Training(settings, data, group, seed, stop, stop_rule)
             checkpoints = _take_steps(training, group, store, checkpoint_seconds, folder)
