@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import kfp.local
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from runner.compile import compile_pipeline, package_of
 from runner.failures import DONE, Failure
@@ -57,14 +58,20 @@ def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded:
     runs.mkdir(parents=True, exist_ok=True)
     with lock_file(runs / ".lock", "wait for its end, or choose another folder with --runs DIR"):
         if not embedded:
-            return _run(pipeline, given, runs, os.environ, caching)
+            return _run(pipeline, given, runs, os.environ, caching, lambda: None)
         with s3_server.shared(runs) as wait:
             environment = s3_server.step_variables(wait(), os.environ)
-            return _run(pipeline, {**given, "store": s3_server.STORE}, runs, environment, caching)
+            given = {**given, "store": s3_server.STORE}
+            return _run(pipeline, given, runs, environment, caching, lambda: s3_server.lost_server(runs))
 
 
 def _run(
-    pipeline: BaseComponent, given: dict[str, Any], runs: Path, environment: Mapping[str, str], caching: bool
+    pipeline: BaseComponent,
+    given: dict[str, Any],
+    runs: Path,
+    environment: Mapping[str, str],
+    caching: bool,
+    lost: Callable[[], UserError | None],
 ) -> int:
     package = compile_pipeline(pipeline, package_of(pipeline))
     folder = _new_run(runs)
@@ -74,7 +81,7 @@ def _run(
     started, outcome = time.time(), "interrupted"
     try:
         with ForkServer(variables) as server:
-            steps = StepRunner(state, terminal, variables, server)
+            steps = StepRunner(state, terminal, variables, server, lost)
             _execute(package, as_inputs(pipeline, given), steps, _cache_folder(runs) if caching else None)
         outcome = "failed" if state.failure else "done"
     finally:

@@ -6,25 +6,26 @@ python pipeline.py s3     # keep it running, to look at what it stores
 import argparse
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import new_file
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
 from runner.answer import Answer
 from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
+from runner.local.server_ports import remove_sockets, remove_stale_sockets, unused_ports
 
 BUCKET = "torch2kubeflow"
 STORE = f"s3://{BUCKET}"
@@ -33,6 +34,10 @@ ADDRESS = "127.0.0.1"
 START_SECONDS = 60
 STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
+PORT_ATTEMPTS = 5
+VERB_ATTEMPTS = 3  # of a verb's requests: unlike a server elsewhere, this one does not come back
+# What weed logs if another process has one of its ports, or another user its socket.
+TAKEN = re.compile(rb"is not available on .* cannot be used|address already in use")
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
 # Keys for HTTP between its parts, new for each start, beside their certificates.
 INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for kind in ("", "READ_")]
@@ -40,6 +45,9 @@ INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for
 FLAGS = [f"-ip={ADDRESS}", f"-ip.bind={ADDRESS}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
 FLAGS += ["-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-master.volumePreallocate=false"]
 FLAGS += ["-master.volumeSizeLimitMB=1024", "-volume.max=0", "-volume.preStopSeconds=0"]
+# In the server's folder.
+FILES = ["-dir=data", "-s3.config=keys.json", "-s3.cert.file=tls/server.crt", "-s3.key.file=tls/server.key"]
+FILES += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
 
 
 class S3Document(Answer):
@@ -56,8 +64,13 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.log, self.certificates = self.folder / "log", self.folder / "tls"
+        self.environment = self.folder / "environment"
+        self.choose_ports()
+
+    def choose_ports(self) -> None:
+        """Take ports that nobody uses now; somebody else may still be faster."""
+        self.ports = dict(zip(PORTS, unused_ports(len(PORTS)), strict=True))
 
     @property
     def variables(self) -> dict[str, str]:
@@ -81,8 +94,7 @@ class Server:
         (self.folder / "data").mkdir(exist_ok=True)
         for old in self.folder.glob("data/m[0-9]*"):  # of a master on another port; the volumes report it again
             shutil.rmtree(old)
-        flags = [*FLAGS, *(f"-{name}={port}" for name, port in self.ports.items())]
-        flags += ["-dir=data", "-s3.config=keys.json", "-s3.cert.file=tls/server.crt", "-s3.key.file=tls/server.key"]
+        flags = [*FLAGS, *FILES, *(f"-{name}={port}" for name, port in self.ports.items())]
         command = [str(Path(sys.executable).with_name("weed")), "-config_dir=.", "-logtostderr", "mini", *flags]
         with open(self.folder / "weed.pid", "a+") as pid, open(self.log, "wb") as log:
             _end_orphan(pid)
@@ -103,18 +115,44 @@ class Server:
             write_pid(pid, self.process.pid)
 
     def wait(self) -> dict[str, str]:
-        """Wait until it stores what is written, and return its variables. Raises UserError if it does not start."""
+        """Wait until it stores what is written, and return its variables. Raises UserError if it does not start.
+
+        If another process was faster and has one of its ports, it starts again with others.
+        """
+        for _ in range(PORT_ATTEMPTS):
+            if self._is_ready():
+                return self.variables
+            self.stop()
+            self.choose_ports()
+            self.start()
+            if self.environment.exists():
+                self.publish()
+        raise UserError("the S3 server does not start (its ports are taken)", f"see {self.log}")
+
+    def _is_ready(self) -> bool:
+        """Return whether it became ready; False if it did not get its ports."""
         store = open_store(STORE, self.variables, attempts=1)
         end = time.monotonic() + START_SECONDS
         while True:
+            reason = "it has ended"
             try:
                 store.put_bytes(b"", PROBE)  # which creates the bucket, too
                 store.remove(PROBE)
-                return self.variables
+                if self.process.poll() is None:
+                    return True
             except UserError as error:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    raise UserError(f"the S3 server does not start ({error.message})", f"see {self.log}") from None
+                reason = error.message
+            is_late = self.process.poll() is not None or time.monotonic() > end
+            if TAKEN.search(self.log.read_bytes()):
+                return False
+            if is_late:
+                raise UserError(f"the S3 server does not start ({reason})", f"see {self.log}")
             time.sleep(0.02)
+
+    def publish(self) -> None:
+        """Write how to reach it to a file of shell commands for other processes."""
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.variables.items()]
+        _write_private(self.environment, "".join(lines))
 
     def stop(self) -> None:
         """End it and wait for its end."""
@@ -124,9 +162,9 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for port in self.ports.values():
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
-                left.unlink(missing_ok=True)
+        remove_sockets(list(self.ports.values()))
+        for left in self.folder.glob("*.sock"):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -149,12 +187,21 @@ def store_of(uri: str | None, runs: Path) -> Iterator[Store]:
     if uri and uri.rstrip("/") != STORE:
         yield open_store(uri, os.environ)
         return
-    found = _find_running(runs)
-    if found:
-        yield open_store(STORE, found)
-        return
-    with _serving(runs, WAIT_SECONDS) as server:
-        yield open_store(STORE, server.variables)
+    with ExitStack() as stack:
+        found = _find_running(runs)
+        if not found:
+            found = stack.enter_context(_serving(runs, WAIT_SECONDS)).variables
+        try:
+            yield open_store(STORE, found, attempts=VERB_ATTEMPTS)
+        except TransientError as error:
+            raise lost_server(runs) or error from None
+
+
+def lost_server(runs: Path) -> UserError | None:
+    """Return the error that the server which was shared on `runs` has ended; None if it runs."""
+    if is_locked(runs / "s3" / "weed.pid"):
+        return None
+    return TransientError("the S3 server has ended", f"see {runs / 's3' / 'log'}, and start the run again")
 
 
 def step_variables(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
@@ -171,21 +218,10 @@ def step_variables(variables: Mapping[str, str], environment: Mapping[str, str])
     return rest | dict(variables)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that are free."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for free in sockets:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in sockets]
-    finally:
-        for free in sockets:
-            free.close()
-
-
 def handle(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C, and return the exit code."""
-    with _serving(arguments.runs) as server, _published(server) as file:
+    with _serving(arguments.runs) as server, _published(server):
+        file = server.environment
         print(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")
         print("To look inside, in another terminal:")
         print(f"  . {shlex.quote(str(file))}    # sets {', '.join(server.variables)}")
@@ -204,6 +240,8 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
     folder = runs / "s3"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock_file(folder / "lock", "wait for its end, or end it", seconds):
+        (folder / "environment").unlink(missing_ok=True)  # of a run that was killed
+        remove_stale_sockets()
         server = Server(folder)
         server.start()
         try:
@@ -215,14 +253,13 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
 
 
 @contextmanager
-def _published(server: Server) -> Iterator[Path]:
-    """Write how to reach a server to a file of shell commands for other processes, and remove it at the end."""
-    file = server.folder / "environment"
-    _write_private(file, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in server.variables.items()))
+def _published(server: Server) -> Iterator[None]:
+    """Let other processes use the server until the end of the block."""
+    server.publish()
     try:
-        yield file
+        yield
     finally:
-        file.unlink(missing_ok=True)
+        server.environment.unlink(missing_ok=True)
 
 
 def _find_running(runs: Path) -> dict[str, str] | None:

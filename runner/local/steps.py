@@ -1,22 +1,28 @@
 """The steps of a local run: each a process whose output is shown, and the state of each for the summary."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfp.dsl import Artifact
 
 from components.entrypoints.run_step import START
-from runner.failures import Failure, read_failure
+from components.shared.core.errors import UserError
+from runner.failures import FAILED, Failure, read_failure
 from runner.kfp_patches import ARTIFACT_DEPTH
 from runner.local.fork_server import ForkServer
 from runner.local.processes import Child, kill_on_error
 from runner.summary import StepState
 from runner.terminal import Terminal
 
+WATCH_SECONDS = 0.2
 FORKS = sys.platform == "linux"
 
 
@@ -29,15 +35,18 @@ class RunState:
     cached: dict[str, Path] = field(default_factory=dict)  # artifacts of earlier runs, by name
     failure: Failure | None = None
 
-    def end_step(self, name: str, code: int | None, seconds: float, printed: list[str]) -> None:
+    def end_step(
+        self, name: str, code: int | None, seconds: float, printed: list[str], lost: UserError | None = None
+    ) -> None:
         """Record a step, or a pass of it, that ended with an exit code, or was interrupted (None).
 
-        A step fails if one of its passes does.
+        A step fails if one of its passes does. `lost` is why none can go on, if that is so.
         """
         step = self.steps[name]
         step.seconds = round(step.seconds + seconds, 3)
         if code:
-            self.failure = self.failure or read_failure(name, printed)  # the exit task runs after a failure too
+            failure = Failure(name, reported=lost) if lost else read_failure(name, printed)
+            self.failure = self.failure or failure  # the exit task runs after a failure too
         step.state = "done" if code == 0 and step.state != "failed" else "failed"
 
     def reuse_step(self, name: str, artifacts: list[Artifact]) -> None:
@@ -51,12 +60,16 @@ class RunState:
 
 @dataclass(frozen=True)
 class StepRunner:
-    """Runs steps as processes: on Linux forked from one that has imported what they need, else each from its start."""
+    """Runs steps as processes: on Linux forked from one that has imported what they need, else each from its start.
+
+    A step is killed as soon as `lost` says why none can go on: without their store they would try for minutes.
+    """
 
     state: RunState
     terminal: Terminal
     environment: dict[str, str]
     server: ForkServer
+    lost: Callable[[], UserError | None] = lambda: None
 
     def run(self, command: list[str], environment: dict[str, str]) -> int:
         """Run one step to its end, and return its exit code."""
@@ -64,9 +77,9 @@ class StepRunner:
         printed: list[str] = []
         started, code = time.monotonic(), None
         try:
-            code = self._stream(command, environment, printed)
+            code = FAILED if self.lost() else self._stream(command, environment, printed)
         finally:
-            self.state.end_step(name, code, time.monotonic() - started, printed)
+            self.state.end_step(name, code, time.monotonic() - started, printed, self.lost() if code else None)
         return code
 
     def _stream(self, command: list[str], environment: dict[str, str], printed: list[str]) -> int:
@@ -77,13 +90,32 @@ class StepRunner:
                 child = self._start(command, {**environment, "STEP_IMAGE": ""}, writer)  # no image runs here
             finally:
                 os.close(writer)
-            with kill_on_error(child):
+            with kill_on_error(child), self._killing_if_lost(child):
                 for line in lines:
                     print(line, end="")  # to KFP's log
                     if line.strip():
                         printed.append(line.rstrip())
                     self.terminal.show(line)
                 return child.wait()
+
+    @contextmanager
+    def _killing_if_lost(self, child: Child) -> Iterator[None]:
+        has_ended = threading.Event()
+
+        def watch() -> None:
+            while not has_ended.wait(WATCH_SECONDS):
+                if self.lost():
+                    with suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)
+                    return
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            has_ended.set()
+            thread.join()
 
     def _start(self, command: list[str], environment: dict[str, str], output: int) -> Child:
         if FORKS and command[: len(START)] == START:

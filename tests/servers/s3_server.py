@@ -19,6 +19,7 @@ import urllib3
 from minio import Minio
 
 from runner.local import s3_server as embedded
+from runner.local.server_ports import free_ports
 from tests.servers.web_server import serving
 
 BUCKET = "bucket"
@@ -46,7 +47,7 @@ class S3Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = dict(zip(PORTS, embedded.free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.address = f"127.0.0.1:{self.ports['s3.port']}"
         self.url, self.tls_url = f"http://{self.address}", f"https://127.0.0.1:{self.ports['s3.port.https']}"
         self.certificate = folder / "server.crt"

@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import shutil
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,11 @@ import urllib3
 from components.shared.core.errors import UserError
 from components.shared.data.sources.s3 import open_source_store
 from components.shared.storage.client import open_store
-from runner.local import s3_server
+from runner.local import s3_server, server_ports
 from runner.local.certificates import write_certificates
+from runner.local.server_ports import free_ports
 from tests.conftest import ROOT
+from tests.servers.web_server import serving
 
 slow = pytest.mark.slow
 SOCKETS = 7  # of SeaweedFS, beside its ports
@@ -199,6 +204,95 @@ def test_a_server_that_does_not_start_is_reported(tmp_path: Path, monkeypatch: p
         wait()
         raise AssertionError("not reached")
     assert "no-such-flag" in (tmp_path / "s3" / "log").read_text()
+
+
+@contextmanager
+def _hoarder(port: int) -> Iterator[list[bytes]]:
+    """Listen at a port as somebody else's server, which speaks no TLS, and yield what it is sent."""
+    got: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            got.append(self.request.recv(65536))
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler)):
+        yield got
+
+
+@slow
+@pytest.mark.parametrize("taken", ["port", "socket"])
+def test_a_server_starts_though_its_place_is_taken(tmp_path: Path, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, others = free_ports(len(s3_server.PORTS)), free_ports(len(s3_server.PORTS))
+    found = iter([first, others])
+    monkeypatch.setattr(s3_server, "unused_ports", lambda count: next(found))
+    theirs = Path(f"/tmp/seaweedfs-master-grpc-{first[s3_server.PORTS.index('master.port.grpc')]}.sock")
+    with ExitStack() as stack:
+        if taken == "port":
+            got = stack.enter_context(_hoarder(first[0]))
+        else:
+            (theirs / "not empty").mkdir(parents=True)  # nobody can remove it, as if it were another user's
+            stack.callback(shutil.rmtree, theirs)
+        with s3_server.shared(tmp_path) as wait:
+            variables = wait()
+            assert variables["AWS_ENDPOINT_URL_S3"] == f"https://127.0.0.1:{others[0]}"
+            with s3_server.store_of(None, tmp_path) as store:  # of another process
+                store.put_bytes(b"content", "object")
+    if taken == "port":
+        assert got and not any(b"HTTP/1" in request for request in got), "only greetings of TLS"
+
+
+def test_ports_with_a_socket_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_ports, "SOCKETS", tmp_path)
+    (tmp_path / "seaweedfs-filer-grpc-7.sock").touch()
+    found = iter([[7, 8], [9]])
+    monkeypatch.setattr(server_ports, "free_ports", lambda count: next(found))
+    assert sorted(server_ports.unused_ports(2)) == [8, 9]
+
+
+def test_only_own_stale_sockets_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_ports, "SOCKETS", tmp_path)
+    names = ["seaweedfs-s3-1.sock", "seaweedfs-s3-grpc-2.sock", "seaweedfs-filer-3.sock", "seaweedfs-filer-4.sock"]
+    stale, alive, young, theirs = (tmp_path / name for name in names)
+    other, file = tmp_path / "other-5.sock", tmp_path / "seaweedfs-filer-6.sock"
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(alive))
+        listener.listen()
+        for path in (stale, young, theirs, other):
+            with closing(socket.socket(socket.AF_UNIX)) as dead:
+                dead.bind(str(path))
+        file.touch()
+        for path in (stale, alive, theirs, other, file):
+            os.utime(path, (0, 0))
+        kept = {alive, young, other, file}
+        if os.geteuid() == 0:
+            os.chown(theirs, 65534, 65534)
+            kept.add(theirs)
+        server_ports.remove_stale_sockets()
+        assert set(tmp_path.iterdir()) == kept
+
+
+@slow
+def test_a_verb_whose_server_dies_names_its_log(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=f"the S3 server has ended; see {tmp_path}/s3/log"),
+        s3_server.store_of(None, tmp_path) as store,
+    ):
+        os.kill(_weed(tmp_path), signal.SIGKILL)
+        store.get_bytes("object")
+
+
+@slow
+@linux
+def test_a_dead_server_ends_the_run_at_once(tmp_path: Path) -> None:
+    words = ("data=digits", "epochs=1000", "batch_size=64", "min_accuracy=0", "min_recall=0")
+    command = [sys.executable, "pipeline.py", "local", "--runs", str(tmp_path), *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        _wait_until(lambda: any("[train] " in log.read_text() for log in tmp_path.glob("*/kfp.log")))
+        os.kill(_weed(tmp_path), signal.SIGKILL)
+        _, errors = run.communicate(timeout=60)  # its requests would be sent again for two minutes and more
+    assert run.returncode == 2
+    assert errors == f"error: train: the S3 server has ended; see {tmp_path}/s3/log, and start the run again\n"
 
 
 def test_the_users_variables_are_for_the_data() -> None:
