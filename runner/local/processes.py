@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from components.shared.core.errors import UserError
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # of prctl(2)
+MAX_DIGITS = 8  # of a process id
 
 # Ask Linux for a signal at the parent's death (PR_SET_PDEATHSIG) and, unless it is already dead, become the command.
 _DIE_WITH_PARENT = """
@@ -100,9 +101,12 @@ def lock(file: TextIO, seconds: float = 0) -> bool:
 
 
 def read_pid(file: TextIO) -> int:
-    """Return the process id in a lock file; 0 if there is none."""
+    """Return the process id in a lock file; 0 if there is none, or what is there cannot be one."""
     file.seek(0)
-    return int(file.read() or 0)
+    with suppress(ValueError):  # of int, and of bytes that are no text
+        number = int(file.read(MAX_DIGITS + 1))
+        return number if 1 < number < 10**MAX_DIGITS else 0  # the others mean groups, all processes, or init
+    return 0
 
 
 def write_pid(file: TextIO, pid: int) -> None:

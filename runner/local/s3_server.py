@@ -75,8 +75,7 @@ class Server:
     @property
     def variables(self) -> dict[str, str]:
         """The environment variables with which clients reach it."""
-        (identity,) = json.loads((self.folder / "keys.json").read_text())["identities"]
-        (keys,) = identity["credentials"]
+        keys = self._read_keys()
         return {
             "AWS_ENDPOINT_URL_S3": f"https://{ADDRESS}:{self.ports['s3.port']}",
             "AWS_CA_BUNDLE": str(self.certificates / "ca.crt"),
@@ -89,8 +88,7 @@ class Server:
         """Start it, after ending one that a killed run left behind; `wait` returns when it is ready."""
         from runner.local.certificates import tls_variables, write_certificates  # 0.1 s, which most verbs do not need
 
-        if not (self.folder / "keys.json").exists():
-            _write_private(self.folder / "keys.json", json.dumps(_new_keys()))
+        self._ensure_keys()
         (self.folder / "data").mkdir(exist_ok=True)
         for old in self.folder.glob("data/m[0-9]*"):  # of a master on another port; the volumes report it again
             shutil.rmtree(old)
@@ -113,6 +111,22 @@ class Server:
                 start_new_session=True,  # so that Ctrl-C does not reach it
             )
             write_pid(pid, self.process.pid)
+
+    def _read_keys(self) -> dict[str, str]:
+        (identity,) = json.loads((self.folder / "keys.json").read_bytes())["identities"]
+        (keys,) = identity["credentials"]
+        return {name: str(keys[name]) for name in ("accessKey", "secretKey")}
+
+    def _ensure_keys(self) -> None:
+        """Make keys if there are none that can be read: the data does not depend on them."""
+        path = self.folder / "keys.json"
+        if path.exists():
+            try:
+                self._read_keys()
+                return
+            except (ValueError, KeyError, TypeError):
+                print(f"note: {path} was damaged, and the S3 server gets new keys", file=sys.stderr)
+        _write_private(path, json.dumps(_new_keys()))
 
     def wait(self) -> dict[str, str]:
         """Wait until it stores what is written, and return its variables. Raises UserError if it does not start.

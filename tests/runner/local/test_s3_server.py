@@ -22,6 +22,7 @@ from components.shared.data.sources.s3 import open_source_store
 from components.shared.storage.client import open_store
 from runner.local import s3_server, server_ports
 from runner.local.certificates import write_certificates
+from runner.local.processes import lock_file, read_pid
 from runner.local.server_ports import free_ports
 from tests.conftest import ROOT
 from tests.servers.web_server import serving
@@ -195,6 +196,40 @@ def test_a_server_left_by_a_killed_runner_is_ended(tmp_path: Path, monkeypatch: 
             wait()
             assert _weed(tmp_path) != weed
         _wait_until(lambda: not _is_alive(weed))
+
+
+@slow
+def test_damaged_keys_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = tmp_path / "s3" / "keys.json"
+    with s3_server.store_of(None, tmp_path) as store:
+        store.put_bytes(b"content", "object")
+    first = keys.read_bytes()
+    keys.write_bytes(first[: len(first) // 2])
+    with s3_server.store_of(None, tmp_path) as store:
+        assert store.get_bytes("object")[0] == b"content"
+    assert capsys.readouterr().err == f"note: {keys} was damaged, and the S3 server gets new keys\n"
+    assert len(keys.read_bytes()) == len(first) and keys.read_bytes() != first
+    assert keys.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"identities": 1}', b"[]", b"\xff", b'{"identities": [{}]}'])
+def test_all_damage_to_keys_is_noticed(tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys.json").write_bytes(damage)
+    server = s3_server.Server(tmp_path)
+    server._ensure_keys()
+    assert len(server.variables["AWS_SECRET_ACCESS_KEY"]) == 40
+    assert "was damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"-1", b"0", b"1", b"12x", b"9" * 5000])
+def test_garbage_in_a_lock_file_is_no_process(tmp_path: Path, garbage: bytes) -> None:
+    path = tmp_path / "lock"
+    path.write_bytes(garbage)
+    with open(path, "a+") as file:
+        assert read_pid(file) == 0
+    path.write_bytes(garbage)
+    with lock_file(path, "wait"):
+        assert path.read_text() == str(os.getpid())
 
 
 @slow
