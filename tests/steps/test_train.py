@@ -11,6 +11,7 @@ import torch
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
+from components.shared.core.torch_runtime import processor
 from components.shared.data.dataset import open_dataset
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
@@ -55,6 +56,32 @@ def test_the_checkpoint_key_depends_on_what_determines_weights(digits: Path, tmp
     others: list[dict[str, Any]] = [{"seed": 1}, {"threads": 2}, {"shift": 2.0}, {"patience": 3}, {"optimizer": "sgd"}]
     assert len({key(), *(key(**settings) for settings in others)}) == 1 + len(others)
     assert key() == key(checkpoint_seconds=7)
+
+
+@pytest.mark.slow
+def test_the_checkpoint_key_depends_on_processor_and_library(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(network: str = "lenet5", **replaced: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in replaced.items():
+                patch.setattr(name.replace("__", "."), lambda *_, value=value: value)
+            model = trained(digits, tmp_path / "model", epochs=1, batch_size="400", network=network)
+        return str(model.document.checkpoint_key)
+
+    assert key() == key()
+    others: list[dict[str, str]] = [{"torch__backends__cpu__get_cpu_capability": "AVX9"}, {"platform__machine": "z80"}]
+    assert len({key(), *(key(**replaced) for replaced in others)}) == 1 + len(others)
+    zoo = {"network": "squeezenet1_1"}
+    library = "components__shared__models__catalogue__version"
+    assert len({key(**zoo), key(**zoo, **{library: "9.9"}), key(**zoo, **{library: "9.10"})}) == 3
+    assert key() == key(**{library: "9.9"}), "our own networks need no library"
+
+
+def test_the_processor_of_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "NVIDIA H200")
+    cpu = processor(torch.device("cpu"))
+    assert cpu and processor(torch.device("cuda")) == f"{cpu}, NVIDIA H200"
 
 
 def test_the_history_has_each_epoch_and_the_seconds_of_all_steps(digits: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The settings of a process that computes with PyTorch; apply them before the first operation."""
+"""The settings of a process that computes with PyTorch, to apply before the first operation, and its processor."""
 
 import ctypes
+import platform
 
 import torch
 
@@ -14,6 +15,12 @@ def prepare_process(threads: int) -> None:
     """Compute with `threads` threads (0: one for each CPU that this process may use), and reuse freed memory."""
     torch.set_num_threads(thread_count(threads))
     _reuse_freed_memory()
+
+
+def processor(device: torch.device) -> str:
+    """Return the kind of processor that computes on a device: another kind may round otherwise."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{cpu}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else cpu
 
 
 def _reuse_freed_memory() -> None:

@@ -21,6 +21,7 @@ from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 from components.shared.core.resources import inference_batch_size
+from components.shared.core.torch_runtime import processor
 from components.shared.data.dataset import Dataset
 from components.shared.models import saved_model
 from components.shared.models.catalogue import library_version
@@ -79,8 +80,8 @@ class Training:
     @property
     def key(self) -> str:
         """Return the digest of all that determines when the training ends, and with which weights."""
-        library = library_version(self.settings.network)
-        return sha256_json({**self.provenance, "library": library, "stop_rule": self.stop_rule})
+        library, kind = library_version(self.settings.network), processor(self.group.device)
+        return sha256_json({**self.provenance, "library": library, "processor": kind, "stop_rule": self.stop_rule})
 
     @property
     def completed_steps(self) -> int:
