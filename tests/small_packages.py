@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -69,7 +71,13 @@ def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, s
     return folder
 
 
-def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndarray, seed: int = 0) -> Artifacts:
+def write_artifacts(
+    folder: Path,
+    dataset: Path,
+    right: Sequence[bool] | np.ndarray,
+    seed: int = 0,
+    members: Mapping[str, bytes] = MappingProxyType({}),
+) -> Artifacts:
     """Write model, evaluation and package of a model that classifies the test images `right` (bool, N) correctly."""
     data = open_dataset(dataset)
     labels = data.load("test")[1]
@@ -80,8 +88,9 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
     for path in (made.evaluation, made.package):
         np.save(path / "predictions.npy", predictions)
     content = hashlib.sha256(predictions.tobytes() + bytes([seed % 256])).digest()
-    for path in (made.model / "model.safetensors", made.package / "model.onnx", made.package / "model.pt2"):
+    for path in (made.model / "model.safetensors", made.package / "model.onnx"):
         path.write_bytes(path.name.encode() + content)
+    write_program(made.package / "model.pt2", {"data/weights/weight_0": content, **members})
     weights = sha256_file(made.model / "model.safetensors")
     network = architecture(num_classes=len(data.classes), image_shape=list(data.image_shape))
     changes = {"classes": data.classes, "dataset_digest": data.digest, "parameters": {"epochs": 1}, "seed": seed}
@@ -103,6 +112,13 @@ def write_artifacts(folder: Path, dataset: Path, right: Sequence[bool] | np.ndar
     )
     package.write(made.package / "package.json")
     return made
+
+
+def write_program(path: Path, members: Mapping[str, bytes]) -> None:
+    """Write a torch.export program of these members, and the one by which PyTorch knows it."""
+    with ZipFile(path, "w") as file:
+        for name, content in {"archive_format": b"pt2", **members}.items():
+            file.writestr(ZipInfo(f"model/{name}"), content)  # without a time: equal members, equal files
 
 
 def evaluation_of(

@@ -20,6 +20,7 @@ from components.shared.registry.document import Provenance, VersionDocument
 from components.shared.registry.registry import RegisteredModel
 from runner.answer import Answer
 from runner.registry.models import existing_model
+from runner.registry.pickles import pickles
 from runner.registry.store import store_of
 from runner.verbs.options import DEFAULT
 
@@ -114,6 +115,9 @@ def _contradictions(model: RegisteredModel, document: VersionDocument, scratch: 
     for what, found, expected in digests:
         if found != expected:
             yield f"{model.uri(document.version)}: {what} is {found}, but version.json has {expected}"
+    if names := pickles(scratch / "model.pt2"):
+        what = f"{model.uri(document.version)}/model.pt2 holds pickles, which can run code when it is loaded"
+        yield f"{what}: {', '.join(names[:3])}; run the pipeline again, which exports none"
 
 
 def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:

@@ -23,6 +23,7 @@ from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.memory_probe import Need
 from components.shared.evaluation.parity import ParityError
 from components.shared.parameters.evaluation import ExportRecipe
+from runner.registry.pickles import pickles
 from tests.conftest import ROOT
 from tests.small_packages import fingerprint
 from tests.trained_digits import CLASSES, write_dataset
@@ -86,6 +87,11 @@ def test_the_programs_describe_themselves(artifacts: Path, package: Path) -> Non
     assert float(texts["test_accuracy"]) == known.test_accuracy == known.metrics["accuracy"]
     shape = graph.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in shape] == known.input.shape == ["batch", 1, 32, 32]
+
+
+@pytest.mark.slow
+def test_the_program_holds_no_pickle(package: Path) -> None:
+    assert pickles(package / "model.pt2") == []
 
 
 @pytest.mark.slow

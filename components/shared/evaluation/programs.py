@@ -21,6 +21,7 @@ def write_programs(classifier: Classifier, folder: Path, description: Descriptio
     log.info("tracing the network")
     program = trace(classifier, description.input.sizes, name)
     extra = {"description.json": json.dumps(fields, ensure_ascii=False)}
+    program._example_inputs = None  # which would be saved as a pickle
     torch.export.save(program, folder / "model.pt2", extra_files=extra)
     log.info(f"translating to ONNX, opset {opset}")
     graph = translate(program, name, opset)

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("s3_variables")]
 
 IMAGES = 700
 NAME = "digits"
+CONFIG = "data/weights/model_weights_config.json"
 Verb = Callable[..., tuple[int, str]]
 
 
@@ -248,6 +249,25 @@ def test_a_file_of_another_package_is_found(
     model.store.put_bytes(document.to_json(), f"models/{NAME}/versions/3/version.json")
     code, shown = verb("verify", f"{NAME}/3")
     assert code == 1 and f"{message} " in shown and "intact" not in shown
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({"data/sample_inputs/model.pt": b"pickled"}, "data/sample_inputs/model.pt"),
+        ({"data/constants/custom_obj_0": b"pickled"}, "data/constants/custom_obj_0"),
+        ({CONFIG: json.dumps({"config": {"x": {"path_name": "weight_0", "use_pickle": True}}}).encode()}, CONFIG),
+        ({CONFIG: b"[" * 10_000}, CONFIG),
+    ],
+)
+def test_a_package_that_would_unpickle_is_refused(
+    verb: Verb, store: Store, tmp_path: Path, members: dict[str, bytes], named: str
+) -> None:
+    made = write_artifacts(tmp_path / "a", write_dataset(tmp_path / "data", 20), right(20, range(15)), members=members)
+    made.register(tmp_path / "out", store.uri(), NAME)
+    code, shown = verb("verify", f"{NAME}/1")
+    line = f"versions/1/model.pt2 holds pickles, which can run code when it is loaded: {named}; run the pipeline again"
+    assert code == 1 and line in shown and "intact" not in shown
 
 
 def test_an_entry_of_another_package_is_found(verb: Verb, model: RegisteredModel) -> None:
