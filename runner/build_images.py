@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from components.shared.container_images import RECORD, image_version
 from components.shared.core.errors import UserError
 from components.shared.core.files import write_json
+from components.shared.core.printable import say
 from runner.failures import USER_ERROR
 from runner.git import ROOT, git
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments.handle(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
 
 
@@ -54,7 +55,7 @@ def build(tag: str) -> None:
         images = [f"torch2kubeflow/{name}:{version}" for version in (image_version(), tag) if version]
         tags = [word for image in images for word in ("--tag", image)]
         _docker("build", "--file", "docker/Dockerfile", "--target", name, *tags, *arguments, ".")
-        print(*images, sep="\n")
+        say(*images)
 
 
 def push(registry: str, tag: str) -> None:
@@ -68,9 +69,7 @@ def push(registry: str, tag: str) -> None:
     build(tag)
     digests = {name: _push(name, f"{registry}/torch2kubeflow/{name}", tag or image_version()) for name in NAMES}
     write_json(RECORD, {"version": image_version(), "images": digests})
-    print(
-        *digests.values(), f"recorded in {RECORD.relative_to(ROOT)}; `python pipeline.py compile` uses them", sep="\n"
-    )
+    say(*digests.values(), f"recorded in {RECORD.relative_to(ROOT)}; `python pipeline.py compile` uses them")
 
 
 def _push(name: str, repository: str, tag: str) -> str:

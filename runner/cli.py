@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.verbs.parser import parse
 
@@ -97,7 +98,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _failed(arguments: argparse.Namespace, error: UserError, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    say(f"error: {error}", file=sys.stderr)
     if arguments.json:
         from runner.answer import ErrorDocument  # pydantic takes time, and most verbs need none
 

@@ -15,6 +15,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.container_images import is_pinned
 from components.shared.core.document import Items
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.graphs import graph_of
 
@@ -38,7 +39,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     else:
         packages = [compile_pipeline(pipeline, package_of(pipeline)) for pipeline in pipelines]
     warn_of_tags([document for package in packages for document in read_package(package)])
-    print("\n".join(map(str, packages)))
+    say(*packages)
     arguments.document = CompileDocument(files=[str(package) for package in packages])
     return 0
 
@@ -81,4 +82,4 @@ def warn_of_tags(documents: list[Any]) -> None:
     executors = [part for one in documents for part in one.get("deploymentSpec", {}).get("executors", {}).values()]
     tags = sorted({executor["container"]["image"] for executor in executors})
     for name in [tag for tag in tags if not is_pinned(tag)]:
-        print(f"warning: image {name} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)
+        say(f"warning: image {name} has no known digest; `make push REGISTRY=...` pins it", file=sys.stderr)

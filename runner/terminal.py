@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from components.shared.core.printable import printable
 from runner.summary import DatasetFacts, Registered, SummaryDocument, Sweep
 
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
@@ -19,7 +20,7 @@ def ask(question: str) -> bool | None:
     """Return whether a user on a terminal says yes to a question; None if there is no terminal to ask on."""
     if not sys.stdin.isatty():
         return None
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -33,7 +34,7 @@ class Terminal:
 
     def show(self, line: str) -> None:
         """Show one line of a step's output, if it is meant for people."""
-        found = LINE.match(line.rstrip())
+        found = LINE.match(printable(line.rstrip()))
         if not found:
             return
         bar = BAR.match(found["text"])
@@ -45,9 +46,8 @@ class Terminal:
 
     def show_bars(self, lines: Sequence[str]) -> None:
         """Draw the progress of what goes on side by side, a row for each, in place of the bars before."""
-        found = [
-            (line, bar) for text in lines if (line := LINE.match(text.rstrip())) and (bar := BAR.match(line["text"]))
-        ]
+        texts = [printable(line.rstrip()) for line in lines]
+        found = [(line, bar) for text in texts if (line := LINE.match(text)) and (bar := BAR.match(line["text"]))]
         rows = [_bar(f"{line['step']:<10} {bar['label']}", int(bar["percent"]), bar["facts"]) for line, bar in found]
         self.erase()
         self._write("\r\x1b[2K" + "\n".join(rows))
@@ -90,7 +90,7 @@ class Terminal:
             *_registered(document.registered),
             *(f"{path.stem:<15}{_short(path)}" for path in paths if path.exists()),
         ]
-        self._write("\n" + "\n".join(lines) + "\n")
+        self._write("\n" + "\n".join(map(printable, lines)) + "\n")
 
     def _write(self, text: str) -> None:
         self.stream.write(text)

@@ -11,6 +11,7 @@ from typing import Any
 import kfp_server_api as api
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.printable import say
 from runner.cluster.api import delete_recurring_run, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import as_inputs, flat, names_of
@@ -24,14 +25,14 @@ def carry_over(connection: Connection, pipeline: BaseComponent, pipeline_id: str
         moved = [name for name in given if name not in inputs]
         lost = [name for name in moved if name not in names_of(pipeline)]
         if lost:
-            print(
+            say(
                 f"warning: {item.display_name} follows the latest version, which has no parameter {', '.join(lost)}: "
                 "its runs will fail until it is replaced",
                 file=sys.stderr,
             )
         elif moved:
             _replace(connection, item, as_inputs(pipeline, flat(given)))
-            print(f"{item.display_name}: follows the latest version, so {', '.join(moved)} became part of `options`")
+            say(f"{item.display_name}: follows the latest version, so {', '.join(moved)} became part of `options`")
 
 
 def _followers(connection: Connection, pipeline_id: str) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import kfp_server_api as api
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.api import Version, find_or_create_experiment, name_filter
 from runner.cluster.connection import Connection, connect
@@ -67,8 +68,8 @@ def start_and_watch(
 ) -> int:
     """Start a run and, if asked to, wait for its end; return the exit code."""
     started = start(connection, wanted)
-    print(f"started run {started.display_name}: {started.run_id}")
-    print(connection.ui_link("run", started.run_id), flush=True)
+    say(f"started run {started.display_name}: {started.run_id}")
+    say(connection.ui_link("run", started.run_id), flush=True)
     return watch(connection, pipeline, started, arguments)
 
 

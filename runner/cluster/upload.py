@@ -12,6 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.code_digest import code_version
 from components.shared.core.files import sha256_json
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.api import Version, find_pipeline, find_version, find_versions, load_version
 from runner.cluster.carry_over import carry_over
@@ -35,10 +36,10 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     """Compile and upload; return 0, also if nothing had to be uploaded."""
     connection = connect(arguments)
     version = upload(connection, pipeline)
-    print(describe(version, pipeline.name))
+    say(describe(version, pipeline.name))
     if not version.is_new:  # for recurring runs that were created since
         carry_over(connection, pipeline, version.pipeline_id)
-    print(connection.ui_link("pipeline", version.ui_path))
+    say(connection.ui_link("pipeline", version.ui_path))
     arguments.document = UploadDocument(pipeline=str(pipeline.name), version=version.name, is_new=version.is_new)
     return 0
 
@@ -92,7 +93,7 @@ def resolve_version(
         return version, read(load_version(connection, version))
     parameters = read(pipeline)  # before anything is uploaded
     version = upload(connection, pipeline)
-    print(describe(version, pipeline.name))
+    say(describe(version, pipeline.name))
     return version, parameters
 
 

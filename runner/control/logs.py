@@ -8,6 +8,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_run
@@ -51,7 +52,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     pipeline, run = find_run(connection, arguments.run, pipelines)
     if arguments.step and arguments.step not in steps_of(pipeline):
         raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
-    view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
+    view = View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr))
     if arguments.follow and not has_ended(run):
         logs = _follow(view, run, pipeline, arguments)
         run = connection.client.get_run(run.run_id)
@@ -60,7 +61,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     if not logs:  # of a step that was cached, too
         run, _ = settled(view, run, pipeline)
         logs = _read_all(view, run, pipeline, arguments)
-    print(connection.ui_link("run", run.run_id))
+    say(connection.ui_link("run", run.run_id))
     arguments.document = LogsDocument(run=facts(connection, run), logs=logs)
     return 0
 
@@ -78,11 +79,11 @@ def _read_all(view: View, run: Any, pipeline: BaseComponent, arguments: argparse
         raise UserError(f"no log of {' or '.join(wanted) or 'any step'} of run {run.run_id} can be read{known}", HINT)
     for log in logs:
         if len(logs) > 1 or log.state == "cached":
-            print(f"== {log.step}{_source(log)}")
+            say(f"== {log.step}{_source(log)}")
         for line in log.lines:
-            print(line.shown())
+            say(line.shown())
     if arguments.times and not any(line.time for log in logs for line in log.lines):
-        print("note: only pods tell the times of lines, and these lines are from KFP", file=sys.stderr)
+        say("note: only pods tell the times of lines, and these lines are from KFP", file=sys.stderr)
     return logs
 
 
@@ -126,7 +127,7 @@ def _follow(view: View, run: Any, pipeline: BaseComponent, arguments: argparse.N
     follower = Follower(view, pipeline, steps, arguments.all, arguments.times)
     found: dict[str, list[LogLine]] = {step: [] for step in steps}
     for step, line in follower.lines(run):
-        print(line.shown(), flush=True)
+        say(line.shown(), flush=True)
         found[step].append(line)
     states = run_state.steps(view.connection.client.get_run(run.run_id), pipeline)
     return [

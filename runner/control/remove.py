@@ -10,6 +10,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, list_recurring_runs
@@ -53,15 +54,15 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         raise UserError(f"{kind} {kept[0].name}: {kept[0].why_kept}", "leave it out; nothing was done")
     # Without a terminal, the command itself is the user's word.
     if items and not arguments.yes and ask(f"{action} {_count(items, kind)}?") is False:
-        print("nothing was done")
+        say("nothing was done")
         items = []
     for item in items:
         item.act()
-        print(f"{action}d {kind} {item.name}")
+        say(f"{action}d {kind} {item.name}")
     lines = [f"{kind} {one.name} stays: {one.why_kept}" for one in kept]
-    print("\n".join([*lines, *([] if found else [f"nothing to {action}"])]))
+    say(*lines, *([] if found else [f"nothing to {action}"]))
     if items and (action, kind) == ("delete", "run"):
-        print("what stays: their artifacts, which later runs may reuse, and what they left in the store")
+        say("what stays: their artifacts, which later runs may reuse, and what they left in the store")
     arguments.document = RemoveDocument(action=action, kind=kind, ids=[item.id for item in items], kept=lines)
     return 0
 

@@ -6,6 +6,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.cluster.api import Version, find_run, load_version
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
@@ -20,7 +21,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     pipeline, run = find_run(connection, arguments.run, pipelines)
     version, loaded = _version_of(connection, run)
     changes = parse_parameters(loaded, arguments.parameters)
-    print(f"again: {run.display_name}, version {version.name}{_describe(parameters_of(run), changes)}")
+    say(f"again: {run.display_name}, version {version.name}{_describe(parameters_of(run), changes)}")
     config = run.runtime_config
     wanted = Wanted(
         pipeline_name=pipeline.name,

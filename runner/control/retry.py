@@ -5,6 +5,7 @@ import argparse
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.cluster import run_state
 from runner.cluster.api import find_run
 from runner.cluster.connection import connect
@@ -26,6 +27,6 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
             f"KFP does not retry run {run.run_id}, which is {now}: only a run that failed or was canceled",
             f"start it again with `python pipeline.py rerun {run.run_id}`",
         ) from None
-    print(f"{run.display_name}: retried; the steps that were done are not run again")
-    print(connection.ui_link("run", run.run_id), flush=True)
+    say(f"{run.display_name}: retried; the steps that were done are not run again")
+    say(connection.ui_link("run", run.run_id), flush=True)
     return watch(connection, pipeline, connection.client.get_run(run.run_id), arguments)

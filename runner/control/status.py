@@ -8,6 +8,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items, Number, Part
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
@@ -55,12 +56,12 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         arguments.document = RunsDocument(runs=_print_runs(connection, pipelines))
         return 0
     pipeline, run = find_run(connection, arguments.run, pipelines)
-    view = View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr))
+    view = View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr))
     run, pods = settled(view, run, pipeline)
-    print(f"{run.display_name}: {run_state.state(run)}")
+    say(f"{run.display_name}: {run_state.state(run)}")
     steps = _print_steps(run, pipeline, pods, reasons_of(view, pods))
     arguments.document = StatusDocument(run=facts(connection, run), steps=steps)
-    print(connection.ui_link("run", run.run_id))
+    say(connection.ui_link("run", run.run_id))
     return 0
 
 
@@ -70,11 +71,11 @@ def _print_steps(run: Any, pipeline: BaseComponent, pods: list[Any], reasons: di
     correct_by_pods(steps, pods)
     column = max(map(len, steps)) + 2
     for name, step in steps.items():
-        print(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
+        say(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
         if name in reasons:
-            print(f"{'':<{column}}waits: {reasons[name]}")
+            say(f"{'':<{column}}waits: {reasons[name]}")
     if run.state in run_state.FINAL:
-        print(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
+        say(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
     return [
         StepStatus(
             step=name, state=step.state, seconds=step.seconds, waits=str(reasons[name]) if name in reasons else None
@@ -87,11 +88,11 @@ def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) ->
     runs = latest_runs(connection, pipelines)[:SHOWN]
     for pipeline, run in runs:
         state, age = run_state.state(run), _age(run.created_at)
-        print(f"{run.run_id}  {state:<10}{age:>6}  {graph_of(pipeline):<12}{run.display_name}")
+        say(f"{run.run_id}  {state:<10}{age:>6}  {graph_of(pipeline):<12}{run.display_name}")
     if not runs:
-        print(f"{names_of(pipelines)} has no run yet; start one with `python pipeline.py run`")
+        say(f"{names_of(pipelines)} has no run yet; start one with `python pipeline.py run`")
     for found in filter(None, (find_pipeline(connection, str(pipeline.name)) for pipeline in pipelines)):
-        print(connection.ui_link("pipeline", found))
+        say(connection.ui_link("pipeline", found))
     return [facts(connection, run) for _, run in runs]
 
 

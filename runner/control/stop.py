@@ -8,6 +8,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster import run_state
 from runner.cluster.api import find_run
@@ -40,15 +41,15 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     leftovers = Leftovers(connection, run.run_id)
     had_ended = has_ended(run) or not _terminate(connection, run.run_id)
     if not had_ended:
-        print(f"terminating {run.display_name}; waiting for its end", flush=True)
+        say(f"terminating {run.display_name}; waiting for its end", flush=True)
         _wait(connection, run.run_id, leftovers)
     run = connection.client.get_run(run.run_id)
     left = leftovers.find()
     store = parameters_of(run).get("store") or None
-    View(connection, run.run_id, lambda text: print(f"note: {text}", file=sys.stderr)).correct_record(run)
+    View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr)).correct_record(run)
     _print_end(run, had_ended, left, leftovers)
     _print_what_stays(store)
-    print(connection.ui_link("run", run.run_id))
+    say(connection.ui_link("run", run.run_id))
     arguments.document = StopDocument(run=facts(connection, run), had_ended=had_ended, leftovers=left, store=store)
     return FAILED if left or not has_ended(run) else DONE
 
@@ -79,23 +80,23 @@ def _wait(connection: Connection, run_id: str, leftovers: Leftovers) -> None:
 
 def _print_end(run: Any, had_ended: bool, left: list[str] | None, leftovers: Leftovers) -> None:
     if had_ended:
-        print(f"{run.display_name} had ended already: {run_state.state(run)}")
+        say(f"{run.display_name} had ended already: {run_state.state(run)}")
     elif has_ended(run):
-        print(f"{run.display_name}: {run_state.state(run)}")
+        say(f"{run.display_name}: {run_state.state(run)}")
     else:
-        print(f"{run.display_name} has not ended after {PATIENCE / 60:.0f} minutes; it is {run_state.state(run)}")
+        say(f"{run.display_name} has not ended after {PATIENCE / 60:.0f} minutes; it is {run_state.state(run)}")
     if left:
-        print(f"not gone yet: {', '.join(left)}")
+        say(f"not gone yet: {', '.join(left)}")
     elif left is None:
-        print(f"whether its pods are gone is not known: {leftovers.unseen}")
+        say(f"whether its pods are gone is not known: {leftovers.unseen}")
     else:
-        print("its pods and TrainJobs are gone")
+        say("its pods and TrainJobs are gone")
 
 
 def _print_what_stays(store: str | None) -> None:
     if store:
-        print(f"what stays: its checkpoints, if it made any, in {store}: the next run with its data and parameters")
-        print("  goes on from the last one; and the results of the steps that were done, which are cached")
+        say(f"what stays: its checkpoints, if it made any, in {store}: the next run with its data and parameters")
+        say("  goes on from the last one; and the results of the steps that were done, which are cached")
     else:
-        print("what stays: the results of the steps that were done, which are cached; without a store there are no")
-        print("  checkpoints, so the next run starts its training from the beginning")
+        say("what stays: the results of the steps that were done, which are cached; without a store there are no")
+        say("  checkpoints, so the next run starts its training from the beginning")

@@ -15,6 +15,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
@@ -44,7 +45,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     with _listen(arguments.port) as listener:
         address = f"http://localhost:{listener.getsockname()[1]}"
         _open(arguments, connection.ui_page(f"{address}/pipeline" if connection.multi_user else address, *item))
-        print("Ctrl-C ends the port-forward", flush=True)
+        say("Ctrl-C ends the port-forward", flush=True)
         with suppress(KeyboardInterrupt):
             while True:
                 browser, _ = listener.accept()
@@ -57,10 +58,10 @@ def _run(connection: Connection, run_id: str, pipelines: Sequence[BaseComponent]
 
 
 def _open(arguments: argparse.Namespace, link: str) -> None:
-    print(link, flush=True)
+    say(link, flush=True)
     arguments.document = UiDocument(link=link)
     if not arguments.no_browser and not webbrowser.open(link):
-        print("note: no browser was found; open the link yourself", file=sys.stderr)
+        say("note: no browser was found; open the link yourself", file=sys.stderr)
 
 
 def _forward(connection: Connection) -> Any:

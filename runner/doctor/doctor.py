@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.connection import connect
 from runner.cluster.kube import kube_client, kube_errors
@@ -90,7 +91,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
         parameters, pods_of(pipeline, parameters), arguments.s3_endpoint, total(parts_of_run(pipeline, given))
     )
     findings = list(_run_checks(arguments, preflight))
-    print("\n".join(_table(findings)))
+    say(*_table(findings))
     arguments.document = DoctorDocument(
         findings=[
             FindingFacts(check=name, state=finding.state, text=finding.text, remedy=finding.remedy)

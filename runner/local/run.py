@@ -18,6 +18,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
+from components.shared.core.printable import say
 from runner.compile import compile_pipeline, package_of
 from runner.failures import DONE, Failure
 from runner.git import git_revision
@@ -200,8 +201,8 @@ def _link(link: Path, target: Path) -> None:
 def _explain(failure: Failure, log: Path) -> int:
     """Print on stderr why the run failed, and return the exit code."""
     if failure.reported:
-        print(f"error: {failure.step}: {failure.reported}", file=sys.stderr)
+        say(f"error: {failure.step}: {failure.reported}", file=sys.stderr)
     else:
-        print("\n".join(failure.lines), file=sys.stderr)
-        print(f"error: {failure.step} failed; all of its output is in {log}", file=sys.stderr)
+        say(*failure.lines, file=sys.stderr)
+        say(f"error: {failure.step} failed; all of its output is in {log}", file=sys.stderr)
     return failure.exit_code

@@ -21,6 +21,7 @@ from typing import Any
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.files import new_file
+from components.shared.core.printable import say
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
 from runner.answer import Answer
@@ -236,11 +237,11 @@ def handle(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C, and return the exit code."""
     with _serving(arguments.runs) as server, _published(server):
         file = server.environment
-        print(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")
-        print("To look inside, in another terminal:")
-        print(f"  . {shlex.quote(str(file))}    # sets {', '.join(server.variables)}")
-        print(f"  aws s3 ls --recursive {STORE}")
-        print(f"  python pipeline.py models --runs {shlex.quote(str(arguments.runs))}", flush=True)
+        say(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")
+        say("To look inside, in another terminal:")
+        say(f"  . {shlex.quote(str(file))}    # sets {', '.join(server.variables)}")
+        say(f"  aws s3 ls --recursive {STORE}")
+        say(f"  python pipeline.py models --runs {shlex.quote(str(arguments.runs))}", flush=True)
         arguments.document = S3Document(endpoint=server.variables["AWS_ENDPOINT_URL_S3"], environment=str(file))
         with suppress(KeyboardInterrupt):
             server.process.wait()

@@ -6,6 +6,7 @@ from typing import Any
 
 from components.shared.core.document import Items, Part, Size
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from components.shared.registry.document import RegistryDocument, VersionEntry
 from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Store
@@ -61,7 +62,7 @@ def handle(arguments: argparse.Namespace) -> int:
     """Carry out the action, and return the exit code."""
     with store_of(arguments) as store:
         for line in ACTIONS[arguments.action](arguments, store):
-            print(line)
+            say(line)
     return 0
 
 

@@ -11,6 +11,7 @@ from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.document import Items, JsonObject, Part
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import ModelDocument
@@ -73,10 +74,10 @@ def _verify(arguments: argparse.Namespace, model: RegisteredModel, number: int) 
         if not problems and arguments.retrain:
             problems = list(_differences(document, Path(scratch)))
     for problem in problems:
-        print(problem)
+        say(problem)
     if not problems:
         done = "trained again, its weights are bit-identical" if arguments.retrain else "intact"
-        print(f"{model.uri(number)}: {done}")
+        say(f"{model.uri(number)}: {done}")
     arguments.document = VerifyDocument(version=model.uri(number), retrained=arguments.retrain, problems=problems)
     return 1 if problems else 0
 
@@ -91,7 +92,7 @@ def _damages(model: RegisteredModel, document: VersionDocument, scratch: Path) -
             is_whole = False
             yield str(error)
         else:
-            print(f"{path:<40}{file.bytes:>12,} bytes  sha256={file.sha256}")
+            say(f"{path:<40}{file.bytes:>12,} bytes  sha256={file.sha256}")
     if is_whole:
         yield from _contradictions(model, document, scratch)
 
@@ -181,10 +182,10 @@ def _lineage(arguments: argparse.Namespace, model: RegisteredModel, number: int)
     )
     for depth, (kind, name, facts) in enumerate(generations):
         branch = "   " * (depth - 1) + "└─ " if depth else ""
-        print(f"{branch}{kind} {name}")
+        say(f"{branch}{kind} {name}")
         for fact, value in facts.items():
             if value != "":
-                print(f"{'   ' * depth}     {fact}: {value}")
+                say(f"{'   ' * depth}     {fact}: {value}")
     return 0
 
 

@@ -13,6 +13,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.api import Version, delete_recurring_run, find_versions, list_recurring_runs
 from runner.cluster.carry_over import carry_over
@@ -109,14 +110,14 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     for change in changes:
         described = _describe(change.differences, names)
         if arguments.dry_run and change.action != "keep":
-            print(f"{change.name}: would {change.action}{described}")
+            say(f"{change.name}: would {change.action}{described}")
         else:
             created_id = _carry_out(connection, change)
-            print(f"{change.name}: {DONE[change.action]}{described}")
+            say(f"{change.name}: {DONE[change.action]}{described}")
             _print_created(connection, change, created_id, zone)
     for name in _unmanaged(items, wanted, pipeline_id):
         command = f"python pipeline.py schedule remove {shlex.quote(name)}"
-        print(f"{name}: left alone (not in the file; remove it with `{command}`)")
+        say(f"{name}: left alone (not in the file; remove it with `{command}`)")
     arguments.document = ApplyDocument(
         version=version.name if version else None,
         is_dry_run=arguments.dry_run,
@@ -172,17 +173,17 @@ def _refuse_used_names(items: list[Any], specs: list[ScheduleSpec], pipeline_id:
 
 def _print_version(connection: Connection, version: Version | None) -> None:
     if not version:
-        print("version: would upload the present content")
+        say("version: would upload the present content")
         return
-    print(f"version: {'uploaded' if version.is_new else 'unchanged,'} {version.name}")
-    print(f"  {connection.ui_link('pipeline', version.ui_path)}")
+    say(f"version: {'uploaded' if version.is_new else 'unchanged,'} {version.name}")
+    say(f"  {connection.ui_link('pipeline', version.ui_path)}")
 
 
 def _print_newer(version: Version | None, versions: list[Version], deployment: Deployment) -> None:
     """Print the version that the schedules that follow the latest run, if it is newer than the present content."""
     is_older = version and not version.is_new and versions[0].name != version.name
     if is_older and any(spec.follow_latest for spec in deployment.schedules):
-        print(f"  schedules that follow the latest run {versions[0].name}, which was uploaded later")
+        say(f"  schedules that follow the latest run {versions[0].name}, which was uploaded later")
 
 
 def _wanted(
@@ -255,7 +256,7 @@ def _print_created(connection: Connection, change: Change, created_id: str | Non
     if created_id and change.wanted:
         if change.wanted.enabled:
             print_next_times(change.wanted.schedule, zone)
-        print(f"  {connection.ui_link('recurring_run', created_id)}")
+        say(f"  {connection.ui_link('recurring_run', created_id)}")
 
 
 def _describe(differences: dict[str, tuple[Any, Any]], versions: dict[str | None, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import kfp_server_api as api
 
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.cluster.api import find_or_create_experiment, list_recurring_runs
 from runner.cluster.connection import Connection
 from runner.parameters import flat
@@ -99,7 +100,7 @@ def count_missed(connection: Connection, item: Any, schedule: Schedule, zone: tz
 def print_next_times(schedule: Schedule, zone: tzinfo) -> None:
     """Print the next three times, in UTC and in the local time zone."""
     for time in islice(schedule.times(datetime.now(UTC), zone), 3):
-        print(f"  next {time:%Y-%m-%d %H:%M} UTC, here {time.astimezone():%Y-%m-%d %H:%M %Z}")
+        say(f"  next {time:%Y-%m-%d %H:%M} UTC, here {time.astimezone():%Y-%m-%d %H:%M %Z}")
 
 
 def last_run(connection: Connection, recurring_run_id: str) -> Any:

@@ -9,6 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.shared.core.document import Items, Part, Time
 from components.shared.core.errors import UserError
+from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.cluster.api import (
     Version,
@@ -89,9 +90,9 @@ def _add(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     )
     recurring_run_id = recurring.create(connection, wanted)
     used = f"{'the latest version, now' if arguments.follow_latest else 'version'} {version.name}"
-    print(f"{arguments.name}: {schedule}, {used} of {pipeline.name}")
+    say(f"{arguments.name}: {schedule}, {used} of {pipeline.name}")
     print_next_times(schedule, zone)
-    print(connection.ui_link("recurring_run", recurring_run_id))
+    say(connection.ui_link("recurring_run", recurring_run_id))
     note = f"{schedule}, {used}"
     arguments.document = ScheduleDocument(action="add", id=recurring_run_id, name=arguments.name, note=note)
     return 0
@@ -125,9 +126,9 @@ def _list(arguments: argparse.Namespace) -> int:
     for item in items:
         one = recurring.read(item)
         line = f"{one.name:<22}  {_state(one):<8}  {one.schedule!s:<14}  {_next(connection, item, zone)}"
-        print(line.rstrip())
+        say(line.rstrip())
     if not items:
-        print("no recurring run yet; create one with `python pipeline.py schedule add`")
+        say("no recurring run yet; create one with `python pipeline.py schedule add`")
     if arguments.json:
         arguments.document = _schedules(connection, list(audit(connection, zone)), zone)
     return 0
@@ -179,13 +180,13 @@ def _pause(arguments: argparse.Namespace) -> int:
     item = recurring.find(connection, arguments.name)
     connection.client.disable_recurring_run(item.recurring_run_id)
     _print_done(arguments, item, "paused; an active run continues")
-    print(connection.ui_link("recurring_run", item.recurring_run_id))
+    say(connection.ui_link("recurring_run", item.recurring_run_id))
     return 0
 
 
 def _print_done(arguments: argparse.Namespace, item: Any, note: str) -> None:
     """Say what was done to KFP's item, and what it means for runs."""
-    print(f"{item.display_name}: {note}")
+    say(f"{item.display_name}: {note}")
     arguments.document = ScheduleDocument(
         action=arguments.action, id=item.recurring_run_id, name=item.display_name, note=note
     )
@@ -198,7 +199,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     missed = _missed(connection, item, zone)  # before KFP starts a run
     connection.client.enable_recurring_run(item.recurring_run_id)
     _print_done(arguments, item, missed)
-    print(connection.ui_link("recurring_run", item.recurring_run_id))
+    say(connection.ui_link("recurring_run", item.recurring_run_id))
     return 0
 
 
@@ -232,17 +233,17 @@ def _audit(arguments: argparse.Namespace) -> int:
     zone = find_cron_time_zone(connection, arguments)
     audits = list(audit(connection, zone))
     for one in audits:
-        print(f"{one.recurring.name}: {_state(one.recurring)}, {one.recurring.schedule}")
+        say(f"{one.recurring.name}: {_state(one.recurring)}, {one.recurring.schedule}")
         age = f", {one.age.days} days old" if one.age is not None else ""
-        print(f"  version  {one.version}{age}")
+        say(f"  version  {one.version}{age}")
         last = f"{one.last_state} {one.last_time:%Y-%m-%d %H:%M} UTC" if one.last_time else "no run yet"
-        print(f"  last     {last}")
+        say(f"  last     {last}")
         for problem in one.problems:
-            print(f"  problem  {problem}")
+            say(f"  problem  {problem}")
         if one.problems:
-            print(f"  {connection.ui_link('recurring_run', one.id)}")
+            say(f"  {connection.ui_link('recurring_run', one.id)}")
     with_problems = sum(bool(one.problems) for one in audits)
-    print(f"recurring runs: {len(audits)}, with problems: {with_problems}")
+    say(f"recurring runs: {len(audits)}, with problems: {with_problems}")
     arguments.document = _schedules(connection, audits, zone)
     return 1 if with_problems else 0
 

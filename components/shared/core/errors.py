@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from components.shared.core.printable import printable
+
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -20,7 +22,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         """Turn both into single lines; the text of the error is the message, a semicolon and the remedy."""
-        self.message, self.remedy = (" ".join(text.split()) for text in (message, remedy))
+        self.message, self.remedy = (printable(" ".join(text.split())) for text in (message, remedy))
         super().__init__("; ".join(filter(None, [self.message, self.remedy])))
 
     def to_json(self) -> dict[str, str]:
@@ -41,8 +43,14 @@ TYPES = {kind.__name__: kind for kind in (UserError, TransientError, CorruptData
 
 
 def error_from_json(document: Mapping[str, Any]) -> UserError:
-    """Return the error that `to_json` described. Raises KeyError if `document` does not describe one."""
-    return TYPES[document["error"]](document["message"], document["remedy"])
+    """Return the error that `to_json` described, of a type that is not known as UserError.
+
+    Raises KeyError if `document` does not describe an error.
+    """
+    texts = {name: document[name] for name in ("error", "message", "remedy")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise KeyError("an error has only texts")
+    return TYPES.get(texts["error"], UserError)(texts["message"], texts["remedy"])
 
 
 def as_user_error(error: BaseException) -> UserError | None:

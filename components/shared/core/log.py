@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from components.shared.core.printable import say
+
 EVENT = "@torch2kubeflow "  # before the JSON of an event
 
 _name = "log"  # of the step that this process runs
@@ -25,7 +27,7 @@ def named(name: str) -> Iterator[None]:
 
 def info(text: str) -> None:
     """Print a line for people: `[step] text`."""
-    print(f"[{_name}] {text}", flush=True)
+    say(f"[{_name}] {text}", flush=True)
 
 
 def event(kind: str, **fields: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.printable import say
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
@@ -75,13 +76,13 @@ class Watch:
             except ApiError as error:
                 if not self.connection.may_pass(error) or time.monotonic() - answered > PATIENCE:
                     self.terminal.finish()
-                    print(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
+                    say(f"the run continues; see `python pipeline.py status {self.run_id}`", file=sys.stderr)
                     if error.status == 401 and not self.connection.renews:
                         raise ApiError(401, error.message, KEEP_IN_FILE) from None
                     raise
                 if error.status == 401 and not refused:
                     self.terminal.finish()
-                    print(f"{error}; waiting for them while the run continues", file=sys.stderr)
+                    say(f"{error}; waiting for them while the run continues", file=sys.stderr)
                 refused = error.status == 401
             else:
                 if self._look(run) and run.state in run_state.FINAL:
@@ -127,7 +128,7 @@ class Watch:
         except KeyboardInterrupt:
             is_agreed = False
         if not is_agreed:
-            print(f"\nthe run continues; see `python pipeline.py status {self.run_id}`")
+            say("", f"the run continues; see `python pipeline.py status {self.run_id}`")
             return False
         self.retries = 0
         try:
@@ -135,7 +136,7 @@ class Watch:
         except ApiError as error:
             if error.status != 400:  # else it has ended in the meantime
                 raise
-        print("terminating; waiting for the end")
+        say("terminating; waiting for the end")
         return True
 
     def _error(self, run: Any, failure: Failure) -> str | None:
@@ -168,9 +169,9 @@ class Watch:
 def _explain(document: SummaryDocument, failure: Failure, link: str) -> int:
     """Print on stderr why the run did not succeed, and return the exit code."""
     if document.state == "canceled":
-        print(f"error: the run was canceled\n{link}", file=sys.stderr)
+        say("error: the run was canceled", link, file=sys.stderr)
         return CANCELED
     if failure.lines and not failure.is_known:
-        print("\n".join(failure.lines), file=sys.stderr)
-    print(f"error: {failure.step or 'the run'} failed: {document.error or UNREADABLE}\n{link}", file=sys.stderr)
+        say(*failure.lines, file=sys.stderr)
+    say(f"error: {failure.step or 'the run'} failed: {document.error or UNREADABLE}", link, file=sys.stderr)
     return failure.exit_code if document.state == "failed" else FAILED

@@ -1,5 +1,6 @@
 """Archives behind addresses as people copy them: links that ask back, lead on, never end, or do not fit on the disk."""
 
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -105,6 +106,13 @@ def test_where_redirects_may_lead_depends_on_the_start(way: list[str], what: str
         return start.check("hop", ip_address(way[1]))
     with pytest.raises(UserError, match=what.replace(" at", ", at")):
         start.check("hop", ip_address(way[1]))
+
+
+@pytest.mark.parametrize("tag", ["x" * 5000, "a\x9bb"])
+def test_a_long_or_strange_etag_is_pinned_as_a_digest(web_server: WebServer, tag: str) -> None:
+    web_server.script = [answer(200, PETS, ETag=tag), answer(200, PETS, ETag=tag)]
+    first, second = (UrlSource(f"{web_server.url}/a.zip").version() for _ in range(2))
+    assert first == second and re.fullmatch("ETag: sha256:[0-9a-f]{64}", first)
 
 
 def drip(handler: Any) -> None:

@@ -59,6 +59,16 @@ def test_the_latest_runs_of_this_pipeline_are_listed(
     assert lines[3] == f"{kfp_api.url}/#/pipelines/details/{reference.pipeline_id}"
 
 
+def test_a_run_name_cannot_forge_a_line(kfp_api: KfpServer, run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = kfp_api.runs[run_id].pipeline_version_reference
+    now = datetime.now(UTC)
+    name = "nightly\x1b[1A\nsucceeded"
+    kfp_api.add_run(display_name=name, state="FAILED", created_at=now, pipeline_version_reference=reference)
+    capsys.readouterr()
+    assert run_verb(status) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(r"training    nightly\x1b[1A\nsucceeded")
+
+
 def test_latest_is_the_newest_run_of_all_graphs(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     now = datetime.now(UTC)
     for graph, minutes in (("training", 9), ("sweep", 4), ("distributed", 7)):

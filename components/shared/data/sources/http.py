@@ -17,6 +17,7 @@ from components.shared.core import log
 from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
+from components.shared.core.printable import bounded
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.file_kinds import kind_by_name
@@ -145,7 +146,7 @@ def _recorded(record: UrlDocument) -> Fetched:
 
 def _version(headers: Mapping[str, str]) -> str:
     """Return the version in a response's headers, empty if there is none."""
-    return next((f"{name}: {headers[name]}" for name in (ETAG, LAST_MODIFIED) if headers.get(name)), "")
+    return next((f"{name}: {bounded(headers[name])}" for name in (ETAG, LAST_MODIFIED) if headers.get(name)), "")
 
 
 def _download(address: str, required: str, record: UrlDocument | None) -> Fetched:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from components.shared.core.errors import TransientError, UserError
+from components.shared.core.printable import bounded
 from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
@@ -39,7 +40,7 @@ class S3Archive:
         entry = self._store.stat(self._name)
         if not entry:
             raise UserError(f"data={self._uri} does not exist", "check the address")
-        return f"ETag: {entry.etag}"
+        return f"ETag: {bounded(entry.etag)}"
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Copy the archive to the folder and describe it."""

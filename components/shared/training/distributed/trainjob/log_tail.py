@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from components.shared.core.printable import say
 from components.shared.training.distributed.trainjob.manifest import NODE
 
 if TYPE_CHECKING:
@@ -36,6 +37,6 @@ def _print(client: "TrainerClient", name: str, follow: bool, poll_seconds: float
             if steps and steps[0].pod_name != pod:  # a pod that replaces another begins a new log
                 pod, printed = steps[0].pod_name, 0
             for line in islice(client.get_job_logs(name, follow=follow), printed, None):
-                print(line, flush=True)
+                say(line, flush=True)
                 printed += 1
         ended.wait(poll_seconds)
