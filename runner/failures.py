@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from components.shared.core.errors import CorruptDataError, TransientError, UserError, as_user_error, error_from_json
@@ -58,7 +59,8 @@ def read_failure(step: str | None, lines: Iterable[str]) -> Failure:
         if event is None:
             shown.append(line)
         elif event.get("event") == "error":
-            reported = error_from_json(event)
+            with suppress(KeyError):  # a line that only looks like an event
+                reported = error_from_json(event)
     return Failure(step, tuple(shown[-LAST_LINES:]), reported)
 
 
