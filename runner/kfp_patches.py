@@ -5,6 +5,7 @@ ours: read the installed KFP, then adapt the patch.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from kfp.local import cache, executor_input_utils, graph_utils, status, subproce
 from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 
 from components.entrypoints.run_step import START
+from components.shared.core.files import new_file
 
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
@@ -60,11 +62,13 @@ def _cache(on_cached: OnCached) -> Iterator[None]:
     """Replace KFP's cache of steps, which only logs which steps it has, by one that reports them.
 
     KFP's key holds the image, whose tag changes with any code, and the text of the port. Of our own steps only the
-    digest of the code that they reach counts.
+    digest of the code that they reach counts. KFP looks only whether an artifact's folder exists: here its files must
+    be those that the step left, by name, size and time.
     """
     original = cache.LocalCache
     _assert_has(cache.get_local_cache, "LocalCache(cache_root=cache_root)")
     _assert_has(original, "component_name: str,", "def get(self, key: str)")
+    _assert_has(original, "def put(self, key: str, outputs: Dict[str, Any])", "def _entry_path(self, key: str)")
     _assert_has(original.compute_key, "image: str,", "full_command: List[str],", "env_vars: Optional[Dict[str, str]]")
 
     class Cache(original):  # type: ignore[misc, valid-type]
@@ -80,12 +84,43 @@ def _cache(on_cached: OnCached) -> Iterator[None]:
 
         def get(self, key: str) -> dict[str, Any] | None:
             outputs: dict[str, Any] | None = super().get(key)
-            if outputs is not None:
-                on_cached(self.step, [output for output in outputs.values() if isinstance(output, Artifact)])
+            if outputs is None or _recorded(self._listing_path(key)) != _list_files(outputs):
+                return None
+            on_cached(self.step, [output for output in outputs.values() if isinstance(output, Artifact)])
             return outputs
+
+        def put(self, key: str, outputs: dict[str, Any]) -> None:
+            with new_file(self._listing_path(key)) as file:  # first, for an entry without it is not used
+                file.write(json.dumps(_list_files(outputs)).encode())
+            super().put(key, outputs)
+
+        def _listing_path(self, key: str) -> Path:
+            return Path(self._entry_path(key)).with_suffix(".files")
 
     with _replaced(cache, "LocalCache", Cache):
         yield
+
+
+def _list_files(outputs: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
+    """Return the files of all artifacts in the outputs of a step, by the artifacts' paths: names, sizes and times."""
+    lists = [output if isinstance(output, list) else [output] for output in outputs.values()]
+    paths = sorted(Path(output.uri) for one in lists for output in one if isinstance(output, Artifact))
+    found = {path: [path, *sorted(path.rglob("*"))] for path in paths if path.exists()}  # not each port writes a file
+    return {str(path): [_facts(file, path) for file in files] for path, files in found.items()}
+
+
+def _facts(file: Path, folder: Path) -> list[Any]:
+    found = file.lstat()
+    facts = [] if file.is_dir() else [found.st_size, found.st_mtime_ns]  # a folder's time changes with a look into it
+    return [str(file.relative_to(folder)), *facts]
+
+
+def _recorded(listing: Path) -> Any:
+    """Return what `put` recorded of a step's files; None if nothing that can be read."""
+    try:
+        return json.loads(listing.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The changes to KFP: what they replace still exists, and if not, they fail."""
 
 import itertools
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +120,51 @@ def test_a_task_without_a_container_is_refused_as_before() -> None:
         @dsl.pipeline
         def outer() -> None:
             inner().set_cpu_limit("1")
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Iterator[tuple[cache.LocalCache, list[str], Path]]:
+    """The cache of the local runner with a step that left a folder, the steps that it reported, and the folder."""
+    folder, reported = tmp_path / "model", list[str]()
+    (folder / "more").mkdir(parents=True)
+    for name in ("model.json", "more/weights"):
+        (folder / name).write_text("1")
+    artifact = dsl.Model(name="model", uri=str(folder))
+    with local_runner(lambda command, environment: 0, lambda step, artifacts: reported.append(step)):
+        made = cache.LocalCache(str(tmp_path / "cache"))
+        made.step = "train"
+        made.put("key", {"model": artifact, "models": [artifact], "figure": 0.5})
+        yield made, reported, folder
+
+
+def test_a_step_whose_files_are_as_it_left_them_is_cached(
+    cached: tuple[cache.LocalCache, list[str], Path],
+) -> None:
+    made, reported, folder = cached
+    found = made.get("key")
+    assert (found["figure"], found["model"].uri, reported) == (0.5, str(folder), ["train"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "more/weights").unlink(),
+        lambda folder: (folder / "more/weights").write_text(""),
+        lambda folder: (folder / "model.json").write_text("2"),
+        lambda folder: (folder / "new").write_text("1"),
+        lambda folder: shutil.rmtree(folder),
+        lambda folder: [path.unlink() for path in (folder.parent / "cache").glob("*.files")],
+        lambda folder: [path.write_text("{") for path in (folder.parent / "cache").glob("*.files")],
+    ],
+    ids=["gone", "emptied", "written", "added", "removed", "unknown", "damaged"],
+)
+def test_a_step_whose_files_changed_is_done_again(
+    cached: tuple[cache.LocalCache, list[str], Path], change: Callable[[Path], Any]
+) -> None:
+    made, reported, folder = cached
+    time.sleep(0.02)  # the clock of a file system may tick a hundred times a second
+    change(folder)
+    assert made.get("key") is None and not reported
 
 
 def test_tasks_that_wait_for_none_of_each_other_run_by_name() -> None:
