@@ -9,7 +9,7 @@ from runner.cluster import run_state
 from tests.repository.documents import ROOT, read
 
 MODULES = sorted((ROOT / "runner" / "cluster" / "watch").glob("*.py"))
-SHOWING = {"Reason": 0, "refuse": 1, "print": 0, "show": 0}  # what shows a message, and in which argument
+SHOWING = {"Reason": 0, "refuse": 1, "say": 0, "show": 0}  # what shows a message, and in which argument
 CONNECTION = [
     ROOT / "components" / "shared" / "core" / "proxy.py",
     *(
