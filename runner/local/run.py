@@ -148,7 +148,8 @@ def _step_environment(folder: Path, environment: Mapping[str, str]) -> dict[str,
     temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     run = {"RUN_ID": folder.name, "REVISION": git_revision()}
-    return {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": str(temporary), **THREADS, **run}
+    own = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}  # no code from the folder in which somebody stands
+    return {**own, "PATH": path, "TMPDIR": str(temporary), **THREADS, **run}
 
 
 def _cache_folder(runs: Path) -> Path:

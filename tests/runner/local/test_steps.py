@@ -13,6 +13,7 @@ import pytest
 from components.entrypoints.run_step import START
 from runner.local import steps
 from runner.local.fork_server import ForkServer
+from runner.local.run import _step_environment
 from runner.local.steps import RunState, StepRunner
 from runner.summary import StepState
 from runner.terminal import Terminal
@@ -46,6 +47,23 @@ def test_a_failed_step_gives_its_code_and_its_output(
     assert state.steps["finish"].state == "failed"
     assert state.failure
     assert state.failure.lines[-1] == "KeyError: 'outputs'"
+
+
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=linux), False])
+def test_a_step_imports_no_code_of_the_present_folder(
+    tmp_path: Path, forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "pictures"
+    here.mkdir()
+    for name in ("components", "pydantic", "json", "numpy"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(steps, "FORKS", forks)
+    environment = {**os.environ, **_step_environment(tmp_path, os.environ)}
+    state = RunState(tmp_path, {"finish": StepState(state="skipped", seconds=0.0)})
+    with ForkServer(environment) as server:
+        assert StepRunner(state, Terminal(io.StringIO()), environment, server).run([*START, *NO_INPUT], {}) == 1
+    assert state.failure and state.failure.lines[-1] == "KeyError: 'outputs'" and not (tmp_path / "ran").exists()
 
 
 @linux
