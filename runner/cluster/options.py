@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from components.shared.core.errors import UserError
+from components.shared.core.proxy import literal_address
 
 PROJECTED_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -62,6 +63,8 @@ def resolve(arguments: argparse.Namespace) -> Options:
     token_file = _token_file(arguments.token_file or os.environ.get("KF_PIPELINES_SA_TOKEN_PATH"), host)
     cookie = read_cookie(arguments.cookie_file) or _secret_variable("KFP_COOKIE")
     token = None if token_file else _secret_variable("KFP_EXISTING_TOKEN")
+    if host and (token_file or token or cookie):
+        _check_encrypted(host, "the cookie" if cookie and not (token_file or token) else "the token")
     authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
     if authority and not os.access(authority, os.R_OK):
         raise UserError(f"--ca {authority} cannot be read", "give a file of certificates in PEM form")
@@ -110,6 +113,22 @@ def _host(given: str) -> str | None:
     if parts.query or parts.fragment or "/apis/" in parts.path or "/_/" in parts.path:
         raise _page_for_api(host, parts)
     return host
+
+
+def _check_encrypted(host: str, secret: str) -> None:
+    """Raise UserError if a secret would go over plain HTTP to another machine that is not in this pod's cluster."""
+    parts = urlsplit(host)
+    name = (parts.hostname or "").rstrip(".")
+    address = literal_address(name)
+    is_here = address.is_loopback if address else name == "localhost" or name.endswith(".localhost")
+    is_inside = name.endswith((".svc", ".svc.cluster.local"))
+    if is_in_pod(None):
+        is_inside = is_inside or (address.is_private if address else name.count(".") < 2)
+    if parts.scheme == "http" and not (is_here or is_inside):
+        raise UserError(
+            f"{secret} would go to {host} without encryption",
+            "give its https:// address, or none: then KFP is reached through the Kubernetes API",
+        )
 
 
 def _page_for_api(host: str, parts: SplitResult) -> UserError:

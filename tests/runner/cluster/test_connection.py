@@ -14,7 +14,7 @@ import yaml
 from kubernetes import client
 
 from components.shared.core.errors import UserError
-from runner.cluster import rest
+from runner.cluster import options, rest
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
 from runner.verbs.parser import parse
@@ -174,6 +174,33 @@ def test_a_token_file_must_hold_a_token(kfp_api: KfpServer, tmp_path: Path) -> N
     assert "holds no single line" in refusal("--token-file", str(tmp_path / "empty"))
     (tmp_path / "key").write_text(f"{TOKEN}\nmore\n")
     assert "holds no single line" in refusal("--token-file", str(tmp_path / "key"))
+
+
+@pytest.mark.parametrize(
+    ("host", "variable", "what"),
+    [
+        ("http://kfp.example.com/pipeline", "KFP_EXISTING_TOKEN", "the token"),
+        ("http://kfp.example.com", "KFP_COOKIE", "the cookie"),
+        ("http://192.168.49.2:31380", "KFP_COOKIE", "the cookie"),
+        ("http://localhost.evil.org", "KFP_EXISTING_TOKEN", "the token"),
+    ],
+)
+def test_a_token_is_not_sent_without_encryption(
+    kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, host: str, variable: str, what: str
+) -> None:
+    monkeypatch.setenv(variable, TOKEN)
+    line = refusal("--host", host)
+    assert line.startswith(f"{what} would go to {host} without encryption; give its https:// address, or none")
+    assert TOKEN not in line
+
+
+@pytest.mark.parametrize(
+    "host", ["https://kfp.example.com", "http://localhost:8080", "http://[::1]:80", "http://ml-pipeline.kubeflow.svc"]
+)
+def test_a_token_is_sent_with_tls_here_and_inside(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
+    found = options.resolve(parse(["status", "--host", host]))
+    assert (found.host, found.token) == (host, TOKEN)
 
 
 @pytest.mark.parametrize(
