@@ -42,10 +42,11 @@ RUNNER: dict[str, tuple[str, ...]] = {
     "verbs": (),
     "local": (),
     "cluster": (),
+    "images": (),
     "control": ("cluster", "doctor"),
     "registry": ("local", "cluster"),
     "schedules": ("cluster",),
-    "doctor": ("cluster",),
+    "doctor": ("cluster", "images"),
 }
 BESIDE = (
     *(path.stem for path in sorted((ROOT / "runner").glob("*.py")) if path.stem not in ("__init__", "cli")),

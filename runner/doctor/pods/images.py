@@ -5,46 +5,20 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from kubernetes.client.exceptions import ApiException
 
 from components.shared.core.errors import UserError
-from components.shared.storage.web_session import ProxyFailed, open_session
-from runner.doctor.cluster import SECONDS, Cluster
+from components.shared.storage.web_session import ProxyFailed
+from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok, problem, unknown, warning
 from runner.doctor.kfp import check_token
 from runner.doctor.preflight import Preflight
+from runner.images.registry import DOCKER_HUB, Image, Login, ask, parse
 
-MANIFESTS = ", ".join(
-    f"application/vnd.{kind}+json"
-    for kind in (
-        "oci.image.index.v1",
-        "oci.image.manifest.v1",
-        "docker.distribution.manifest.list.v2",
-        "docker.distribution.manifest.v2",
-    )
-)
-LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+)(:\d+)?")  # reached without TLS, as by Docker
-DOCKER_HUB = "docker.io"  # its API has another host
 EVENTS = "see the first pod's events if it stays in ImagePullBackOff"
-Login = tuple[str, str]
-
-
-class Image(NamedTuple):
-    """The parts of an image's name."""
-
-    registry: str
-    repository: str
-    reference: str  # a tag or digest
-
-    @property
-    def url(self) -> str:
-        """Return the address of the image's manifest."""
-        scheme = "http" if LOCAL.fullmatch(self.registry) else "https"
-        host = "registry-1.docker.io" if self.registry == DOCKER_HUB else self.registry
-        return f"{scheme}://{host}/v2/{self.repository}/manifests/{self.reference}"
 
 
 def check_images(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
@@ -71,18 +45,6 @@ def check_images_from_here(preflight: Preflight) -> Iterator[Finding]:
             yield _no_registry(name)
 
 
-def parse(name: str) -> Image | None:
-    """Return the parts of an image's name, or None if it names no registry."""
-    registry, slash, rest = name.partition("/")
-    if not slash or not ({".", ":"} & set(registry) or registry == "localhost"):
-        return None
-    if "@" in rest:
-        path, _, digest = rest.partition("@")
-        return Image(registry, path.partition(":")[0], digest)
-    path, _, tag = rest.partition(":")
-    return Image(registry, path, tag or "latest")
-
-
 def _names(preflight: Preflight) -> list[str]:
     return sorted({pod.spec.containers[0].image for pod in preflight.pods})
 
@@ -94,7 +56,9 @@ def _no_registry(name: str) -> Finding:
 def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, str], Finding] = problem) -> Finding:
     """Return what the registry's answer means; `denied` makes the finding if it asks for a login and we have none."""
     try:
-        status = _status(image, login)
+        status = ask(image, login).status_code
+    except UserError as error:
+        return problem(f"image {name}: {error.message}", error.remedy)
     except ProxyFailed as error:
         return unknown(f"registry {image.registry} is not asked: {error}", error.fault.remedy)
     except requests.RequestException as error:
@@ -115,41 +79,6 @@ def _ask(image: Image, name: str, login: Login | None, denied: Callable[[str, st
         return problem(f"image {name} cannot be pulled with the pull secret ({status})", "renew the pull secret")
     remedy = "try again later" if status == 429 or status >= 500 else EVENTS
     return unknown(f"registry {image.registry} answered {status} for image {name}", remedy)
-
-
-def _status(image: Image, login: Login | None) -> int:
-    """Return the HTTP status for the manifest, after the login that the registry asks for (its HTTP API V2)."""
-    with open_session() as session:
-        session.headers["Accept"] = MANIFESTS
-        answer = session.head(image.url, timeout=SECONDS)
-        challenge = answer.headers.get("WWW-Authenticate", "")
-        if answer.status_code != 401:
-            return answer.status_code
-        if challenge.lower().startswith("bearer"):
-            granted = _grant(session, challenge, login)
-            if granted.status_code != 200:
-                return granted.status_code
-            session.headers["Authorization"] = f"Bearer {_token(granted)}"
-        elif login:
-            session.auth = login
-        return session.head(image.url, timeout=SECONDS).status_code
-
-
-def _grant(session: requests.Session, challenge: str, login: Login | None) -> requests.Response:
-    """Return the answer of the server from which the registry wants a token."""
-    fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-    if "realm" not in fields:
-        raise requests.exceptions.InvalidHeader("WWW-Authenticate without a realm")
-    query = {key: fields[key] for key in ("service", "scope") if key in fields}
-    return session.get(fields["realm"], params=query, auth=login, timeout=SECONDS)
-
-
-def _token(granted: requests.Response) -> str:
-    document = granted.json()
-    token = isinstance(document, dict) and (document.get("token") or document.get("access_token"))
-    if not token:
-        raise requests.exceptions.InvalidJSONError("no token")
-    return str(token)
 
 
 def _login(cluster: Cluster, image: Image) -> Login | None:

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from kubernetes import client
 from kubernetes import config as kube_config
 
@@ -14,6 +17,7 @@ from runner.doctor.cluster import Cluster
 from runner.doctor.finding import Finding, ok
 from runner.doctor.pods.images import check_images, check_images_from_here
 from runner.doctor.preflight import Preflight
+from runner.images.registry import _grant, parse
 from tests.runner.doctor.objects import STANDALONE, node, pods_with, secret, service_account
 from tests.runner.tokens import jwt, registry_token
 from tests.servers.image_registry import CHALLENGE, basic_auth, image_registry
@@ -75,6 +79,39 @@ def test_private_image_without_a_cluster_is_unknown() -> None:
     text = f"image {host}/team/data:1 cannot be pulled without credentials (401); {FROM_HERE}"
     assert (found.state, found.text) == ("unknown", text)
     assert "imagePullSecrets of the service account" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("image", "realm", "is_refused"),
+    [
+        ("127.0.0.1:5000/a:1", "http://127.0.0.1:5001/token", False),
+        ("127.0.0.1:5000/a:1", "https://auth.example.org/token", False),
+        ("127.0.0.1:5000/a:1", "http://auth.example.org/token", True),
+        ("r.example.org/a:1", "https://auth.example.org/token", False),
+        ("r.example.org/a:1", "http://auth.example.org/token", True),
+        ("r.example.org/a:1", "http://127.0.0.1/token", True),
+        ("r.example.org/a:1", "file:///etc/passwd", True),
+    ],
+)
+def test_a_pull_secret_goes_only_to_https(image: str, realm: str, is_refused: bool) -> None:
+    sent: list[tuple[str, object]] = []
+
+    class Session(requests.Session):
+        def get(self, url: str | bytes, **options: Any) -> requests.Response:
+            sent.append((str(url), options["auth"]))
+            return requests.Response()
+
+    named = parse(image)
+    assert named
+    with pytest.raises(UserError) if is_refused else nullcontext():
+        _grant(Session(), named, f'Bearer realm="{realm}"', ("ada", "lovelace"))
+    assert sent == ([] if is_refused else [(realm, ("ada", "lovelace"))])
+
+
+def test_a_realm_without_tls_is_a_problem(check_image: CheckImage) -> None:
+    with image_registry(DATA, challenge='Bearer realm="http://auth.example.org/token"') as host:
+        found = check_image(f"{host}/team/data:1")
+    assert found.state == "problem" and "grants tokens at http://auth.example.org/token, without encr" in found.text
 
 
 def test_image_without_a_registry_is_a_problem() -> None:

@@ -1,0 +1,1 @@
+"""The steps' container images at their registry."""
