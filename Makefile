@@ -63,13 +63,14 @@ lint: $(READY) ## Check style and types
 bench: $(READY) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
 	@for script in starts input overhead cluster preprocess storage checkpoints training lenet1998 networks choices streaming fashion; do $(BIN)/python bench/$$script.py || exit; done
 
-lock: $(READY) ## Pin requirements.in again, and from it what the images hold
+lock: $(READY) ## Pin requirements.in again, from it what the images hold, and the base image
 	@$(LOCK) requirements.in -o requirements.txt
 	@for list in data torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
 	@for name in checkov fuzz; do \
 	  $(LOCK) --no-annotate requirements-$$name.in -o requirements-$$name.txt || exit; done
+	@$(BIN)/python -m runner.images.base
 
 lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-cpu.txt UV_TORCH_BACKEND=cpu
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt

@@ -51,7 +51,9 @@ def base_image(client: docker.DockerClient) -> Iterator[None]:
             client.images.pull(BASE)
         except docker.errors.APIError:
             _make_base()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BASE_IMAGE", BASE)  # the Dockerfile may name it by a digest, which this one does not have
+        yield
     if not had:
         client.images.remove(BASE, force=True)
 
