@@ -23,14 +23,14 @@ def reach(*words: str) -> Connection:
 def test_kfp_is_reached_by_the_proxy(
     kfp_api: KfpServer, proxy_server: ProxyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
-    kfp_api.token = TOKEN
     proxy_server.hosts["kubeflow.example.org"] = kfp_api.server_port
     assert reach("--host", "http://kubeflow.example.org").client.list_runs().runs is None
     health, runs = proxy_server.asked
     assert health == "GET http://kubeflow.example.org/apis/v2beta1/healthz"
     assert runs.startswith("GET http://kubeflow.example.org/apis/v2beta1/runs")
     authority = speak_tls(kfp_api, tmp_path, "kubeflow.example.org")
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", TOKEN)
+    kfp_api.token = TOKEN
     proxy_server.asked.clear()
     monkeypatch.setenv("HTTPS_PROXY", f"http://ada:secret@{proxy_server.address}")
     reach("--host", "https://kubeflow.example.org", "--ca", str(authority)).client.list_runs()
