@@ -126,7 +126,7 @@ class Server:
                 self._read_keys()
                 return
             except (ValueError, KeyError, TypeError):
-                print(f"note: {path} was damaged, and the S3 server gets new keys", file=sys.stderr)
+                say(f"note: {path} was damaged, and the S3 server gets new keys", file=sys.stderr)
         _write_private(path, json.dumps(_new_keys()))
 
     def wait(self) -> dict[str, str]:
