@@ -1,10 +1,12 @@
 """The manifests, checked against Kubernetes' schemas, restricted Pod Security, and the names that the pipeline uses."""
 
 import copy
+import io
 import json
 import os
 import re
-import socket
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +26,9 @@ from components.shared.parameters.pods import Pods
 from components.shared.parameters.table import Parameters
 from components.shared.training.distributed.trainjob import manifest
 from runner.doctor.trainer import RIGHTS
+from runner.local.certificates import write_certificates
+from runner.local.s3_server import PORTS
+from runner.local.server_ports import free_ports
 from runner.pods import S3_KEYS, S3_SETTINGS, USER
 from tests.manifests.manifests import MANIFESTS, OVERLAYS, ROOT, RUNS_LIVE_IN, Object, find, needs_kubectl, render
 from tests.manifests.pod_security import breaches
@@ -259,30 +264,52 @@ def test_docs_name_every_overlay_and_no_missing_path() -> None:
 
 @needs_kubectl
 @pytest.mark.slow
-def test_the_local_server_starts_and_creates_the_bucket(tmp_path: Path) -> None:
+def test_the_local_server_starts_and_opens_s3_alone(tmp_path: Path) -> None:
     (server,) = find("local", "StatefulSet").values()
     (container,) = server["spec"]["template"]["spec"]["containers"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    changed = {"-dir=/data": f"-dir={tmp_path}", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1"}
+    _write_security(tmp_path, server["spec"]["template"]["spec"]["volumes"])
+    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+    changed = {"-dir=/data": f"-dir={tmp_path}", "-ip.bind=0.0.0.0": "-ip.bind=127.0.0.1", "-s3.port=8333": ""}
+    changed["-config_dir=/security"] = f"-config_dir={tmp_path}"
     weed = Path(sys.executable).with_name(Path(container["command"][0]).name)
     keys = {variable["name"]: "a-key-of-the-test" for variable in container["env"]}
-    command = [weed, *(changed.get(word, word) for word in container["args"]), f"-s3.port={port}"]
+    words = [changed.get(word, word) for word in container["args"]]
+    command = [weed, *filter(None, words), *(f"-{name}={port}" for name, port in ports.items())]
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(command, env=keys, stdout=log, stderr=log)
     try:
         path = container["readinessProbe"]["httpGet"]["path"]
+        s3 = f"127.0.0.1:{ports['s3.port']}"
         wait = urllib3.Retry(total=60, backoff_factor=0.1, backoff_max=0.5, status_forcelist=[503])
-        assert urllib3.request("GET", f"http://127.0.0.1:{port}{path}", retries=wait).status == 200
+        assert urllib3.request("GET", f"http://{s3}{path}", retries=wait).status == 200
         access_key, secret_key = keys.values()
-        store = Minio(f"127.0.0.1:{port}", access_key, secret_key, secure=False)
+        store = Minio(s3, access_key, secret_key, secure=False)
         until = time.monotonic() + 30
         while not store.bucket_exists("torch2kubeflow"):
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
+        store.put_object("torch2kubeflow", "object", io.BytesIO(b"content"), 7)
+        intruder = [sys.executable, str(ROOT / "tests" / "servers" / "intruder.py"), "0", *ports.values()]
+        certificate = b"".join((tmp_path / "theirs" / name).read_bytes() for name in ("server.crt", "server.key"))
+        found = json.loads(subprocess.run(intruder, input=certificate, capture_output=True, check=True).stdout)
+        assert set(found["there"]) >= {ports[name] for name in PORTS if not name.startswith("admin")}
+        assert {answer[0] for answer in found["answers"]} <= {ports["s3.port"]}
+        assert {status for _, _, status in found["answers"]} <= {0, 403}
     finally:
         process.kill()
         process.wait()
+
+
+def _write_security(folder: Path, volumes: list[Object]) -> None:
+    """Write the server's certificate as the documentation says, its configuration, and another server's certificate."""
+    (command,) = re.findall("^openssl req .*", (ROOT / "docs" / "cluster.md").read_text(), re.MULTILINE)
+    subprocess.run(shlex.split(command), cwd=folder, check=True, capture_output=True)
+    shutil.copyfile(folder / "tls.crt", folder / "ca.crt")
+    (tls,) = (volume["secret"] for volume in volumes if volume["name"] == "tls")
+    assert {item["path"] for item in tls["items"]} == {"ca.crt", "tls.crt", "tls.key"}
+    text = find("local", "ConfigMap", "torch2kubeflow-s3")["s3-security"]["data"]["security.toml"]
+    (folder / "security.toml").write_text(text.replace('"/tls/', f'"{folder}/'))
+    write_certificates(folder / "theirs", "127.0.0.1")
 
 
 def _trainer() -> dict[str, Object]:

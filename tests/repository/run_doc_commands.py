@@ -153,12 +153,21 @@ def test_kubectl_changes_an_object(command: str, tmp_path: Path) -> None:
     assert yaml.safe_load(changed).keys() | yaml.safe_load(changed)["metadata"].keys() > {"apiVersion", "kind", "name"}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "create secret" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "create secret" in c and "--from-env-file" in c])
 def test_kubectl_makes_the_secret(command: str, tmp_path: Path) -> None:
     (tmp_path / "s3.env").write_text("AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\n")
     words = shlex.split(command.partition("|")[0].replace("s3.env", str(tmp_path / "s3.env")))[1:]
     made = yaml.safe_load(_kubectl(*words))
     assert made["data"].keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "create secret" in c and "--from-file" in c])
+def test_kubectl_makes_the_secret_of_a_certificate(command: str, tmp_path: Path) -> None:
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_text("PEM")
+    words = [re.sub(r"=(\S*=)?(tls\.\w+)", rf"=\g<1>{tmp_path}/\2", word) for word in shlex.split(command)[1:]]
+    made = yaml.safe_load(_kubectl(*words, "--dry-run=client", "-o", "yaml"))
+    assert made["data"].keys() == {"ca.crt", "tls.crt", "tls.key"}
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "create rolebinding" in c])

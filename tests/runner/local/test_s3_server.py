@@ -125,7 +125,7 @@ def test_no_door_opens_to_another_user(tmp_path: Path) -> None:
         _wait_until(lambda: len(_doors(server.process.pid)) >= len(s3_server.PORTS) + SOCKETS)
         doors = _doors(server.process.pid)
         uid = 65534 if os.geteuid() == 0 else 0
-        command = [sys.executable, str(Path(__file__).with_name("intruder.py")), str(uid), *doors]
+        command = [sys.executable, str(ROOT / "tests" / "servers" / "intruder.py"), str(uid), *doors]
         found = json.loads(subprocess.run(command, input=certificate, capture_output=True, check=True).stdout)
         assert [answer for answer in found["answers"] if answer[0] != str(server.ports["s3.port"])] == []
         assert {status for _, _, status in found["answers"]} == {0, 403}, "S3 speaks to all, and asks for keys"
