@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -33,6 +34,7 @@ from runner.summary import StepState, SummaryDocument, collect
 from runner.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
+RUN, FRESH_LINK = re.compile(r"\d{8}-\d{6}(-\d+)?"), re.compile(r"latest\.\d+")  # names in the folder of the runs
 # OpenMP's threads wait without sleeping by default: if others use the cores too, training takes 6 times as long.
 THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
@@ -58,6 +60,7 @@ def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded:
     """
     runs.mkdir(parents=True, exist_ok=True)
     with lock_file(runs / ".lock", "wait for its end, or choose another folder with --runs DIR"):
+        _tidy_killed(runs)
         if not embedded:
             return _run(pipeline, given, runs, os.environ, caching, lambda: None)
         with s3_server.shared(runs) as wait:
@@ -110,6 +113,7 @@ def _execute(package: Path, inputs: dict[str, Any], steps: StepRunner, cache_fol
     kfp.local.init(
         kfp.local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder.resolve()),
+        workspace_root=str(folder.resolve() / "tmp"),  # else KFP leaves a folder in /tmp
         raise_on_error=False,
         enable_caching=cache_folder is not None,
         cache_root=cache_folder and str(cache_folder),
@@ -175,6 +179,15 @@ def _tidy(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _tidy_killed(runs: Path) -> None:
+    """Remove what runs that were killed left half-written; what they had finished stays, for the cache."""
+    for path in runs.iterdir():
+        if RUN.fullmatch(path.name) and path.is_dir() and not (path / "summary.json").exists():
+            _tidy(path)
+        elif FRESH_LINK.fullmatch(path.name) and path.is_symlink():
+            path.unlink()
 
 
 def _publish(folder: Path, document: SummaryDocument) -> None:

@@ -255,7 +255,8 @@ def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator
     folder = runs / "s3"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock_file(folder / "lock", "wait for its end, or end it", seconds):
-        (folder / "environment").unlink(missing_ok=True)  # of a run that was killed
+        for left in [folder / "environment", *folder.glob("*.partial"), *folder.glob("tls/*.partial")]:
+            left.unlink(missing_ok=True)  # of a run that was killed
         remove_stale_sockets()
         server = Server(folder)
         server.start()
