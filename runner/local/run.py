@@ -110,10 +110,12 @@ def _run(
 def _execute(package: Path, inputs: dict[str, Any], steps: StepRunner, cache_folder: Path | None) -> None:
     """Run the pipeline; all that KFP and the steps print goes to `kfp.log`."""
     folder = steps.state.folder
+    workspace = folder.resolve() / "tmp" / "workspace"
+    workspace.mkdir()
     kfp.local.init(
         kfp.local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder.resolve()),
-        workspace_root=str(folder.resolve() / "tmp"),  # else KFP leaves a folder in /tmp
+        workspace_root=str(workspace),  # else it is in /tmp, where nobody tidies up after a run that was killed
         raise_on_error=False,
         enable_caching=cache_folder is not None,
         cache_root=cache_folder and str(cache_folder),

@@ -1,11 +1,14 @@
 """What runs that were killed left behind is tidied by the next one."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import run_local
+from tests.conftest import ROOT, run_local
 
 
 @pytest.mark.slow
@@ -24,6 +27,15 @@ def test_the_next_run_tidies_what_killed_runs_left(tmp_path: Path) -> None:
     (runs / "s3" / "tls").mkdir(parents=True)
     for name in ("s3/keys.json.7.partial", "s3/tls/server.key.7.partial"):
         (runs / name).touch()
+    command = [sys.executable, "pipeline.py", "local", "--runs", str(runs), "data=digits"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.DEVNULL
+    ) as run:
+        end = time.monotonic() + 60
+        while not list(runs.glob("*/kfp.log")):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        run.kill()
     kept = {path for folder in (done, theirs) for path in folder.rglob("*")}
     failed = run_local(runs, "data=file:///no/such/folder", TMPDIR=str(temporary))
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1), failed.stderr
@@ -33,4 +45,4 @@ def test_the_next_run_tidies_what_killed_runs_left(tmp_path: Path) -> None:
     }
     assert not (runs / "latest.123").is_symlink() and (runs / "latest.txt").exists()
     assert not list((runs / "s3").rglob("*.partial")) and not list((runs / "s3").glob("*.sock"))
-    assert not list(runs.glob("latest/tmp")) and not list(temporary.iterdir())
+    assert not (set(runs.glob("*/tmp")) - kept) and not list(temporary.iterdir())
