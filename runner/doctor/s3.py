@@ -7,6 +7,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
@@ -14,6 +15,7 @@ from uuid import uuid4
 from kubernetes.client import V1Service
 from kubernetes.client.exceptions import ApiException
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import PART_BYTES, Store, open_store
@@ -21,13 +23,14 @@ from components.shared.storage.conditions import not_honored
 from runner.cluster.artifacts.location import ACCESS, ENDPOINT, Location
 from runner.cluster.kube import Target, is_internal, is_reachable, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
-from runner.doctor.cluster import Cluster
+from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, ok, problem, refused, unknown, warning
 from runner.doctor.launcher import STEPS, locations
 from runner.doctor.preflight import Preflight
 from runner.doctor.rights import Right, denied_right
 
 CA_BUNDLE = "AWS_CA_BUNDLE"
+FILER_PORT = 8888  # of SeaweedFS
 FOLDER = "torch2kubeflow-doctor"  # under the store's prefix
 
 
@@ -73,12 +76,29 @@ def _check_location(cluster: Cluster, location: Location, s3_endpoint: str) -> I
         environment = location.environment | {ENDPOINT: endpoint}
         store = open_store(location.uri, environment, attempts=2, connection=connection)
         yield from _try(store, what, needs_conditions=location.user == STEPS)
+        if connection and _has_open_filer(cluster, endpoint):
+            yield warning(
+                f"{what}: the filer of its SeaweedFS (port {FILER_PORT}) serves all objects without keys",
+                "let a NetworkPolicy, which the cluster enforces, keep pods from it, or give its parts certificates",
+            )
     except Unreachable as error:
         yield Finding("unknown", f"{what}: {error.message}", error.remedy, error.right)
     except UserError as error:
         yield problem(f"{what}: {error.message}", error.remedy)
     except ApiException as error:
         yield refused(error)
+
+
+def _has_open_filer(cluster: Cluster, endpoint: str) -> bool:
+    """Return whether the pods behind an address have the filer of a SeaweedFS that asks for no certificate."""
+    target = _target(cluster, urlsplit(endpoint))._replace(port=FILER_PORT)
+    try:
+        with contextlib.closing(open_tunnel(cluster.core, target)("", timeout=SECONDS[1])) as filer:
+            filer.request("GET", "/")
+            answer = filer.getresponse()
+    except (OSError, HTTPException, HTTPError, ApiError):  # nothing listens there, or not to us
+        return False
+    return answer.status == 200 and answer.headers.get("Server", "").startswith("SeaweedFS")
 
 
 def _try(store: Store, what: str, needs_conditions: bool) -> Iterator[Finding]:

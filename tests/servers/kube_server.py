@@ -143,9 +143,12 @@ class KubeServer(ThreadingHTTPServer):
         return "\n".join(lines) + "\n"
 
     def forward_to(self, request: Request, port: int) -> int:
-        """Return the port of this machine that the port of a pod stands for. Raises Refusal for an error."""
+        """Return the port of this machine that the port of a pod stands for. Raises Refusal for an error.
+
+        At a port that stands for none, nothing listens.
+        """
         self._check_right(request)
-        return self.forwards[request.name, port]
+        return self.forwards.get((request.name, port), 1)
 
     def _check_right(self, request: Request) -> None:
         if {str(request), f"{request} in {request.namespace or '*'}"} & self.denied:

@@ -28,7 +28,13 @@ class WebsocketHandler(BaseHTTPRequestHandler):
         self.end_headers()
         for channel in (b"\0", b"\1"):  # data, errors
             self._send(channel + struct.pack("<H", port))
-        with suppress(ConnectionError), socket.create_connection(("127.0.0.1", target)) as pod:
+        try:
+            pod = socket.create_connection(("127.0.0.1", target))
+        except ConnectionRefusedError as error:  # the kubelet tells it so
+            self._send(b"\1" + f"an error occurred forwarding {port}: {error}".encode())
+            self._send(b"", CLOSE)
+            return
+        with suppress(ConnectionError), pod:
             back = threading.Thread(target=self._send_back, args=(pod,), daemon=True)
             back.start()
             while data := self._receive():

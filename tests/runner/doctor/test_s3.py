@@ -91,6 +91,17 @@ def test_server_inside_the_cluster_needs_no_words(
     assert "not encrypted" not in table
 
 
+def test_an_open_filer_is_a_warning(s3_cluster: KubeServer, server: S3Server, examine: Examine) -> None:
+    s3_cluster.add(s3_service(8333), s3_pod(), s3_config(INSIDE))
+    s3_cluster.forwards["seaweedfs-0", 8333] = server.ports["s3.port"]
+    s3_cluster.forwards["seaweedfs-0", 8888] = server.ports["s3.port.https"]  # asks for TLS, as a closed one does
+    warned = f"s3://{BUCKET}/store of the steps: the filer of its SeaweedFS (port 8888) serves all objects without keys"
+    assert warned not in examine(STORE)[1]
+    s3_cluster.forwards["seaweedfs-0", 8888] = server.ports["filer.port"]
+    code, table = examine(STORE)
+    assert code == 0 and f"warning S3 {warned} -> let a NetworkPolicy" in table
+
+
 def test_certificate_is_checked_through_a_port_forward(
     s3_cluster: KubeServer, server: S3Server, examine: Examine
 ) -> None:
