@@ -215,11 +215,11 @@ def test_numbers_in_other_types_give_the_same_recipes() -> None:
     ("changed", "kept"),
     [
         ({"min_accuracy": 0.5}, {"reading", "preparation", "training", "registration"}),
-        ({"epochs": 9}, {"reading", "preparation", "evaluation", "registration"}),
-        ({"model_name": "a"}, {"reading", "preparation", "training", "evaluation"}),
-        ({"handover_mib": 9}, {"reading", "training", "evaluation", "registration"}),
-        ({"data_layout": "groups"}, {"training", "evaluation", "registration"}),
-        ({"train_cpu": "9"}, {"reading", "preparation", "training", "evaluation", "registration"}),
+        ({"epochs": 9}, {"reading", "preparation", "evaluation", "export", "registration"}),
+        ({"model_name": "a"}, {"reading", "preparation", "training", "evaluation", "export"}),
+        ({"handover_mib": 9}, {"reading", "training", "evaluation", "export", "registration"}),
+        ({"data_layout": "groups"}, {"training", "evaluation", "export", "registration"}),
+        ({"train_cpu": "9"}, {"reading", "preparation", "training", "evaluation", "export", "registration"}),
     ],
 )
 def test_only_the_recipes_that_a_parameter_is_of_change(changed: dict[str, Any], kept: set[str]) -> None:

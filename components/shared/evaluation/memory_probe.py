@@ -11,6 +11,7 @@ from components.shared.core.resources import resident_memory, total_memory
 from components.shared.evaluation.inference import Classify
 
 PROBE = 4  # images: their memory and that of one tell that of more
+PROBE_PIXELS = 2**17  # of more images, if they are small: what a library sets up for a new shape must not count
 INTERVAL = 0.001  # seconds between two looks at the memory
 LATENCY_SHARE = 0.5  # of what is left, for a batch that only serves to measure the time
 GIB = 2**30
@@ -29,7 +30,8 @@ class Need(NamedTuple):
 
 def measure_need(program: Classify, image_shape: Sequence[int], batch: int) -> Need:
     """Measure what a program takes for batches of up to `batch` images, by far smaller ones."""
-    before, few = resident_memory(), min(PROBE, batch // 2)
+    few = min(max(PROBE, PROBE_PIXELS // (image_shape[1] * image_shape[2])), batch // 2)
+    before = resident_memory()
     first = _peak_of(program, image_shape, 1)
     if few < 2:
         return Need(first - before, first - before)
