@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import onnx
 import torch
@@ -62,8 +63,14 @@ def translate(program: ExportedProgram, name: str, opset: int) -> onnx.ModelProt
 def check_translation(architecture: Architecture) -> None:
     """Raise UserError if a network cannot be translated to ONNX, before it is trained.
 
-    It takes seconds, and leaves the generator of random numbers as it is.
+    It takes seconds, once for the trials of a pod, and leaves the generator of random numbers as it is.
     """
+    _check_translation(architecture.model_dump_json())
+
+
+@cache
+def _check_translation(document: str) -> None:
+    architecture = Architecture.model_validate_json(document)
     log.info(f"checking that {architecture.name} can be translated to ONNX")
     with torch.random.fork_rng(devices=[]):
         network = factory.build(architecture).eval()
