@@ -6,7 +6,9 @@ READY := .venv/.ready
 CHECKOV := .venv-checkov/.ready
 FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests of whole runs wait for servers and processes: one more than the CPUs.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
@@ -34,10 +36,10 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 	@$(PYTHON) -m runner.build_images push --tag "$(TAG)" "$(REGISTRY)"
 
 test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) $(ARGS)
 
 test-quick: $(READY) ## Test what takes seconds
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(PARALLEL) -m "not slow" $(ARGS)
 
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50; half an hour), and test what else befalls them
 	@FAULT_MOMENTS=$${FAULT_MOMENTS:-50} $(BIN)/python -m pytest tests/runner/local/test_faults.py $(ARGS)

@@ -30,7 +30,7 @@ from components.shared.models.lenet1998 import (
     squash,
 )
 from components.shared.models.normalize import normalize
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.training.optimizers import Optimizer
 from tests.models.documents import facts, history
 from tests.parameters.texts import recipe_text
@@ -246,9 +246,9 @@ def test_it_is_saved_evaluated_and_exported_with_parity(tmp_path: Path) -> None:
     saved_model.save(tmp_path / "model", net, history(), **facts(architecture, **figures, **origin))
     given: dict[str, Any] = {"dataset": tmp_path / "dataset", "model": tmp_path / "model"}
     written: dict[str, Any] = {name: tmp_path / name for name in ("metrics", "classification", "report", "evaluation")}
-    recipe = recipe_text(EvaluateRecipe, min_accuracy=0.5, min_recall=0.0, threads=1)
-    evaluate(**given, recipe=recipe, **written)
-    export(**given, recipe=recipe, package=tmp_path / "package")
+    gates: dict[str, Any] = {"min_accuracy": 0.5, "min_recall": 0.0, "threads": 1}
+    evaluate(**given, recipe=recipe_text(EvaluateRecipe, **gates), **written)
+    export(**given, recipe=recipe_text(ExportRecipe, **gates), package=tmp_path / "package")
     package = read_json(tmp_path / "package/package.json", "torch2kubeflow/package")
     assert package["test_accuracy"] > 0.5
     measured = read_json(tmp_path / "package/measurements.json", "torch2kubeflow/measurements")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from components.export import export
 from components.shared.core.errors import UserError
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from tests.parameters.texts import recipe_text
 from tests.steps.test_preprocess import prepare, raw_of
@@ -121,7 +121,7 @@ def test_wide_pictures_are_learnt_and_served(name: str, low: float, high: float,
     dataset = prepare(raw_of(INPUTS / f"sixteen-bit-{name}.zip", tmp_path), tmp_path / "dataset", test_fraction=0.15)
     assert sum(dataset.counts.values()) == 60
     trained(tmp_path / "dataset", tmp_path / "model", epochs=20, batch_size="8")
-    recipe = recipe_text(EvaluateRecipe, min_accuracy=1.0, min_recall=1.0, threads=1)
+    recipe = recipe_text(ExportRecipe, min_accuracy=1.0, min_recall=1.0, threads=1)
     export(dataset=tmp_path / "dataset", model=tmp_path / "model", recipe=recipe, package=tmp_path / "package")
     package = json.loads((tmp_path / "package" / "package.json").read_bytes())
     assert package["value_range"] == {"low": low, "high": high}

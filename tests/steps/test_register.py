@@ -21,7 +21,7 @@ from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import RefusalDocument
 from components.shared.evaluation.parity import ParityError
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
@@ -65,7 +65,7 @@ def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifac
     """A real model, whose program ONNX Runtime can run."""
     package = tmp_path_factory.mktemp("exported") / "package"
     folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
-    recipe = EvaluateRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
+    recipe = ExportRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
     export(dataset=folders["dataset"], model=folders["model"], recipe=recipe, package=package)
     return Artifacts(**folders, package=package)
 
