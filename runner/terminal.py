@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from components.shared.core.printable import printable
+from components.shared.core.printable import printable, say
 from runner.summary import DatasetFacts, Registered, SummaryDocument, Sweep
 
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
 UNKNOWN = "not known"  # of a run in the cluster whose logs cannot be read
+
+
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    say(f"note: {text}", file=sys.stderr)
 
 
 def ask(question: str) -> bool | None:

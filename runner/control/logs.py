@@ -1,7 +1,6 @@
 """Verb `logs`: print what the steps of a run printed, once or as it comes."""
 
 import argparse
-import sys
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
@@ -24,6 +23,7 @@ from runner.control.archive import read_archived
 from runner.control.follow import Follower
 from runner.control.log_lines import LogLine, LogReader, of_first_node
 from runner.graphs import steps_of
+from runner.terminal import note
 
 GONE = "of a distributed training the log of the first node is kept; those of the others went with their pods"
 
@@ -52,7 +52,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     pipeline, run = find_run(connection, arguments.run, pipelines)
     if arguments.step and arguments.step not in steps_of(pipeline):
         raise UserError(f"{pipeline.name} has no step {arguments.step}", f"give one of {', '.join(steps_of(pipeline))}")
-    view = View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr))
+    view = View(connection, run.run_id)
     if arguments.follow and not has_ended(run):
         logs = _follow(view, run, pipeline, arguments)
         run = connection.client.get_run(run.run_id)
@@ -83,7 +83,7 @@ def _read_all(view: View, run: Any, pipeline: BaseComponent, arguments: argparse
         for line in log.lines:
             say(line.shown())
     if arguments.times and not any(line.time for log in logs for line in log.lines):
-        say("note: only pods tell the times of lines, and these lines are from KFP", file=sys.stderr)
+        note("only pods tell the times of lines, and these lines are from KFP")
     return logs
 
 

@@ -1,7 +1,6 @@
 """Verb `status`: the latest runs in the cluster of all graphs or of one, or the steps of a run."""
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,7 +55,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         arguments.document = RunsDocument(runs=_print_runs(connection, pipelines))
         return 0
     pipeline, run = find_run(connection, arguments.run, pipelines)
-    view = View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr))
+    view = View(connection, run.run_id)
     run, pods = settled(view, run, pipeline)
     say(f"{run.display_name}: {run_state.state(run)}")
     steps = _print_steps(run, pipeline, pods, reasons_of(view, pods))

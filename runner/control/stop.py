@@ -1,7 +1,6 @@
 """Verb `stop`: terminate a run, wait until its pods and its TrainJob are gone, and say what stays."""
 
 import argparse
-import sys
 import time
 from typing import Any
 
@@ -46,7 +45,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     run = connection.client.get_run(run.run_id)
     left = leftovers.find()
     store = parameters_of(run).get("store") or None
-    View(connection, run.run_id, lambda text: say(f"note: {text}", file=sys.stderr)).correct_record(run)
+    View(connection, run.run_id).correct_record(run)
     _print_end(run, had_ended, left, leftovers)
     _print_what_stays(store)
     say(connection.ui_link("run", run.run_id))

@@ -5,7 +5,6 @@ python -m runner.images.base        # part of `make lock`
 
 import hashlib
 import re
-import sys
 from pathlib import Path
 
 import requests
@@ -14,6 +13,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.core.printable import say
 from runner.images.registry import DOCKER_HUB, ask, parse
+from runner.terminal import note
 
 DOCKERFILE = Path(__file__).parents[2] / "docker" / "Dockerfile"
 BASE = re.compile(r"^ARG BASE_IMAGE=(?P<name>[^@\s]+)(@\S+)?$", re.M)
@@ -24,7 +24,7 @@ def main(dockerfile: Path = DOCKERFILE) -> None:
     try:
         say(f"base image: {pin(dockerfile)}")
     except UserError as error:
-        say(f"note: the base image in {dockerfile.name} stays as it is: {error}", file=sys.stderr)
+        note(f"the base image in {dockerfile.name} stays as it is: {error}")
 
 
 def pin(dockerfile: Path) -> str:

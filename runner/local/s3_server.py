@@ -27,6 +27,7 @@ from components.shared.storage.endpoint import AWS, Variables
 from runner.answer import Answer
 from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
 from runner.local.server_ports import remove_sockets, remove_stale_sockets, unused_ports
+from runner.terminal import note
 
 BUCKET = "torch2kubeflow"
 STORE = f"s3://{BUCKET}"
@@ -126,7 +127,7 @@ class Server:
                 self._read_keys()
                 return
             except (ValueError, KeyError, TypeError):
-                say(f"note: {path} was damaged, and the S3 server gets new keys", file=sys.stderr)
+                note(f"{path} was damaged, and the S3 server gets new keys")
         _write_private(path, json.dumps(_new_keys()))
 
     def wait(self) -> dict[str, str]:

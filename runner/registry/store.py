@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.shared.core.errors import UserError
-from components.shared.core.printable import say
 from components.shared.storage.client import Store
 from runner.local import s3_server
+from runner.terminal import note
 
 # Each of them says where a store is, or who may use it.
 TOLD = (
@@ -35,7 +34,7 @@ def store_of(arguments: argparse.Namespace, uri: str | None = None) -> Iterator[
     from runner.cluster.store import cluster_store  # 0.5 s, which a store elsewhere does not need
 
     namespace = arguments.namespace or os.environ.get("KFP_NAMESPACE") or arguments.kfp_namespace
-    say(f"note: with the keys of Secret {arguments.s3_secret} in namespace {namespace}", file=sys.stderr)
+    note(f"with the keys of Secret {arguments.s3_secret} in namespace {namespace}")
     with cluster_store(uri, arguments) as store:
         yield store
 

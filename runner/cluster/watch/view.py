@@ -16,6 +16,7 @@ from runner.cluster import run_state
 from runner.cluster.artifacts.record import correct_record
 from runner.cluster.connection import Connection
 from runner.cluster.watch.workflow import tasks_in
+from runner.terminal import note
 
 SECONDS = 30  # for an answer
 LIVE = "workflows.argoproj.io/completed=false"  # Argo's label of pods that it has not yet seen the end of
@@ -39,7 +40,7 @@ class View:
 
     connection: Connection
     run_id: str
-    say: Callable[[str], None]
+    say: Callable[[str], None] = note
     refused: set[str] = field(default_factory=set)
 
     def pods(self, labels: str = "") -> list[Any]:
