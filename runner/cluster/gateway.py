@@ -3,14 +3,14 @@
 Each function returns a message and a remedy.
 """
 
-import html
 import re
 from urllib.parse import urljoin, urlsplit
+
+from components.shared.core.web_page import title_of
 
 API = "/apis/"  # where KFP's API begins, below the address that --host gives
 LOGIN = re.compile(r"/dex/|/oauth|/login|/sign[-_]?in|/authorize|openid-connect|/auth/", re.I)
 LOGIN_PAGE = re.compile(r"\b(log ?in|sign ?in|oauth2|dex)\b|type=.?password", re.I)
-TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
 ISTIO = "RBAC: access denied"  # Envoy's words, like those about a JWT
 JWT = re.compile(r"Jwt \w[\w ]{2,60}|Audiences in Jwt are not allowed")
 CREDENTIALS = (
@@ -75,6 +75,5 @@ def _credentials(sent: str) -> str:
 
 
 def _title(body: str) -> str:
-    found = TITLE.search(body)
-    text = " ".join(html.unescape(found[1]).split()) if found else ""
+    text = title_of(body) or ""
     return text[:60] if text.isprintable() else ""

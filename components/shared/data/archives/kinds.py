@@ -1,10 +1,10 @@
 """Which files are archives: by their first bytes, else by their name."""
 
-import html
 import re
 from pathlib import Path
 
 from components.shared.core.errors import UserError
+from components.shared.core.web_page import title_of
 from components.shared.data.archives.broken import AGAIN
 
 SUFFIXES = (
@@ -12,18 +12,15 @@ SUFFIXES = (
     *(".tar.xz", ".txz", ".tar.zst", ".tzst"),
 )
 ZIP, TAR = "zip", "tar"
+GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"  # what a compressed tar begins with
 MAGICS = {
     b"PK\3\4": ZIP,
     b"PK\5\6": ZIP,  # without members
-    b"\x1f\x8b": TAR,
-    b"BZh": TAR,
-    b"\xfd7zXZ\0": TAR,
-    b"\x28\xb5\x2f\xfd": TAR,
+    **dict.fromkeys((GZIP, BZIP2, XZ, ZSTD), TAR),
 }
 UNREAD_MAGICS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x04\x22\x4d\x18": "LZ4", b"LZIP": "lzip"}
 UNREAD_SUFFIXES = {".7z": "7z", ".rar": "RAR", ".lz4": "LZ4", ".lz": "lzip"}
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.I | re.S)
-TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.I | re.S)
 PAGE_BYTES = 2**16  # in which a page has its title
 QUOTED = 40  # of what a file begins with
 
@@ -56,8 +53,8 @@ def refuse_page(start: bytes, source: str) -> None:
     if not PAGE.match(start):
         return
     text = start.decode(errors="replace").lstrip("\ufeff \t\r\n")
-    title = TITLE.search(text)
-    named = f", with the title {' '.join(html.unescape(title[1]).split())[:80]!r}" if title else ""
+    title = title_of(text)
+    named = "" if title is None else f", with the title {title[:80]!r}"
     raise UserError(
         f"{source} is a web page, not an archive: it begins with {text[:QUOTED]!r}{named}",
         "open it in a browser, where it may ask you to log in or to confirm, and give the file that it leads to",

@@ -18,6 +18,7 @@ from backports import zstd
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
+from components.shared.data.archives.kinds import BZIP2, GZIP, XZ, ZSTD
 from components.shared.data.archives.limits import MAX_MEMBER_BYTES, CountedStream
 from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
@@ -26,7 +27,7 @@ from components.shared.data.archives.names import UTF8, find_encoding
 MAX_HEADER_BYTES = 2**20  # tarfile reads a long name or a list of attributes into memory
 HEADERS = (b"x", b"g", b"X", b"L", b"K")  # types of members that describe the next one
 MAX_XZ_BYTES = 2**28  # of memory for decompression: xz -9 needs 65 MiB, a file may demand 4 GiB
-MAX_ZSTD_WINDOW = 27  # of 128 MiB; zstd itself takes more only if it is told so
+MAX_ZSTD_WINDOW = 27  # of 128 MiB; zstd itself takes more only on request
 MAX_TAIL_BYTES = 8 * 2**20  # of zeros after the last member: tar writes 10 KiB, some programs more
 MAX_NAMES = 100_000  # that are looked at to find their encoding
 BLOCK = 1 << 18
@@ -197,10 +198,10 @@ def _zstd(path: Path) -> IO[bytes]:
 
 
 OPENERS: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": _Xz,
-    b"\x28\xb5\x2f\xfd": _zstd,
+    GZIP: gzip.open,
+    BZIP2: bz2.open,
+    XZ: _Xz,
+    ZSTD: _zstd,
 }
 
 
