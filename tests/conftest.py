@@ -127,6 +127,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the list of waits between attempts, which are recorded and not waited."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    return waits
+
+
+@pytest.fixture
 def uri(request: pytest.FixtureRequest) -> str:
     """A prefix on the S3 server for this test only."""
     return f"s3://{BUCKET}/tests/{request.node.name.partition('[')[0]}-{time.monotonic_ns()}"

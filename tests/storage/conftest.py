@@ -1,6 +1,5 @@
 """The real S3 server, reached through a network with scripted faults."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,11 +19,3 @@ def network(server: S3Server) -> Iterator[Proxy]:
 def proxied(server: S3Server, uri: str, network: Proxy) -> Store:
     """Return the store at `uri`, reached through the proxy."""
     return open_store(uri, {**server.environment, "AWS_ENDPOINT_URL_S3": network.url})
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the list of waits between attempts, which are recorded and not waited."""
-    waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    return waits

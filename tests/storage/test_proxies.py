@@ -19,12 +19,7 @@ DATA = "https://data.example.org/a.zip"
 Names = Callable[..., None]
 
 
-@pytest.fixture(autouse=True)
-def waits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds between attempts, which are recorded and not waited; the cache is empty."""
-    waits: list[float] = []
-    monkeypatch.setattr("time.sleep", waits.append)
-    return waits
+pytestmark = pytest.mark.usefixtures("cache", "waits")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from components.shared.core.errors import UserError
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.local import LocalSource
+from tests.sample_files import packed
 
 FILES = {".store/cat/1.png": b"one", ".store/cat/2.png": b"two", "dog/1.png": b"three"}
 KINDS = ("", ".zip", ".tar", ".tar.gz")
@@ -19,9 +20,7 @@ def made(folder: Path, kind: str, links: dict[str, str]) -> Path:
     """Return a folder or an archive of FILES and links (name -> target), the links first."""
     path = folder / f"pets{kind}"
     if not kind:
-        for name, content in FILES.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
+        packed(folder, FILES, "folder")
         for name, target in links.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).symlink_to(target)

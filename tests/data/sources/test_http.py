@@ -20,12 +20,7 @@ BODY = random.Random(0).randbytes(500_000)
 HALF = len(BODY) // 2
 
 
-@pytest.fixture(autouse=True)
-def waits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds between attempts, which are recorded and not waited; the cache is empty."""
-    waits: list[float] = []
-    monkeypatch.setattr("time.sleep", waits.append)
-    return waits
+pytestmark = pytest.mark.usefixtures("cache", "waits")
 
 
 @pytest.fixture

@@ -24,10 +24,7 @@ PAGE = b"<!DOCTYPE html><html><head><title>Virus scan warning</title></head><bod
 TYPED = "https://data.example.org/a.zip"
 
 
-@pytest.fixture(autouse=True)
-def waits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow at once; the cache is empty."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
+pytestmark = pytest.mark.usefixtures("cache", "waits")
 
 
 def fetched(url: str, folder: Path) -> RawDescription:
