@@ -8,7 +8,7 @@ FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
 PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests of whole runs wait for servers and processes: one more than the CPUs.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
