@@ -42,14 +42,13 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         _open(arguments, connection.ui_page(connection.ui, *item))
         return 0
     forward = _forward(connection)
-    with _listen(arguments.port) as listener:
+    with _listen(arguments.port) as listener, suppress(KeyboardInterrupt):
         address = f"http://localhost:{listener.getsockname()[1]}"
         _open(arguments, connection.ui_page(f"{address}/pipeline" if connection.multi_user else address, *item))
         say("Ctrl-C ends the port-forward", flush=True)
-        with suppress(KeyboardInterrupt):
-            while True:
-                browser, _ = listener.accept()
-                threading.Thread(target=_serve, args=(browser, forward), daemon=True).start()
+        while True:
+            browser, _ = listener.accept()
+            threading.Thread(target=_serve, args=(browser, forward), daemon=True).start()
     return 0
 
 

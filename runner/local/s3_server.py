@@ -236,17 +236,16 @@ def step_variables(variables: Mapping[str, str], environment: Mapping[str, str])
 
 def handle(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C, and return the exit code."""
-    with _serving(arguments.runs) as server, _published(server):
-        file = server.environment
-        say(f"S3 at {server.variables['AWS_ENDPOINT_URL_S3']}, with the data in {server.folder}; Ctrl-C ends it")
+    with _serving(arguments.runs) as server, _published(server), suppress(KeyboardInterrupt):
+        endpoint, file = server.variables["AWS_ENDPOINT_URL_S3"], server.environment
+        arguments.document = S3Document(endpoint=endpoint, environment=str(file))
+        say(f"S3 at {endpoint}, with the data in {server.folder}; Ctrl-C ends it")
         say("To look inside, in another terminal:")
         say(f"  . {shlex.quote(str(file))}    # sets {', '.join(server.variables)}")
         say(f"  aws s3 ls --recursive {STORE}")
         say(f"  python pipeline.py models --runs {shlex.quote(str(arguments.runs))}", flush=True)
-        arguments.document = S3Document(endpoint=server.variables["AWS_ENDPOINT_URL_S3"], environment=str(file))
-        with suppress(KeyboardInterrupt):
-            server.process.wait()
-            raise UserError("the S3 server has ended", f"see {server.log}")
+        server.process.wait()
+        raise UserError("the S3 server has ended", f"see {server.log}")
     return 0
 
 
