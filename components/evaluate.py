@@ -16,6 +16,7 @@ from components.shared.core.files import new_file, new_folder, write_json
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset
+from components.shared.evaluation.calibration import Calibration, calibration
 from components.shared.evaluation.classifier import Classifier
 from components.shared.evaluation.document import EvaluationDocument, Metrics
 from components.shared.evaluation.metrics import measure, roc_curve
@@ -62,7 +63,9 @@ def evaluate(
     with new_folder(evaluation) as folder:
         probabilities, labels = predict_test_split(Classifier(trained), data)
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
-        document = _describe(measure(probabilities, labels, data.classes), data, trained, parameters, started)
+        figures = measure(probabilities, labels, data.classes)
+        calibrated = calibration(probabilities, labels, trained.document.temperature)
+        document = _describe(figures, calibrated, data, trained, parameters, started)
         _write_report(report, document, trained, data, worst_mistakes(probabilities, labels, data))
         document = document.model_copy(update={"seconds": _seconds(trained, started)})
         document.write(folder / "evaluation.json")
@@ -75,7 +78,7 @@ def evaluate(
 
 
 def _describe(
-    metrics: Metrics, data: Dataset, model: saved_model.Model, gates: Gates, started: float
+    metrics: Metrics, calibrated: Calibration, data: Dataset, model: saved_model.Model, gates: Gates, started: float
 ) -> EvaluationDocument:
     return EvaluationDocument(
         **dict(metrics.judge(gates.min_accuracy, gates.min_recall)),
@@ -84,6 +87,7 @@ def _describe(
         dataset_digest=data.digest,
         model_digest=model.digest,
         code_version=code_digest(__name__),
+        calibration=calibrated,
         seconds=_seconds(model, started),
     )
 

@@ -14,12 +14,13 @@ from components.shared.models.saved_model import Model
 
 
 class Classifier(nn.Module):
-    """Normalization, network and softmax in one module that torch.export can trace."""
+    """Normalization, network, temperature and softmax in one module that torch.export can trace."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.network = model.module
         self.name = model.document.architecture.name
+        self.temperature = model.document.temperature
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", model.mean)
@@ -29,6 +30,8 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (uint8, N x C x H x W); return probabilities (float32, N x classes)."""
         logits: Tensor = self.network(normalize(images, self.mean, self.std))
+        if self.temperature != 1:  # else old models would be other programs
+            logits = logits / self.temperature
         return logits.softmax(dim=1)
 
 

@@ -16,6 +16,7 @@ from components.shared.core.document import (
     Size,
     require,
 )
+from components.shared.evaluation.calibration import Calibration
 
 METRICS = (  # those that are a single number
     "accuracy",
@@ -115,4 +116,5 @@ class EvaluationDocument(Metrics, Verdict, Document):  # from the right to the l
     dataset_digest: Sha256
     model_digest: Sha256
     code_version: str
+    calibration: Calibration | None = None
     seconds: dict[str, Number]  # that each step of the pipeline took

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.data.dataset import Labels
+from components.shared.evaluation.calibration import expected_calibration_error
 from components.shared.evaluation.document import Bin, ClassMetrics, Metrics
 
 Probabilities = NDArray[np.float32]
@@ -34,7 +35,6 @@ def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]
     correct = predicted == labels
     low, high = wilson_interval(int(correct.sum()), len(labels))
     scores = class_scores(labels, predicted, len(classes))
-    bins = reliability(confidence, correct)
     matrix = confusion_matrix(labels, predicted, len(classes))
     columns = zip(classes, matrix.sum(axis=1).tolist(), *(figures.tolist() for figures in scores), strict=True)
     names = ("class", "images", *scores._fields)
@@ -46,11 +46,11 @@ def measure(probabilities: Probabilities, labels: Labels, classes: Sequence[str]
         weakest_recall=float(scores.recall.min()),
         macro_f1=float(scores.f1.mean()),
         log_loss=log_loss(labels, probabilities),
-        expected_calibration_error=expected_calibration_error(bins),
+        expected_calibration_error=expected_calibration_error(confidence, correct),
         classes=list(classes),
         per_class=[ClassMetrics(**dict(zip(names, column, strict=True))) for column in columns],
         confusion_matrix=matrix.tolist(),
-        reliability=bins,
+        reliability=reliability(confidence, correct),
     )
 
 
@@ -100,14 +100,6 @@ def reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> 
         for number in range(BINS)
         if (inside := numbers == number).any()
     ]
-
-
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the mean distance of confidence from accuracy over the bins, weighted by their sizes.
-
-    Equation 3 of Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
-    """
-    return sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / sum(b.images for b in bins)
 
 
 def roc_curve(

@@ -34,6 +34,9 @@ class Architecture(Part):
     image_shape: ImageShape
 
 
+Temperature = Annotated[float, Field(ge=0.2, le=5)]
+
+
 class ModelDocument(SealedDocument):
     """`model.json`: all that determines the weights, and what their users must know. Equal runs have equal ones."""
 
@@ -46,6 +49,7 @@ class ModelDocument(SealedDocument):
     mean: list[Number]  # of each channel of the train split, of pixels scaled to 0..1
     std: list[Annotated[Number, Field(gt=0)]]
     value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
+    temperature: Temperature = 1.0  # by which the logits are divided before the softmax
     dataset_digest: Sha256
     code_version: str
     parameters: JsonObject  # of the training

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,6 +37,7 @@ from components.shared.training.early_stopping import Stop
 from components.shared.training.initialize import architecture, compiled, start_network
 from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES
+from components.shared.training.temperature import FEWEST, fit_temperature
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
 READS = ("components.shared.training.engine",)
@@ -114,7 +116,7 @@ class Training:
 
         `model.json` must hold no time, nor anything else that differs between equal trainings.
         """
-        history, described = self.state.history, self.data.document
+        history, described, temperature = self.state.history, self.data.document, self._temperature()
         scaling = {"value_range": described.value_range} if described.value_range else {}
         figures = HistoryDocument(
             epochs=history.epochs,
@@ -133,6 +135,7 @@ class Training:
             mean=described.mean,
             std=described.std,
             **scaling,
+            temperature=temperature,
             **self.provenance,
             checkpoint_key=self.key,
             best_epoch=history.best.epoch,
@@ -258,19 +261,36 @@ class Training:
         history = state.history
         history.stopped = group.broadcast_object(lambda: history.find_stop_reason(self.settings.patience, self.stop))
 
+    @property
+    def _val_batch_size(self) -> int:
+        fits_in_training = min(VALIDATION_BATCH, self.settings.batch_size // self.group.size)
+        return max(fits_in_training, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
+
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
         """Return the loss (without label smoothing) and the accuracy of the averaged network on the val split."""
         loss, correct = 0.0, 0
-        fits_in_training = min(VALIDATION_BATCH, self.settings.batch_size // self.group.size)
-        size = max(fits_in_training, inference_batch_size(VALIDATION_BATCH, self.data.image_shape))
-        for images, labels in self.val_batches.in_order(size, self.group.rank, self.group.size):
+        for images, labels in self.val_batches.in_order(self._val_batch_size, self.group.rank, self.group.size):
             with autocast(self.settings, self.group.device):
                 logits = self.state.average.network(normalize(images, self.mean, self.std)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(dim=1) == labels).sum())
         loss, correct_sum = self.group.all_reduce_sum(loss, correct)
         return loss / self.val_batches.count, correct_sum / self.val_batches.count
+
+    @torch.no_grad()
+    def _temperature(self) -> float:
+        """Return the temperature that calibrates the best epoch's network on the val split, or 1 if that is small."""
+        if self.val_batches.count < FEWEST:
+            self._log(f"not calibrated: the val split has fewer than {FEWEST} images")
+            return 1.0
+        logits, labels = [], []
+        for images, truth in self.val_batches.in_order(self._val_batch_size, 0, 1):
+            logits.append(self.state.best(normalize(images, self.mean, self.std)).float().cpu().numpy())
+            labels.append(truth.cpu().numpy())
+        temperature = fit_temperature(np.concatenate(logits), np.concatenate(labels))
+        self._log(f"calibrated on the val split: temperature {temperature:g}")
+        return temperature
 
 
 def _count_steps(settings: Settings, images: int, processes: int) -> int:
