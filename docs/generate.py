@@ -47,6 +47,7 @@ from runner.control.status import RunsDocument, StatusDocument
 from runner.control.stop import StopDocument
 from runner.control.ui import UiDocument
 from runner.doctor.doctor import DoctorDocument
+from runner.local.cached_steps import CachedStepDocument
 from runner.local.s3_server import S3Document
 from runner.registry.models import DiffDocument, ModelsDocument, PruneDocument
 from runner.registry.verify import LineageDocument, VerifyDocument
@@ -78,6 +79,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ResultDocument,
     LeaseDocument,
     UrlDocument,
+    CachedStepDocument,
     ErrorDocument,
     CompileDocument,
     UploadDocument,

@@ -11,14 +11,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from components.shared.container_images import RECORD, image_version
+from components.shared.container_images import NAMES, RECORD, image_version
 from components.shared.core.errors import UserError
 from components.shared.core.files import write_json
 from components.shared.core.printable import say
 from runner.failures import USER_ERROR
 from runner.git import ROOT, git
 
-NAMES = ("data", "torch")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 REGISTRY = re.compile(r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 

@@ -5,13 +5,12 @@ ours: read the installed KFP, then adapt the patch.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import kfp
 from kfp.dsl import Artifact, PipelineTask
@@ -19,7 +18,6 @@ from kfp.local import cache, executor_input_utils, graph_utils, status, subproce
 from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 
 from components.entrypoints.run_step import START
-from components.shared.core.files import new_file
 
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
@@ -30,10 +28,23 @@ STEP_IMAGE = "STEP_IMAGE"  # variable of a step, which changes with any code
 ARTIFACT_DEPTH = len(Path(executor_input_utils.construct_local_task_root("run", "pipeline", "step")).parts)
 
 
+class Records(Protocol):
+    """What tells whether a step in KFP's cache may be reused, by the path of KFP's record of it."""
+
+    def write(self, record: Path, outputs: Mapping[str, Any]) -> None:
+        """Note what a step left, of which KFP has written its record."""
+
+    def is_intact(self, record: Path) -> bool:
+        """Return whether the record may be read."""
+
+    def is_reusable(self, record: Path, outputs: Mapping[str, Any]) -> bool:
+        """Return whether the outputs in it may be taken for the step's."""
+
+
 @contextmanager
-def local_runner(run_step: RunStep, on_cached: OnCached) -> Iterator[None]:
+def local_runner(run_step: RunStep, on_cached: OnCached, records: Records) -> Iterator[None]:
     """Within the block, let KFP's local runner run steps by `run_step` and report those that it has in its cache."""
-    with _handler(run_step), _cache(on_cached), _loops_in_turn(), _order():
+    with _handler(run_step), _cache(on_cached, records), _loops_in_turn(), _order():
         yield
 
 
@@ -58,12 +69,11 @@ def _handler(run_step: RunStep) -> Iterator[None]:
 
 
 @contextmanager
-def _cache(on_cached: OnCached) -> Iterator[None]:
+def _cache(on_cached: OnCached, records: Records) -> Iterator[None]:
     """Replace KFP's cache of steps, which only logs which steps it has, by one that reports them.
 
     KFP's key holds the image, whose tag changes with any code, and the text of the port. Of our own steps only the
-    digest of the code that they reach counts. KFP looks only whether an artifact's folder exists: here its files must
-    be those that the step left, by name, size and time.
+    digest of the code that they reach counts. KFP believes what it has written of a step: here `records` must agree.
     """
     original = cache.LocalCache
     _assert_has(cache.get_local_cache, "LocalCache(cache_root=cache_root)")
@@ -83,44 +93,19 @@ def _cache(on_cached: OnCached) -> Iterator[None]:
             return str(super().compute_key(component_name, image, full_command, env_vars=env_vars, **inputs))
 
         def get(self, key: str) -> dict[str, Any] | None:
-            outputs: dict[str, Any] | None = super().get(key)
-            if outputs is None or _recorded(self._listing_path(key)) != _list_files(outputs):
+            record = Path(self._entry_path(key))
+            outputs: dict[str, Any] | None = super().get(key) if records.is_intact(record) else None
+            if outputs is None or not records.is_reusable(record, outputs):
                 return None
             on_cached(self.step, [output for output in outputs.values() if isinstance(output, Artifact)])
             return outputs
 
         def put(self, key: str, outputs: dict[str, Any]) -> None:
-            with new_file(self._listing_path(key)) as file:  # first, for an entry without it is not used
-                file.write(json.dumps(_list_files(outputs)).encode())
             super().put(key, outputs)
-
-        def _listing_path(self, key: str) -> Path:
-            return Path(self._entry_path(key)).with_suffix(".files")
+            records.write(Path(self._entry_path(key)), outputs)
 
     with _replaced(cache, "LocalCache", Cache):
         yield
-
-
-def _list_files(outputs: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
-    """Return the files of all artifacts in the outputs of a step, by the artifacts' paths: names, sizes and times."""
-    lists = [output if isinstance(output, list) else [output] for output in outputs.values()]
-    paths = sorted(Path(output.uri) for one in lists for output in one if isinstance(output, Artifact))
-    found = {path: [path, *sorted(path.rglob("*"))] for path in paths if path.exists()}  # not each port writes a file
-    return {str(path): [_facts(file, path) for file in files] for path, files in found.items()}
-
-
-def _facts(file: Path, folder: Path) -> list[Any]:
-    found = file.lstat()
-    facts = [] if file.is_dir() else [found.st_size, found.st_mtime_ns]  # a folder's time changes with a look into it
-    return [str(file.relative_to(folder)), *facts]
-
-
-def _recorded(listing: Path) -> Any:
-    """Return what `put` recorded of a step's files; None if nothing that can be read."""
-    try:
-        return json.loads(listing.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """The names of the container images in which steps run in a cluster."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
 from components.shared.core.code_digest import code_version
+from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 
 ROOT = Path(__file__).parents[2]
+NAMES = ("data", "torch")
+PINNED = re.compile(r"[a-z0-9.:/_-]+@sha256:[0-9a-f]{64}")
 RECORD = ROOT / "build" / "images.json"  # written by `make push`
 
 
@@ -17,11 +21,20 @@ def image(name: str, record: Path = RECORD) -> str:
     The tag is the version: KFP's cache knows an image by its name only, and must not outlive the image's content.
     """
     version = image_version()
-    if record.is_file():
-        pushed = json.loads(record.read_text())
-        if pushed["version"] == version:
-            return str(pushed["images"][name])
-    return f"torch2kubeflow/{name}:{version}"
+    pushed = _read(record) if record.is_file() else {}
+    return pushed[version][name] if version in pushed else f"torch2kubeflow/{name}:{version}"
+
+
+def _read(record: Path) -> dict[str, dict[str, str]]:
+    """Return the pushed images by their version. Raises UserError if the record is damaged."""
+    try:
+        found = json.loads(record.read_bytes())
+        images = {name: found["images"][name] for name in NAMES}
+        if all(PINNED.fullmatch(pushed) for pushed in images.values()):
+            return {found["version"]: images}
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f"{record} is damaged", "delete it, and run `make push` again if the images were pushed")
 
 
 @cache

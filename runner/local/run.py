@@ -26,6 +26,7 @@ from runner.git import git_revision
 from runner.graphs import steps_of
 from runner.kfp_patches import local_runner
 from runner.local import s3_server
+from runner.local.cached_steps import CachedSteps
 from runner.local.fork_server import ForkServer
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
@@ -124,7 +125,7 @@ def _execute(package: Path, inputs: dict[str, Any], steps: StepRunner, cache_fol
         open(folder / "kfp.log", "w", buffering=1) as log,
         contextlib.redirect_stdout(log),
         _expected_warnings_ignored(),
-        local_runner(steps.run, steps.state.reuse_step),
+        local_runner(steps.run, steps.state.reuse_step, CachedSteps(folder.parent)),
     ):
         pipeline = kfp.components.load_component_from_file(str(package))
         _drop_retries(pipeline.component_spec.implementation.graph)

@@ -41,6 +41,7 @@ VERB_ATTEMPTS = 3  # of a verb's requests: unlike a server elsewhere, this one d
 # What weed logs if another process has one of its ports, or another user its socket.
 TAKEN = re.compile(rb"is not available on .* cannot be used|address already in use")
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
+VARIABLES = {"AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
 # Keys for HTTP between its parts, new for each start, beside their certificates.
 INNER_KEYS = [f"WEED_JWT_{part}SIGNING_{kind}KEY" for part in ("", "FILER_") for kind in ("", "READ_")]
 # No telemetry, no services except S3, and volumes of up to 1 GiB that grow with their content.
@@ -280,11 +281,18 @@ def _published(server: Server) -> Iterator[None]:
 
 def _find_running(runs: Path) -> dict[str, str] | None:
     """Return the variables of a server that another process runs and shares; None if there is none."""
-    with suppress(FileNotFoundError):
-        words = shlex.split((runs / "s3" / "environment").read_text())
-        if is_locked(runs / "s3" / "lock"):
-            return dict(word.split("=", 1) for word in words if word != "export")
-    return None
+    path = runs / "s3" / "environment"
+    if not path.exists() or not is_locked(runs / "s3" / "lock"):
+        return None
+    try:
+        found = dict(word.split("=", 1) for word in shlex.split(path.read_text()) if word != "export")
+    except FileNotFoundError:  # it has just ended
+        return None
+    except ValueError:  # of shlex, dict and bytes that are no text
+        found = {}
+    if found.keys() != VARIABLES:
+        raise UserError(f"{path} is damaged, so the S3 server that runs cannot be reached", "end it, and start again")
+    return found
 
 
 def _end_orphan(pid: Any) -> None:

@@ -165,6 +165,21 @@ def test_abandoned_downloads_are_removed(remote: Path, shard_cache: Path) -> Non
     assert fresh.exists()  # another process may still be writing
 
 
+def test_files_of_others_in_the_cache_are_left_alone(
+    remote: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, "0")
+    shard_cache.mkdir(parents=True)
+    names = {"notes.txt", "notes", "a" * 63, f"{'a' * 64}.partial/x"}
+    for path in [shard_cache / name for name in names]:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (1000, 1000))
+    for _ in open_dataset(remote).shards("val"):
+        pass
+    assert names <= {str(path.relative_to(shard_cache)) for path in shard_cache.rglob("*")}
+
+
 def overwrite(server: S3Server, entry: ShardFile, content: bytes) -> None:
     server.client.put_object(BUCKET, f"shards/{entry.sha256}.npy", BytesIO(content), len(content))
 

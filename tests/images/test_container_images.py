@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from components.shared.container_images import image, image_version, is_pinned
+from components.shared.core.errors import UserError
 
 DIGEST = f"registry.example.org/torch2kubeflow/data@sha256:{'a' * 64}"
 
@@ -27,3 +30,13 @@ def test_an_image_of_other_code_is_not_taken(tmp_path: Path) -> None:
 
 def test_without_a_push_the_tag_follows_the_code(tmp_path: Path) -> None:
     assert image("torch", tmp_path / "images.json") == f"torch2kubeflow/torch:{image_version()}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"version": [], "images": {"data": 1}}', f'{{"version": [], "images": {{"data": "{DIGEST}"}}}}'],
+)
+def test_a_damaged_record_of_a_push_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(UserError, match=r"images\.json is damaged; delete it, and run `make push` again"):
+        image("data", tmp_path / "images.json")

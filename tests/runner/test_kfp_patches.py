@@ -20,6 +20,7 @@ from components import steps
 from components.shared.core.code_digest import code_digest, code_version
 from components.step_table import STEPS, Step
 from runner.kfp_patches import ARTIFACT_DEPTH, READ_IN, Client, local_runner, quick_tasks, run_order
+from runner.local.cached_steps import CachedSteps
 
 IMAGE = "python"  # KFP warns of others
 
@@ -36,7 +37,7 @@ def _other(*_: Any, **__: Any) -> Any:
 
 
 def _start() -> None:
-    with local_runner(lambda command, environment: 0, lambda step, artifacts: None):
+    with local_runner(lambda command, environment: 0, lambda step, artifacts: None, CachedSteps(Path())):
         pass
 
 
@@ -92,7 +93,7 @@ def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
 
     with pytest.raises(RuntimeError, match="only supports running Lightweight Python Components"):
         subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner)
-    with local_runner(run_step, lambda step, artifacts: None):
+    with local_runner(run_step, lambda step, artifacts: None, CachedSteps(Path())):
         handler = subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner, {"A": "1"})
         assert handler.run() == Status.FAILURE
     assert seen == [(command, {"A": "1"})], "nothing in it is replaced"
@@ -130,7 +131,8 @@ def cached(tmp_path: Path) -> Iterator[tuple[cache.LocalCache, list[str], Path]]
     for name in ("model.json", "more/weights"):
         (folder / name).write_text("1")
     artifact = dsl.Model(name="model", uri=str(folder))
-    with local_runner(lambda command, environment: 0, lambda step, artifacts: reported.append(step)):
+    records = CachedSteps(tmp_path)
+    with local_runner(lambda command, environment: 0, lambda step, artifacts: reported.append(step), records):
         made = cache.LocalCache(str(tmp_path / "cache"))
         made.step = "train"
         made.put("key", {"model": artifact, "models": [artifact], "figure": 0.5})
@@ -154,9 +156,8 @@ def test_a_step_whose_files_are_as_it_left_them_is_cached(
         lambda folder: (folder / "new").write_text("1"),
         lambda folder: shutil.rmtree(folder),
         lambda folder: [path.unlink() for path in (folder.parent / "cache").glob("*.files")],
-        lambda folder: [path.write_text("{") for path in (folder.parent / "cache").glob("*.files")],
     ],
-    ids=["gone", "emptied", "written", "added", "removed", "unknown", "damaged"],
+    ids=["gone", "emptied", "written", "added", "removed", "unknown"],
 )
 def test_a_step_whose_files_changed_is_done_again(
     cached: tuple[cache.LocalCache, list[str], Path], change: Callable[[Path], Any]
@@ -165,6 +166,38 @@ def test_a_step_whose_files_changed_is_done_again(
     time.sleep(0.02)  # the clock of a file system may tick a hundred times a second
     change(folder)
     assert made.get("key") is None and not reported
+
+
+def _name_elsewhere(record: Path) -> None:
+    """Let a record name a folder that is not in that of the runs, and seal it again."""
+    record.write_text(record.read_text().replace(str(record.parents[1] / "model"), "/etc"))
+    etc = {"model": dsl.Model(name="model", uri="/etc"), "figure": 0.5}
+    CachedSteps(record.parents[1]).write(record, etc)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda record: record.write_bytes(record.read_bytes()[:-3]), "is not as it was written"),
+        (lambda record: record.write_text("[]"), "is not as it was written"),
+        (lambda record: record.write_bytes(b"\xff"), "is not as it was written"),
+        (lambda record: record.with_suffix(".files").write_text("{"), "is not a JSON document"),
+        (lambda record: record.with_suffix(".files").write_text("{}"), "has the format None"),
+        (_name_elsewhere, "names /etc, which is not in "),
+    ],
+    ids=["cut", "list", "no-text", "damaged", "other-format", "elsewhere"],
+)
+def test_a_damaged_record_of_a_step_is_none_and_said(
+    cached: tuple[cache.LocalCache, list[str], Path],
+    damage: Callable[[Path], Any],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made, reported, folder = cached
+    damage(folder.parent / "cache" / "key.json")
+    assert made.get("key") is None and not reported
+    told = capsys.readouterr().err
+    assert told.startswith("note: a step is done again: /") and said in told and told.count("\n") == 1
 
 
 def test_tasks_that_wait_for_none_of_each_other_run_by_name() -> None:

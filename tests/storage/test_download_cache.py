@@ -18,12 +18,22 @@ def test_a_stored_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytes
     assert cached(digest) == tmp_path / "torch2kubeflow" / "sha256" / digest
 
 
-def test_a_corrupt_file_is_deleted_and_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_file_is_deleted_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     digest = hashlib.sha256(b"abc").hexdigest()
     cache_path(digest).write_bytes(b"abd")
     assert cached(digest) is None
     assert not cache_path(digest).exists()
+    assert f"{cache_path(digest)} is damaged and was deleted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("digest", ["", "abc", "../" * 9 + "etc/passwd", "/etc/passwd", "A" * 64, "a" * 64 + "\n"])
+def test_only_a_digest_leads_to_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="is no SHA-256"):
+        cached(digest)
 
 
 def test_a_cache_folder_that_cannot_be_created_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

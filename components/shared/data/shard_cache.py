@@ -7,6 +7,8 @@ TORCH2KUBEFLOW_SHARD_CACHE_MIB, or one shard if that is larger; a file that is o
 
 import hashlib
 import os
+import re
+import stat
 import time
 from contextlib import suppress
 from io import FileIO
@@ -18,6 +20,7 @@ from components.shared.storage.download_cache import cache_folder
 
 CACHE_VARIABLE = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
 CACHE_MIB = 4096
+OWN = re.compile(r"[0-9a-f]{64}(\..+)?")  # names that it gives: of whole files and of incomplete downloads
 ABANDONED_SECONDS = 3600  # after its last byte, an incomplete download counts as abandoned
 REMEDY = "prepare the dataset again, by running it with another handover_mib"  # else the damaged one is reused
 
@@ -83,8 +86,9 @@ class StoredShards:
         files = []
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
-                found = path.stat()
-                files.append((found.st_mtime, found.st_size, path))
+                found = path.lstat()
+                if OWN.fullmatch(path.name) and stat.S_ISREG(found.st_mode):
+                    files.append((found.st_mtime, found.st_size, path))
         held = size + sum(file_size for _, file_size, _ in files)
         for used, file_size, path in sorted(files):
             is_whole = not path.suffix

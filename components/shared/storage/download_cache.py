@@ -1,10 +1,14 @@
 """A local cache of downloaded files, each stored under the SHA-256 of its content."""
 
 import os
+import re
 from pathlib import Path
 
+from components.shared.core import log
 from components.shared.core.errors import NO_SPACE, UserError
 from components.shared.core.files import sha256_file
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
@@ -24,16 +28,22 @@ def cache_folder() -> Path:
 
 
 def cache_path(sha256: str) -> Path:
-    """Return the path for the file with this digest, whether or not it exists."""
+    """Return the path for the file with this digest, whether or not it exists.
+
+    Raises ValueError if it is no SHA-256: the path would lead elsewhere.
+    """
+    if not DIGEST.fullmatch(sha256):
+        raise ValueError(f"{sha256!r} is no SHA-256")
     return cache_folder() / "sha256" / sha256
 
 
 def cached(sha256: str) -> Path | None:
-    """Return the cached file with this digest, or None. A corrupt file is deleted."""
+    """Return the cached file with this digest, or None. A damaged file is deleted, which is logged."""
     path = cache_path(sha256)
     if not path.is_file():
         return None
     if sha256_file(path) != sha256:
-        path.unlink()
+        log.info(f"{path} is damaged and was deleted")
+        path.unlink(missing_ok=True)
         return None
     return path

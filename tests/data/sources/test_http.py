@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import TransientError, UserError
-from components.shared.data.sources.http import fetch_url
+from components.shared.data.sources.http import UrlDocument, fetch_url
 from components.shared.data.sources.http_transfer import ATTEMPTS
 from components.shared.storage.retry import MAX_WAIT_SECONDS
 from tests.sample_files import sha256
@@ -179,10 +179,23 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(web_server: WebServer) 
     assert not any("If-None-Match" in headers for headers in web_server.asked)
 
 
-def test_a_damaged_record_is_ignored(web_server: WebServer, tmp_path: Path) -> None:
-    fetch_url(f"{web_server.url}/a.zip")
-    record_path(tmp_path, f"{web_server.url}/a.zip").write_text("{")
-    assert fetched(f"{web_server.url}/a.zip") == BODY
+@pytest.mark.parametrize(
+    "change",
+    [{"sha256": "{}"}, {"sha256": "../../../mine"}, {"sha256": 7}, {"ETag": "a\r\nHost: b"}, {"ETag": "\u4e2d"}, None],
+)
+def test_a_damaged_record_is_ignored_and_said(
+    web_server: WebServer, tmp_path: Path, change: dict[str, Any] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, mine = f"{web_server.url}/a.zip", tmp_path / "mine"
+    mine.touch()
+    fetch_url(url)
+    record = record_path(tmp_path, url)
+    text = json.dumps(json.loads(record.read_text()) | (change or {})).replace("{}", str(mine))
+    record.write_text(text if change else text[:-9])
+    assert fetched(url) == BODY and mine.exists()
+    assert f"ignored: {record} " in capsys.readouterr().out
+    assert "If-None-Match" not in web_server.asked[1]
+    assert UrlDocument.read(record).sha256 == sha256(BODY)
 
 
 def test_the_record_holds_address_digest_and_validators(web_server: WebServer, tmp_path: Path) -> None:

@@ -221,6 +221,18 @@ def test_all_damage_to_keys_is_noticed(tmp_path: Path, damage: bytes, capsys: py
     assert "was damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"export 'A", b"export A", b"export A=1"])
+def test_a_damaged_address_of_a_server_is_refused(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "s3").mkdir()
+    (tmp_path / "s3" / "environment").write_bytes(damage)
+    with (
+        lock_file(tmp_path / "s3" / "lock", "wait"),
+        pytest.raises(UserError, match=r"s3/environment is damaged, so the S3 server that runs cannot be reached; end"),
+        s3_server.store_of(None, tmp_path),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"-1", b"0", b"1", b"12x", b"9" * 5000])
 def test_garbage_in_a_lock_file_is_no_process(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "lock"

@@ -8,10 +8,10 @@ import time
 from collections.abc import Mapping
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from components.shared.core import log
 from components.shared.core.document import Document, Sha256
@@ -31,6 +31,9 @@ from components.shared.storage.download_cache import cache_folder, cache_path, c
 MAX_NAME = 200  # letters of a name that a server gives
 ETAG, LAST_MODIFIED = "ETag", "Last-Modified"
 
+# The value of a header, which a later request repeats: Latin-1 without line ends.
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x00-\x09\x0b\x0c\x0e-\xff]*$")]
+
 
 class UrlDocument(Document):
     """The record of what an address held when it was last downloaded, with the headers that tell versions apart."""
@@ -42,8 +45,8 @@ class UrlDocument(Document):
     url: str
     sha256: Sha256
     date: str
-    etag: str | None = Field(validation_alias=ETAG, serialization_alias=ETAG)
-    last_modified: str | None = Field(validation_alias=LAST_MODIFIED, serialization_alias=LAST_MODIFIED)
+    etag: HeaderValue | None = Field(validation_alias=ETAG, serialization_alias=ETAG)
+    last_modified: HeaderValue | None = Field(validation_alias=LAST_MODIFIED, serialization_alias=LAST_MODIFIED)
     name: str = ""  # that the server gave the file, if any
 
     def headers(self) -> dict[str, str]:
@@ -203,9 +206,16 @@ def _record_path(address: str) -> Path:
 
 
 def _read_record(address: str) -> UrlDocument | None:
-    """Return what was recorded at the last download of an address; None if there is no record, or its file is gone."""
+    """Return what was recorded at the last download of an address; None if its file is gone.
+
+    A damaged record, which is logged, is as good as none.
+    """
+    path = _record_path(address)
+    if not path.is_file():
+        return None
     try:
-        record = UrlDocument.read(_record_path(address))
-    except UserError:  # a damaged record is as good as none
+        record = UrlDocument.read(path)
+    except UserError as error:
+        log.info(f"ignored: {error}")
         return None
     return record if cached(record.sha256) else None
