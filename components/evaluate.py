@@ -19,11 +19,13 @@ from components.shared.data.dataset import Dataset
 from components.shared.evaluation.calibration import Calibration, calibration
 from components.shared.evaluation.classifier import Classifier
 from components.shared.evaluation.document import EvaluationDocument, Metrics
-from components.shared.evaluation.metrics import measure, roc_curve
+from components.shared.evaluation.inference import batch_size
+from components.shared.evaluation.metrics import Probabilities, measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, left_out_of, render, worst_mistakes
 from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import EvaluateRecipe, Gates
+from components.shared.prediction.reference import reference
 from components.shared.training.checkpoints.store import delete_superseded
 
 
@@ -50,9 +52,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure `model` on the test split of `dataset`; write the page `report` and the folder `evaluation`.
 
-    The folder holds `predictions.npy` (float32, N x classes) and, written last, `evaluation.json`. What Kubeflow shows
-    is also written to the JSON files `metrics` and `classification`. Of the checkpoints of the training, only the last
-    one stays in the store. Raises UserError if `recipe` is invalid or the model was trained on another dataset.
+    The folder holds `predictions.npy` (float32, N x classes), the reference for drift (`drift.json`, `reference.npy`)
+    and, written last, `evaluation.json`. What Kubeflow shows is also written to the JSON files `metrics` and
+    `classification`. Of the checkpoints of the training, only the last one stays in the store. Raises UserError if
+    `recipe` is invalid or the model was trained on another dataset.
     """
     started = time.monotonic()
     parameters = EvaluateRecipe.read(recipe)
@@ -63,6 +66,7 @@ def evaluate(
     with new_folder(evaluation) as folder:
         probabilities, labels = predict_test_split(Classifier(trained), data)
         np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
+        _write_reference(folder, data, probabilities)
         figures = measure(probabilities, labels, data.classes)
         calibrated = calibration(probabilities, labels, trained.document.temperature)
         document = _describe(figures, calibrated, data, trained, parameters, started)
@@ -90,6 +94,21 @@ def _describe(
         calibration=calibrated,
         seconds=_seconds(model, started),
     )
+
+
+def _write_reference(folder: Path, data: Dataset, probabilities: Probabilities) -> None:
+    """Write what later inputs are compared with."""
+    shards = [images for images, _ in data.shards("test")]
+    ends = np.cumsum([len(images) for images in shards])
+    size = batch_size(data.image_shape)
+    parts = (
+        (images[start : start + size], rows[start : start + size])
+        for images, rows in zip(shards, np.split(probabilities, ends[:-1]), strict=True)
+        for start in range(0, len(images), size)
+    )
+    document, vectors = reference(parts, data.classes)
+    np.save(folder / "reference.npy", vectors, allow_pickle=False)
+    document.write(folder / "drift.json")
 
 
 def _seconds(model: saved_model.Model, started: float) -> dict[str, float]:

@@ -20,7 +20,13 @@ from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset, Images
 from components.shared.evaluation.classifier import Classifier, on_arrays
 from components.shared.evaluation.document import Metrics
-from components.shared.evaluation.exported_model import Description, PackageDocument, RefusalDocument, Tensor
+from components.shared.evaluation.exported_model import (
+    Description,
+    PackageDocument,
+    Preparation,
+    RefusalDocument,
+    Tensor,
+)
 from components.shared.evaluation.inference import Classify, batch_size, load_onnx
 from components.shared.evaluation.memory_probe import check_need, latency_batch, measure_need
 from components.shared.evaluation.metrics import measure
@@ -30,6 +36,7 @@ from components.shared.evaluation.trained_model import open_trained, predict_tes
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import ExportRecipe
 
+REVISION = 2  # of the package's format
 LATENCY_SECONDS = 0.05  # for each program and batch size
 
 
@@ -96,6 +103,7 @@ def _load(classifier: Classifier, folder: Path, threads: int) -> dict[str, Class
 def _document(folder: Path, description: Description, metrics: Metrics) -> PackageDocument:
     return PackageDocument(
         **{name: value for name, value in description if value is not None},
+        revision=REVISION,
         predictions_sha256=sha256_file(folder / "predictions.npy"),
         metrics=metrics.scalars(),
         files={"model.onnx": _fingerprint(folder / "model.onnx"), "model.pt2": _fingerprint(folder / "model.pt2")},
@@ -113,6 +121,8 @@ def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
         code_version=model.document.code_version,
         test_accuracy=metrics.accuracy,
         value_range=model.document.value_range,
+        preparation=Preparation(image_size=model.image_shape[1], channels=model.image_shape[0]),
+        temperature=model.document.temperature,
     )
 
 

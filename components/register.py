@@ -5,6 +5,8 @@ What is better, `shared/registry/challenger.py` decides.
 
 import os
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -37,10 +39,12 @@ from components.shared.registry.document import (
     RegistryDocument,
 )
 from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.versions import REFERENCE, SAMPLES
 from components.shared.storage.client import open_store
 
 READS = ("shared/evaluation/report/templates/promotion.html",)
 
+MAX_SAMPLES = 20  # test images that are kept
 MAX_NAME = 63  # characters, as of parameter model_name
 
 
@@ -68,7 +72,7 @@ def register(
     if not evaluated.accepted:
         _refuse(evaluated, parameters.model_name or _default_name(open_dataset(dataset)), registration)
         return
-    store, significance = parameters.store, parameters.significance
+    store = parameters.store
     challenger = _Challenger.open(Path(dataset), Path(model), Path(evaluation), Path(package))
     name = parameters.model_name or _default_name(challenger.data)
     with new_folder(registration) as folder:
@@ -76,11 +80,11 @@ def register(
             scratch = folder / "scratch"
             scratch.mkdir()
             registered = RegisteredModel(open_store(store, os.environ), name)
-            outcome = _register(challenger, registered, significance, thread_count(parameters.threads), scratch)
-            scratch.rmdir()
+            outcome = _register(challenger, registered, parameters, scratch)
+            shutil.rmtree(scratch)
         else:
             outcome = _Outcome(reason="nothing is stored: the parameter store is empty; give store=s3://bucket/prefix")
-        _write_page(promotion, name, challenger, outcome, significance)
+        _write_page(promotion, name, challenger, outcome, parameters.significance)
         document = RegistrationDocument(
             name=name,
             version=outcome.version,
@@ -130,6 +134,7 @@ class _Challenger:
 
     data: Dataset
     model_folder: Path
+    evaluation_folder: Path
     package_folder: Path
     model: ModelDocument
     package: PackageDocument
@@ -158,7 +163,12 @@ class _Challenger:
             read_npy(evaluation / "predictions.npy", shape, np.float32),
             predictions,
         )
-        return cls(data, model, package, trained, exported, predictions)
+        return cls(data, model, evaluation, package, trained, exported, predictions)
+
+    @property
+    def samples(self) -> int:
+        """The number of test images to keep."""
+        return min(MAX_SAMPLES, len(self.predictions))
 
     def files(self, onnx_path: str) -> dict[str, tuple[Path, str]]:
         """The files of the version, each with its SHA-256 if it is known."""
@@ -170,7 +180,20 @@ class _Challenger:
             "package.json": (self.package_folder / "package.json", ""),
             "predictions.npy": (self.package_folder / "predictions.npy", package.predictions_sha256),
             onnx_path: (self.package_folder / "model.onnx", package.files["model.onnx"].sha256),
+            **{name: (self.evaluation_folder / name, "") for name in self._reference()},
         }
+
+    def write_samples(self, folder: Path) -> dict[str, tuple[Path, str]]:
+        """Write some test images, evenly spread, and what the model predicts of them; return the files."""
+        rows = np.linspace(0, len(self.predictions) - 1, self.samples).astype(int).tolist()
+        arrays = (self.data.take("test", rows), self.predictions[rows])
+        for name, array in zip(SAMPLES, arrays, strict=True):
+            np.save(folder / name, array, allow_pickle=False)
+        return {name: (folder / name, "") for name in SAMPLES}
+
+    def _reference(self) -> Sequence[str]:
+        """Return the names of the files of the reference for drift, which older evaluations do not have."""
+        return REFERENCE if (self.evaluation_folder / REFERENCE[0]).exists() else ()
 
     def provenance(self) -> Provenance:
         """Return what the version is made from. Raises UserError if the dataset does not say where it comes from."""
@@ -219,9 +242,8 @@ def _default_name(data: Dataset) -> str:
     return name
 
 
-def _register(
-    challenger: _Challenger, model: RegisteredModel, significance: float, threads: int, scratch: Path
-) -> _Outcome:
+def _register(challenger: _Challenger, model: RegisteredModel, parameters: RegisterRecipe, scratch: Path) -> _Outcome:
+    significance, threads = parameters.significance, thread_count(parameters.threads)
     package, provenance = challenger.package, challenger.provenance()
     entry = model.reserve_version(
         package.digest,
@@ -232,7 +254,9 @@ def _register(
         run_id=provenance.run_id,
     )
     version = entry.version
-    model.versions.upload(entry, challenger.files(model.versions.onnx_path), package, provenance, scratch)
+    kept = challenger.write_samples(scratch) if parameters.keep_samples else {}
+    files = {**challenger.files(model.versions.onnx_path), **kept}
+    model.versions.upload(entry, files, package, provenance, scratch, samples=challenger.samples if kept else 0)
     judge = champion_judge(model, version, challenger.data, challenger.predictions, significance, threads, scratch)
     registry = model.finalize(version, judge)
     decision = decision_about(registry, version)

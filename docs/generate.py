@@ -30,6 +30,7 @@ from components.shared.parameters.form import inputs_of
 from components.shared.parameters.help import defaults, groups
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
+from components.shared.prediction.reference import DriftDocument
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
 from components.shared.training.checkpoints.state import CheckpointDocument
@@ -64,6 +65,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     TrialDocument,
     ComparisonDocument,
     EvaluationDocument,
+    DriftDocument,
     PackageDocument,
     RefusalDocument,
     MeasurementsDocument,

@@ -40,7 +40,7 @@ class Artifacts:
         return PackageDocument.read(self.package / "package.json").digest
 
     def register(
-        self, folder: Path, store: str = "", name: str = "", significance: float = 0.05, has_page: bool = True
+        self, folder: Path, store: str = "", name: str = "", has_page: bool = True, **parameters: Any
     ) -> dict[str, Any]:
         """Run the step register with its outputs in `folder`; return `registration.json`."""
         register(
@@ -48,7 +48,7 @@ class Artifacts:
             model=self.model,
             evaluation=self.evaluation,
             package=self.package,
-            recipe=RegisterRecipe.of(store=store, model_name=name, significance=significance, threads=1).text(),
+            recipe=RegisterRecipe.of(store=store, model_name=name, threads=1, **parameters).text(),
             registration=folder / "registration",
             promotion=folder / "promotion.html",
         )

@@ -24,6 +24,7 @@ SHARED = {
     "training": ("core", "storage", "data", "models", "parameters"),
     "evaluation": ("core", "data", "models"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
+    "prediction": ("core", "storage", "data", "evaluation", "registry", "parameters"),
 }
 # What each module of components/shared/parameters/ may import of the others.
 KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")

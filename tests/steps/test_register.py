@@ -20,10 +20,12 @@ from components.shared.core.files import sha256_json
 from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import RefusalDocument
+from components.shared.evaluation.inference import load_onnx
 from components.shared.evaluation.parity import ParityError
 from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.versions import SAMPLES
 from components.shared.storage.client import Store
 from tests.evaluation.page import assert_self_contained
 from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
@@ -104,12 +106,34 @@ def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path,
         "package.json": digits.package,
         "predictions.npy": digits.package,
         "serving/digits/1/model.onnx": digits.package,
+        "drift.json": digits.evaluation,
+        "reference.npy": digits.evaluation,
     }
     document = RegisteredModel(store, "digits").read_version(1)
-    assert document.files.keys() == {*sources, "serving/digits/config.pbtxt"}
+    assert document.files.keys() == {*sources, "serving/digits/config.pbtxt", *SAMPLES}
     for path, folder in sources.items():
         store.get_file(f"models/digits/versions/1/{path}", tmp_path / path, document.files[path].sha256)
         assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
+
+
+def test_a_version_keeps_test_images_and_predictions(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
+    digits.register(tmp_path / "out", uri, "digits")
+    versions = RegisteredModel(store, "digits").versions
+    kept = versions.read_samples(versions.read(1))
+    assert kept
+    images, predictions = kept
+    assert images.shape == (20, 1, 32, 32) and images.dtype == np.uint8 and predictions.shape == (20, len(CLASSES))
+    found = load_onnx(digits.package / "model.onnx", 1)(np.array(images))
+    assert np.allclose(found, predictions, atol=1e-4)
+
+
+def test_no_test_image_is_kept_if_nobody_may_see_them(first: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
+    first.register(tmp_path / "out", uri, keep_samples=False)
+    versions = RegisteredModel(store, NAME).versions
+    document = versions.read(1)
+    assert not {*SAMPLES} & document.files.keys() and versions.read_samples(document) is None
+    first.register(tmp_path / "again", uri)  # the version stays as it was
+    assert versions.read(1) == document
 
 
 def test_a_version_records_metrics_and_provenance(
@@ -351,7 +375,7 @@ def test_killed_at_any_write_it_resumes_the_same_version(
         assert registry.champion == 2
         for number, made in ((1, first), (2, second)):
             assert RegisteredModel(store, name).read_version(number).package_digest == made.digest
-    assert at == 11, "10 writes: the reservation, seven files, the document, the decision"
+    assert at == 13, "12 writes: the reservation, nine files, the document, the decision"
 
 
 @pytest.mark.parametrize("count", [2, 100])

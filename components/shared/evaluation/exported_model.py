@@ -14,8 +14,10 @@ from components.shared.core.document import (
     SealedDocument,
     Sha256,
     Share,
+    Size,
     ValueRange,
 )
+from components.shared.models.document import Temperature
 
 
 def _is_shape(shape: list[Any]) -> list[Any]:
@@ -46,6 +48,13 @@ class Tensor(Part):
         return self.shape[1:]
 
 
+class Preparation(Part):
+    """How pictures become the program's images: fitted into a square, then gray or in three colours."""
+
+    image_size: Size
+    channels: Size
+
+
 class Description(Part):
     """What users of the programs must know; it is stored inside them, too."""
 
@@ -58,6 +67,8 @@ class Description(Part):
     code_version: str  # of the training
     test_accuracy: Share
     value_range: ValueRange | None = None  # by which the images were made from numbers of more than 8 bits
+    preparation: Preparation | None = None  # of pictures of other sizes and modes
+    temperature: Temperature = 1.0  # by which the programs divide the logits
 
 
 class PackageDocument(Description, SealedDocument):
@@ -67,6 +78,7 @@ class PackageDocument(Description, SealedDocument):
     REMEDY = "export the model again"
     SEAL = "digest"
 
+    revision: Size = 1  # of the format: 2 has preparation and temperature
     predictions_sha256: Sha256
     metrics: dict[str, Number]
     files: Annotated[dict[Literal["model.onnx", "model.pt2"], Fingerprint], Field(min_length=2)]

@@ -19,6 +19,11 @@ class Registration(Recipe):
     significance: Annotated[float, Field(ge=0, le=1)] = parameter(
         0.05, "P-value of McNemar's test below which a better model replaces the champion."
     )
+    keep_samples: bool = parameter(
+        True,
+        "Whether 20 test images are stored with a version, to check a server that serves it, and to show it; give "
+        "false if nobody may see them.",
+    )
 
 
 class RegisterRecipe(Registration, Threads, StoreUri):

@@ -147,6 +147,7 @@ class VersionDocument(Document):
     classes: Names
     input: Tensor
     output: Tensor
+    samples: Count = 0  # test images that are kept, with what the model predicts of them
     provenance: Provenance
 
 

@@ -2,6 +2,9 @@
 
 models/<name>/versions/<n>/version.json  written last; lists the files of the version by digest
 models/<name>/versions/<n>/serving/      a model repository of Triton's
+models/<name>/versions/<n>/samples.npy   test images (uint8, N x C x H x W), and samples_predictions.npy what the model
+                                         predicts of them (float32, N x classes)
+models/<name>/versions/<n>/drift.json    the reference for drift, with reference.npy
 
 Damaged objects raise CorruptDataError with their URI.
 """
@@ -11,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +24,16 @@ from components.shared.core.document import Fingerprint
 from components.shared.core.errors import CorruptDataError, raise_as_corrupt
 from components.shared.core.files import sha256_file
 from components.shared.core.npy import npy_bytes, parse_npy
+from components.shared.data.dataset import Images
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.registry import triton
 from components.shared.registry.document import Provenance, VersionDocument, VersionEntry
 from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import Conflict, NoSuchObject, Unreadable
+
+SAMPLES = ("samples.npy", "samples_predictions.npy")
+REFERENCE = ("drift.json", "reference.npy")
+OPTIONAL = {*SAMPLES, *REFERENCE}  # of which older versions have none
 
 
 class Versions:
@@ -56,7 +65,7 @@ class Versions:
         content, _ = self.store.get_bytes(name, VersionDocument.MAX_BYTES)
         with raise_as_corrupt():
             document = VersionDocument.parse(content, self.store.uri(name))
-        if (document.name, document.version, {*document.files}) != (self.name, version, {*self._paths()}):
+        if (document.name, document.version, {*document.files} - OPTIONAL) != (self.name, version, {*self._paths()}):
             raise CorruptDataError(
                 f"{self.store.uri(name)} belongs to another version or lists other files", VersionDocument.REMEDY
             )
@@ -68,17 +77,18 @@ class Versions:
 
     def read_predictions(self, document: VersionDocument, images: int) -> NDArray[np.float32]:
         """Return what the version that `document` describes predicted: probabilities (float32, images x classes)."""
-        name = f"{self._folder(document.version)}/predictions.npy"
-        shape = (images, len(document.classes))
-        content, _ = self.store.get_bytes(name, npy_bytes(shape, np.float32))
-        if hashlib.sha256(content).hexdigest() != document.files["predictions.npy"].sha256:
-            message = f"{self.store.uri(name)} differs from its digest in version.json"
-            raise CorruptDataError(message, VersionDocument.REMEDY)
-        array = parse_npy(content, shape, np.float32)
-        if array is None:
-            message = f"{self.store.uri(name)} is not a NumPy array of shape {shape}"
-            raise CorruptDataError(message, VersionDocument.REMEDY)
-        return array
+        return self._read_array(document, "predictions.npy", (images, len(document.classes)), np.float32)
+
+    def read_samples(self, document: VersionDocument) -> tuple[Images, NDArray[np.float32]] | None:
+        """Return the test images that were kept (uint8, N x C x H x W) and what the version predicts of them.
+
+        The predictions are probabilities (float32, N x classes). Returns None if none were kept.
+        """
+        if not document.samples:
+            return None
+        images = self._read_array(document, SAMPLES[0], (document.samples, *document.input.sizes), np.uint8)
+        predictions = self._read_array(document, SAMPLES[1], (document.samples, len(document.classes)), np.float32)
+        return images, predictions
 
     def upload(
         self,
@@ -87,12 +97,14 @@ class Versions:
         package: PackageDocument,
         provenance: Provenance,
         scratch: str | Path,
+        samples: int = 0,
     ) -> None:
         """Upload the files of the version that `entry` of the registry describes and, last, its document.
 
-        `files` maps paths in the version to a local file and its SHA-256 (empty if unknown). Equal packages must give
-        equal files: a second upload then writes only what is missing or damaged, and never a file that a server may be
-        loading. `scratch` is a folder with room for the largest file.
+        `samples` is the number of images in samples.npy, if that is among the files. `files` maps paths in the version
+        to a local file and its SHA-256 (empty if unknown). Equal packages must give equal files: a second upload then
+        writes only what is missing or damaged, and never a file that a server may be loading. `scratch` is a folder
+        with room for the largest file.
         """
         folder = self._folder(entry.version)
         with tempfile.TemporaryDirectory(dir=scratch) as name:
@@ -108,7 +120,8 @@ class Versions:
                 version=entry.version,
                 package_digest=entry.package_digest,
                 created=entry.created,
-                files={path: uploaded[path] for path in self._paths()},
+                files={path: uploaded[path] for path in [*self._paths(), *sorted(OPTIONAL & uploaded.keys())]},
+                samples=samples,
                 metrics=package.metrics,
                 classes=package.classes,
                 input=package.input,
@@ -131,6 +144,20 @@ class Versions:
     def _paths(self) -> list[str]:
         artifacts = ["model.safetensors", "model.json", "model.pt2", "package.json", "predictions.npy"]
         return [*artifacts, self.onnx_path, triton.config_path(self.name)]
+
+    def _read_array(
+        self, document: VersionDocument, path: str, shape: tuple[int, ...], dtype: type[np.generic]
+    ) -> NDArray[Any]:
+        name = f"{self._folder(document.version)}/{path}"
+        content, _ = self.store.get_bytes(name, npy_bytes(shape, dtype))
+        if hashlib.sha256(content).hexdigest() != document.files[path].sha256:
+            message = f"{self.store.uri(name)} differs from its digest in version.json"
+            raise CorruptDataError(message, VersionDocument.REMEDY)
+        array = parse_npy(content, shape, dtype)
+        if array is None:
+            message = f"{self.store.uri(name)} is not a NumPy array of shape {shape}"
+            raise CorruptDataError(message, VersionDocument.REMEDY)
+        return array
 
     def _upload_file(self, path: Path, name: str, sha256: str, scratch: Path) -> Fingerprint:
         """Upload a file unless the store has it intact, which is found out by downloading it to `scratch`."""
@@ -161,8 +188,13 @@ class Versions:
             with suppress(Conflict):  # another registration of the same package repaired it first
                 self.store.put_bytes(content, name, if_absent=not stored, if_match=stored.etag if stored else "")
             return
-        if (found.package_digest, found.files) != (document.package_digest, document.files):
+        if (found.package_digest, _required(found)) != (document.package_digest, _required(document)):
             raise CorruptDataError(
                 f"{self.store.uri(name)} lists other files than those of the package {document.package_digest}",
                 "prune the version and register the package again",
             )
+
+
+def _required(document: VersionDocument) -> dict[str, Fingerprint]:
+    """Return the files of a version that its package determines."""
+    return {path: file for path, file in document.files.items() if path not in OPTIONAL}
