@@ -3,6 +3,7 @@
 import time
 
 from components.shared.core import log
+from components.shared.core.address import told
 from components.shared.core.errors import UserError, disk_named
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
@@ -34,7 +35,7 @@ def download(*, data: str, version: str, recipe: str, raw: str) -> None:
         if left_out := found.get("left_out"):
             for sentence in left_out.sentences():
                 log.info(sentence)
-        write_raw(folder, source=data, version=version, seconds=round(time.monotonic() - started, 3), **found)
+        write_raw(folder, source=told(data), version=version, seconds=round(time.monotonic() - started, 3), **found)
 
 
 def _check_kind(data: str, kind: Kind, parameters: ReadingRecipe) -> None:

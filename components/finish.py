@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.core import log
+from components.shared.core.address import told_values
 from components.shared.core.document import Document, JsonObject
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
@@ -64,7 +65,7 @@ def finish(
             graph=graph,
             state=state,
             error=status.error_message,
-            parameters={"store": store, **inputs, **options},
+            parameters=told_values({"store": store, **inputs, **options}),
         )
         document.write(folder / "record.json")
     if graph == DISTRIBUTED:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.shared.core import log
+from components.shared.core.address import told
 from components.shared.core.code_digest import code_digest
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
@@ -63,7 +64,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     preparation = PreprocessRecipe.taken_from(values)
     return Resolved(
         version=version,
-        prepared_by=_prepared_by(preparation, values["data"], version),
+        prepared_by=_prepared_by(preparation, told(values["data"]), version),
         reading=ReadingRecipe.taken_from(values).text(),
         preparation=preparation.text(),
         training=training.text(),
@@ -74,12 +75,12 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     )
 
 
-def _prepared_by(recipe: PreprocessRecipe, data: str, version: str) -> str:
+def _prepared_by(recipe: PreprocessRecipe, source: str, version: str) -> str:
     """Return the run that put the prepared data into the store: this one, if it is not there, or not any more.
 
     As an input of step preprocess, this makes it run if what it handed on in an earlier run has been removed.
     """
     if not recipe.store:
         return ""
-    prepared = PreparedData(recipe.store, data, version, recipe.values(), code_digest(PREPROCESS))
+    prepared = PreparedData(recipe.store, source, version, recipe.values(), code_digest(PREPROCESS))
     return prepared.renew() or os.environ.get("RUN_ID", "")

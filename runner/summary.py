@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from components.shared.core.address import told_values
 from components.shared.core.document import (
     Count,
     Document,
@@ -113,7 +114,7 @@ def collect(
         state=state,
         started=time_text(started),
         seconds=round(time.time() - started, 3),
-        parameters=parameters,
+        parameters=told_values(parameters),
         steps=steps,
         error=error,
         dataset=_dataset_facts(dataset) if dataset else None,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.address import told_values
 from runner.graphs import steps_of
 from runner.parameters import flat
 from runner.summary import Registered, StepState, SummaryDocument, time_text
@@ -118,7 +119,7 @@ def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Ver
         state=state(run),
         started=time_text(run.created_at.timestamp()),
         seconds=seconds(run, run.created_at, run.finished_at),
-        parameters=flat((run.runtime_config and run.runtime_config.parameters) or {}),
+        parameters=told_values(flat((run.runtime_config and run.runtime_config.parameters) or {})),
         steps=steps(run, pipeline),
         error=error,
         dataset=None,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from components.shared.core.address import told
 from components.shared.core.document import Part, Time
 from components.shared.core.log import read_event
 from runner.cluster.watch.failure import OwnLines
@@ -43,4 +44,4 @@ class LogReader:
             found = TIMED.fullmatch(line) if self.timed else None
             time, text = (found["time"], found["text"]) if found else (None, line)
             if self.takes_all or (self.own.has(text) and read_event(text) is None):
-                yield LogLine(time=time, rank=rank, text=text.rstrip())
+                yield LogLine(time=time, rank=rank, text=told(text.rstrip()))

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.address import told
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
 from runner.cluster.api import Version, find_run, load_version
@@ -52,5 +53,5 @@ def _version_of(connection: Connection, run: Any) -> tuple[Version, BaseComponen
 
 def _describe(before: dict[str, Any], changes: dict[str, Any]) -> str:
     """Return what is different, for the end of a line; what a run was not given has its version's default."""
-    parts = [f"{name} {before.get(name, 'default')} -> {value}" for name, value in changes.items()]
+    parts = [told(f"{name} {before.get(name, 'default')} -> {value}") for name, value in changes.items()]
     return f", {'; '.join(parts)}" if parts else ", with the same parameters"

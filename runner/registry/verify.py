@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.core import log
+from components.shared.core.address import lacks_query, told
 from components.shared.core.code_digest import code_digest
 from components.shared.core.document import Items, JsonObject, Part
 from components.shared.core.errors import UserError
@@ -134,6 +135,9 @@ def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:
             f"version {document.version} was trained by code with other parameters ({', '.join(sorted(others))})",
             f"retrain it with that code, {made.code_version}",
         )
+    if lacks_query(data.source):
+        message = f"the data is from {data.source}, of which the query is stored nowhere, as it may be a key"
+        raise UserError(message, "run the pipeline with the whole address, and compare the digests of its weights")
     _log_changes(made, "cuda" if int(settings["gpus"]) else "cpu")
     raw, dataset, model = (str(scratch / name) for name in ("raw", "dataset", "retrained"))
     _download(data.source, ReadingRecipe.taken_from(data.parameters), raw)
@@ -199,7 +203,7 @@ def _generations(
     number, source = document.version, {"image": made.image, "revision": made.revision}
     registration = {"registered": made.time, "run": made.run_id, **source, "uri": model.uri(number)}
     return [
-        ("data", data.name, {"source": data.source, "raw": data.raw_digest}),
+        ("data", data.name, {"source": told(data.source), "raw": data.raw_digest}),
         ("dataset", made.dataset_digest, {**data.parameters, "test split": made.test_split_digest}),
         ("model", made.model_digest, {**facts, **made.parameters}),
         ("package", document.package_digest, {"metrics": metrics, "code": made.code_version}),

@@ -11,6 +11,7 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.address import told
 from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
@@ -266,5 +267,5 @@ def _describe(differences: dict[str, tuple[Any, Any]], versions: dict[str | None
         if name == "version_id":
             name, pair = "version", (versions.get(pair[0], pair[0]), versions.get(pair[1], pair[1]))
         actual, wanted = ("default" if value is None else value for value in pair)
-        parts.append(f"{name} {actual} -> {wanted}")
+        parts.append(told(f"{name} {actual} -> {wanted}"))
     return f" ({'; '.join(parts)})" if parts else ""

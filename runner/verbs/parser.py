@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from components.shared.core.address import told
 from runner.verbs import cluster, local, runs, store
 
 VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS)
@@ -40,7 +41,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     # argparse takes the words before the first option, and leaves those after it.
     if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(told(f"unrecognized arguments: {' '.join(rest)}"))
     if rest:
         arguments.parameters += rest
     return arguments

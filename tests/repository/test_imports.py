@@ -29,7 +29,8 @@ SHARED = {
 # What each module of components/shared/parameters/ may import of the others.
 KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
 PARAMETERS: dict[str, tuple[str, ...]] = {
-    "recipe": (),
+    "logins": (),
+    "recipe": ("logins",),
     "common": ("recipe",),
     "kubernetes_values": (),
     **{kind: ("recipe", "common") for kind in KINDS},

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.sample_files import picture, tar_bytes
 from tests.servers.s3_server import BUCKET, SECRET, S3Server
+from tests.servers.web_server import WebServer
 
 ROOT = Path(__file__).parents[2]
 STORE = f"s3://{BUCKET}/runs"
-DIGITS = ["data=digits", "epochs=1", "batch_size=64", "min_accuracy=0", "min_recall=0", f"store={STORE}"]
+TRAINED = ["epochs=1", "min_accuracy=0", "min_recall=0", f"store={STORE}"]
+PETS = tar_bytes(
+    {f"{kind}/{n}.png": picture(n + shift) for kind, shift in (("cat", 0), ("dog", 50)) for n in range(20)}
+)
+SIGNATURE = "5ca1ab1e-of-a-signed-address"
 TOKEN = "no-server-knows-this-session-token-77"
 pytestmark = pytest.mark.slow
 
@@ -76,16 +82,19 @@ def test_a_secret_is_found_in_every_form(tmp_path: Path) -> None:
     assert len(holders(SECRET, tmp_path)) == len(list(tmp_path.iterdir())) - 1
 
 
-def test_a_run_leaves_its_secret_nowhere(server: S3Server, tmp_path: Path) -> None:
-    code, printed = run_and_watch(tmp_path, *DIGITS, **server.environment)
+def test_a_run_leaves_its_secrets_nowhere(server: S3Server, web_server: WebServer, tmp_path: Path) -> None:
+    web_server.files[f"/pets.tar.gz?sig={SIGNATURE}"] = PETS
+    data = f"data={web_server.url}/pets.tar.gz?sig={SIGNATURE}"
+    code, printed = run_and_watch(tmp_path, *TRAINED, "batch_size=8", data, **server.environment)
     assert code == 0, printed.decode()
     assert not holders(SECRET, tmp_path)
+    assert holders(SIGNATURE, tmp_path) == [str(tmp_path / "command-lines")], "its user typed it there"
     stored = [entry.object_name for entry in server.client.list_objects(BUCKET, recursive=True)]
     assert any("models/" in name for name in stored)
     for name in stored:
         server.client.fget_object(BUCKET, name, str(tmp_path / "stored" / name))
-    assert not holders(SECRET, tmp_path / "stored")
-    assert not holders(SECRET, ROOT / "build")
+    for secret in (SECRET, SIGNATURE):
+        assert not holders(secret, tmp_path / "stored")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from components.shared.core.address import told
 from components.shared.core.printable import printable
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -21,8 +22,11 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        """Turn both into single lines; the text of the error is the message, a semicolon and the remedy."""
-        self.message, self.remedy = (printable(" ".join(text.split())) for text in (message, remedy))
+        """Turn both into single lines; the text of the error is the message, a semicolon and the remedy.
+
+        Addresses in the message, which may be a user's, lose their queries.
+        """
+        self.message, self.remedy = (printable(" ".join(text.split())) for text in (told(message), remedy))
         super().__init__("; ".join(filter(None, [self.message, self.remedy])))
 
     def to_json(self) -> dict[str, str]:

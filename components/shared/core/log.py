@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from components.shared.core.address import told
 from components.shared.core.printable import say
 
 EVENT = "@torch2kubeflow "  # before the JSON of an event
@@ -26,8 +27,8 @@ def named(name: str) -> Iterator[None]:
 
 
 def info(text: str) -> None:
-    """Print a line for people: `[step] text`."""
-    say(f"[{_name}] {text}", flush=True)
+    """Print a line for people: `[step] text`, without the queries of addresses."""
+    say(f"[{_name}] {told(text)}", flush=True)
 
 
 def event(kind: str, **fields: Any) -> None:

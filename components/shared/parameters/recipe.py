@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError, did_you_mean
+from components.shared.parameters.logins import refuse_login
 
 PLAIN = "/:,.-_~+@ "  # that neither JSON nor a recipe has to escape
 WRONG_TYPE = "wrong_type"
@@ -153,6 +154,8 @@ class Recipe(BaseModel):
     def _typed(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name
         field = cls.model_fields[info.field_name]
+        if isinstance(value, str):
+            refuse_login(info.field_name, value)
         try:
             return _from_text(field, value) if marker(field, AsText) else _as_type(value, kind(field))
         except ValueError:

@@ -285,14 +285,30 @@ def test_a_version_with_other_parameters_is_not_retrained(verb: Verb, model: Reg
         verb("verify", f"{NAME}/3", "--retrain")
 
 
-def test_retraining_elsewhere_is_logged_first(
-    verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _change_provenance(model: RegisteredModel, **changes: Any) -> None:
     document = model.read_version(3)
-    changes = {"torch": "1.0", "device": "tpu", "parameters": Settings.of().values()}
     provenance = document.provenance.model_copy(update=changes)
     content = document.model_copy(update={"provenance": provenance}).to_json()
     model.store.put_bytes(content, f"models/{NAME}/versions/3/version.json")
+
+
+def test_data_of_a_signed_address_is_not_downloaded_again(verb: Verb, model: RegisteredModel) -> None:
+    data = model.read_version(3).provenance.data
+    told = data.model_copy(update={"source": "https://example.org/pets.zip?..."})
+    _change_provenance(model, parameters=Settings.of().values(), data=told)
+    with pytest.raises(
+        UserError, match=r"from https://example.org/pets.zip\?\.\.\., of which the query is stored nowhere"
+    ):
+        verb("verify", f"{NAME}/3", "--retrain")
+    earlier = data.model_copy(update={"source": "https://example.org/pets.zip?sig=ab"})  # as versions of old have it
+    _change_provenance(model, data=earlier)
+    assert "source: https://example.org/pets.zip?..." in verb("lineage", f"{NAME}/3")[1]
+
+
+def test_retraining_elsewhere_is_logged_first(
+    verb: Verb, model: RegisteredModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _change_provenance(model, torch="1.0", device="tpu", parameters=Settings.of().values())
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

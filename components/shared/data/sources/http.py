@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ConfigDict, Field, StringConstraints
 
 from components.shared.core import log
+from components.shared.core.address import told
 from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
@@ -88,9 +89,10 @@ class UrlSource:
         log.info(f"{name} sha256={self._fetched.sha256}")
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
-        return describe_archive(copy, self._url, reading) | {
+        source = told(self._url)
+        return describe_archive(copy, source, reading) | {
             "source_sha256": self._fetched.sha256,
-            "name": name or self._url,
+            "name": name or source,
         }
 
 
@@ -165,7 +167,7 @@ def _download(address: str, required: str, record: UrlDocument | None) -> Fetche
                 "check that the file is the expected one, and correct #sha256=",
             )
         found = UrlDocument(
-            url=address,
+            url=told(address),
             sha256=digest,
             date=time.strftime("%Y-%m-%d"),
             etag=response.headers.get(ETAG),

@@ -109,7 +109,7 @@ class _Transfer:
                 raise UserError(f"{self.address} cannot be reached: {error}", error.fault.remedy) from None
             raise _Retry(f"could not be read ({error})", remedy=error.fault.remedy) from None
         except requests.exceptions.SSLError as error:
-            untrusted = f"{self.address} has a certificate that is not trusted ({error})"
+            untrusted = f"{self.address} has a certificate that is not trusted ({_reason(error)})"
             raise UserError(untrusted, "name the file of its authority in REQUESTS_CA_BUNDLE") from None
         except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
             if any(is_unknown_host(getattr(cause, "reason", None)) for cause in error.args):
@@ -119,7 +119,7 @@ class _Transfer:
         except UserError:
             raise
         except (requests.RequestException, ValueError) as error:  # ValueError: redirected to an invalid address
-            raise UserError(f"{self.address} could not be downloaded: {error}", "check the address") from None
+            raise UserError(f"{self.address} could not be downloaded: {_reason(error)}", "check the address") from None
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -149,7 +149,8 @@ class _Transfer:
         etag = response.headers.get("ETag", "")
         self.validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
         total = _content_range(response)[1]
-        progress = log.Progress(self.address.rsplit("/", 1)[-1] or self.address, total, "bytes")
+        name = urlsplit(self.address).path.rpartition("/")[2]
+        progress = log.Progress(name or self.address, total, "bytes")
         progress.done = self.file.tell()
         space = _Space(self.file, total - self.file.tell(), self.address)
         for block in _blocks(response):
@@ -202,6 +203,11 @@ class _Space:
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(f"{reason}, and {self._folder} has {free:,} bytes free", "free some space there")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the query that it may show of an address, which need not be the typed one."""
+    return re.sub(r"(url: [^\s?]*)\?\S*", r"\1?...", str(error))
 
 
 def _content_range(response: requests.Response) -> tuple[int, int]:

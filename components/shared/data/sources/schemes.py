@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
+from components.shared.core.address import lacks_query
 from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
 from components.shared.data.layout.left_out import LeftOut
@@ -66,6 +67,8 @@ def open_source(data: str) -> Source:
         urlsplit(data)
     except ValueError as error:
         raise UserError(f"data={data} is not a valid address ({error})", "correct it") from None
+    if lacks_query(data) and "://" in data:
+        raise UserError(f"data={data} was told without its query", "give the whole address")
     source: Source = import_module(f"{__package__}.{SOURCES[_kind(data)]}").open_source(data)
     return source
 
