@@ -18,9 +18,9 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import sha256_json
+from components.shared.core.files import private_files, sha256_json
 from components.shared.core.printable import say
-from runner.compile import compile_pipeline, package_of
+from runner.compile import compile_pipeline
 from runner.failures import DONE, Failure
 from runner.git import git_revision
 from runner.graphs import steps_of
@@ -53,6 +53,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     return code
 
 
+@private_files()
 def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded: bool, caching: bool) -> int:
     """Compile the pipeline, run it with its results in `runs/<run-id>/`, and return the exit code.
 
@@ -78,8 +79,8 @@ def _run(
     caching: bool,
     lost: Callable[[], UserError | None],
 ) -> int:
-    package = compile_pipeline(pipeline, package_of(pipeline))
     folder = _new_run(runs)
+    package = compile_pipeline(pipeline, folder / "pipeline.yaml")  # the code may be where nothing can be written
     state = RunState(folder, {name: StepState(state="skipped", seconds=0.0) for name in steps_of(pipeline)})
     terminal = Terminal(sys.stdout)
     variables = {**environment, **_step_environment(folder, environment)}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.core.errors import TransientError, UserError
-from components.shared.core.files import new_file
+from components.shared.core.files import new_file, private_files
 from components.shared.core.printable import say
 from components.shared.storage.client import Store, open_store
 from components.shared.storage.endpoint import AWS, Variables
@@ -254,8 +254,9 @@ def handle(arguments: argparse.Namespace) -> int:
 def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator[Server]:
     """Yield a server on `runs`. Raises UserError if another process has one for longer than `seconds`."""
     folder = runs / "s3"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with lock_file(folder / "lock", "wait for its end, or end it", seconds):
+    with private_files():
+        folder.mkdir(parents=True, exist_ok=True)
+    with private_files(), lock_file(folder / "lock", "wait for its end, or end it", seconds):
         for left in [folder / "environment", *folder.glob("*.partial"), *folder.glob("tls/*.partial")]:
             left.unlink(missing_ok=True)  # of a run that was killed
         remove_stale_sockets()

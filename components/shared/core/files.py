@@ -50,6 +50,16 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Let what the block writes, also by processes that it starts, be for nobody but the user."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document atomically. Raises ValueError if it holds NaN or infinity."""
     content = json_bytes(document)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.core.files import private_files
 from components.shared.core.printable import say
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
@@ -155,7 +156,8 @@ class Watch:
         document = run_state.summarise(run, self.pipeline, self._error(run, failure), verdict)
         for name, seconds in self.measured.items():
             document.steps[name].seconds = seconds
-        document.write(path)
+        with private_files():
+            document.write(path)
         self.terminal.finish()
         if run.state == "SUCCEEDED":
             self.terminal.show_table(document, [path], verdict.from_run)

@@ -99,6 +99,14 @@ def test_a_run_leaves_no_temporary_files(digits_run: Run) -> None:
     assert not (digits_run.folder / "tmp").exists()
 
 
+def test_nobody_else_can_read_what_a_run_leaves(digits_run: Run) -> None:
+    found = [digits_run.runs, *digits_run.runs.rglob("*")]
+    assert len([path for path in found if path.suffix == ".npy"]) > 5
+    inner = digits_run.runs / "s3" / "data"  # whose folder is closed; SeaweedFS sets some modes itself
+    open_to_others = [path for path in found if not path.is_symlink() and path.stat().st_mode & 0o077]
+    assert [path for path in open_to_others if inner not in path.parents] == []
+
+
 def test_the_model_is_registered_in_the_embedded_store(digits_run: Run) -> None:
     assert digits_run.summary["parameters"]["store"] == s3_server.STORE
     registered = digits_run.summary["registered"]
