@@ -20,6 +20,7 @@ from runner.answer import Answer
 from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
 from runner.cluster.kube import Target, open_tunnel
+from runner.cluster.rest import ApiError
 
 UI_PODS, UI_PORT = "app=ml-pipeline-ui", 3000
 GATEWAY_NAMESPACE, GATEWAY_PODS, GATEWAY_PORT = "istio-system", "istio=ingressgateway", 8080
@@ -82,12 +83,18 @@ def _listen(port: int) -> socket.socket:
 
 
 def _serve(browser: socket.socket, forward: Any) -> None:
-    """Connect a browser to the pod until either hangs up."""
-    with suppress(OSError), browser, closing(forward("")._new_conn()) as pod:
-        back = threading.Thread(target=_copy, args=(pod, browser), daemon=True)
-        back.start()
-        _copy(browser, pod)
-        back.join()
+    """Connect a browser to the pod until either hangs up, and say why if the pod is not reached."""
+    with suppress(OSError), browser:
+        try:
+            connected = forward("")._new_conn()
+        except ApiError as error:
+            say(f"error: {error}", file=sys.stderr)
+            return
+        with closing(connected) as pod:
+            back = threading.Thread(target=_copy, args=(pod, browser), daemon=True)
+            back.start()
+            _copy(browser, pod)
+            back.join()
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

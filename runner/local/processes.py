@@ -61,11 +61,12 @@ def kill_on_error(child: Child) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        os.killpg(child.pid, signal.SIGINT)
-        try:
-            child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(child.pid, signal.SIGINT)
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
         raise
 
 

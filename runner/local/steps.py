@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,13 +110,13 @@ class StepRunner:
                         os.killpg(child.pid, signal.SIGKILL)
                     return
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            has_ended.set()
-            thread.join()
+        with ThreadPoolExecutor(1) as thread:
+            watching = thread.submit(watch)
+            try:
+                yield
+            finally:
+                has_ended.set()
+            watching.result()  # raises what the thread did
 
     def _start(self, command: list[str], environment: dict[str, str], output: int) -> Child:
         if FORKS and command[: len(START)] == START:

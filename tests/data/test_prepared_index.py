@@ -1,5 +1,6 @@
 """The index of prepared data, against a real S3 server: what is there stays young, and what is gone is noticed."""
 
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from components.resolve import resolve
 from components.shared.data.prepared_index import FOLDER, PreparedData
 from components.shared.storage.client import Store
 from runner.registry.retention import Retention
+from tests.servers.s3_server import BUCKET, S3Server
 
 RECIPE = "a" * 64
 DATASET = f"datasets/{RECIPE}/dataset.json"
@@ -78,7 +80,19 @@ def test_other_data_settings_or_code_have_an_entry_of_their_own(
     assert PreparedData(uri, source, version, {"image_size": image_size}, code).renew() == ""
 
 
-def test_a_damaged_entry_is_ignored(prepared: PreparedData, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("digest", [{}, {"sha256": "0" * 64}], ids=["written", "rotten"])
+@pytest.mark.parametrize("is_dataset", [False, True], ids=["entry", "dataset"])
+def test_a_damaged_entry_is_as_good_as_none(
+    prepared: PreparedData, store: Store, server: S3Server, digest: dict[str, str], is_dataset: bool
+) -> None:
+    (entry,) = store.list(FOLDER)
+    key = store.uri(DATASET if is_dataset else entry.name).removeprefix(f"s3://{BUCKET}/")
+    server.client.put_object(BUCKET, key, BytesIO(b"{"), 1, metadata={**digest})
+    is_noticed = bool(digest) or not is_dataset  # what a dataset's document says, step preprocess checks
+    assert prepared.renew() == ("" if is_noticed else "first")
+
+
+def test_a_damaged_entry_is_said(prepared: PreparedData, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     (entry,) = store.list(FOLDER)
     store.put_bytes(b"{", entry.name)
     assert prepared.renew() == ""

@@ -47,6 +47,19 @@ def test_a_probe_is_smaller_than_the_batch(batch: int) -> None:
     assert seen == [1]
 
 
+def test_a_look_at_the_memory_that_fails_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([0, 0])  # before the program, and as it starts
+
+    def look() -> int:
+        if (found := next(looks, None)) is None:
+            raise OSError("no /proc")
+        return found
+
+    monkeypatch.setattr(memory_probe, "resident_memory", look)
+    with pytest.raises(OSError, match="no /proc"):
+        measure_need(hungry, (1, 8, 8), 1)
+
+
 def test_a_batch_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     leave(monkeypatch, 1024)
     needs = [Need(100 * MIB, 10 * MIB), Need(300 * MIB, 50 * MIB)]

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import CorruptDataError
 from components.shared.storage.client import MAX_BYTES, Entry
 from components.shared.storage.errors import Conflict, NoSuchObject
 
@@ -36,7 +36,7 @@ class Shelf:
         if name not in self.objects:
             raise NoSuchObject(f"{name} does not exist")
         if len(self.objects[name]) > limit:
-            raise UserError(f"{name} is too large")
+            raise CorruptDataError(f"{name} is too large")
         return self.objects[name], self._etag(name)
 
     def stat(self, name: str) -> Entry | None:

@@ -1,6 +1,7 @@
 """Leases in the store: pytest tests/storage/test_lease.py"""
 
 import time
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from components.shared.core.errors import UserError
 from components.shared.storage import lease
 from components.shared.storage.client import Store
 from components.shared.storage.lease import Lease
+from tests.servers.s3_server import BUCKET, S3Server
 
 NAME = "jobs/a/lease.json"
 
@@ -82,3 +84,17 @@ def test_a_watch_stops_its_process_when_the_lease_lapses(store: Store) -> None:
     while not stopped and time.monotonic() < deadline:
         time.sleep(0.05)
     assert stopped
+
+
+@pytest.mark.parametrize(
+    ("content", "digest"), [(b"{", {"sha256": "0" * 64}), (bytes(2**24 + 1), {})], ids=["rotten", "large"]
+)
+def test_a_lease_that_cannot_be_read_whole_lapses(
+    store: Store, server: S3Server, monkeypatch: pytest.MonkeyPatch, content: bytes, digest: dict[str, str]
+) -> None:
+    monkeypatch.setattr(lease, "LAPSE_SECONDS", 0.05)
+    key = store.uri(NAME).removeprefix(f"s3://{BUCKET}/")
+    server.client.put_object(BUCKET, key, BytesIO(content), len(content), metadata={**digest})
+    seen = Lease(store, NAME)
+    time.sleep(0.06)
+    assert seen.is_lapsed() and Lease(store, NAME).is_lapsed()

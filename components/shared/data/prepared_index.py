@@ -52,7 +52,7 @@ class PreparedData:
         try:
             content, etag = self._store.get_bytes(name)
             self._store.put_bytes(content, name, if_match=etag)  # lest it comes back without its shards
-        except (Conflict, NoSuchObject):
+        except (Conflict, NoSuchObject, CorruptDataError):
             return "" if found.is_remote else found.prepared_by
         return found.prepared_by
 
@@ -72,11 +72,10 @@ def _read(store: Store, name: str) -> PreparedDocument | None:
     """Return a document; None if it does not exist or is damaged."""
     try:
         content, _ = store.get_bytes(name)
-    except NoSuchObject:
-        return None
-    try:
         with raise_as_corrupt():
             return PreparedDocument.parse(content, store.uri(name))
+    except NoSuchObject:
+        return None
     except CorruptDataError as error:
         log.info(f"ignored: {error}")
         return None

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -77,11 +78,11 @@ def _peak_while(call: Callable[[], object]) -> int:
         while not ended.wait(INTERVAL):
             seen.append(resident_memory())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        call()
-    finally:
-        ended.set()
-        watcher.join()
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch)
+        try:
+            call()
+        finally:
+            ended.set()
+        watching.result()  # raises what the thread did: without its looks the peak would not be known
     return max(*seen, resident_memory())

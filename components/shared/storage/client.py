@@ -22,7 +22,7 @@ from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 from urllib3.connection import HTTPConnection
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import new_file, sha256_file
 from components.shared.storage.conditions import PROBE, check_once, ignored_condition
 from components.shared.storage.credentials import find_credentials
@@ -197,11 +197,11 @@ class Store:
             return ignored_condition(is_refused)
 
     def get_bytes(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, str]:
-        """Return the bytes of a small object, and its ETag. Raises UserError if there are more than `limit`."""
+        """Return the bytes of a small object, and its ETag. Raises CorruptDataError if there are more than `limit`."""
         with self._translate_errors(name), closing(self._download(name)) as download:
             if download.size > limit:
                 message = f"{self.uri(name)} has {download.size:,} bytes, and {limit:,} are allowed"
-                raise UserError(message, "check that it is the right object")
+                raise CorruptDataError(message, "check that it is the right object")
             return download.read(), download.etag
 
     def get_start(self, name: str, length: int) -> bytes:

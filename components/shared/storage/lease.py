@@ -2,7 +2,8 @@
 
 Each renewal writes another document, which says after how many seconds without a renewal the lease lapses. Every
 reader counts them on its own clock, so that clocks need not agree. The first reader that finds the lease lapsed marks
-it so, unless it is renewed at that moment; from then on it has lapsed for all readers.
+it so, unless it is renewed at that moment; from then on it has lapsed for all readers. A damaged document counts as
+none, so that a lease whose holder is gone lapses all the same; the next renewal replaces it.
 """
 
 import threading
@@ -16,14 +17,18 @@ from pydantic import Field
 
 from components.shared.core import log
 from components.shared.core.document import Document, Number
-from components.shared.core.errors import UserError
+from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.threads import start_vital
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 RENEWAL_SECONDS, LAPSE_SECONDS = 30.0, 300.0  # of a holder that chooses no others
 SECONDS = 30.0  # between two checks, until the document has been read
 
-Seconds = Annotated[Number, Field(ge=0)]
+MAX_SECONDS = 86_400.0  # of both; a thread cannot sleep for any number of seconds
+
+Interval = Annotated[Number, Field(ge=0.01, le=MAX_SECONDS)]
+Seconds = Annotated[Number, Field(ge=0, le=MAX_SECONDS)]
 
 
 class LeaseDocument(Document):
@@ -34,7 +39,7 @@ class LeaseDocument(Document):
 
     state: Literal["held", "lapsed"]
     renewal: str  # differs each time
-    seconds: Seconds  # between two renewals
+    seconds: Interval  # between two renewals
     lapse_seconds: Seconds  # without a renewal, after which it lapses
 
 
@@ -46,8 +51,7 @@ def hold(store: Store, name: str, renewal: float, lapse: float) -> Iterator[None
     """
     ended = threading.Event()
     renew(store, name, renewal, lapse)
-    thread = threading.Thread(target=_renew_until, args=(ended, store, name, renewal, lapse), daemon=True)
-    thread.start()
+    thread = start_vital(_renew_until, ended, store, name, renewal, lapse)
     try:
         yield
     finally:
@@ -76,6 +80,8 @@ class Lease:
         """Start to watch the object `name`; the first request is made by `is_lapsed`."""
         self._store, self._name = store, name
         self._etag, self._since = "", time.monotonic()
+        self._damaged = ""  # the ETag of a document that was said to be so
+        self._lapse_seconds = LAPSE_SECONDS
         self.seconds = SECONDS  # between two renewals
 
     def is_lapsed(self) -> bool:
@@ -84,26 +90,52 @@ class Lease:
         While the store is out of reach it does not lapse: the holder cannot renew it either.
         """
         try:
-            content, etag = self._store.get_bytes(self._name)
-            document = LeaseDocument.parse(content, self._store.uri(self._name))
+            document, etag = self._read()
         except NoSuchObject:
             return True
         except UserError as error:
             log.info(f"the lease could not be read and is assumed to be held: {error}")
             self._since = time.monotonic()
             return False
-        self.seconds = document.seconds
-        if document.state == "lapsed":
-            return True
-        if etag != self._etag:
-            self._etag, self._since = etag, time.monotonic()
-        if time.monotonic() - self._since < document.lapse_seconds:
+        if document:
+            self.seconds, self._lapse_seconds = document.seconds, document.lapse_seconds
+            if document.state == "lapsed":
+                return True
+            if etag != self._etag:
+                self._etag, self._since = etag, time.monotonic()
+        if time.monotonic() - self._since < self._lapse_seconds:
             return False
-        return self._mark_lapsed(document, etag)
+        return self._mark_lapsed(etag)
 
-    def _mark_lapsed(self, document: LeaseDocument, etag: str) -> bool:
+    def _read(self) -> tuple[LeaseDocument | None, str]:
+        """Return the document, None if it is damaged, and its ETag."""
+        uri = self._store.uri(self._name)
+        try:
+            content, etag = self._store.get_bytes(self._name)
+        except CorruptDataError as error:
+            return self._damage(error, self._find_etag())
+        try:
+            return LeaseDocument.parse(content, uri), etag
+        except UserError as error:
+            return self._damage(error, etag)
+
+    def _find_etag(self) -> str:
+        found = self._store.stat(self._name)
+        if not found:
+            raise NoSuchObject(f"{self._store.uri(self._name)} does not exist")
+        return found.etag
+
+    def _damage(self, error: UserError, etag: str) -> tuple[None, str]:
+        if etag != self._damaged:
+            log.info(f"the lease is damaged and counts as not renewed: {error}")
+            self._damaged = etag
+        return None, etag
+
+    def _mark_lapsed(self, etag: str) -> bool:
         """Write that the lease has lapsed, unless it was renewed since; return whether it was written."""
-        lapsed = document.model_copy(update={"state": "lapsed"})
+        lapsed = LeaseDocument(
+            state="lapsed", renewal=uuid4().hex, seconds=self.seconds, lapse_seconds=self._lapse_seconds
+        )
         try:
             self._store.put_bytes(lapsed.to_json(), self._name, if_match=etag)
         except Conflict:
@@ -115,7 +147,7 @@ class Lease:
 
     def watch(self, stop: Callable[[], None]) -> None:
         """Check the lease in a thread, and call `stop` once it has lapsed."""
-        threading.Thread(target=self._watch, args=(stop,), daemon=True).start()
+        start_vital(self._watch, stop)
 
     def _watch(self, stop: Callable[[], None]) -> None:
         while not self.is_lapsed():

@@ -111,6 +111,28 @@ def test_without_an_address_a_port_is_forwarded(
     assert shown.err == f"{link}\nCtrl-C ends the port-forward\n"
 
 
+def test_a_pod_that_is_lost_meanwhile_is_said(
+    inside: KubeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def visit(link: str) -> bool:
+        def get() -> None:
+            inside.remove("pods", "ui-1")
+            try:
+                urllib.request.urlopen(f"http://{urlsplit(link).netloc}/")
+            except OSError as error:
+                seen.append(error)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=get).start()
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", visit)
+    assert _handle("ui", "--port", "0") == 0
+    assert seen and capsys.readouterr().err.startswith("error: no pod app=ml-pipeline-ui runs in namespace kubeflow")
+
+
 def test_what_keeps_the_ui_from_being_opened(
     kfp_api: KfpServer, inside: KubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,20 @@ def test_a_step_imports_no_code_of_the_present_folder(
     with ForkServer(environment) as server:
         assert StepRunner(state, Terminal(io.StringIO()), environment, server).run([*START, *NO_INPUT], {}) == 1
     assert state.failure and state.failure.lines[-1] == "KeyError: 'outputs'" and not (tmp_path / "ran").exists()
+
+
+@linux
+def test_a_watch_of_the_store_that_fails_is_noticed(
+    tmp_path: Path, variables: dict[str, str], server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError("no lock file")
+
+    monkeypatch.setattr(steps, "WATCH_SECONDS", 0.0)
+    state = RunState(tmp_path, {"finish": StepState(state="skipped", seconds=0.0)})
+    with pytest.raises(OSError, match="no lock file"):
+        StepRunner(state, Terminal(io.StringIO()), variables, server, lost).run([*START, *NO_INPUT], {})
 
 
 @linux

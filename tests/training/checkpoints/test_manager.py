@@ -454,6 +454,21 @@ def test_a_training_may_run_in_a_thread(tmp_path: Path, store: Store) -> None:
     assert stored_steps(store) == [50]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(("error", "said"), [(KeyError("etag"), "'etag'"), (MemoryError(), "MemoryError")])
+def test_an_upload_that_ends_by_a_bug_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    class Broken(Shelf):
+        def put_file(self, path: Path, name: str, sha256: str = "") -> str:
+            raise error
+
+    store: Any = Broken()
+    assert run_resumably(Counting(), store, 999, tmp_path) == []
+    expected = f"[log] the checkpoint of step 50 was not saved, the training continues: {said}\n"
+    assert capsys.readouterr().out == expected and not list(tmp_path.iterdir())
+
+
 class Hanging(Shelf):
     """A store that accepts no file before `is_free`, and counts those that it is given."""
 

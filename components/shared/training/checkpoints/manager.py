@@ -158,8 +158,11 @@ class CheckpointManager:
             self._names = [other for other in self._names if other != name] + [name]
             self._store.remove(*self._names[:-KEEP_LAST])
             del self._names[:-KEEP_LAST]
-        except (UserError, OSError, SafetensorError) as error:
-            log.info(f"the checkpoint of step {step_of(name):,} was not saved, the training continues: {error}")
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            log.info(f"the checkpoint of step {step_of(name):,} was not saved, the training continues: {reason}")
+            if not isinstance(error, UserError | OSError | SafetensorError):
+                raise  # a bug, of which Python prints the traceback
         finally:
             self._outgoing.unlink(missing_ok=True)
 
