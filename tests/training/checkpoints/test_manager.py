@@ -189,22 +189,21 @@ def test_a_kill_that_loses_local_files_does_not_change_the_model(
     moment: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    held = threading.Event()
+    held, puts = threading.Event(), count(1)
 
-    def hold(handler: Handler) -> None:
-        held.set()
-        child.wait()
-        handler.hang_up()
+    def hold_the_second(handler: Handler) -> None:
+        if handler.command == "PUT" and next(puts) > 1:
+            held.set()
+            child.wait()
+            return handler.hang_up()
+        forward(handler)
 
+    between.always = hold_the_second if moment == "upload" else None
     with start_slow_child(digits, tmp_path / "lost", store.uri(), **settings) as child:
-        wait_until(lambda: stored_steps(store))
-        if moment == "upload":
-            between.script.append(hold)
-            assert held.wait(PATIENCE)
-        else:
-            time.sleep(0.3)
+        wait_until(held.is_set if moment == "upload" else lambda: stored_steps(store))
         child.kill()
-    (stored,) = stored_steps(store)
+    between.always = None
+    stored = stored_steps(store)[-1]
     found = trained(digits, tmp_path / "model", store.uri(), **settings)
     assert f"resumed after step {stored:,}, from {store.uri()}/checkpoints/" in capsys.readouterr().out
     assert stored > 0 and found == trained(digits, tmp_path / "whole", **settings)
@@ -230,9 +229,10 @@ def test_a_store_that_fails_does_not_stop_the_training(
     def fail_for_a_while(number: int) -> None:
         if number == 1:
             between.script += [hang_up] * 8 + [answer(403, "AccessDenied")] * 100
-        time.sleep(0.02)
-        if number == 3 * BATCHES + 20:
+        if len(between.script) < 100 or number == 4 * BATCHES - 5:
             between.script.clear()
+        else:
+            time.sleep(0.03)
 
     at_step(fail_for_a_while)
     found = trained(digits, tmp_path / "model", store.uri())
@@ -419,8 +419,8 @@ def test_the_training_does_not_wait_for_a_slow_store(tmp_path: Path, store: Stor
         if done == 20:
             assert puts() == 1
             is_free.set()
-        if done > 20:
-            time.sleep(0.02)
+        if done > 20 and puts() < 4:
+            time.sleep(0.2)
 
     between.script += [forward, hold]
     store.put_bytes(b"", "checkpoints/key/README")
@@ -433,13 +433,13 @@ def test_the_training_does_not_wait_for_a_slow_store(tmp_path: Path, store: Stor
 
 
 def test_checkpoints_of_an_earlier_attempt_are_deleted(tmp_path: Path, store: Store) -> None:
-    def end_at_3(done: int) -> None:
-        if done == 3:
+    def end_after_an_upload(done: int) -> None:
+        if done == 2:
+            wait_until(lambda: stored_steps(store))
             raise KeyboardInterrupt
-        time.sleep(0.3)
 
     with pytest.raises(KeyboardInterrupt):
-        run_resumably(Counting(end_at_3), store, 0, tmp_path)
+        run_resumably(Counting(end_after_an_upload), store, 0, tmp_path)
     first = stored_steps(store)
     training = Counting(lambda _: time.sleep(0.01))
     left = run_resumably(training, store, 0, tmp_path)
@@ -493,7 +493,13 @@ def test_an_upload_that_hangs_is_abandoned_at_the_end(
 ) -> None:
     monkeypatch.setattr(checkpoints, "FINAL_SECONDS", PATIENCE if stop else 0.5)
     monkeypatch.setattr(checkpoints, "GRACE_SECONDS", 0.5 if stop else PATIENCE)
-    shelf = Hanging()
+    shelf, join, others = Hanging(), threading.Thread.join, {*threading.enumerate()}
+
+    def join_when_asked(thread: threading.Thread, timeout: float | None = None) -> None:
+        wait_until(lambda: shelf.given)
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join_when_asked)
     store: Any = shelf
     training = Counting(lambda done: terminate() if done == stop else None)
     try:
@@ -503,9 +509,11 @@ def test_an_upload_that_hangs_is_abandoned_at_the_end(
         output = (
             f"[log] the checkpoint of step {training.completed_steps} was not saved: the store took more than 0.5 s\n"
         )
-        assert capsys.readouterr().out == output
     finally:
         shelf.is_free.set()
+        for thread in {*threading.enumerate()} - others:
+            thread.join()
+    assert capsys.readouterr().out == output
 
 
 def test_only_checkpoints_of_the_given_training_are_deleted(tmp_path: Path, store: Store) -> None:

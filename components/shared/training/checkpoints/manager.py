@@ -96,6 +96,7 @@ class CheckpointManager:
         self._names: list[str] = []  # of the checkpoints in the store, oldest first
         self._current = ""  # the name of the last checkpoint that was restored or uploaded
         self._thread = threading.Thread()
+        self._is_abandoned = False  # the upload that runs
 
     def stored_steps(self) -> list[int]:
         """Return the steps of the checkpoints that stay in the store."""
@@ -139,6 +140,7 @@ class CheckpointManager:
             self._wait(end)
         if self.is_uploading:
             step = training.completed_steps
+            self._is_abandoned = True
             log.info(f"the checkpoint of step {step:,} was not saved: the store took more than {seconds} s")
             self._outgoing.unlink(missing_ok=True)
 
@@ -160,7 +162,8 @@ class CheckpointManager:
             del self._names[:-KEEP_LAST]
         except Exception as error:
             reason = str(error) or type(error).__name__
-            log.info(f"the checkpoint of step {step_of(name):,} was not saved, the training continues: {reason}")
+            if not self._is_abandoned:
+                log.info(f"the checkpoint of step {step_of(name):,} was not saved, the training continues: {reason}")
             if not isinstance(error, UserError | OSError | SafetensorError):
                 raise  # a bug, of which Python prints the traceback
         finally:
