@@ -52,7 +52,7 @@ class S3Server:
         self.url, self.tls_url = f"http://{self.address}", f"https://127.0.0.1:{self.ports['s3.port.https']}"
         self.certificate = folder / "server.crt"
         (folder / "identities.json").write_text(json.dumps(IDENTITIES))
-        (folder / "data").mkdir()
+        (folder / "data").mkdir(exist_ok=True)
         _certify(self.certificate, folder / "server.key")
 
     @property
@@ -76,7 +76,7 @@ class S3Server:
             start = log.tell()
             self.process = subprocess.Popen([weed, "-logtostderr", "mini", *flags], stdout=log, stderr=log)
         try:
-            self._wait(30, start)
+            self._wait(120, start)
         except BaseException:
             self.kill()
             raise
@@ -98,11 +98,24 @@ class S3Server:
         self.process.wait()
 
 
+def _start(folder: Path) -> S3Server:
+    """Start a server; if it ends because somebody else has taken one of its ports meanwhile, at others."""
+    for attempt in range(3):
+        server = S3Server(folder)
+        try:
+            server.start()
+        except TimeoutError:
+            if attempt == 2 or b"address already in use" not in (folder / "log").read_bytes():
+                raise
+        else:
+            return server
+    raise AssertionError("not reached")
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Run a server until the end of the block."""
-    server = S3Server(folder)
-    server.start()
+    server = _start(folder)
     try:
         server.client.make_bucket(BUCKET)
         yield server
@@ -276,6 +289,21 @@ def lose(name: str) -> Fault:
         is_it = handler.path.partition("?")[0].endswith(f"/{name}")
         lost = lost and not (is_it and handler.command == "PUT" and not {"If-None-Match"} & {*handler.headers})
         (answer(500, "InternalError") if is_it and lost and handler.command == "GET" else forward)(handler)
+
+    return fault
+
+
+def hold_after(part: str, freed: threading.Event) -> Fault:
+    """Hold all requests after the first write of an object whose path has this part; once freed, cut those held."""
+    written = threading.Event()
+
+    def fault(handler: Handler) -> None:
+        if written.is_set() and not freed.is_set():
+            freed.wait()
+            return handler.hang_up()
+        forward(handler)
+        if handler.command == "PUT" and part in handler.path:
+            written.set()
 
     return fault
 

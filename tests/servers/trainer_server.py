@@ -51,6 +51,7 @@ class Pods:
     jobsets: int = 1  # made for the job so far
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     is_deleted: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)  # held while processes start or end
 
     @property
     def conditions(self) -> list[dict[str, str]]:
@@ -89,26 +90,35 @@ class Pods:
 
     def kill(self) -> None:
         """End all processes of all nodes, torchrun first so that it starts no others."""
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        for worker in workers(self.job["spec"]["trainer"]["command"][-1]):
-            kill(worker)
-        self.processes.clear()
+        with self.lock:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+            for worker in workers(self.job["spec"]["trainer"]["command"][-1]):
+                kill(worker)
+            self.processes.clear()
 
     def restart_failed(self) -> None:
         """Restart all pods whenever one has failed, until the job ends."""
-        while not self.is_deleted:
+        while not self._has_ended():
+            threading.Event().wait(POD_SECONDS)
+
+    def _has_ended(self) -> bool:
+        with self.lock:
+            if self.is_deleted:
+                return True
             codes = [process.poll() for process in self.processes]
             if any(codes):
                 if self.restarts == self.max_restarts:
-                    return self.set_status("Failed", failed=1)
+                    self.set_status("Failed", failed=1)
+                    return True
                 self.kill()
                 self.restarts += 1
                 self.start()
             elif all(code == 0 for code in codes):
-                return self.set_status("Complete", succeeded=1)
-            threading.Event().wait(POD_SECONDS)
+                self.set_status("Complete", succeeded=1)
+                return True
+            return False
 
     def set_status(self, condition: str = "", **counts: int) -> None:
         """Set how many of the job's one replicated job are in a state, and with `condition` how the job ended."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from components.shared.models import saved_model
 from components.shared.storage.client import open_store
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import ProcessGroup
-from tests.servers.s3_server import BUCKET, S3Server
+from tests.servers.s3_server import BUCKET, S3Server, hold_after, proxy
 from tests.trained_digits import RUN, largest_difference, settings, trained
 
 
@@ -73,16 +74,17 @@ def test_training_resumes_after_one_process_is_killed(digits: Path, tmp_path: Pa
     run = {**RUN, "store": f"s3://{BUCKET}/restarted"}
     (tmp_path / "model").mkdir()
     given = {"settings": chosen.values(), "dataset": str(digits), "run": run, "folder": str(tmp_path / "model")}
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW_LAUNCH, json.dumps(given)],
-        env={**os.environ, **server.environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        store = open_store(run["store"], server.environment)
-        _wait_until(lambda: list(store.list("checkpoints")))
-        os.kill(_worker(tmp_path / "model", rank=1), signal.SIGKILL)
-        told = child.communicate(timeout=300)[0]
+    freed = threading.Event()
+    with proxy(server.address) as network:
+        network.always = hold_after("/checkpoints/", freed)  # so that it does not end before the kill
+        environment = {**os.environ, **server.environment, "AWS_ENDPOINT_URL_S3": network.url}
+        command = [sys.executable, "-c", SLOW_LAUNCH, json.dumps(given)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+            store = open_store(run["store"], server.environment)
+            _wait_until(lambda: list(store.list("checkpoints")))
+            os.kill(_worker(tmp_path / "model", rank=1), signal.SIGKILL)
+            freed.set()
+            told = child.communicate(timeout=300)[0]
     assert child.returncode == 0 and "[train] resumed after step " in told
     assert len(saved_model.load(tmp_path / "model").history.epochs) == 15
 
@@ -95,7 +97,7 @@ def test_an_error_in_all_processes_is_raised_once(digits: Path, tmp_path: Path) 
 
 
 def _wait_until(happened: Any) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,10 +19,11 @@ from components.shared.data.dataset import open_dataset
 from components.shared.models import saved_model
 from components.shared.storage.client import Store
 from components.shared.training.distributed.task import TaskDocument
-from components.shared.training.distributed.trainjob import manifest
+from components.shared.training.distributed.trainjob import kubernetes_backend, manifest
 from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, delete_jobs, open_backend
 from components.shared.training.distributed.trainjob.kubernetes_backend import ENDS_WITHIN
 from components.shared.training.distributed.trainjob.run import Timing, run_trainjob
+from tests.servers.s3_server import S3Server, hold_after, proxy
 from tests.servers.trainer_server import Pods, TrainerServer, kill, workers
 from tests.trained_digits import SETTINGS
 from tests.training.distributed.conftest import RUN_ID
@@ -42,7 +44,7 @@ GIVEN: dict[str, Any] = {
         {"name": "dshm", "mountPath": "/dev/shm"},
     ],
 }
-# Of seconds, so that what the test does at the first checkpoint happens before the end.
+# Of seconds, so that the first checkpoint is written before the end.
 LONG: dict[str, Any] = {"epochs": 120, "batch_size": "100"}
 ENDLESS = {**LONG, "epochs": 4000}
 FAST = Timing(pause=partial(time.sleep, 0.1), log_seconds=0.1)
@@ -79,6 +81,18 @@ def submit_only(trainer: TrainerServer) -> Timing:
     return killed_when(lambda: next(pauses) == 2)
 
 
+@pytest.fixture
+def freed(trainer: TrainerServer, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Set it to let the pods go on: after their first checkpoint the store does not answer them, so that none ends."""
+    freed = threading.Event()
+    monkeypatch.setattr(kubernetes_backend, "ENDS_WITHIN", 3000)  # polls, which are shorter here
+    with proxy(server.address) as network:
+        network.always = hold_after("/checkpoints/", freed)
+        trainer.environment = {**trainer.environment, "AWS_ENDPOINT_URL_S3": network.url}
+        yield freed
+        freed.set()
+
+
 def has_checkpoint(store: Store) -> bool:
     return any(store.list("checkpoints"))
 
@@ -96,7 +110,12 @@ def train(
 
 @pytest.mark.slow
 def test_two_nodes_survive_a_killed_process(
-    trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    trainer: TrainerServer,
+    digits: Path,
+    store: Store,
+    freed: threading.Event,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     killed: list[Pods] = []
 
@@ -104,26 +123,33 @@ def test_two_nodes_survive_a_killed_process(
         if has_checkpoint(store) and not killed:
             killed.extend(trainer.jobs.values())
             kill(workers(store.uri(f"jobs/{next(iter(trainer.jobs))}"))[0])
+            freed.set()
 
     model = train(digits, tmp_path / "model", store, timing=pausing(kill_once), **LONG)
     assert model.document.processes == 2 and killed[0].restarts == 0
-    out = capfd.readouterr().out
-    assert "[train] resumed after step" in out
-    assert out.count("[train] epoch 120/120: val loss") == 1
+    _, resumed, rest = capfd.readouterr().out.partition("[train] resumed after step")
+    assert resumed and rest.count("[train] epoch 120/120: val loss") == 1
     assert not trainer.jobs and not list(store.list("jobs"))
     assert not trainer.made_again, "the job had ended when it was deleted"
 
 
 @pytest.mark.slow
 def test_a_lost_node_and_a_killed_step_cost_a_restart_and_no_job(
-    trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    trainer: TrainerServer,
+    digits: Path,
+    store: Store,
+    freed: threading.Event,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(Killed):
         train(digits, tmp_path / "model", store, 1, killed_when(lambda: has_checkpoint(store)), **LONG)
     (pods,) = trainer.jobs.values()
-    pods.processes[0].kill()
-    for process in workers(store.uri(f"jobs/{pods.job['metadata']['name']}")):
-        kill(process)
+    with pods.lock:  # nothing is started again meanwhile
+        pods.processes[0].kill()
+        for process in workers(store.uri(f"jobs/{pods.job['metadata']['name']}")):
+            kill(process)
+    freed.set()
     train(digits, tmp_path / "model", store, nodes=1, **LONG)
     assert (len(trainer.submitted), pods.restarts) == (1, 1)
     out = capfd.readouterr().out
@@ -138,7 +164,7 @@ def test_nodes_stop_without_a_step_and_a_later_one_submits(
     with pytest.raises(Killed):
         train(digits, tmp_path / "model", store, timing=timing, **ENDLESS)
     (pods,) = trainer.jobs.values()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not pods.conditions and time.monotonic() < deadline:
         time.sleep(0.05)
     assert pods.conditions[0]["type"] == "Complete" and pods.restarts == 0
