@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any import of onnxruntime
@@ -30,6 +32,13 @@ ROOT = Path(__file__).parents[1]
 # A background job of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 Runner = Callable[..., subprocess.CompletedProcess[str]]
+
+
+# The same inputs in every run, however busy the machine is; --hypothesis-profile=default draws others.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -128,9 +137,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the list of waits between attempts, which are recorded and not waited."""
+    """Return the list of waits between attempts, which are recorded and not waited.
+
+    Threads that were already there, such as those of earlier tests, wait as ever.
+    """
     waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
+    wait, others = time.sleep, {*threading.enumerate()} - {threading.current_thread()}
+
+    def sleep(seconds: float) -> None:
+        (wait if threading.current_thread() in others else waits.append)(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
     return waits
 
 

@@ -12,12 +12,19 @@ def step_processes(runs: Path, step: str = "") -> list[int]:
     """Return the processes of a step, or of any, of the runs in a folder."""
     names = [step] if step else [step.name for step in STEPS]
     wanted = {name.replace("-", "_")[:LONGEST] for name in names}
-    return [int(path.name) for path in _processes_of(runs) if (path / "comm").read_text().strip() in wanted]
+    return [int(path.name) for path in _processes_of(runs) if _name(path) in wanted]
 
 
 def has_processes(runs: Path) -> bool:
     """Return whether a process of the runs in a folder, or of their S3 server, still runs."""
     return bool(_processes_of(runs))
+
+
+def _name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:  # the process has ended meanwhile
+        return ""
 
 
 def _processes_of(runs: Path) -> list[Path]:

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked onl
 NO_INPUT = ["finish", "version", "digest", "{}"]
 
 
+def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def variables(tmp_path: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -35,6 +43,20 @@ def variables(tmp_path: Path) -> dict[str, str]:
 def server(variables: dict[str, str]) -> Iterator[ForkServer]:
     with ForkServer(variables) as server:
         yield server
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """A pipe that takes no more, so that a step that writes into it does not end."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, b" ")
+    os.set_blocking(write, True)
+    yield write
+    os.close(read)
+    os.close(write)
 
 
 @pytest.mark.parametrize("forks", [pytest.param(True, marks=linux), False])
@@ -90,22 +112,20 @@ def test_a_step_without_a_module_says_so(tmp_path: Path, server: ForkServer) -> 
 
 
 @linux
-def test_a_killed_step_is_reported_and_the_next_starts(server: ForkServer) -> None:
-    killed = server.start(NO_INPUT, {}, sys.stderr.fileno())
+def test_a_killed_step_is_reported_and_the_next_starts(server: ForkServer, full_pipe: int) -> None:
+    killed = server.start(NO_INPUT, {}, full_pipe)
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert server.start(NO_INPUT, {}, sys.stderr.fileno()).wait() == 1
 
 
 @linux
-def test_no_step_outlives_the_process_that_forks(tmp_path: Path, server: ForkServer) -> None:
-    step = server.start(NO_INPUT, {}, sys.stderr.fileno())
+def test_no_step_outlives_the_process_that_forks(tmp_path: Path, server: ForkServer, full_pipe: int) -> None:
+    step = server.start(NO_INPUT, {}, full_pipe)
+    wait_until(lambda: step_processes(tmp_path, "finish"))
     assert step_processes(tmp_path, "finish") == [step.pid]
     status = Path(f"/proc/{step.pid}/status").read_text()
     os.kill(int(status.partition("PPid:")[2].split()[0]), signal.SIGKILL)
     with pytest.raises(RuntimeError, match="has ended"):
         step.wait()
-    deadline = time.monotonic() + 10
-    while has_processes(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not has_processes(tmp_path))
