@@ -146,7 +146,7 @@ def test_processes_share_a_cache_that_is_too_small(
     readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     expected = [sum(int(a.sum()) for a in open_dataset(local).load(split)) for split in SPLITS]
     for reader in readers:
-        output, _ = reader.communicate(timeout=120)
+        output, _ = reader.communicate(timeout=300)
         assert reader.returncode == 0
         assert [int(line) for line in output.split()] == 4 * expected
     at_once = len(readers) * (SHARD_BYTES + 128)  # each may have downloaded one at the same time

@@ -130,7 +130,7 @@ def _checkov(objects: list[Object], folder: Path) -> int:
     options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--check", checks]
     command = [str(CHECKOV), "-f", str(folder / "rendered.yaml"), *options]
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-    return subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode
+    return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
 
 
 @needs_kubectl
@@ -280,11 +280,11 @@ def test_the_local_server_starts_and_opens_s3_alone(tmp_path: Path) -> None:
     try:
         path = container["readinessProbe"]["httpGet"]["path"]
         s3 = f"127.0.0.1:{ports['s3.port']}"
-        wait = urllib3.Retry(total=60, backoff_factor=0.1, backoff_max=0.5, status_forcelist=[503])
+        wait = urllib3.Retry(total=600, backoff_factor=0.1, backoff_max=0.5, status_forcelist=[503])
         assert urllib3.request("GET", f"http://{s3}{path}", retries=wait).status == 200
         access_key, secret_key = keys.values()
         store = Minio(s3, access_key, secret_key, secure=False)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while not store.bucket_exists("torch2kubeflow"):
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)

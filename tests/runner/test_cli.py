@@ -308,7 +308,7 @@ def test_output_into_a_closed_pipe_ends_quietly(kfp_api: KfpServer, word: str, c
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "pipeline.py", word]
-    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(write)
     assert (done.returncode, done.stderr) == (code, "")
 

@@ -145,7 +145,7 @@ def test_another_process_gives_bit_identical_files(digits: Path, tmp_path: Path)
     recipe = training_recipe(threads=2)
     arguments = {"dataset": str(digits), "recipe": recipe, "model": str(tmp_path / "there")}
     code = f"from components.train import train; train(**{arguments!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300)
     for file in ("model.safetensors", "model.json"):
         assert sha256_file(tmp_path / "here" / file) == sha256_file(tmp_path / "there" / file)
 
@@ -156,7 +156,7 @@ def test_training_does_not_import_pytorchs_compiler(digits: Path, tmp_path: Path
     code = (
         f"import sys; from components.train import train; train(**{arguments!r}); print('torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=300, capture_output=True)
     assert done.stdout.split()[-1] == b"False"
 
 

@@ -26,7 +26,7 @@ def test_a_conditional_write_replaces_only_what_it_expects(store: Store) -> None
 
 
 def test_one_of_many_concurrent_writers_succeeds(store: Store) -> None:
-    etag, gate = "", threading.Barrier(24, timeout=60)
+    etag, gate = "", threading.Barrier(24, timeout=300)
     for _ in range(3):  # the first round creates the object, the others replace it
 
         def write(number: int, etag: str = etag) -> bytes | None:

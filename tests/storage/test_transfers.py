@@ -96,7 +96,7 @@ def test_a_large_file_needs_little_memory(server: S3Server, store: Store, tmp_pa
     # A shell starts the process, for a peak includes the memory of the process that forked.
     command = ["sh", "-c", '"$@"; true', "sh", sys.executable, "-c", code, str(path), uri]
     output = subprocess.run(
-        command, cwd=ROOT, env=server.environment, capture_output=True, text=True, check=True, timeout=120
+        command, cwd=ROOT, env=server.environment, capture_output=True, text=True, check=True, timeout=300
     ).stdout
     assert int(output.rpartition("KiB more:")[2]) < 64 * 1024
 
@@ -215,6 +215,6 @@ def test_a_full_server_is_reported_and_stores_no_half_file(tmp_path: Path) -> No
     command = [*mount, sys.executable, "-c", FILL, str(tmp_path / "room"), str(path)]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": paths}
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
     assert re.search("reported: .* answered 500 Internal Server Error 2 times; check the address, or try again", output)
     assert "left: ['first'] [] True" in output

@@ -13,7 +13,7 @@ from tests.runner.tokens import jwt, registry_token
 def test_a_token_says_when_it_expires(make: object) -> None:
     assert callable(make)
     end = expiry(make(3600))
-    assert end and abs(end - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=5)
+    assert end and abs(end - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
     assert expired_since(make(3600)) == ""
     assert expired_since(make(-7300)) == "2 hours"
 

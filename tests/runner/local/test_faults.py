@@ -223,7 +223,7 @@ def _wait_for_step(runs: Path, step: str) -> int:
 
 def _wait_until_gone(runs: Path) -> None:
     """Wait until no process works in the folder."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while has_processes(runs):
         assert time.monotonic() < deadline, "a step outlives its run"
         time.sleep(0.1)

@@ -96,7 +96,7 @@ def test_a_trial_killed_before_its_decision_decides_later(store: Store) -> None:
 @pytest.mark.slow
 def test_of_simultaneous_trials_the_best_and_few_others_continue(store: Store) -> None:
     count = 12
-    start = threading.Barrier(count, timeout=60)
+    start = threading.Barrier(count, timeout=300)
     found: dict[int, str | None] = {}
 
     def run(number: int) -> None:
