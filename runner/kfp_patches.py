@@ -5,6 +5,7 @@ ours: read the installed KFP, then adapt the patch.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
@@ -14,7 +15,15 @@ from typing import Any, Protocol
 
 import kfp
 from kfp.dsl import Artifact, PipelineTask
-from kfp.local import cache, executor_input_utils, graph_utils, status, subprocess_task_handler, task_dispatcher
+from kfp.local import (
+    cache,
+    executor_input_utils,
+    graph_utils,
+    placeholder_utils,
+    status,
+    subprocess_task_handler,
+    task_dispatcher,
+)
 from kfp.local.orchestrator import enhanced_dag_orchestrator as loops
 
 from components.entrypoints.run_step import START
@@ -22,6 +31,7 @@ from components.entrypoints.run_step import START
 READ_IN = "2.17.0"
 RunStep = Callable[[list[str], dict[str, str]], int]  # command and environment -> exit code
 OnCached = Callable[[str, list[Artifact]], None]  # step and the artifacts that an earlier run made
+INPUTS = "{{$}}"  # for which KFP puts in all inputs of a step, and the paths of its outputs
 STEP_IMAGE = "STEP_IMAGE"  # variable of a step, which changes with any code
 
 # How many folders an artifact's own folder is below that of all runs: <run>/<pipeline>/<step>/<artifact>.
@@ -42,9 +52,12 @@ class Records(Protocol):
 
 
 @contextmanager
-def local_runner(run_step: RunStep, on_cached: OnCached, records: Records) -> Iterator[None]:
-    """Within the block, let KFP's local runner run steps by `run_step` and report those that it has in its cache."""
-    with _handler(run_step), _cache(on_cached, records), _loops_in_turn(), _order():
+def local_runner(run_id: str, run_step: RunStep, on_cached: OnCached, records: Records) -> Iterator[None]:
+    """Within the block, let KFP's local runner run steps by `run_step` and report those that it has in its cache.
+
+    Steps that ask for the id of their run get `run_id`.
+    """
+    with _handler(run_step), _cache(on_cached, records), _placeholders(run_id), _loops_in_turn(), _order():
         yield
 
 
@@ -105,6 +118,28 @@ def _cache(on_cached: OnCached, records: Records) -> Iterator[None]:
             records.write(Path(self._entry_path(key)), outputs)
 
     with _replaced(cache, "LocalCache", Cache):
+        yield
+
+
+@contextmanager
+def _placeholders(run_id: str) -> Iterator[None]:
+    """Replace what KFP puts in for placeholders: the run's id, which would be a random number, and a step's inputs.
+
+    In the latter KFP would look for further placeholders, and so find them in the names of folders. It takes the path
+    of its volume, which we do not use, for one, too.
+    """
+    original = placeholder_utils.resolve_individual_placeholder
+    _assert_has(placeholder_utils.replace_placeholders, "resolved_el = resolve_individual_placeholder(")
+    _assert_has(original, "dsl.PIPELINE_JOB_ID_PLACEHOLDER:\n            pipeline_job_id", f"r'{INPUTS}':")
+
+    def resolve(element: str, executor_input_dict: dict[str, Any], **settings: Any) -> str:
+        if element == INPUTS:
+            return json.dumps(executor_input_dict)
+        if "{{$" not in element:
+            return element
+        return str(original(element, executor_input_dict, **{**settings, "pipeline_job_id": run_id}))
+
+    with _replaced(placeholder_utils, "resolve_individual_placeholder", resolve):
         yield
 
 

@@ -126,7 +126,7 @@ def _execute(package: Path, inputs: dict[str, Any], steps: StepRunner, cache_fol
         open(folder / "kfp.log", "w", buffering=1) as log,
         contextlib.redirect_stdout(log),
         _expected_warnings_ignored(),
-        local_runner(steps.run, steps.state.reuse_step, CachedSteps(folder.parent)),
+        local_runner(folder.name, steps.run, steps.state.reuse_step, CachedSteps(folder.parent)),
     ):
         pipeline = kfp.components.load_component_from_file(str(package))
         _drop_retries(pipeline.component_spec.implementation.graph)

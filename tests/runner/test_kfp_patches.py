@@ -12,7 +12,7 @@ import kfp
 import pytest
 from kfp import dsl
 from kfp.dsl import pipeline_task
-from kfp.local import cache, subprocess_task_handler, task_dispatcher
+from kfp.local import cache, placeholder_utils, subprocess_task_handler, task_dispatcher
 from kfp.local.orchestrator.enhanced_dag_orchestrator import ParallelExecutor
 from kfp.local.status import Status
 
@@ -37,7 +37,7 @@ def _other(*_: Any, **__: Any) -> Any:
 
 
 def _start() -> None:
-    with local_runner(lambda command, environment: 0, lambda step, artifacts: None, CachedSteps(Path())):
+    with local_runner("run", lambda command, environment: 0, lambda step, artifacts: None, CachedSteps(Path())):
         pass
 
 
@@ -56,6 +56,8 @@ def test_kfp_is_as_it_was_read() -> None:
         (subprocess_task_handler, "SubprocessTaskHandler", _Other),
         (cache, "get_local_cache", _other),
         (cache, "LocalCache", _Other),
+        (placeholder_utils, "replace_placeholders", _other),
+        (placeholder_utils, "resolve_individual_placeholder", _other),
         (ParallelExecutor, "execute_parallel_tasks", _other),
     ],
 )
@@ -93,7 +95,7 @@ def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
 
     with pytest.raises(RuntimeError, match="only supports running Lightweight Python Components"):
         subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner)
-    with local_runner(run_step, lambda step, artifacts: None, CachedSteps(Path())):
+    with local_runner("run", run_step, lambda step, artifacts: None, CachedSteps(Path())):
         handler = subprocess_task_handler.SubprocessTaskHandler(IMAGE, command, "", runner, {"A": "1"})
         assert handler.run() == Status.FAILURE
     assert seen == [(command, {"A": "1"})], "nothing in it is replaced"
@@ -132,7 +134,7 @@ def cached(tmp_path: Path) -> Iterator[tuple[cache.LocalCache, list[str], Path]]
         (folder / name).write_text("1")
     artifact = dsl.Model(name="model", uri=str(folder))
     records = CachedSteps(tmp_path)
-    with local_runner(lambda command, environment: 0, lambda step, artifacts: reported.append(step), records):
+    with local_runner("run", lambda command, environment: 0, lambda step, artifacts: reported.append(step), records):
         made = cache.LocalCache(str(tmp_path / "cache"))
         made.step = "train"
         made.put("key", {"model": artifact, "models": [artifact], "figure": 0.5})

@@ -91,6 +91,7 @@ def test_a_run_leaves_its_secrets_nowhere(server: S3Server, web_server: WebServe
     assert holders(SIGNATURE, tmp_path) == [str(tmp_path / "command-lines")], "its user typed it there"
     stored = [entry.object_name for entry in server.client.list_objects(BUCKET, recursive=True)]
     assert any("models/" in name for name in stored)
+    assert f"runs/runs/{os.readlink(tmp_path / 'runs' / 'latest')}.json" in stored
     for name in stored:
         server.client.fget_object(BUCKET, name, str(tmp_path / "stored" / name))
     for secret in (SECRET, SIGNATURE):

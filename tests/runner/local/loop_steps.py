@@ -1,12 +1,24 @@
-"""The steps of the pipeline of test_loops.py: python3 -m tests.runner.local.loop_steps STEP EXECUTOR_INPUT"""
+"""The steps of the small pipelines of tests: python3 -m tests.runner.local.loop_steps STEP EXECUTOR_INPUT"""
 
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
+from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Output
+from kfp.dsl.base_component import BaseComponent
 
 START = ["python3", "-m", "tests.runner.local.loop_steps"]
+
+
+def component(function: Callable[..., Any]) -> BaseComponent:
+    """A step that is started as our own are, by its name."""
+    made: BaseComponent = dsl.component(function, base_image="torch2kubeflow/data:none", install_kfp_package=False)
+    container = made.component_spec.implementation.container
+    container.command, container.args = START, [function.__name__, "{{$}}"]
+    return made
 
 
 def plan(settings: list[list[str]]) -> list[str]:
@@ -29,6 +41,11 @@ def compare(models: Input[list[Dataset]], model: Output[Artifact]) -> None:
         for one in models:
             with open(one.path) as made:
                 file.write(made.read() + "\n")
+
+
+def tell(run_id: str, data: str, told: Output[Artifact]) -> None:
+    with open(told.path, "w") as file:
+        file.write(f"{run_id} {data}")
 
 
 if __name__ == "__main__":

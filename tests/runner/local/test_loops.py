@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,7 @@ from kfp.dsl.base_component import BaseComponent
 from runner.local import run as local_run
 from tests.runner.local import loop_steps
 
-
-def component(function: Callable[..., Any]) -> BaseComponent:
-    """A step that is started as our own are, by its name."""
-    made: BaseComponent = dsl.component(function, base_image="torch2kubeflow/data:none", install_kfp_package=False)
-    container = made.component_spec.implementation.container
-    container.command, container.args = loop_steps.START, [function.__name__, "{{$}}"]
-    return made
-
-
-plan, trial, compare = (component(step) for step in (loop_steps.plan, loop_steps.trial, loop_steps.compare))
+plan, trial, compare = (loop_steps.component(step) for step in (loop_steps.plan, loop_steps.trial, loop_steps.compare))
 
 
 @dsl.pipeline(name="torch2kubeflow-sweep")
@@ -36,12 +26,6 @@ def small(settings: list[list[str]] = [["item", "a"]]) -> None:  # noqa: B006
     with dsl.ParallelFor(planned.output) as item:
         tried = trial(item=item)
     compare(models=dsl.Collected(tried.outputs["model"]))
-
-
-@pytest.fixture(autouse=True)
-def build_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile into a temporary folder, not into the repository's."""
-    monkeypatch.setattr("runner.compile.BUILD", tmp_path / "build")
 
 
 def run(tmp_path: Path, *items: str, pipeline: BaseComponent = small) -> tuple[int, dict[str, Any]]:
