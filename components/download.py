@@ -4,7 +4,7 @@ import time
 
 from components.shared.core import log
 from components.shared.core.address import told
-from components.shared.core.errors import UserError, disk_named
+from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.raw import write_raw
@@ -24,7 +24,7 @@ def download(*, data: str, version: str, recipe: str, raw: str) -> None:
     """
     started = time.monotonic()
     parameters = ReadingRecipe.read(recipe)
-    with new_folder(raw) as folder, disk_named(folder):
+    with new_folder(raw) as folder:
         source = open_source(data)
         found = source.fetch(folder, parameters.reading())
         fetched = source.version()

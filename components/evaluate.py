@@ -13,6 +13,7 @@ import numpy as np
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.files import new_file, new_folder, write_json
+from components.shared.core.npy import write_npy
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
 from components.shared.data.dataset import Dataset
@@ -65,7 +66,7 @@ def evaluate(
     prepare_process(parameters.threads)
     with new_folder(evaluation) as folder:
         probabilities, labels = predict_test_split(Classifier(trained), data)
-        np.save(folder / "predictions.npy", probabilities, allow_pickle=False)
+        write_npy(folder / "predictions.npy", probabilities)
         _write_reference(folder, data, probabilities)
         figures = measure(probabilities, labels, data.classes)
         calibrated = calibration(probabilities, labels, trained.document.temperature)
@@ -107,7 +108,7 @@ def _write_reference(folder: Path, data: Dataset, probabilities: Probabilities) 
         for start in range(0, len(images), size)
     )
     document, vectors = reference(parts, data.classes)
-    np.save(folder / "reference.npy", vectors, allow_pickle=False)
+    write_npy(folder / "reference.npy", vectors)
     document.write(folder / "drift.json")
 
 

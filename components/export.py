@@ -14,6 +14,7 @@ import torch
 from components.shared.core import log
 from components.shared.core.document import Document, Fingerprint, Number
 from components.shared.core.files import new_folder, sha256_file
+from components.shared.core.npy import write_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
@@ -74,7 +75,7 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
             refusal = RefusalDocument(reasons=verdict.reasons, model_digest=trained.digest)
             refusal.write(folder / "refused.json")
             return
-        np.save(folder / "predictions.npy", predictions, allow_pickle=False)
+        write_npy(folder / "predictions.npy", predictions)
         description = _describe(trained, metrics)
         write_programs(classifier, folder, description, name=classifier.name, opset=parameters.onnx_opset)
         programs = _load(classifier, folder, parameters.threads)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file, new_folder
-from components.shared.core.npy import read_npy
+from components.shared.core.npy import read_npy, write_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.data.dataset import Dataset, DatasetDocument, open_dataset
@@ -188,7 +188,7 @@ class _Challenger:
         rows = np.linspace(0, len(self.predictions) - 1, self.samples).astype(int).tolist()
         arrays = (self.data.take("test", rows), self.predictions[rows])
         for name, array in zip(SAMPLES, arrays, strict=True):
-            np.save(folder / name, array, allow_pickle=False)
+            write_npy(folder / name, array)
         return {name: (folder / name, "") for name in SAMPLES}
 
     def _reference(self) -> Sequence[str]:

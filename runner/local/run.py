@@ -17,7 +17,7 @@ import kfp.local
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, disk_named
 from components.shared.core.files import private_files, sha256_json
 from components.shared.core.printable import say
 from runner.compile import compile_pipeline
@@ -61,7 +61,8 @@ def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded:
     the runner. With `caching`, a step that an earlier run did with the same inputs and code is not done again.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    with lock_file(runs / ".lock", "wait for its end, or choose another folder with --runs DIR"):
+    in_use = "wait for its end, or choose another folder with --runs DIR"
+    with disk_named(runs), lock_file(runs / ".lock", in_use):
         _tidy_killed(runs)
         if not embedded:
             return _run(pipeline, given, runs, os.environ, caching, lambda: None)

@@ -38,6 +38,8 @@ STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
 PORT_ATTEMPTS = 5
 VERB_ATTEMPTS = 3  # of a verb's requests: unlike a server elsewhere, this one does not come back
+FULL_SHARE = 0.01  # of the disk is free: weed makes its volumes read-only
+FULL = re.compile(rb"no space left on device|[Nn]o writable volumes")  # what it then logs when it is to store something
 # What weed logs if another process has one of its ports, or another user its socket.
 TAKEN = re.compile(rb"is not available on .* cannot be used|address already in use")
 PORTS = [f"{part}.port{kind}" for part in ("s3", "filer", "master", "volume", "admin") for kind in ("", ".grpc")]
@@ -163,7 +165,9 @@ class Server:
             if TAKEN.search(self.log.read_bytes()):
                 return False
             if is_late:
-                raise UserError(f"the S3 server does not start ({reason})", f"see {self.log}")
+                raise _full_disk(self.folder) or UserError(
+                    f"the S3 server does not start ({reason})", f"see {self.log}"
+                )
             time.sleep(0.02)
 
     def publish(self) -> None:
@@ -215,10 +219,19 @@ def store_of(uri: str | None, runs: Path) -> Iterator[Store]:
 
 
 def lost_server(runs: Path) -> UserError | None:
-    """Return the error that the server which was shared on `runs` has ended; None if it runs."""
+    """Return the error that the server which was shared on `runs` has ended, or its disk is full; None if it works."""
     if is_locked(runs / "s3" / "weed.pid"):
-        return None
+        return _full_disk(runs / "s3")
     return TransientError("the S3 server has ended", f"see {runs / 's3' / 'log'}, and start the run again")
+
+
+def _full_disk(folder: Path) -> UserError | None:
+    """Return the error that a server can store nothing more in its folder; None if it has not met a full disk."""
+    usage = shutil.disk_usage(folder)
+    if usage.free > FULL_SHARE * usage.total or not FULL.search((folder / "log").read_bytes()):
+        return None
+    full = f"the S3 server can store nothing more: the disk of {folder} is full ({usage.free:,} bytes are free)"
+    return UserError(full, "free some space there, and start the run again")
 
 
 def step_variables(variables: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:

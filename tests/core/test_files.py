@@ -1,6 +1,9 @@
 """Files, folders and JSON documents that appear whole or not at all."""
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,12 @@ def test_digests_are_sha256(tmp_path: Path) -> None:
 def test_the_code_version_is_stable() -> None:
     assert code_version() == code_version()
     assert len(code_version()) == 12
+
+
+@pytest.mark.parametrize("new", [new_file, new_folder])
+def test_a_full_disk_is_named_by_what_was_to_appear(
+    tmp_path: Path, new: Callable[[Path], AbstractContextManager[object]]
+) -> None:
+    with pytest.raises(OSError) as full, new(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # without a name, as a write raises it
+    assert full.value.filename == str(tmp_path / "out") and not os.listdir(tmp_path)

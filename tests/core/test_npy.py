@@ -1,12 +1,14 @@
 """NumPy files whose shape and dtype are known beforehand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
-from components.shared.core.npy import npy_bytes, npy_header, parse_npy, read_npy
+from components.shared.core.npy import npy_bytes, npy_header, parse_npy, read_npy, write_npy
 
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -37,3 +39,17 @@ def test_a_file_of_another_size_or_no_file_is_refused(tmp_path: Path) -> None:
     assert parse_npy(content + b"0", (2, 3), np.float32) is None
     with pytest.raises(UserError, match="is not a NumPy array"):
         read_npy(tmp_path / "none.npy", (2, 3), np.float32)
+
+
+def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path) -> None:
+    arrays: list[NDArray[Any]] = [ARRAY, ARRAY[:0], ARRAY.astype(np.int64), ARRAY[:, ::2]]
+    for number, array in enumerate(arrays):
+        np.save(tmp_path / f"{number}.npy", array)
+        write_npy(tmp_path / "ours.npy", array)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / f"{number}.npy").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_an_error_that_says_so() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        write_npy(Path("/dev/full"), ARRAY)

@@ -187,6 +187,12 @@ def test_pillows_warnings_do_not_leak() -> None:
     assert seen == []
 
 
+def test_a_line_longer_than_pillow_holds_is_bad() -> None:
+    with decoder(16, memory=2**40) as decode_all:
+        (found,) = decode_all([png_header(2**31 - 1, 1)])
+    assert isinstance(found, BadPicture) and str(found).startswith("there is no memory for its pixels; scale it down")
+
+
 SEEDS = [encode(COLOUR, file_format) for file_format in FORMATS]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,16 @@ def test_another_dataset_than_that_of_the_training_is_refused(artifacts: Path, t
 
 
 @pytest.mark.slow
+def test_a_program_that_does_not_fit_is_not_begun(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**17))  # PyTorch would abort the process
+    with pytest.raises(OSError, match=r"No space left on device: .*model\.pt2"):
+        exported(artifacts, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     code = "import components.shared.evaluation.inference as p, pathlib, sys; p.load_onnx(pathlib.Path(sys.argv[1]), 1)"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

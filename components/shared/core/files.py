@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import UserError, disk_named
 
 MAX_DEPTH = 200  # of a JSON document; pydantic writes 255
 MAX_JSON_BYTES = 2**24  # nested lists of this size take 0.8 GiB of memory once parsed
@@ -28,8 +28,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
-        os.replace(partial, target)
+        with disk_named(target):
+            yield partial
+            os.replace(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -42,7 +43,7 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
+        with disk_named(target), open(partial, "wb") as file:
             yield file
         os.replace(partial, target)
     except BaseException:

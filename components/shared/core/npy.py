@@ -29,6 +29,13 @@ def npy_bytes(shape: Shape, dtype: type[np.generic]) -> int:
     return len(npy_header(shape, dtype)) + math.prod(shape) * np.dtype(dtype).itemsize
 
 
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write an array, as np.save does, but so that a full disk is an OSError which says so."""
+    with open(path, "wb") as file:
+        file.write(npy_header(array.shape, array.dtype.type))
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
 def parse_npy(content: bytes, shape: Shape, dtype: type[np.generic]) -> NDArray[Any] | None:
     """Return the array in a file's bytes, read-only; None if they are not an array of that shape and dtype."""
     header = npy_header(shape, dtype)

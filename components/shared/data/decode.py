@@ -88,6 +88,8 @@ class Decoder:
             raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
         except BadPicture:
             raise
+        except MemoryError:  # also of Pillow, for lines that are longer than it can hold
+            raise BadPicture("there is no memory for its pixels; scale it down, or give more memory") from None
         except _DECODING_ERRORS as error:
             if is_text_too_long(error):
                 raise BadPicture("its text takes more memory than there is for it; remove the metadata") from None

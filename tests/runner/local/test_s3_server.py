@@ -331,6 +331,21 @@ def test_a_verb_whose_server_dies_names_its_log(tmp_path: Path) -> None:
 
 @slow
 @linux
+@pytest.mark.parametrize("log", [b"write data/x: no space left on device", b"error: No writable volumes and no", b""])
+def test_a_server_whose_disk_is_full_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bytes) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    with s3_server.shared(tmp_path) as wait:
+        wait()
+        (tmp_path / "s3" / "log").write_bytes(log)
+        for free, is_full in ((usage.total // 50, False), (usage.total // 200, bool(log))):
+            monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+            error = s3_server.lost_server(tmp_path)
+            assert (error is not None) == is_full
+            assert not error or f"the disk of {tmp_path}/s3 is full ({free:,} bytes are free); free some" in str(error)
+
+
+@slow
+@linux
 def test_a_dead_server_ends_the_run_at_once(tmp_path: Path) -> None:
     words = ("data=digits", "epochs=1000", "batch_size=64", "min_accuracy=0", "min_recall=0")
     command = [sys.executable, "pipeline.py", "local", "--runs", str(tmp_path), *words]
