@@ -13,6 +13,7 @@ class Answer(Document):
     """What a verb found or did."""
 
     REMEDY: ClassVar[str] = "run the verb again"
+    MAX_BYTES: ClassVar[int] = 2**40  # that of logs has them all, and nothing here reads it
 
 
 class ErrorDocument(Answer):

@@ -170,6 +170,22 @@ def test_a_sealed_document_is_checked_too() -> None:
         Sealed.parse(wrong.to_json(), "x.json")
 
 
+@pytest.mark.parametrize(
+    ("more", "limit", "reason"),
+    [("x", 10, "more than 10 bytes"), (json.loads("[" * MAX_DEPTH + "]" * MAX_DEPTH), 2**20, "more than 200 levels")],
+)
+def test_what_could_not_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: object, limit: int, reason: str
+) -> None:
+    document = Example.parse(content(name="n"), "x.json").model_copy(update={"more": more})
+    monkeypatch.setattr(Example, "MAX_BYTES", limit)
+    with pytest.raises(
+        UserError, match=rf"^a document torch2kubeflow/example cannot be written \({reason}.*; use fewer"
+    ):
+        document.write(tmp_path / "x.json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_nested_too_deep_to_be_written_again_is_refused() -> None:
     def nested(levels: int) -> bytes:
         value: object = 0

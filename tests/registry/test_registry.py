@@ -14,8 +14,8 @@ import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.registry.champion import Verdict
-from components.shared.registry.document import RegistryDocument
-from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
+from components.shared.registry.document import RegistryDocument, VersionDocument
+from components.shared.registry.registry import DECISION_BYTES, RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Store
 from tests.small_packages import package_of, provenance_of
 
@@ -351,6 +351,44 @@ def test_a_document_that_is_too_large_is_refused(model: RegisteredModel, store: 
     store.put_bytes(b" " * (2**20 + 1), "models/m/versions/1/version.json")
     with pytest.raises(UserError, match=r"version.json has 1,048,577 bytes, and 1,048,576 are allowed"):
         model.read_version(1)
+
+
+def test_a_version_whose_document_is_too_large_is_not_uploaded(
+    model: RegisteredModel, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VersionDocument, "MAX_BYTES", 1000)
+    too_large = "a document torch2kubeflow/version cannot be written (more than 1,000 bytes); use fewer classes, "
+    with pytest.raises(UserError, match=re.escape(too_large)):
+        register(model, tmp_path)
+    assert [entry.name for entry in store.list("models/m/versions")] == []
+
+
+def test_a_full_register_is_refused_before_it_is_written(
+    model: RegisteredModel, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "models/m/register.json"
+    complete(model, WINS)
+    content = store.get_bytes(name)[0]
+    monkeypatch.setattr(RegistryDocument, "MAX_BYTES", len(content) + 600 + DECISION_BYTES)
+    assert reserved(model, 2) == 2
+    content = store.get_bytes(name)[0]
+    full = rf"{name} is full: it has 2 versions, and more than [0-9,]+ bytes could not be read; give another model_na"
+    with pytest.raises(UserError, match=full):
+        reserved(model, 3)
+    assert store.get_bytes(name)[0] == content and reserved(model, 2) == 2
+    model.versions.is_uploaded = lambda version: True  # type: ignore[method-assign]
+    model.finalize(2, partial(judge, WINS))
+    for _ in range(100):
+        content = store.get_bytes(name)[0]
+        try:
+            model.promote(1)
+            model.promote(2)
+        except UserError as error:
+            assert "a document torch2kubeflow/register cannot be written (more than " in str(error)
+            break
+    else:
+        pytest.fail("it grows without limit")
+    assert RegisteredModel(store, "m").read().champion is not None, "it can still be read"
 
 
 def test_the_document_of_another_model_is_refused(model: RegisteredModel, store: Store) -> None:

@@ -1,6 +1,8 @@
 """A damaged lease counts as not renewed, and no damage ends the thread that watches it."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -9,9 +11,19 @@ import pytest
 
 from components.shared.storage import lease
 from components.shared.storage.lease import Lease, LeaseDocument
+from tests.conftest import ROOT
 from tests.fuzz.shelf import Shelf
 
 NAME = "jobs/a/lease.json"
+SCRIPT = """
+import time
+from components.shared.storage.lease import start_vital
+print("begun")
+start_vital(print, "works").join()
+start_vital(int, "no number")
+time.sleep(60)
+print("went on")
+"""
 DAMAGES = [
     b"",
     b"\xff",
@@ -63,3 +75,9 @@ def test_the_holder_replaces_a_damaged_lease(shelf: Any) -> None:
     lease.renew(shelf, NAME, 0.01, 100)
     time.sleep(0.11)
     assert not fresh.is_lapsed()
+
+
+def test_a_process_ends_when_a_vital_thread_dies() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (1, "begun\nworks\n")
+    assert done.stderr.startswith("Traceback") and done.stderr.endswith("'no number'\n")

@@ -20,9 +20,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from components.shared.core.errors import UserError
-from components.shared.core.files import MAX_JSON_BYTES, json_bytes, new_file, parse_json, read_json, sha256_without
+from components.shared.core.files import (
+    MAX_JSON_BYTES,
+    check_limits,
+    json_bytes,
+    new_file,
+    parse_json,
+    read_json,
+    sha256_without,
+)
 
 MAX_COUNT = 2**53  # up to here JSON readers with doubles agree on whole numbers
+SMALLER = "use fewer classes, pictures, epochs or trials"  # of these a document grows
 _CONTRADICTION = "contradiction"
 
 
@@ -66,11 +75,17 @@ class Document(BaseModel):
         return {"format": self.FORMAT, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
     def to_json(self) -> bytes:
-        """Return the content of the document's file."""
-        return json_bytes(self.fields())
+        """Return the content of the document's file. Raises UserError if it would be too large to be read."""
+        fields = self.fields()
+        content = json_bytes(fields)
+        try:
+            check_limits(fields, content, self.MAX_BYTES)
+        except ValueError as error:
+            raise UserError(f"a document {self.FORMAT} cannot be written ({error})", SMALLER) from None
+        return content
 
     def write(self, path: str | Path) -> None:
-        """Write the document's file atomically."""
+        """Write the document's file atomically. Raises UserError if it would be too large to be read."""
         content = self.to_json()
         with new_file(path) as file:
             file.write(content)

@@ -91,8 +91,7 @@ def parse_json(content: bytes, document_format: str, name: str, max_bytes: int =
         if len(content) > max_bytes:
             raise ValueError(f"more than {max_bytes:,} bytes")
         document = json.loads(content, parse_float=_finite, parse_constant=_finite)
-        if content.count(b"[") + content.count(b"{") > MAX_DEPTH:
-            _check_depth(document)
+        check_limits(document, content, max_bytes)
         if b"\\u" in content:
             json.dumps(document, ensure_ascii=False).encode()  # refuses half a surrogate pair, which no file can hold
     except (ValueError, RecursionError) as error:
@@ -104,8 +103,12 @@ def parse_json(content: bytes, document_format: str, name: str, max_bytes: int =
     return document
 
 
-def _check_depth(document: Any) -> None:
-    """Raise ValueError if a document holds more levels of lists and objects than can be written again."""
+def check_limits(document: Any, content: bytes, max_bytes: int) -> None:
+    """Raise ValueError if a document, with this content of its file, is too large or nested too deep to be read."""
+    if len(content) > max_bytes:
+        raise ValueError(f"more than {max_bytes:,} bytes")
+    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+        return
     level = [document]
     for _ in range(MAX_DEPTH):
         members = (one.values() if isinstance(one, dict) else one for one in level)

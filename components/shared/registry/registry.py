@@ -23,6 +23,7 @@ Rule = Callable[[RegistryDocument], bool]  # of what a document says
 
 ATTEMPTS = 200  # to update a registry document that others update too
 MAX_WAIT_SECONDS = 2.0
+DECISION_BYTES = 2**14  # at most, in the registry document
 
 
 class StillNeeded(Exception):
@@ -83,7 +84,7 @@ class RegisteredModel:
         """Return the entry of the version that already holds a package, or reserve the next number for it.
 
         An incomplete version is reserved from now on, so that retention does not take it for abandoned. Raises
-        UserError if its files are being deleted.
+        UserError if its files are being deleted, or the registry document is full.
         """
 
         def reserve(registry: RegistryDocument) -> None:
@@ -101,6 +102,7 @@ class RegisteredModel:
                     run_id=run_id,
                 )
                 registry.versions.append(entry)
+                self._check_room(registry)
             elif entry.state == "pruning":
                 raise UserError(
                     f"{self.name} version {entry.version} holds the same package and is being pruned",
@@ -198,6 +200,15 @@ class RegisteredModel:
         if registry.name != self.name:
             raise CorruptDataError(f"{uri} is of the model {registry.name!r}", RegistryDocument.REMEDY)
         return registry, etag
+
+    def _check_room(self, registry: RegistryDocument) -> None:
+        """Raise UserError if a document with a new version leaves no room for the decision about it."""
+        if len(registry.to_json()) > RegistryDocument.MAX_BYTES - DECISION_BYTES:
+            raise UserError(
+                f"{self.store.uri(self._document_name)} is full: it has {len(registry.versions) - 1:,} versions, and "
+                f"more than {RegistryDocument.MAX_BYTES:,} bytes could not be read",
+                "give another model_name=",
+            )
 
     def _update(self, change: Callable[[RegistryDocument], None]) -> RegistryDocument:
         """Change the registry document by compare-and-swap, retrying while others change it; return the new one."""

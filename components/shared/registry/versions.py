@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
-from components.shared.core.document import Fingerprint
+from components.shared.core.document import MAX_COUNT, Fingerprint
 from components.shared.core.errors import CorruptDataError, raise_as_corrupt
 from components.shared.core.files import sha256_file
 from components.shared.core.npy import npy_bytes, parse_npy
@@ -104,9 +104,23 @@ class Versions:
         `samples` is the number of images in samples.npy, if that is among the files. `files` maps paths in the version
         to a local file and its SHA-256 (empty if unknown). Equal packages must give equal files: a second upload then
         writes only what is missing or damaged, and never a file that a server may be loading. `scratch` is a folder
-        with room for the largest file.
+        with room for the largest file. Raises UserError, with nothing uploaded, if the document would be too large.
         """
-        folder = self._folder(entry.version)
+        folder, unknown = self._folder(entry.version), Fingerprint(sha256="0" * 64, bytes=MAX_COUNT - 1)
+        document = VersionDocument(
+            name=self.name,
+            version=entry.version,
+            package_digest=entry.package_digest,
+            created=entry.created,
+            files={path: unknown for path in [*self._paths(), *sorted(OPTIONAL & files.keys())]},
+            samples=samples,
+            metrics=package.metrics,
+            classes=package.classes,
+            input=package.input,
+            output=package.output,
+            provenance=provenance,
+        )
+        document.to_json()
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             config, stored = Path(name) / "config.pbtxt", Path(name) / "stored"
             config.write_bytes(triton.config(self.name, package.input, package.output).encode())
@@ -114,21 +128,8 @@ class Versions:
                 path: self._upload_file(local, f"{folder}/{path}", sha256, stored)
                 for path, (local, sha256) in {**files, triton.config_path(self.name): (config, "")}.items()
             }
-        self._write_document(
-            VersionDocument(
-                name=self.name,
-                version=entry.version,
-                package_digest=entry.package_digest,
-                created=entry.created,
-                files={path: uploaded[path] for path in [*self._paths(), *sorted(OPTIONAL & uploaded.keys())]},
-                samples=samples,
-                metrics=package.metrics,
-                classes=package.classes,
-                input=package.input,
-                output=package.output,
-                provenance=provenance,
-            )
-        )
+        found = {path: uploaded[path] for path in document.files}
+        self._write_document(document.model_copy(update={"files": found}))
 
     def delete(self, version: int) -> None:
         """Delete the files of a version."""

@@ -6,8 +6,11 @@ it so, unless it is renewed at that moment; from then on it has lapsed for all r
 none, so that a lease whose holder is gone lapses all the same; the next renewal replaces it.
 """
 
+import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
@@ -18,7 +21,6 @@ from pydantic import Field
 from components.shared.core import log
 from components.shared.core.document import Document, Number
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.core.threads import start_vital
 from components.shared.storage.client import Store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
@@ -153,3 +155,23 @@ class Lease:
         while not self.is_lapsed():
             time.sleep(self.seconds)
         stop()
+
+
+def start_vital(work: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Start a thread without which the process must not go on.
+
+    If `work` raises, which is a bug, its traceback is printed and the process ends at once, with exit code 1.
+    """
+    thread = threading.Thread(target=_run, args=(work, *arguments), daemon=True)
+    thread.start()
+    return thread
+
+
+def _run(work: Callable[..., object], *arguments: object) -> None:
+    try:
+        work(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
