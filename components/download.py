@@ -3,9 +3,9 @@
 import time
 
 from components.shared.core import log
-from components.shared.core.address import told
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
+from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import Kind, open_source

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.shared.core import log
-from components.shared.core.address import told_values
 from components.shared.core.document import Document, JsonObject
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
+from components.shared.core.printable import told_values
 from components.shared.core.step import step
 from components.shared.core.workflow import was_stopped
 from components.shared.parameters.table import DISTRIBUTED

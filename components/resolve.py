@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.shared.core import log
-from components.shared.core.address import told
 from components.shared.core.code_digest import code_digest
+from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source

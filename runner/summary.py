@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from components.shared.core.address import told_values
 from components.shared.core.document import (
     Count,
     Document,
@@ -20,6 +19,7 @@ from components.shared.core.document import (
     Size,
     Time,
 )
+from components.shared.core.printable import told_values
 from components.shared.data.dataset import DatasetDocument
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.evaluation.document import EvaluationDocument

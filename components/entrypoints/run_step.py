@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from components.shared.core.address import told
+from components.shared.core.printable import told
 
 READS = ("components.entrypoints.run_step",)
 START = ["python3", "-m", *READS]

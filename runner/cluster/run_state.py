@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.address import told_values
+from components.shared.core.printable import told_values
 from runner.graphs import steps_of
 from runner.parameters import flat
 from runner.summary import Registered, StepState, SummaryDocument, time_text

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from components.shared.core.address import told
 from components.shared.core.document import Part, Time
 from components.shared.core.log import read_event
+from components.shared.core.printable import told
 from runner.cluster.watch.failure import OwnLines
 
 TIMED = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)) (?P<text>.*)", re.DOTALL)

@@ -5,9 +5,8 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.address import told
 from components.shared.core.errors import UserError
-from components.shared.core.printable import say
+from components.shared.core.printable import say, told
 from runner.cluster.api import Version, find_run, load_version
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError

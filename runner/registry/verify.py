@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.core import log
-from components.shared.core.address import lacks_query, told
 from components.shared.core.code_digest import code_digest
 from components.shared.core.document import Items, JsonObject, Part
 from components.shared.core.errors import UserError
-from components.shared.core.printable import say
+from components.shared.core.printable import lacks_query, say, told
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import ModelDocument

@@ -11,10 +11,9 @@ from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
-from components.shared.core.address import told
 from components.shared.core.document import Items, Part
 from components.shared.core.errors import UserError
-from components.shared.core.printable import say
+from components.shared.core.printable import say, told
 from runner.answer import Answer
 from runner.cluster.api import Version, delete_recurring_run, find_versions, list_recurring_runs
 from runner.cluster.carry_over import carry_over

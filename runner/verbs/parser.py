@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from components.shared.core.address import told
+from components.shared.core.printable import told
 from runner.verbs import cluster, local, runs, store
 
 VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.shared.core.address import has_login, told, told_values
+from components.shared.core.printable import has_login, told, told_values
 
 
 @pytest.mark.parametrize(

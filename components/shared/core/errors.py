@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from components.shared.core.address import told
-from components.shared.core.printable import printable
+from components.shared.core.printable import printable, told
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 

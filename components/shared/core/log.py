@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from components.shared.core.address import told
-from components.shared.core.printable import say
+from components.shared.core.printable import say, told
 
 EVENT = "@torch2kubeflow "  # before the JSON of an event
 

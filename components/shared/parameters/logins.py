@@ -1,7 +1,7 @@
 """Logins in addresses, which Kubeflow would keep for ever among the parameters of a run: refused, with a remedy."""
 
-from components.shared.core.address import has_login
 from components.shared.core.errors import UserError
+from components.shared.core.printable import has_login
 
 KEYS = "AWS_ACCESS_KEY_ID and {prefix}AWS_SECRET_ACCESS_KEY, for a cluster into the Secret that {secret} names"
 WEB = "give an address that needs no login, such as a presigned one; for runs on this machine, ~/.netrc may hold it"

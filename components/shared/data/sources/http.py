@@ -14,11 +14,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import ConfigDict, Field, StringConstraints
 
 from components.shared.core import log
-from components.shared.core.address import told
 from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
-from components.shared.core.printable import bounded
+from components.shared.core.printable import bounded, told
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.file_kinds import kind_by_name

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
-from components.shared.core.address import lacks_query
 from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
+from components.shared.core.printable import lacks_query
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE
