@@ -18,6 +18,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.printable import say
 from runner.answer import Answer
 from runner.graphs import graph_of
+from runner.verbs.options import UNWRITABLE
 
 BUILD = Path(__file__).parents[1] / "build"
 FILES = {"training": "pipeline.yaml", "distributed": "pipeline-distributed.yaml"}  # by graph; else the graph's name
@@ -37,7 +38,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         _check_output(arguments.output)
         packages = [compile_pipeline(pipelines[0], arguments.output)]
     else:
-        packages = [compile_pipeline(pipeline, package_of(pipeline)) for pipeline in pipelines]
+        packages = [_compile_here(pipeline) for pipeline in pipelines]
     warn_of_tags([document for package in packages for document in read_package(package)])
     say(*packages)
     arguments.document = CompileDocument(files=[str(package) for package in packages])
@@ -49,6 +50,17 @@ def _check_output(output: Path) -> None:
         raise UserError(f"--output {output} is a folder", f"name a file, such as {output / 'pipeline.yaml'}")
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"--output {output} is no YAML file", "give a name that ends in .yaml")
+
+
+def _compile_here(pipeline: BaseComponent) -> Path:
+    """Compile the pipeline to its own file. Raises UserError if the code is where nothing can be written."""
+    try:
+        return compile_pipeline(pipeline, package_of(pipeline))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        message = f"nothing can be written to {BUILD}"
+        raise UserError(message, f"give --graph {graph_of(pipeline)} --output FILE.yaml") from None
 
 
 def compile_pipeline(pipeline: BaseComponent, output: Path) -> Path:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -66,7 +65,7 @@ def _load(context: str | None, client_configuration: kubernetes.client.Configura
         else:
             kubernetes.config.load_kube_config(path, context, client_configuration)
     except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError, ValueError) as error:
-        exists = any(Path(part).expanduser().exists() for part in path.split(os.pathsep))
+        exists = any(os.path.exists(os.path.expanduser(part)) for part in path.split(os.pathsep))
         raise UserError(
             f"no cluster is known: kubeconfig {path}: {error if exists else 'no such file'}",
             "correct it, give --context, or reach KFP with --host URL",

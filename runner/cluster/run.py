@@ -22,6 +22,7 @@ from runner.failures import DONE
 from runner.parameters import parse_inputs
 from runner.summary import SummaryDocument
 from runner.terminal import Terminal
+from runner.verbs.options import make_runs_folder
 
 
 class StartDocument(Answer):
@@ -67,6 +68,8 @@ def start_and_watch(
     connection: Connection, pipeline: BaseComponent, wanted: Wanted, arguments: argparse.Namespace
 ) -> int:
     """Start a run and, if asked to, wait for its end; return the exit code."""
+    if _waits(arguments):
+        make_runs_folder(arguments.runs)  # which gets the summary, in the end
     started = start(connection, wanted)
     say(f"started run {started.display_name}: {started.run_id}")
     say(connection.ui_link("run", started.run_id), flush=True)
@@ -76,13 +79,17 @@ def start_and_watch(
 def watch(connection: Connection, pipeline: BaseComponent, run: Any, arguments: argparse.Namespace) -> int:
     """Wait for the end of a run if the options say so, and return the exit code."""
     arguments.document = StartDocument(run=facts(connection, run))
-    if not arguments.wait and not arguments.retries:
+    if not _waits(arguments):
         return DONE
     code = Watch(connection, pipeline, run.run_id, arguments.retries, Terminal(sys.stdout)).wait(arguments.runs)
     summary = arguments.runs / run.run_id / "summary.json"
     if summary.exists():  # not if the wait was interrupted
         arguments.document = SummaryDocument.read(summary)
     return code
+
+
+def _waits(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.wait or arguments.retries)
 
 
 def start(connection: Connection, wanted: Wanted) -> Any:

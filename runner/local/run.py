@@ -33,6 +33,7 @@ from runner.local.steps import RunState, StepRunner
 from runner.parameters import as_inputs, complete, parse_parameters
 from runner.summary import StepState, SummaryDocument, collect
 from runner.terminal import Terminal
+from runner.verbs.options import make_runs_folder
 
 ROOT = Path(__file__).parents[2]
 RUN, FRESH_LINK = re.compile(r"\d{8}-\d{6}(-\d+)?"), re.compile(r"latest\.\d+")  # names in the folder of the runs
@@ -60,7 +61,7 @@ def run(pipeline: BaseComponent, given: dict[str, Any], runs: Path, *, embedded:
     `given` are the parameters that somebody has set. With `embedded`, the store is the S3 server that is embedded in
     the runner. With `caching`, a step that an earlier run did with the same inputs and code is not done again.
     """
-    runs.mkdir(parents=True, exist_ok=True)
+    make_runs_folder(runs)
     in_use = "wait for its end, or choose another folder with --runs DIR"
     with disk_named(runs), lock_file(runs / ".lock", in_use):
         _tidy_killed(runs)

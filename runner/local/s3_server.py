@@ -28,6 +28,7 @@ from runner.answer import Answer
 from runner.local.processes import die_with_parent, is_locked, lock, lock_file, read_pid, write_pid
 from runner.local.server_ports import remove_sockets, remove_stale_sockets, unused_ports
 from runner.terminal import note
+from runner.verbs.options import make_runs_folder
 
 BUCKET = "torch2kubeflow"
 STORE = f"s3://{BUCKET}"
@@ -267,8 +268,8 @@ def handle(arguments: argparse.Namespace) -> int:
 def _serving(runs: Path, seconds: float = 0, is_waited: bool = True) -> Iterator[Server]:
     """Yield a server on `runs`. Raises UserError if another process has one for longer than `seconds`."""
     folder = runs / "s3"
-    with private_files():
-        folder.mkdir(parents=True, exist_ok=True)
+    make_runs_folder(runs)
+    folder.mkdir(exist_ok=True, mode=0o700)
     with private_files(), lock_file(folder / "lock", "wait for its end, or end it", seconds):
         for left in [folder / "environment", *folder.glob("*.partial"), *folder.glob("tls/*.partial")]:
             left.unlink(missing_ok=True)  # of a run that was killed

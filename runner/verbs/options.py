@@ -1,15 +1,20 @@
 """The options that several verbs have, and their defaults."""
 
 import argparse
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from components.shared.core.errors import UserError
 
 DEFAULT = "training"  # the graph, if --graph does not name one
 EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubeflow")
 MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
 RUNS = Path(__file__).parents[2] / "runs"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 DAYS = 7.0  # minimum age of what `models prune` removes
 
 
@@ -20,6 +25,19 @@ class Verb(NamedTuple):
     module: str
     declare: Callable[[argparse.ArgumentParser], None]
     line: str
+
+
+def make_runs_folder(runs: Path) -> None:
+    """Create the folder that --runs names, for the user alone. Raises UserError if nothing can be written there."""
+    try:
+        runs.parent.mkdir(parents=True, exist_ok=True)
+        runs.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise UserError(f"nothing can be written to {runs}", "give another folder with --runs DIR") from None
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:

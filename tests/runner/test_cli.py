@@ -178,14 +178,16 @@ def test_an_error_of_the_file_system_has_its_own_remedy(
     number: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _let_compile_fail(monkeypatch, OSError(number, os.strerror(number), "/folder/file"))
-    assert _refused(capsys, "compile") == f"error: {os.strerror(number)}: /folder/file; {remedy}\n"
+    assert (
+        _refused(capsys, "compile", "--output", "p.yaml") == f"error: {os.strerror(number)}: /folder/file; {remedy}\n"
+    )
 
 
 def test_an_error_of_the_file_system_may_have_no_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _let_compile_fail(monkeypatch, PermissionError(errno.EACCES, "Permission denied"))
-    assert _refused(capsys, "compile") == "error: Permission denied; check permissions\n"
+    assert _refused(capsys, "compile", "--output", "p.yaml") == "error: Permission denied; check permissions\n"
 
 
 def test_an_error_of_the_file_system_that_is_a_bug_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

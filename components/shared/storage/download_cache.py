@@ -16,14 +16,18 @@ def cache_folder() -> Path:
 
     Raises UserError if it cannot be created, for example in a pod without a home directory.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch2kubeflow"
+    remedy = "set XDG_CACHE_HOME to a writable folder"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch2kubeflow"
+    except RuntimeError:
+        raise UserError("HOME is not set, and the user has no entry that names a home directory", remedy) from None
     try:
         (folder / "sha256").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno in NO_SPACE:
             raise
         message = f"{folder} cannot be created ({error.strerror})"
-        raise UserError(message, "set XDG_CACHE_HOME to a writable folder") from None
+        raise UserError(message, remedy) from None
     return folder
 
 

@@ -364,6 +364,13 @@ def test_user_errors_start_and_upload_nothing(kfp_api: KfpServer) -> None:
         run_verb(run, "--version", "v1")
 
 
+def test_nothing_starts_if_its_summary_could_not_be_written(kfp_api: KfpServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        run_verb(run, "--wait", "--runs", str(tmp_path / "file"))
+    assert not kfp_api.runs
+
+
 def test_a_refusal_of_the_server_is_reported(kfp_api: KfpServer) -> None:
     kfp_api.script("POST /runs", error(400, "parameter(s) provided are not required by pipeline: x"))
     with pytest.raises(UserError, match=r"refuses POST /apis/v2beta1/runs \(400\): parameter"):
