@@ -25,6 +25,7 @@ SHARED = {
     "evaluation": ("core", "data", "models"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
     "prediction": ("core", "storage", "data", "evaluation", "registry", "parameters"),
+    "serving": ("core", "storage", "evaluation", "registry"),
 }
 # What each module of components/shared/parameters/ may import of the others.
 KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
@@ -48,6 +49,7 @@ RUNNER: dict[str, tuple[str, ...]] = {
     "control": ("cluster", "doctor"),
     "registry": ("local", "cluster"),
     "schedules": ("cluster",),
+    "serving": ("local", "cluster", "registry"),
     "doctor": ("cluster", "images"),
 }
 BESIDE = (
@@ -91,7 +93,12 @@ PACKAGES = {
     "kfp": ("pipeline", "components.steps", "components.ports", "components.entrypoints.run_step", "runner"),
     "kfp_server_api": ("runner",),
     "kubeflow": ("components.shared.training.distributed.trainjob",),
-    "kubernetes": ("pipeline", "components.shared.training.distributed.trainjob", "runner"),
+    "kubernetes": (
+        "pipeline",
+        "components.shared.training.distributed.trainjob",
+        "components.shared.serving.kubernetes_api",
+        "runner",
+    ),
     "minio": ("components.shared.storage",),
     "pydantic": ("components.shared",),
     "pydantic_core": ("components.shared.core", "components.shared.parameters"),
@@ -164,6 +171,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ("runner.parameters", "pydantic_core.PydanticCustomError"),
         ("components.shared.evaluation.metrics", "components.shared.registry"),
         ("components.shared.training.loop", "components.shared.evaluation"),
+        ("components.shared.registry.versions", "components.shared.serving"),
+        ("components.shared.serving.rollout", "kubernetes.client"),
         ("runner.cluster.run", "runner.local.run"),
         ("runner.local.run", "runner.cluster"),
         ("runner.graphs", "runner.cli"),

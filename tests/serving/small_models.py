@@ -1,0 +1,59 @@
+"""Small classifiers of 4 x 4 pixels as ONNX, and versions that keep test images for them."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from components.shared.core.document import Fingerprint
+from components.shared.registry.document import VersionDocument
+from components.shared.serving.smoke_test import Samples
+from tests.small_packages import CLASSES, package_of, provenance_of
+
+NAME = "shades"
+SHAPE = (1, 4, 4)
+
+
+def write_onnx(path: Path, seed: int) -> Path:
+    """Write a classifier with random weights; its batch may have any size."""
+    weights = np.random.default_rng(seed).normal(0, 0.01, (16, 2)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["numbers"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *SHAPE])
+    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "small", [images], [probabilities], [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def samples_of(path: Path, images: int = 20) -> Samples:
+    """Random images, and what the classifier at `path` predicts for them."""
+    made: NDArray[np.uint8] = np.random.default_rng(9).integers(0, 256, (images, *SHAPE), np.uint8)
+    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": made})
+    return Samples(made, found)
+
+
+def document_of(version: int) -> VersionDocument:
+    """The document of a version, with what a smoke test reads of it."""
+    package = package_of(classes=CLASSES, image_shape=SHAPE, dataset_digest=f"{version:064x}")
+    return VersionDocument(
+        name=NAME,
+        version=version,
+        package_digest=package.digest,
+        created="2026-01-01T00:00:00+00:00",
+        files={"predictions.npy": Fingerprint(sha256="c" * 64, bytes=1)},
+        metrics=package.metrics,
+        classes=package.classes,
+        input=package.input,
+        output=package.output,
+        provenance=provenance_of(),
+    )
