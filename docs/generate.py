@@ -54,6 +54,7 @@ from runner.registry.models import DiffDocument, ModelsDocument, PruneDocument
 from runner.registry.verify import LineageDocument, VerifyDocument
 from runner.schedules.apply import ApplyDocument
 from runner.schedules.schedule import ScheduleDocument, SchedulesDocument
+from runner.serving.deploy import DeployDocument
 from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
@@ -102,6 +103,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     StopDocument,
     StartDocument,
     RemoveDocument,
+    DeployDocument,
 )
 PARAMETERS = """# Parameters
 

@@ -119,3 +119,22 @@ def days(text: str) -> float:
     if not 0 <= days < 36_500:
         raise argparse.ArgumentTypeError(f"{text} is not a number of days; give 0 or more")
     return days
+
+
+def percents(text: str) -> tuple[int, ...]:
+    """Return shares of the traffic, each larger than the one before; none for 0."""
+    words = text.split(",")
+    found = tuple(int(word) for word in words if word.isdecimal())
+    if len(found) < len(words) or [*found] != sorted({*found}) or not 0 <= found[0] <= found[-1] <= 99:
+        raise argparse.ArgumentTypeError(f"{text} is no list of growing percents, such as 10,50; give 0 to 99")
+    return tuple(percent for percent in found if percent)
+
+
+def seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; give 0 or more")
+    return seconds

@@ -30,9 +30,10 @@ from tests.servers.kfp_server import KfpServer, Stage, pod_name
 from tests.servers.web_server import run_web_server
 
 COMMANDS = all_commands()
+DEPLOY = "python pipeline.py deploy "  # tests/runner/serving/test_deploy.py deploys
 VERBS = [command for command in COMMANDS if command.startswith("python pipeline.py ")]
 REGISTRY = [command for command in VERBS if re.match("python pipeline.py (models|verify|lineage)", command)]
-CLUSTER = [command for command in VERBS if command not in REGISTRY]
+CLUSTER = [command for command in VERBS if command not in REGISTRY and not command.startswith(DEPLOY)]
 RUNS = [command for command in COMMANDS if command.startswith("make run ARGS=")]
 EPOCHS = 2  # at most, of a local run
 PICTURES = {f"{name}/{n}.png": picture(n + 100 * (name == "dog")) for name in ("cat", "dog") for n in range(20)}
@@ -173,7 +174,8 @@ def test_kubectl_makes_the_secret_of_a_certificate(command: str, tmp_path: Path)
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "create rolebinding" in c])
 def test_kubectl_binds_a_role_of_the_manifests(command: str) -> None:
     made = yaml.safe_load(_kubectl(*shlex.split(command)[1:], "--dry-run=client", "-o", "yaml"))
-    rendered = yaml.safe_load_all(_kubectl("kustomize", "manifests/overlays/multi-user"))
+    folders = ("manifests/overlays/multi-user", "manifests/serving")
+    rendered = [one for folder in folders for one in yaml.safe_load_all(_kubectl("kustomize", folder))]
     assert made["roleRef"]["name"] in {one["metadata"]["name"] for one in rendered if one["kind"] == "Role"}
 
 

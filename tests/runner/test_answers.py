@@ -29,6 +29,7 @@ ELSEWHERE = {
     "verify",
     "lineage",
     "s3",
+    "deploy",
 }  # verbs whose own tests call for the document
 
 

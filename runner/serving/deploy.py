@@ -1,0 +1,179 @@
+"""Verb `deploy`: serve a version of a model by KServe, with a canary; show what serves, and take a canary back."""
+
+import argparse
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from components.shared.core import log
+from components.shared.core.document import Items
+from components.shared.core.errors import UserError
+from components.shared.core.printable import say
+from components.shared.registry.document import VersionDocument
+from components.shared.registry.registry import RegisteredModel
+from components.shared.serving import rollout
+from components.shared.serving.inference_service import predictor_of
+from components.shared.serving.kserve import Kserve, Pods
+from components.shared.serving.kubernetes_api import KubernetesApi
+from components.shared.serving.open_inference import Connect
+from components.shared.serving.rollout import Failed, Rules
+from components.shared.serving.smoke_test import Samples, SmokeTest, smoke_test
+from components.shared.serving.status import ServedFacts, ServiceFacts, read_status
+from runner.answer import Answer
+from runner.cluster.kube import kube_client
+from runner.local import s3_server
+from runner.registry.models import existing_model
+from runner.registry.store import store_of
+from runner.serving.port_forward import connections
+from runner.terminal import UNKNOWN, note
+
+ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)(?:/(?:versions/)?(?P<version>\d+))?/?")
+
+
+class DeployDocument(Answer):
+    """What serves after the verb, what the smoke test found, and why the deployment failed, if it did."""
+
+    FORMAT = "torch2kubeflow/deploy"
+
+    service: ServiceFacts | None  # None if there is no InferenceService
+    smoke_test: SmokeTest | None  # None if there was none
+    failure: str | None
+    notes: Items[str]  # what may go wrong, or is not known
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Carry out the verb; return 0, or 1 if the version does not serve."""
+    found = ADDRESS.fullmatch(arguments.address)
+    if not found:
+        raise UserError(f"{arguments.address} is not a model", "give NAME, NAME/VERSION, or its s3:// address")
+    client = kube_client(arguments.context)
+    kserve = Kserve(KubernetesApi(client), _namespace(arguments))
+    reach = connections(client, kserve.api, arguments.context)
+    failure, result = None, None
+    with log.named("deploy"):
+        try:
+            result = _act(arguments, kserve, found, reach)
+        except Failed as error:
+            failure = str(error)
+            say(f"failed: {error}")
+    _answer(arguments, kserve, found["name"], result, failure)
+    return 1 if failure else 0
+
+
+def _act(
+    arguments: argparse.Namespace, kserve: Kserve, address: re.Match[str], reach: Callable[[Pods], Connect]
+) -> SmokeTest | None:
+    rules = Rules(
+        shares=arguments.canary,
+        pause=arguments.pause,
+        timeout=arguments.timeout,
+        hold=arguments.hold,
+        runtime=arguments.runtime,
+        mode=arguments.mode,
+    )
+    if arguments.status:
+        return None
+    if arguments.rollback:
+        rollout.roll_back(kserve, address["name"], rules)
+        return None
+    return _deploy(arguments, kserve, address, rules, reach)
+
+
+def _deploy(
+    arguments: argparse.Namespace,
+    kserve: Kserve,
+    address: re.Match[str],
+    rules: Rules,
+    reach: Callable[[Pods], Connect],
+) -> SmokeTest | None:
+    name = address["name"]
+    _check_store(arguments, address["store"])
+    with store_of(arguments, address["store"]) as store:
+        model = existing_model(store, name)
+        version = int(address["version"]) if address["version"] else _champion(model)
+        document = model.read_version(version)
+        samples = _samples(arguments, model, document)
+        _check_stored(model, document)
+        target = predictor_of(model.uri(version), version)
+    kserve.find_mode(rules.mode)  # that there is a KServe at all comes first
+    kserve.check_namespace(arguments.kfp_namespace)
+
+    def test(pods: Pods) -> SmokeTest:
+        assert samples
+        return smoke_test(reach(pods), document, samples)
+
+    return rollout.deploy(kserve, name, target, rules, test if samples else None)
+
+
+def _namespace(arguments: argparse.Namespace) -> str:
+    """Return the namespace that models are served in: by default that of the runs."""
+    named = arguments.serving_namespace or arguments.namespace or os.environ.get("KFP_NAMESPACE")
+    return str(named or arguments.kfp_namespace)
+
+
+def _check_store(arguments: argparse.Namespace, named: str | None) -> None:
+    if named and arguments.store:
+        raise UserError(f"--store={arguments.store} was given, but the address names a store", "omit --store")
+    uri = named or arguments.store
+    if not uri or uri.rstrip("/") == s3_server.STORE:
+        raise UserError(
+            "the store of `make run` is on this machine, where no cluster can read it",
+            "give the store of the cluster's runs: --store s3://BUCKET/PREFIX",
+        )
+
+
+def _champion(model: RegisteredModel) -> int:
+    """Return the champion of this moment; it is asked for once."""
+    champion = model.read().champion
+    if champion is None:
+        raise UserError(f"{model.name} has no champion", f"name a version: {model.name}/1, or promote one")
+    log.info(f"the champion of {model.name} is version {champion}")
+    return champion
+
+
+def _samples(arguments: argparse.Namespace, model: RegisteredModel, document: VersionDocument) -> Samples | None:
+    """Return the images for the smoke test; None if it is not wanted. Raises UserError if the version has none."""
+    if arguments.no_smoke_test:
+        return None
+    found = model.versions.read_samples(document)
+    if found is None:
+        raise UserError(
+            f"{model.name} version {document.version} keeps no test images, by which it could be tested once it serves",
+            "deploy it untested with --no-smoke-test",
+        )
+    return Samples(*found)
+
+
+def _check_stored(model: RegisteredModel, document: VersionDocument) -> None:
+    """Raise CorruptDataError if the store's model is not the registered one: KServe loads what is there, unchecked."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.versions.download(document, model.versions.onnx_path, Path(folder) / "model.onnx")
+
+
+def _answer(
+    arguments: argparse.Namespace, kserve: Kserve, name: str, result: SmokeTest | None, failure: str | None
+) -> None:
+    """Print what serves now, and the notes."""
+    facts = read_status(kserve, name)
+    if arguments.status and facts is None:
+        raise UserError(
+            f"there is no InferenceService {name} in namespace {kserve.namespace}",
+            "deploy it, or name the namespace with --serving-namespace",
+        )
+    for text in kserve.notes:
+        note(text)
+    if facts:
+        say(f"{name} in namespace {facts.namespace}, mode {facts.mode}: {facts.url or f'its address is {UNKNOWN}'}")
+        say(_line("stable", facts.stable), *([_line("canary", facts.canary)] if facts.canary else []))
+    else:
+        say(f"{name} is not served in namespace {kserve.namespace}")
+    arguments.document = DeployDocument(service=facts, smoke_test=result, failure=failure, notes=kserve.notes)
+
+
+def _line(kind: str, served: ServedFacts) -> str:
+    name = f"version {served.version}" if served.version else served.storage_uri
+    percent = f"traffic {UNKNOWN}" if served.percent is None else f"{served.percent} % of the traffic"
+    state = "ready" if served.ready else f"not ready{served.reason and f': {served.reason}'}"
+    return f"{kind:<8}{name:<12} {percent}, {state}"
