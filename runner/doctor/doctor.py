@@ -26,6 +26,7 @@ from runner.doctor.cluster import SECONDS, Cluster
 from runner.doctor.finding import Finding, State, ok, problem, refused, unknown
 from runner.doctor.katib import check_katib
 from runner.doctor.kfp import check_kfp, check_token
+from runner.doctor.kserve import check_kserve
 from runner.doctor.launcher import check_launcher
 from runner.doctor.namespace import check_config, check_namespace, check_secrets, check_service_account
 from runner.doctor.network import check_network
@@ -60,6 +61,7 @@ CHECKS: dict[str, Check] = {
     "service account": check_service_account,
     "Trainer": check_trainer,
     "Katib": check_katib,
+    "KServe": check_kserve,
     "retries": check_retries,
     "requeue": check_requeue,
     "run size": check_run_size,

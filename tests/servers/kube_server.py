@@ -25,9 +25,9 @@ from tests.servers.websocket import WebsocketHandler
 TOKEN = "kube-token-7d31"
 USER = "ada"
 PATH = re.compile(
-    r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)"
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/v1(?:alpha1|beta1)?)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<rest>[a-z/0-9.-]+)"
 )
-CUSTOM = ("trainer.kubeflow.org", "argoproj.io")  # groups of CRDs
+CUSTOM = ("trainer.kubeflow.org", "argoproj.io", "serving.kserve.io")  # groups of CRDs
 PLURALS = {"Endpoints": "endpoints", "NetworkPolicy": "networkpolicies"}
 REASONS = {
     400: "BadRequest",

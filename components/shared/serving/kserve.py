@@ -1,6 +1,6 @@
 """KServe in a namespace: which mode it has, what it lacks, one InferenceService, its traffic and its pods."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import NamedTuple
 
@@ -131,23 +131,18 @@ class Kserve:
                 f"KServe loads no model in namespace {self.namespace}, which has the label {CONTROL_PLANE}",
                 "serve in another one: --serving-namespace",
             )
-        is_let_in = labels.get(PROFILE_LABEL) == PROFILE or self.namespace == kfp_namespace
-        host = self._s3_host()
-        if not is_let_in and host in (f"{SEAWEEDFS}.{kfp_namespace}", f"{SEAWEEDFS}.{kfp_namespace}.svc"):
-            self._notes.append(
-                f"KFP's SeaweedFS lets in only namespaces with the label {PROFILE_LABEL}={PROFILE}, where "
-                f"NetworkPolicies are enforced: kubectl label namespace {self.namespace} {PROFILE_LABEL}={PROFILE}"
-            )
+        if may_be_kept_out(self.namespace, labels, self._annotations(), kfp_namespace):
+            self._notes.append("; ".join(seaweedfs_note(self.namespace)))
 
-    def _s3_host(self) -> str:
-        """Return the S3 server from which models are loaded; empty if it is not told. Raises UserError as above."""
+    def _annotations(self) -> dict[str, str]:
+        """Return the annotations by which models are loaded; none if they may not be read. Raises as above."""
         try:
             account = self.api.get(f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{SERVICE_ACCOUNT}")
             annotations = account["metadata"].get("annotations", {})
             for secret in account.get("secrets", []):
                 found = self.api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{secret['name']}")
                 annotations = annotations | found["metadata"].get("annotations", {})
-            return str(annotations.get(ENDPOINT_ANNOTATION, "")).partition(":")[0]
+            return dict(annotations)
         except Missing as error:
             remedy = f"kubectl apply -n {self.namespace} -k {MANIFESTS}, and fill the Secret as docs/serving.md says"
             what = "ServiceAccount" if "serviceaccounts" in error.message else "Secret"
@@ -157,7 +152,7 @@ class Kserve:
             ) from None
         except Refused as error:
             self._notes.append(f"from which S3 server models are loaded is not known: {error.message}")
-            return ""
+            return {}
 
 
 class Service:
@@ -269,6 +264,24 @@ class Service:
         except Refused:
             return ""
         return next((reason for pod in pods for reason in _reasons(pod)), "")
+
+
+def may_be_kept_out(
+    namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str], kfp_namespace: str
+) -> bool:
+    """Return whether a NetworkPolicy of KFP keeps a namespace from the store, by the annotations of its Secret."""
+    host = annotations.get(ENDPOINT_ANNOTATION, "").partition(":")[0]
+    is_kfps = host.removesuffix(".cluster.local").removesuffix(".svc") == f"{SEAWEEDFS}.{kfp_namespace}"
+    return is_kfps and labels.get(PROFILE_LABEL) != PROFILE and namespace != kfp_namespace
+
+
+def seaweedfs_note(namespace: str) -> tuple[str, str]:
+    """Return what keeps a namespace from KFP's store, and the remedy."""
+    return (
+        f"KFP's SeaweedFS lets in only namespaces with the label {PROFILE_LABEL}={PROFILE}, and KFP's own, where "
+        "NetworkPolicies are enforced",
+        f"kubectl label namespace {namespace} {PROFILE_LABEL}={PROFILE}",
+    )
 
 
 def mode_of(service: Object) -> str | None:
