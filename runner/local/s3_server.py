@@ -39,7 +39,7 @@ STOP_SECONDS = 10
 WAIT_SECONDS = 30  # for a verb that uses the server for a moment
 PORT_ATTEMPTS = 5
 VERB_ATTEMPTS = 3  # of a verb's requests: unlike a server elsewhere, this one does not come back
-FULL_SHARE = 0.01  # of the disk is free: weed makes its volumes read-only
+FULL_SHARE, FULL_BYTES = 0.01, 2**26  # that are free: weed's volumes are read-only, or do not hold the next object
 FULL = re.compile(rb"no space left on device|[Nn]o writable volumes")  # what it then logs when it is to store something
 # What weed logs if another process has one of its ports, or another user its socket.
 TAKEN = re.compile(rb"is not available on .* cannot be used|address already in use")
@@ -229,7 +229,7 @@ def lost_server(runs: Path) -> UserError | None:
 def _full_disk(folder: Path) -> UserError | None:
     """Return the error that a server can store nothing more in its folder; None if it has not met a full disk."""
     usage = shutil.disk_usage(folder)
-    if usage.free > FULL_SHARE * usage.total or not FULL.search((folder / "log").read_bytes()):
+    if usage.free > max(FULL_SHARE * usage.total, FULL_BYTES) or not FULL.search((folder / "log").read_bytes()):
         return None
     full = f"the S3 server can store nothing more: the disk of {folder} is full ({usage.free:,} bytes are free)"
     return UserError(full, "free some space there, and start the run again")

@@ -7,6 +7,7 @@ from typing import Any
 from components.shared.core.document import Items, Part, Size
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
+from components.shared.registry.champion import previous_champion
 from components.shared.registry.document import RegistryDocument, VersionEntry
 from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
 from components.shared.storage.client import Store
@@ -100,13 +101,22 @@ def _list(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
 def _promote(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
     before = model.read()
+    _check_readable(model, before, arguments.version)
     yield _change(arguments, model, before.champion, model.promote(arguments.version, before))
 
 
 def _roll_back(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     model = existing_model(store, arguments.name)
     before = model.read()
+    _check_readable(model, before, previous_champion(before))
     yield _change(arguments, model, before.champion, model.rollback(before))
+
+
+def _check_readable(model: RegisteredModel, registry: RegistryDocument, version: int | None) -> None:
+    """Raise UserError if the store cannot read the document of a complete version: nobody could use that champion."""
+    for entry in registry.versions:
+        if (entry.version, entry.state) == (version, "complete"):
+            model.versions.read(entry.version)
 
 
 def _change(
