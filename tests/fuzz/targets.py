@@ -49,6 +49,7 @@ from tests.fuzz.archive_targets import (
     nested_archives,
 )
 from tests.fuzz.mutations import sealed, sealed_png
+from tests.fuzz.record_targets import labels, lease, redirect, step_record, url_record
 from tests.fuzz.shelf import Shelf
 from tests.fuzz.target import Target
 from tests.models.documents import architecture, epoch, facts, history
@@ -298,10 +299,12 @@ def pictures(folder: Path) -> Target:
         Image.fromarray(colour[:, :, 0].copy()),
     ]
     images += [Image.fromarray(colour[:, :, 0].astype(np.uint16) * 257), images[1].quantize(16), images[2].convert("1")]
+    images += [images[1].convert(mode) for mode in ("CMYK", "YCbCr", "HSV")]
+    images += [images[2].convert(mode) for mode in ("LA", "I", "F")]
     seeds = []
     for image in images:
         for kind in FORMATS:
-            with suppress(OSError):  # the format has no such mode
+            with suppress(OSError, ValueError):  # the format has no such mode
                 file = io.BytesIO()
                 image.save(file, kind)
                 seeds.append(file.getvalue())
@@ -521,5 +524,11 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "names-in-zip": partial(names_in_archives, ".zip"),
     "names-in-tar": partial(names_in_archives, ".tar"),
     "address": address,
+    "redirect": redirect,
+    "url-record": url_record,
+    "step-record": step_record,
+    "lease": lease,
+    "labels-in-zip": partial(labels, "zip"),
+    "labels-in-tar": partial(labels, "tar.gz"),
     "pictures": pictures,
 }
