@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from components.shared.core import log
@@ -51,13 +51,20 @@ def open_source(data: str) -> CatalogueSource:
 
 
 def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
-    """Download all files of a catalogue entry into the cache, from the first mirror that has them: file name -> path.
+    """Download all files of a catalogue entry, as `fetch_files` does."""
+    return fetch_files(name, entry.files, entry.mirrors, ", try again later, or give the files as data=file://...")
 
-    Raises TransientError, with each mirror's reason, if none has them.
+
+def fetch_files(
+    name: str, files: Sequence[File], mirrors: Sequence[Mirror], otherwise: str = ", or try again later"
+) -> dict[str, Path]:
+    """Download files into the cache, from the first mirror that has them: file name -> path.
+
+    Raises TransientError, with each mirror's reason, if none has them; `otherwise` ends its remedy.
     """
     reasons = []
-    for mirror in entry.mirrors:
-        missing = [file for file in entry.files if not cached(file.sha256)]
+    for mirror in mirrors:
+        missing = [file for file in files if not cached(file.sha256)]
         if not missing:
             break
         log.info(f"{name} from {mirror.location}")
@@ -66,11 +73,11 @@ def fetch_entry(name: str, entry: Entry) -> dict[str, Path]:
         except (UserError, OSError, subprocess.SubprocessError, tarfile.TarError, zlib.error, EOFError) as error:
             reasons.append(f"{mirror.location}: {_first_line(error)}")
             log.info(reasons[-1])
-    paths = {file.name: cached(file.sha256) for file in entry.files}
+    paths = {file.name: cached(file.sha256) for file in files}
     if None in paths.values():
         raise TransientError(
             f"no mirror of {name} could be used: {'; '.join(reasons)}",
-            "check the network (HTTPS_PROXY names a proxy), try again later, or give the files as data=file://...",
+            f"check the network (HTTPS_PROXY names a proxy){otherwise}",
         )
     return {file: path for file, path in paths.items() if path}
 
