@@ -13,13 +13,16 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run s3 compile images push test test-quick test-slow test-faults fuzz mutants docs test-docs lint bench lock lock-cpu clean
+.PHONY: help run demo s3 compile images push test test-quick test-slow test-faults fuzz mutants docs test-docs lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## Run the pipeline on this machine, e.g. make run ARGS="data=fashion-mnist epochs=5"
 	@$(BIN)/python pipeline.py local $(ARGS)
+
+demo: $(READY) ## Draw digits for the models of the runs, on a page at http://127.0.0.1:8028/
+	@$(BIN)/python pipeline.py demo $(ARGS)
 
 s3: $(READY) ## Keep the S3 server of the runs running, to look inside
 	@$(BIN)/python pipeline.py s3 $(ARGS)

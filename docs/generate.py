@@ -47,6 +47,8 @@ from runner.control.remove import RemoveDocument
 from runner.control.status import RunsDocument, StatusDocument
 from runner.control.stop import StopDocument
 from runner.control.ui import UiDocument
+from runner.demo.demo import DemoDocument
+from runner.demo.versions import PageDocument
 from runner.doctor.doctor import DoctorDocument
 from runner.local.cached_steps import CachedStepDocument
 from runner.local.s3_server import S3Document
@@ -98,6 +100,8 @@ DOCUMENTS: tuple[type[Document], ...] = (
     LineageDocument,
     VerifyDocument,
     S3Document,
+    DemoDocument,
+    PageDocument,
     LogsDocument,
     UiDocument,
     StopDocument,

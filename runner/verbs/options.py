@@ -15,6 +15,7 @@ EXPERIMENT = os.environ.get("KF_PIPELINES_DEFAULT_EXPERIMENT_NAME", "torch2kubef
 MAX_CONCURRENCY = 10  # KFP's limit on concurrent runs of one recurring run
 RUNS = Path(__file__).parents[2] / "runs"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+DEMO = RUNS.with_name("build") / "demo"
 DAYS = 7.0  # minimum age of what `models prune` removes
 
 
@@ -138,3 +139,9 @@ def seconds(text: str) -> float:
     if not 0 <= seconds < 1_000_000:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; give 0 or more")
     return seconds
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port; give 0 to 65535")
+    return int(text)

@@ -1,8 +1,9 @@
 """Verbs for what a store holds."""
 
 import argparse
+from pathlib import Path
 
-from runner.verbs.options import DAYS, Verb, add_store, count, days
+from runner.verbs.options import DAYS, DEMO, Verb, add_store, count, days, port
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,25 @@ def _lineage(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
 
 
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """examples:
+  python pipeline.py demo
+  python pipeline.py demo mnist --versions 2 --port 8000
+  python pipeline.py demo --store s3://bucket/prefix --output public --no-serve
+"""
+    text = "name of the model (default: the only one of the store, or mnist)"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=text)
+    add_store(parser)
+    text = "how many of the newest versions to offer, besides the champion (%(default)s)"
+    parser.add_argument("--versions", type=count, default=5, metavar="N", help=text)
+    parser.add_argument("--output", type=Path, default=DEMO, metavar="DIR", help="where to write it (build/demo)")
+    parser.add_argument("--no-serve", action="store_true", help="only write it, for another web server")
+    text = "the address to serve at (%(default)s: this machine alone)"
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
+    text = "the port to serve at (%(default)s; 0: any that is free)"
+    parser.add_argument("--port", type=port, default=8028, metavar="PORT", help=text)
+
+
 VERBS = (
     Verb(
         "models",
@@ -59,4 +79,5 @@ VERBS = (
     ),
     Verb("verify", "registry.verify", _verify, "recompute the digests of a version; exit code 1 if one differs"),
     Verb("lineage", "registry.verify", _lineage, "show what a version was made from: data, model, package"),
+    Verb("demo", "demo.demo", _demo, "make a page on which one draws what a model classifies, and serve it here"),
 )

@@ -17,7 +17,7 @@ from tests.repository.documents import ROOT, all_commands, read, words_of_run
 COMMANDS = all_commands()
 # Why no test runs them as they stand, or which test does.
 ELSEWHERE = {
-    "make (run|test|compile|bench|lock|lock-cpu|lint|docs|s3|fuzz|test-[a-z]+)": "the work of a developer or of CI",
+    "make (run|demo|test|compile|bench|lock(-cpu)?|lint|docs|s3|fuzz|test-[a-z]+)": "the work of a developer or of CI",
     "make (images|push)( .*)?": "tests/images/test_images.py builds and pushes with Docker",
     "python pipeline.py deploy .*": "needs KServe; tests/runner/serving/test_deploy.py deploys with an emulated one",
     "kubectl get experiment .*": "needs Katib's CRD",

@@ -48,6 +48,7 @@ RUNNER: dict[str, tuple[str, ...]] = {
     "images": (),
     "control": ("cluster", "doctor"),
     "registry": ("local", "cluster"),
+    "demo": ("registry",),
     "schedules": ("cluster",),
     "serving": ("local", "cluster", "registry"),
     "doctor": ("cluster", "images"),

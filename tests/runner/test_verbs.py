@@ -12,6 +12,7 @@ from runner.verbs.options import Verb
 from runner.verbs.parser import VERBS, parse
 from tests.conftest import ROOT
 
+STORE_VERBS = ["runner.registry.models", "runner.registry.verify", "runner.demo.demo", "runner.local.s3_server"]
 SLOW = {"kfp", "kfp_server_api", "kubernetes", "minio", "numpy", "torch", "components.steps"}
 
 
@@ -55,7 +56,7 @@ def test_every_verb_has_a_module_that_does_it(verb: Verb) -> None:
     assert callable(resolve_name(f"runner.{verb.module}:handle"))
 
 
-@pytest.mark.parametrize("module", ["runner.registry.models", "runner.registry.verify", "runner.local.s3_server"])
+@pytest.mark.parametrize("module", STORE_VERBS)
 def test_verbs_of_the_store_do_without_kfp(module: str) -> None:
     code = f"import sys, {module}; print({{'kfp', 'kubernetes', 'torch'}} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

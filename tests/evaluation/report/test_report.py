@@ -92,6 +92,14 @@ def test_a_perfect_model_has_no_mistakes_to_show() -> None:
     assert "Accepted" in page.text and "Not accepted" not in page.text
 
 
+@pytest.mark.parametrize(("shape", "is_named"), [((1, 32, 32), True), ((1, 8, 8), False), ((3, 32, 32), False)])
+def test_the_demo_is_named_if_one_can_draw_for_it(shape: tuple[int, int, int], is_named: bool) -> None:
+    found = documents([[4, 1], [0, 5]], ["a", "b"])
+    model = found["model"].model_copy(update={"image_shape": list(shape)})
+    html = render(**{**found, "model": model}, mistakes=[])
+    assert ("make demo" in assert_self_contained(html).text) == is_named
+
+
 def test_a_refused_model_shows_the_reason() -> None:
     page = Page(render(**documents([[0, 5], [5, 0]], ["a", "b"]), mistakes=[]))
     assert "Not accepted" in page.text and "recall 0 of class 'a' is too low" in page.text
