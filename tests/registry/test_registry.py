@@ -1,6 +1,7 @@
 """The model registry, against a real S3 server: pytest tests/registry/test_registry.py"""
 
 import copy
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from components.shared.core.document import Fingerprint
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.registry.champion import Verdict
 from components.shared.registry.document import RegistryDocument, VersionDocument
@@ -229,6 +231,22 @@ def test_only_damaged_and_missing_files_are_uploaded_again(
     register(model, tmp_path)
     assert sent == damaged
     assert [store.get_bytes(name)[0] for name in damaged] == contents
+
+
+def test_an_old_triton_configuration_stays(model: RegisteredModel, store: Store, tmp_path: Path) -> None:
+    """That of versions before it told the package's digest: version.json lists it, and a server may have loaded it."""
+    register(model, tmp_path)
+    name = "models/m/versions/1/serving/m/config.pbtxt"
+    new = store.get_bytes(name)[0]
+    old = b"".join(line for line in new.splitlines(keepends=True) if not line.startswith(b"parameters"))
+    assert len(old) < len(new)
+    document = model.read_version(1)
+    file = Fingerprint(sha256=hashlib.sha256(old).hexdigest(), bytes=len(old))
+    before = document.model_copy(update={"files": document.files | {"serving/m/config.pbtxt": file}})
+    store.put_bytes(before.to_json(), "models/m/versions/1/version.json")
+    store.put_bytes(old, name)
+    register(model, tmp_path)
+    assert store.get_bytes(name)[0] == old and model.read_version(1) == before
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00"])

@@ -158,6 +158,8 @@ def test_the_triton_config_matches_the_onnx_model(digits: Artifacts, tmp_path: P
     assert 'name: "digits"' in config and "max_batch_size: " in config
     assert 'name: "images" data_type: TYPE_UINT8 dims: [1, 32, 32]' in config
     assert 'name: "probabilities" data_type: TYPE_FP32 dims: [10]' in config
+    digest = RegisteredModel(store, "digits").read_version(1).package_digest
+    assert f'parameters {{ key: "package_digest" value: {{ string_value: "{digest}" }} }}' in config
     store.get_file("models/digits/versions/1/serving/digits/1/model.onnx", tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (images,), (probabilities,) = session.get_inputs(), session.get_outputs()

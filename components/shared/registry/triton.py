@@ -3,6 +3,7 @@
 from components.shared.evaluation.exported_model import Tensor
 
 MAX_BATCH = 256  # images in one request
+DIGEST = "package_digest"  # the parameter by which a server tells which package it serves
 
 
 def onnx_path(name: str) -> str:
@@ -15,11 +16,15 @@ def config_path(name: str) -> str:
     return f"serving/{name}/config.pbtxt"
 
 
-def config(name: str, inputs: Tensor, outputs: Tensor) -> str:
-    """Return the text of `config.pbtxt`. Its `dims` leave out the dimension of the batch."""
+def config(name: str, inputs: Tensor, outputs: Tensor, digest: str) -> str:
+    """Return the text of `config.pbtxt`. Its `dims` leave out the dimension of the batch.
+
+    `digest` is that of the package; it is empty for versions that were registered before it was told.
+    """
+    parameter = f'parameters {{ key: "{DIGEST}" value: {{ string_value: "{digest}" }} }}\n' if digest else ""
     return f"""name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}
 input [ {{ name: "{inputs.name}" data_type: TYPE_UINT8 dims: {inputs.sizes} }} ]
 output [ {{ name: "{outputs.name}" data_type: TYPE_FP32 dims: {outputs.sizes} }} ]
-"""
+{parameter}"""

@@ -123,7 +123,7 @@ class Versions:
         document.to_json()
         with tempfile.TemporaryDirectory(dir=scratch) as name:
             config, stored = Path(name) / "config.pbtxt", Path(name) / "stored"
-            config.write_bytes(triton.config(self.name, package.input, package.output).encode())
+            config.write_bytes(self._config(entry, package))
             uploaded = {
                 path: self._upload_file(local, f"{folder}/{path}", sha256, stored)
                 for path, (local, sha256) in {**files, triton.config_path(self.name): (config, "")}.items()
@@ -159,6 +159,18 @@ class Versions:
             message = f"{self.store.uri(name)} is not a NumPy array of shape {shape}"
             raise CorruptDataError(message, VersionDocument.REMEDY)
         return array
+
+    def _config(self, entry: VersionEntry, package: PackageDocument) -> bytes:
+        """Return Triton's configuration; of a version that has one without the digest, that one: it must not change."""
+        old, new = (
+            triton.config(self.name, package.input, package.output, digest).encode()
+            for digest in ("", entry.package_digest)
+        )
+        try:
+            stored = self.read(entry.version).files[triton.config_path(self.name)]
+        except (CorruptDataError, NoSuchObject, Unreadable):
+            return new
+        return old if stored.sha256 == hashlib.sha256(old).hexdigest() else new
 
     def _upload_file(self, path: Path, name: str, sha256: str, scratch: Path) -> Fingerprint:
         """Upload a file unless the store has it intact, which is found out by downloading it to `scratch`."""

@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from components.shared.core.errors import UserError
 from components.shared.evaluation.exported_model import Tensor
+from components.shared.registry import triton
 
 BINARY = "binary_tensor_data"  # the extension's name
 LENGTH_OF_HEADER = "Inference-Header-Content-Length"
@@ -44,7 +45,7 @@ class ServedModel:
         """
         try:
             parameters = self._ask("GET", f"/v2/models/{self._name}/config").get("parameters") or {}
-            return str(parameters["package_digest"]["string_value"])
+            return str(parameters[triton.DIGEST]["string_value"])
         except (NotServed, KeyError, TypeError):
             return None
 
