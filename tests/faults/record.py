@@ -19,7 +19,7 @@ KINDS = {  # kind -> what is right, as docs/benchmarks.md has it
     "full disk": "one error that names the disk, nothing half-written; with room, a rerun ends in the same weights",
     "no conditions": "one error, nothing registered; with a store that has them, a rerun ends in the same weights",
     "lost object": "the object is named, or not needed; nothing else is harmed",
-    "another user": "no port or socket of the run's processes answers",
+    "another user": "S3 asks for keys; no other port or socket answers HTTP or gRPC",
     "hop": "only addresses that may be on the way are connected to; the others are refused in one line",
     "hostile archive": "one error, nothing half-written",
     "hostile picture": "left out by name, or one error",

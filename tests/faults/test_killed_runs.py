@@ -64,6 +64,7 @@ def test_a_bad_network_loses_and_duplicates_nothing(tmp_path: Path, server: S3Se
         assert bad_network.dealt.total() >= len(bad_network.asked) / 10 >= 3
         assert len(bad_network.dealt) >= 3, "kinds of faults"
     run.check_store()
+    note("bad network", requests=len(bad_network.asked), faults=bad_network.dealt.total())
 
 
 @pytest.mark.parametrize("step", ["train", "export"] if IS_SWEEP else ["train"])
@@ -81,6 +82,7 @@ def test_a_run_resumes_after_its_keys_were_revoked(
         assert run.finish() == reference.digest
         assert {run.read("summary.json")["steps"][name]["state"] for name in ("train", "export")} == {"cached"}
     run.check_store()
+    note("keys revoked", **{"in": step})
 
 
 def test_a_run_resumes_after_its_bucket_was_deleted(tmp_path: Path, server: S3Server, reference: Reference) -> None:
@@ -95,6 +97,7 @@ def test_a_run_resumes_after_its_bucket_was_deleted(tmp_path: Path, server: S3Se
     assert run.finish() == reference.digest
     register = json.loads(run.store.get_bytes("models/digits/register.json")[0])
     assert (register["champion"], len(register["versions"])) == (1, 1)
+    note("bucket deleted", **{"in": "export"})
 
 
 def _kill_step(runs: Path, step: str, after: float) -> None:

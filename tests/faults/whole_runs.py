@@ -100,8 +100,7 @@ def fail_in_one_line(child: subprocess.Popen[str], step: str, said: str) -> None
     """Wait for the end of a run whose step could not use the store."""
     _, errors = child.communicate(timeout=600)
     assert child.returncode == 2, errors
-    assert errors.startswith(f"error: {step}: ")
-    assert errors.count("\n") == 1
+    assert errors.startswith(f"error: {step}: ") and errors.count("\n") == 1, errors
     assert said in errors
 
 

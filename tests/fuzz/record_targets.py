@@ -148,7 +148,8 @@ def redirect(folder: Path) -> Target:
         server, session = _Redirecting(content.decode("latin-1")), requests.Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, server)
-        with patch.object(http_transfer, "open_session", lambda _: session):
+        given = patch.object(http_transfer, "open_session", lambda _: session)
+        with given, redirect_stdout(io.StringIO()):
             http_transfer.download(TYPED, folder / "file")
         for url in map(urlsplit, server.asked):
             assert url.scheme == "https" or url.hostname in ("localhost", "127.0.0.1", "::1")

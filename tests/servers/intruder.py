@@ -69,7 +69,7 @@ def _connect(door: str) -> socket.socket:
     connection = socket.socket(socket.AF_INET if door.isdecimal() else socket.AF_UNIX)
     connection.settimeout(5)
     try:
-        connection.connect(("127.0.0.1", int(door)) if door.isdecimal() else door)
+        connection.connect(("127.0.0.1", int(door)) if door.isdecimal() else door.replace("@", "\0", 1))
     except OSError:
         connection.close()
         raise

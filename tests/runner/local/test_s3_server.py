@@ -26,6 +26,7 @@ from runner.local.processes import lock_file, read_pid
 from runner.local.server_ports import free_ports
 from tests.conftest import ROOT
 from tests.servers.web_server import serving
+from tests.step_processes import doors_of, listening
 
 slow = pytest.mark.slow
 SOCKETS = 7  # of SeaweedFS, beside its ports
@@ -75,17 +76,6 @@ def _verb(runs: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             verb.wait(300)
 
 
-def _sockets(pid: int) -> set[str]:
-    return {os.readlink(fd)[8:-1] for fd in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in os.readlink(fd)}
-
-
-def _listening(pid: int) -> set[str]:
-    """Return the addresses, as host:port in hexadecimal digits, at which a process listens."""
-    inodes = _sockets(pid)
-    rows = [line.split() for kind in ("tcp", "tcp6") for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
-    return {row[1] for row in rows if row[3] == "0A" and row[9] in inodes}
-
-
 @slow
 def test_data_survive_restarts_and_kills_of_the_server(tmp_path: Path) -> None:
     contents, keys = {}, set()
@@ -106,14 +96,6 @@ def test_data_survive_restarts_and_kills_of_the_server(tmp_path: Path) -> None:
     assert not list(Path("/tmp").glob(f"seaweedfs-*{variables['AWS_ENDPOINT_URL_S3'].rpartition(':')[2]}*"))
 
 
-def _doors(pid: int) -> set[str]:
-    """Return the ports and the paths of the Unix sockets at which a process listens."""
-    inodes = _sockets(pid)
-    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    paths = {row[7] for row in rows if row[6] in inodes and row[3] == "00010000"}  # of those that accept connections
-    return {str(int(address.split(":")[1], 16)) for address in _listening(pid)} | paths
-
-
 @slow
 @linux
 def test_no_door_opens_to_another_user(tmp_path: Path) -> None:
@@ -122,8 +104,8 @@ def test_no_door_opens_to_another_user(tmp_path: Path) -> None:
     with s3_server._serving(tmp_path / "runs") as server:
         store = open_store(s3_server.STORE, server.variables)
         store.put_bytes(b"mine", "secret")
-        _wait_until(lambda: len(_doors(server.process.pid)) >= len(s3_server.PORTS) + SOCKETS)
-        doors = _doors(server.process.pid)
+        _wait_until(lambda: len(doors_of(server.process.pid)) >= len(s3_server.PORTS) + SOCKETS)
+        doors = doors_of(server.process.pid)
         uid = 65534 if os.geteuid() == 0 else 0
         command = [sys.executable, str(ROOT / "tests" / "servers" / "intruder.py"), str(uid), *doors]
         found = json.loads(subprocess.run(command, input=certificate, capture_output=True, check=True).stdout)
@@ -158,7 +140,7 @@ def test_the_verb_serves_others_and_shows_no_secret(tmp_path: Path) -> None:
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr.startswith(f"error: {folder} is in use by process {verb.pid}; ")
         assert second.stderr.count("\n") == 1
-        assert {address.split(":")[0] for address in _listening(weed)} == {"0100007F"}
+        assert {address.split(":")[0] for address in listening(weed)} == {"0100007F"}
         holding = {path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()}
         assert holding == {folder / "keys.json", folder / "environment"}
         assert all(path.stat().st_mode & 0o777 == 0o600 for path in holding)
