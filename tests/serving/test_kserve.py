@@ -35,6 +35,12 @@ def test_an_older_standard_mode_is_refused_in_one_line(cluster: Cluster, is_leni
     assert cluster.path not in cluster.server.objects
 
 
+def test_a_canary_that_kserve_drops_in_silence_is_noticed(cluster: Cluster) -> None:
+    cluster.deploy(1)
+    cluster.server.is_old = cluster.server.is_lenient = True
+    assert refusal(cluster.deploy, 2).startswith("this KServe has no canaries in its mode Standard")
+
+
 def test_a_missing_runtime_is_named_with_those_that_fit(cluster: Cluster) -> None:
     del cluster.server.objects[f"/apis/serving.kserve.io/v1alpha1/clusterservingruntimes/{RUNTIME}"]
     cluster.server.add_runtime("ours", NAMESPACE)

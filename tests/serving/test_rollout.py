@@ -3,7 +3,7 @@
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.serving import rollout
+from components.shared.serving import lease, rollout
 from components.shared.serving.inference_service import Predictor
 from components.shared.serving.rollout import Failed
 from components.shared.serving.status import read_status
@@ -119,6 +119,18 @@ def test_a_canary_that_breaks_down_later_is_taken_back(served: Cluster) -> None:
     assert sum(("shades-v2-predictor", 10) in route for route in served.server.routes) == 1
 
 
+def test_a_canary_that_ends_while_it_is_watched_is_taken_back(served: Cluster) -> None:
+    class Watching(rollout.Rollout):
+        def _sleep(self, seconds: float) -> None:
+            if served.spec["canary"] == [("v2", 10)]:
+                served.server.objects[served.path]["status"]["canaryStatuses"][0]["ready"] = False
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Failed, match="version 2 is no longer ready"):
+        patch.setattr(rollout, "Rollout", Watching)
+        served.deploy(2, RULES._replace(pause=1000))
+    assert served.spec == {"stable": "v1", "canary": []}
+
+
 def test_ctrl_c_takes_the_canary_back(served: Cluster) -> None:
     class Interrupted(rollout.Rollout):
         def _sleep(self, seconds: float) -> None:
@@ -184,6 +196,17 @@ def test_a_lease_of_a_killed_deploy_expires(served: Cluster) -> None:
     served.server.add(LEASE, spec=spec | {"renewTime": "2026-01-01T00:00:00.000000Z"})
     served.deploy(2)
     assert served.spec == {"stable": "v2", "canary": []} and LEASE not in served.server.objects
+
+
+def test_a_deploy_keeps_its_lease_while_it_runs(served: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWED_AFTER", 0)
+    served.server.asked.clear()
+    served.deploy(2)
+    assert ("update", "leases") in served.server.asked
+    with lease.hold(served.kserve.api, "serve", NAME) as held:
+        served.server.objects[LEASE]["metadata"]["resourceVersion"] = "another's"
+        with pytest.raises(UserError, match="another process has taken over the deployment of shades"):
+            held.renew()
 
 
 def test_a_rollback_ends_a_deploy_that_runs(served: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,15 @@ def test_our_manifest_and_patches_become_the_recorded_specs(server: KserveServer
         assert found == STATES[number]["spec"]
 
 
+def test_we_read_the_recorded_states_as_what_they_are() -> None:
+    """Loaded, promoted, and never by `Ready` alone: it was True before the model was loaded, and of a lost canary."""
+    stable = [number for number, state in enumerate(STATES) if standard.is_stable_ready(state)]
+    assert stable == [13, 14, 15, 16, 18, 19, 20, 21], "not 12, not loaded; not 17, of which the address is the old one"
+    assert [number for number, state in enumerate(STATES) if standard.is_canary_ready(state)] == [16]
+    assert [str(standard.canary(state)) for state in STATES[MISSING:]] == ["version 99"] * 3
+    assert standard.why_not(STATES[4]) == "PredictorReady: Deployment does not have minimum availability."
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -126,6 +126,8 @@ class KnativeController:
     def states(self, before: Object | None, service: Object) -> Iterator[tuple[Object, list[Object]]]:
         """Yield the states after a change of the spec."""
         service = copy.deepcopy(service)
+        if before is not None:  # the status is that of the old spec for a while
+            yield copy.deepcopy(service), []
         name, predictor = service["metadata"]["name"], service["spec"]["predictor"]
         status = service.setdefault("status", {"deploymentMode": "Knative", "components": {"predictor": {}}})
         found = status["components"]["predictor"]

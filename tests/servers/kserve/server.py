@@ -192,7 +192,7 @@ class KserveServer(ThreadingHTTPServer):
             one["model"] = {"name": "", "resources": {}, **one["model"]}
             one["model"]["modelFormat"].setdefault("version", "1")
         wanted["metadata"].setdefault("annotations", {})["modelFormat"] = predictor["model"]["modelFormat"]["name"]
-        if reason := refusal(before, wanted):
+        if not self.is_old and (reason := refusal(before, wanted)):
             raise Refusal(403, WEBHOOK + reason)
 
     def _reconcile(self, path: str, before: Object | None, wanted: Object) -> None:
