@@ -1,12 +1,18 @@
 """What a cluster must have to serve: pytest tests/serving/test_kserve.py"""
 
+from typing import Any
+
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.serving import rollout
+from components.shared.serving import rollout, standard
 from components.shared.serving.inference_service import RUNTIME, SERVICE_ACCOUNT, Predictor, check_name
+from components.shared.serving.kserve import Service
 from tests.serving.conftest import NAMESPACE, RULES, Cluster, add_namespace, kserve_of
 from tests.serving.small_models import NAME
+
+STATUS = {"name": "c", "lastState": {"terminated": {"exitCode": 1, "message": "loading\nno space left\n"}}}
+PULL = {"reason": "ImagePullBackOff", "message": "no such image"}
 
 
 def refusal(call: object, *arguments: object) -> str:
@@ -112,6 +118,25 @@ def test_a_right_that_is_missing_is_named(cluster: Cluster) -> None:
 @pytest.mark.parametrize(("name", "reason"), [("5digits", "wants a letter first"), ("d" * 60, "shorter model_name")])
 def test_a_name_that_kserve_does_not_take_is_refused(name: str, reason: str) -> None:
     assert reason in refusal(check_name, name, Predictor("v1", "s3://b/models/m/versions/1/serving"))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"containerStatuses": [STATUS | {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}, "c: no space left"),
+        ({"containerStatuses": [STATUS | {"state": {"running": {}}}]}, ""),
+        ({"initContainerStatuses": [STATUS | {"state": {"terminated": {"exitCode": 0}}}]}, ""),
+        ({"containerStatuses": [{"name": "c", "state": {"waiting": PULL}}]}, "c: ImagePullBackOff: no such image"),
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}, "0/1 nodes"),
+    ],
+)
+def test_pods_tell_why_they_do_not_serve(cluster: Cluster, status: dict[str, Any], reason: str) -> None:
+    cluster.deploy(1)
+    pod = cluster.server.objects["/api/v1/namespaces/serve/pods/shades-v1-predictor-0"]
+    pod["status"] = status
+    found = cluster.server.objects[cluster.path]
+    told = Service(cluster.kserve, NAME).why_pods_wait(standard, found, cluster.versions[1].predictor)
+    assert told == reason
 
 
 def test_there_may_be_nothing_to_take_back(cluster: Cluster) -> None:

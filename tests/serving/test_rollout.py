@@ -3,7 +3,7 @@
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.serving import lease, rollout
+from components.shared.serving import lease, rollout, standard
 from components.shared.serving.inference_service import Predictor
 from components.shared.serving.rollout import Failed
 from components.shared.serving.status import read_status
@@ -141,6 +141,20 @@ def test_ctrl_c_takes_the_canary_back(served: Cluster) -> None:
         patch.setattr(rollout, "Rollout", Interrupted)
         served.deploy(2, RULES._replace(pause=1000))
     assert served.spec == {"stable": "v1", "canary": []} and LEASE not in served.server.objects
+
+
+def test_the_status_of_a_canary_is_not_that_of_the_service(served: Cluster) -> None:
+    """Such a canary is left by a deploy that was killed; the InferenceService stays Ready."""
+    target = served.versions[2].predictor
+    served.server.unloadable.add(target.storage_uri)
+    found = served.server.objects[served.path]
+    patch = {"metadata": {}, **standard.add(found, target)}
+    served.server.answer("PATCH", served.path, {"fieldValidation": "Strict"}, patch)
+    served.server.settle(served.path)
+    facts = read_status(served.kserve, NAME)
+    assert facts and facts.canary and facts.stable.ready and not facts.canary.ready
+    assert (facts.stable.percent, facts.canary.percent) == (100, 0)
+    assert facts.canary.reason.startswith("storage-initializer: Unexpected error during storage initialization")
 
 
 def test_a_held_canary_goes_on_or_is_taken_back(served: Cluster) -> None:

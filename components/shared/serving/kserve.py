@@ -297,16 +297,20 @@ def _too_old(error: Refused) -> UserError:
 
 
 def _reasons(pod: Object) -> Iterator[str]:
-    """Yield why a pod does not serve: the last line of a container that failed, what it waits for, or no node."""
+    """Yield why a pod does not serve: the last line of a container that failed, what it waits for, or no node.
+
+    What failed before a container that runs now is long past.
+    """
     status = pod.get("status", {})
     for one in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
-        ended = one.get("state", {}).get("terminated") or one.get("lastState", {}).get("terminated") or {}
-        waiting = one.get("state", {}).get("waiting") or {}
+        state = one.get("state", {})
+        waiting = state.get("waiting") or {}
+        ended = state.get("terminated") or (waiting and one.get("lastState", {}).get("terminated")) or {}
         lines = str(ended.get("message") or "").strip().splitlines()
         if ended.get("exitCode") and lines:
             yield f"{one['name']}: {lines[-1]}"
         elif waiting.get("message"):
-            yield f"{one['name']}: {waiting['reason']}: {waiting['message']}"
+            yield f"{one['name']}: {waiting.get('reason')}: {waiting['message']}"
     for one in status.get("conditions", []):
         if one["type"] == "PodScheduled" and one["status"] == "False" and one.get("message"):
             yield str(one["message"])
