@@ -81,7 +81,7 @@ def package_of(pipeline: BaseComponent) -> Path:
 
 def read_package(package: Path) -> list[Any]:
     """Return the documents of a compiled pipeline: KFP's own, and the settings for Kubernetes."""
-    return list(yaml.safe_load_all(package.read_text()))
+    return list(yaml.load_all(package.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def documents_of(pipeline: BaseComponent) -> list[Any]:
