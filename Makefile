@@ -41,7 +41,7 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) $(ARGS)
 
-test-quick: $(READY) ## Test what takes seconds
+test-quick: $(READY) ## Test what takes less than a second each
 	@$(BIN)/python -m pytest -n auto $(PARALLEL) -m "not slow" $(ARGS)
 
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50), and try all other faults (an hour)

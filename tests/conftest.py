@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any import of onnxruntime
 
 with warnings.catch_warnings():  # packages behind KFP warn when they are imported; later, warnings are errors
     warnings.simplefilter("ignore")
+    gc.disable()  # until all is imported: it would look through what the libraries have made again and again
     import kfp.local  # noqa: F401
 
 from components.shared.core import log
@@ -45,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with slow tests first, so that parallel workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but leave alone what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def run_local(runs: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -49,6 +49,7 @@ def test_a_tag_that_is_long_or_strange_is_digested(tag: str) -> None:
     assert bounded(tag) != bounded(f"{tag}x") and bounded('W/"0-5f"') == 'W/"0-5f"'
 
 
+@pytest.mark.slow
 def test_every_line_for_people_goes_through_one_door() -> None:
     for path in [ROOT / "pipeline.py", *sorted((ROOT / "components").rglob("*.py")), *(ROOT / "runner").rglob("*.py")]:
         name = path.relative_to(ROOT).as_posix()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from components.shared.data.contact_sheet import ContactSheet
@@ -36,6 +37,7 @@ def test_large_images_and_many_classes_stay_small(tmp_path: Path) -> None:
     assert sheet(tmp_path / "samples.png", names, images, labels).shape[0] == 20 * 68 + 4
 
 
+@pytest.mark.slow
 def test_long_name_is_cut_before_the_images(tmp_path: Path) -> None:
     images = np.full((1, 1, 8, 8), 255, np.uint8)
     pixels = sheet(tmp_path / "samples.png", ["W" * 1000], images, np.array([0]))

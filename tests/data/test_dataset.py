@@ -68,6 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return folder, splits
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     counts=st.tuples(*[st.integers(0, 40)] * 3),
@@ -160,6 +161,7 @@ def test_wrong_number_of_images_is_a_bug(tmp_path: Path) -> None:
         writer.finish(name="small", seconds={})
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_damage_is_reported_or_harmless(small: Small, data: st.DataObject) -> None:

@@ -196,6 +196,7 @@ def test_a_line_longer_than_pillow_holds_is_bad() -> None:
 SEEDS = [encode(COLOUR, file_format) for file_format in FORMATS]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SEEDS), st.data())
 def test_damaged_pictures_decode_or_are_bad(picture: bytes, data: st.DataObject) -> None:

@@ -75,6 +75,7 @@ def test_only_the_seed_decides() -> None:
     assert (assign(labels, splits, seed=3) != assign(labels, splits, seed=4)).any()
 
 
+@pytest.mark.slow
 def test_every_image_is_as_likely_to_be_held_out() -> None:
     labels, splits = source(60)
     rounds = 2000

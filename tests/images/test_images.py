@@ -154,6 +154,7 @@ def test_an_error_is_one_line_and_exit_code_2(words: tuple[str, ...], error: str
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_dirty_tree_is_not_pushed(tmp_path: Path) -> None:
     checkout = _checkout(tmp_path / "checkout")
     (checkout / "components" / "draft.py").touch()

@@ -195,6 +195,7 @@ def test_every_weight_has_a_gradient_and_the_bitmaps_are_fixed() -> None:
     assert changed == {name for name, _ in net.named_parameters()} == before.keys() - {"output.centres"}
 
 
+@pytest.mark.slow
 def test_it_overfits_32_images() -> None:
     net, (images, labels) = network(), digits(32)
     losses = learn(net, images, labels, steps=100)

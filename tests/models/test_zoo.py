@@ -86,7 +86,14 @@ def test_a_network_learns_from_the_smallest_images_it_accepts(name: str) -> None
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", [name for name, row in ZOO.items() if row.smallest > 8])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("inception") else [])
+        for name, row in ZOO.items()
+        if row.smallest > 8
+    ],
+)
 def test_smaller_images_are_refused_and_would_not_work(name: str) -> None:
     size = ZOO[name].smallest - 1
     with pytest.raises(UserError, match=f"{size + 1} x {size + 1} pixels or more, not {size} x {size}; .*image_size"):
@@ -140,7 +147,13 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "nasnet_a_mobile"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in LIGHT else pytest.mark.slow)
+        for name in ("mobilenet_v2", "densenet121", "nasnet_a_mobile")
+    ],
+)
 def test_a_saved_network_gives_the_same_logits_when_loaded(tmp_path: Path, name: str) -> None:
     network = build(name, 32, channels=1)
     network(pictures(8, channels=1))  # so that batch norms have statistics

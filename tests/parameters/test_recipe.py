@@ -180,6 +180,7 @@ def test_no_text_of_defaults_has_what_json_escapes(recipe: type[Recipe]) -> None
     assert_plain(recipe().text())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "://" not in text and "#" not in text),
@@ -199,6 +200,7 @@ def test_an_unknown_name_is_refused(name: str) -> None:
         EvaluateRecipe.of(**{"min_recall": 2, name: 1})
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.text(), st.integers() | st.floats() | st.booleans() | st.none() | st.text())
 def test_any_value_is_accepted_or_refused_in_words(text: str, value: Any) -> None:

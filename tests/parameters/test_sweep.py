@@ -33,6 +33,7 @@ def test_objects_stay_if_columns_are_longer_or_have_gaps(objects: Any) -> None:
     assert as_columns(objects) == objects == as_objects(objects)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ALIKE | st.lists(st.dictionaries(st.text(max_size=9), VALUES, max_size=4)))
 def test_any_objects_survive_their_columns(objects: list[dict[str, Any]]) -> None:

@@ -200,7 +200,10 @@ def test_architecture_has_the_same_layers() -> None:
         assert (f"`{layer}`", ", ".join(f"`{other}`" for other in others) or "nothing of ours") in documented
 
 
-@pytest.mark.parametrize("step", [*(step.module for step in STEPS if step.image == "data"), "register"])
+@pytest.mark.parametrize(
+    "step",
+    [*(pytest.param(step.module, marks=pytest.mark.slow) for step in STEPS if step.image == "data"), "register"],
+)
 def test_steps_without_torch_do_not_load_it(step: str) -> None:
     code = f"import sys, components.{step}; print('torch' in sys.modules, 'kfp' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

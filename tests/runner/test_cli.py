@@ -267,6 +267,7 @@ def test_help_shows_examples() -> None:
     assert "python pipeline.py local" in shown.stdout
 
 
+@pytest.mark.slow
 def test_each_graph_is_compiled_to_its_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,7 +306,7 @@ def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
     assert [one.display_name for one in kfp_api.pipelines.values()] == ["torch2kubeflow-sweep"]
 
 
-@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("status", 141)])
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), pytest.param("status", 141, marks=pytest.mark.slow)])
 def test_output_into_a_closed_pipe_ends_quietly(kfp_api: KfpServer, word: str, code: int) -> None:
     read, write = os.pipe()
     os.close(read)

@@ -60,6 +60,7 @@ def test_without_a_profile_one_line_says_what_is_missing(
     assert [str(request) for request in many_users.requests] == ["GET /healthz"]
 
 
+@pytest.mark.slow
 def test_in_a_profile_every_verb_stays_in_it(many_users: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     for words in VERBS:
         code = _code(*words, "--namespace", TEAM)

@@ -56,7 +56,9 @@ def test_every_verb_has_a_module_that_does_it(verb: Verb) -> None:
     assert callable(resolve_name(f"runner.{verb.module}:handle"))
 
 
-@pytest.mark.parametrize("module", STORE_VERBS)
+@pytest.mark.parametrize(
+    "module", [STORE_VERBS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in STORE_VERBS[1:])]
+)
 def test_verbs_of_the_store_do_without_kfp(module: str) -> None:
     code = f"import sys, {module}; print({{'kfp', 'kubernetes', 'torch'}} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

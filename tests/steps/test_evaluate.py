@@ -122,12 +122,14 @@ def test_a_model_below_a_threshold_is_refused_with_the_reason(
     assert re.fullmatch(reason, found)
 
 
+@pytest.mark.slow
 def test_a_model_exactly_on_the_thresholds_is_accepted(artifacts: Path, tmp_path: Path) -> None:
     figures = evaluated(artifacts, tmp_path).metrics
     exactly = {"min_accuracy": figures["accuracy"], "min_recall": figures["weakest_recall"]}
     assert evaluated(artifacts, tmp_path, **exactly).accepted is True
 
 
+@pytest.mark.slow
 def test_a_class_that_is_never_predicted(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", ["zero", "one"], channels=3)
     write_model(tmp_path / "model", dataset, epochs=0)
@@ -137,6 +139,7 @@ def test_a_class_that_is_never_predicted(tmp_path: Path) -> None:
     assert_self_contained((tmp_path / "report.html").read_text())
 
 
+@pytest.mark.slow
 def test_a_perfect_model(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     counts = {"train": 64, "val": 2, "test": 20}

@@ -29,7 +29,9 @@ def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
-@pytest.mark.parametrize("optimizer", get_args(Optimizer))
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param(name, marks=[] if name == "muon" else pytest.mark.slow) for name in get_args(Optimizer)]
+)
 def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 0.02, "sgd": 0.05, "adamw": 0.01}[optimizer]
     model = trained(digits, tmp_path / "model", optimizer=optimizer, learning_rate=rate, epochs=8)
@@ -94,6 +96,7 @@ def test_the_history_has_each_epoch_and_the_seconds_of_all_steps(digits: Path, t
     assert history.seconds["download"] == 0.5 and history.seconds["train"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("sgd", 0.3), ("adamw", 0.1)])
 def test_the_weights_of_the_best_epoch_are_saved(
     digits: Path, tmp_path: Path, optimizer: str, learning_rate: float
@@ -106,6 +109,7 @@ def test_the_weights_of_the_best_epoch_are_saved(
     assert val_accuracy(model, digits) == pytest.approx(best.val_accuracy) == model.document.val_accuracy
 
 
+@pytest.mark.slow
 def test_averaged_weights_soon_forget_the_initial_ones(digits: Path, tmp_path: Path) -> None:
     raw = trained(digits, tmp_path / "raw", epochs=6, ema_decay=0.0)
     averaged = trained(digits, tmp_path / "averaged", epochs=6, ema_decay=0.9999)
@@ -113,6 +117,7 @@ def test_averaged_weights_soon_forget_the_initial_ones(digits: Path, tmp_path: P
     assert averaged.document.val_accuracy > 0.6
 
 
+@pytest.mark.slow
 def test_training_stops_when_patience_is_spent(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def set_memory(monkeypatch: pytest.MonkeyPatch) -> SetMemory:
     return patch
 
 
+@pytest.mark.slow
 def test_the_largest_batch_leaves_ten_steps_in_an_epoch(
     digits: Path, tmp_path: Path, set_memory: SetMemory, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from components.shared.training import batches
 from tests.trained_digits import trained
 
 
+@pytest.mark.slow
 def test_memory_mapped_shards_give_the_same_weights(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from components.shared.training.loop import Training
 from tests.trained_digits import RUN, SETTINGS, largest_difference, read_weights, settings, trained
 
 
+@pytest.mark.slow
 def test_accumulated_batches_equal_one_large_batch(digits: Path, tmp_path: Path) -> None:
     trained(digits, tmp_path / "whole", batch_size="100")
     trained(digits, tmp_path / "parts", batch_size="25", accumulate=4)

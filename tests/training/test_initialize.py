@@ -15,6 +15,7 @@ from tests.trained_digits import read_weights, trained
 PLAIN = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0}
 
 
+@pytest.mark.slow
 def test_training_starts_from_pretrained_weights(small_digits: Path, tmp_path: Path) -> None:
     network = {"network": "squeezenet1_1", "optimizer": "sgd", "learning_rate": 0.001, "epochs": 1, **PLAIN}
     trained(small_digits, tmp_path / "first", **network)

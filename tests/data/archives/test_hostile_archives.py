@@ -31,7 +31,9 @@ def test_an_intact_archive_is_read_whatever_its_name(tmp_path: Path, kind: str) 
         assert read_all(tmp_path / name) == FILES
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "headers-alone" else []) for name in REFUSED]
+)
 def test_a_faulty_archive_is_refused_by_name(tmp_path: Path, name: str) -> None:
     suffix, content, reason = REFUSED[name]
     path = tmp_path / f"given{suffix}"
@@ -58,7 +60,10 @@ def test_the_remedy_of_a_large_archive_is_the_folder(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("method", "stream"),
-    [(zipfile.ZIP_DEFLATED, zlib.compressobj(wbits=-15)), (zipfile.ZIP_BZIP2, bz2.BZ2Compressor())],
+    [
+        (zipfile.ZIP_DEFLATED, zlib.compressobj(wbits=-15)),
+        pytest.param(zipfile.ZIP_BZIP2, bz2.BZ2Compressor(), marks=pytest.mark.slow),
+    ],
     ids=["deflate", "bzip2"],
 )
 def test_a_member_that_unpacks_to_more_takes_no_memory(

@@ -42,6 +42,7 @@ def is_right(image: Any) -> bool:
     return bool((image[0, :, :7] < 5).all() and (image[0, :, 9:] > 250).all())
 
 
+@pytest.mark.slow
 def test_a_png_is_as_large_as_the_memory_allows() -> None:
     data = encode(SIDE, "PNG", compress_level=1)
     assert is_right(decoded(data, 100 * MIB))

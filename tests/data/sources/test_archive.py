@@ -286,6 +286,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         names(tmp_path / "x")
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from([".zip", ".tar", ".tar.gz"]),

@@ -88,6 +88,7 @@ def test_broken_gzip_is_reported(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     name=st.sampled_from(NAMES),

@@ -86,6 +86,7 @@ def test_the_promotion_page_escapes_text_from_outside() -> None:
     assert assert_self_contained(html).text.count(HOSTILE) >= 6
 
 
+@pytest.mark.slow
 def test_a_perfect_model_has_no_mistakes_to_show() -> None:
     page = assert_self_contained(render(**documents([[5, 0], [0, 5]], ["a", "b"]), mistakes=[]))
     assert page.text.count("None: every test image was classified correctly.") == 2
@@ -105,6 +106,7 @@ def test_a_refused_model_shows_the_reason() -> None:
     assert "Not accepted" in page.text and "recall 0 of class 'a' is too low" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 20])
 def test_few_classes_get_a_matrix_of_numbers(num_classes: int) -> None:
     matrix = np.full((num_classes, num_classes), 1234).tolist()
@@ -113,6 +115,7 @@ def test_few_classes_get_a_matrix_of_numbers(num_classes: int) -> None:
     assert cells.count("1,234") == num_classes**2
 
 
+@pytest.mark.slow
 def test_many_classes_get_a_small_picture_of_the_matrix() -> None:
     matrix = (90 * np.eye(100, dtype=int) + 1).tolist()
     matrix[3][5] = 40
@@ -123,6 +126,7 @@ def test_many_classes_get_a_small_picture_of_the_matrix() -> None:
     assert "40class 3class 5" in page.text.replace("\n", ""), "the most frequent confusion"
 
 
+@pytest.mark.slow
 def test_images_keep_their_colour_and_large_ones_shrink() -> None:
     colour, large = picture(3, 32), picture(3, 300)
     mistakes = [Mistake(p, 0, truth="a", predicted="b", **PROBABILITIES) for p in (colour, large, picture(1, 32))]
@@ -133,6 +137,7 @@ def test_images_keep_their_colour_and_large_ones_shrink() -> None:
     assert third.mode == "L"
 
 
+@pytest.mark.slow
 def test_equal_evaluations_give_equal_pages() -> None:
     pages = {render(**documents([[5, 1], [1, 5]], ["a", "b"]), mistakes=[]) for _ in range(2)}
     assert len(pages) == 1

@@ -56,6 +56,7 @@ def test_a_parameter_without_an_input_moves_to_options(kfp_api: KfpServer, capsy
     assert named(kfp_api, "sunday") is after, "nothing is left to do"
 
 
+@pytest.mark.slow
 def test_apply_moves_those_that_it_does_not_manage(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_apply_moves_those_that_it_does_not_manage(
     assert MOVED in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_apply_replaces_those_that_it_manages(
     kfp_api: KfpServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +98,7 @@ def test_others_are_left_alone(kfp_api: KfpServer, capsys: pytest.CaptureFixture
     assert "options" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_parameter_that_no_longer_exists_is_named(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     item = schedule(kfp_api, "sunday", colour="red")
     assert run_verb(upload, pipeline=pipeline.training) == 0

@@ -70,6 +70,7 @@ def test_rerun_takes_all_but_what_is_named(kfp_api: KfpServer, capsys: pytest.Ca
     assert shown[0].startswith(f"again: {first.display_name}, version ") and shown[0].endswith(", epochs 5 -> 40")
 
 
+@pytest.mark.slow
 def test_rerun_of_options_keeps_the_others(kfp_api: KfpServer) -> None:
     run_verb(run, "mixup=0.2", "flip=true", pipeline=pipeline.training)
     assert run_verb(rerun, "latest", "flip=false", "epochs=9", pipeline=pipeline.training) == 0
@@ -87,6 +88,7 @@ def test_rerun_without_its_version_or_of_another_pipeline(kfp_api: KfpServer) ->
         run_verb(rerun, "latest")
 
 
+@pytest.mark.slow
 def test_latest_is_that_of_all_graphs(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     from runner.verbs.parser import parse
 

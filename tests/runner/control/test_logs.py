@@ -261,6 +261,7 @@ def test_following_shows_each_line_once_until_the_run_ends(
     assert shown == ["[resolve] here", "[train] one", "[train] two", "[train] three"]
 
 
+@pytest.mark.slow
 def test_all_nodes_of_a_distributed_training_are_shown(
     kfp_api: KfpServer, cluster: KubeServer, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,7 @@ def test_stop_waits_until_pods_and_trainjob_are_gone(
     assert "its checkpoints, if it made any, in s3://bucket/team" in lines[3]
 
 
+@pytest.mark.slow
 def test_what_does_not_end_is_named(
     kfp_api: KfpServer, cluster: KubeServer, clock: Clock, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

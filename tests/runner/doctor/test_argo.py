@@ -56,6 +56,7 @@ def test_small_run_is_within_argos_limit(cluster: KubeServer, examine: Examine) 
     assert f"ok run size Argo's object of this run takes about {RUN} of 1,049 KB, Argo's default" in examine()[1]
 
 
+@pytest.mark.slow
 def test_large_run_is_a_warning(cluster: KubeServer, examine: Examine) -> None:
     code, table = examine("parallel=9", f"settings={SETTINGS}".replace("'", '"'), graph="sweep")
     assert code == 0, table

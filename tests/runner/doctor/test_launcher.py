@@ -84,6 +84,7 @@ def test_secret_reference_without_keys(cluster: KubeServer, assert_found: Assert
     assert_found("problem launcher kfp-launcher has a secretRef without accessKeyKey, secretKeyKey")
 
 
+@pytest.mark.slow
 def test_problem_of_several_checks_is_reported_once(cluster: KubeServer, examine: Examine) -> None:
     cluster.add(launcher(credentials=None))
     assert examine()[1].count("kfp-launcher has no credentials for minio://") == 1

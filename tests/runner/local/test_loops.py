@@ -45,6 +45,7 @@ def made(tmp_path: Path, summary: dict[str, Any]) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_passes_of_a_loop_run_in_turn(tmp_path: Path) -> None:
     code, summary = run(tmp_path, "a", "b", "c")
     assert (code, states(summary)) == (0, ["done", "done", "done"])
@@ -55,6 +56,7 @@ def test_the_passes_of_a_loop_run_in_turn(tmp_path: Path) -> None:
     assert summary["artifacts"].keys() == {"model"} and "compare" in summary["artifacts"]["model"]
 
 
+@pytest.mark.slow
 def test_only_new_passes_of_a_loop_run(tmp_path: Path) -> None:
     _, first = run(tmp_path, "a", "b")
     processes = [line[3] for line in made(tmp_path, first)]
@@ -69,6 +71,7 @@ def test_only_new_passes_of_a_loop_run(tmp_path: Path) -> None:
     assert (code, states(fourth)) == (0, ["done", "cached", "done"])
 
 
+@pytest.mark.slow
 def test_a_pass_that_fails_fails_the_step_and_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, summary = run(tmp_path, "a", "bad", "c")
     assert (code, states(summary)) == (1, ["done", "failed", "skipped"])
@@ -76,6 +79,7 @@ def test_a_pass_that_fails_fails_the_step_and_the_run(tmp_path: Path, capsys: py
     assert "error: trial failed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_kfp_leaves_print_as_it_was(tmp_path: Path) -> None:
     before = builtins.print
     run(tmp_path, "a", "b")

@@ -94,6 +94,7 @@ def test_a_pods_plan_is_the_same_if_other_pods_get_more_trials() -> None:
     assert first(5) == first(8) == "||epochs|1,5|1|5"
 
 
+@pytest.mark.slow
 def test_hundreds_of_trials_are_short_texts_without_escapes() -> None:
     settings = [{"learning_rate": n / 1000, "pretrained": f'a "{n}"'} for n in range(1, 401)]
     found = texts(settings=settings, parallel=8)

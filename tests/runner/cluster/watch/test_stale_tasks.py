@@ -134,6 +134,7 @@ def test_kfp_may_be_late_before_its_tasks_are_called_stale(
     assert ("resolve    starting" in shown) is bool(notes) and ("train      running" in shown) is not notes
 
 
+@pytest.mark.slow
 def test_kfp_may_be_late_at_the_end_of_a_run(
     kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
