@@ -10,6 +10,7 @@ from runner.local import run as local_run
 from tests.runner.local import loop_steps
 
 tell = loop_steps.component(loop_steps.tell)
+slow = pytest.mark.slow
 
 
 @dsl.pipeline(name="torch2kubeflow-training")
@@ -17,7 +18,13 @@ def small(data: str = "/kfp-workspace/pets") -> None:
     tell(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, data=data)
 
 
-@pytest.mark.parametrize("name", ["runs", "{{$x", "{{$.inputs}}", "{{$}}", "kfp-workspace", "a {{$.outputs.b}} c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{{$.inputs}}",
+        *(pytest.param(name, marks=slow) for name in ("runs", "{{$x", "{{$}}", "kfp-workspace", "a {{$.outputs.b}} c")),
+    ],
+)
 def test_a_run_has_its_id_and_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
     runs = tmp_path / name / "runs"
     assert local_run.run(small, {}, runs, embedded=False, caching=True) == 0
