@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from runner.demo.server import bound_server
 
 CHROMIUM = Path("/usr/bin/chromium")
+MILLISECONDS = 60_000  # that a busy machine may take
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]  # Chromium refuses to run as root with its sandbox
 Lines = Sequence[Sequence[tuple[float, float]]]
 
@@ -90,7 +91,7 @@ class Visit:
 
     def wait(self) -> None:
         """Wait until a version is loaded."""
-        self.page.locator("#answer").wait_for(state="visible", timeout=60_000)
+        self.page.locator("#answer").wait_for(state="visible")
 
 
 @contextmanager
@@ -117,6 +118,8 @@ def served(folder: Path) -> Iterator[str]:
 def visited(browser: Browser, address: str, **settings: Any) -> Iterator[Visit]:
     """Open the page in a new profile, with Playwright's settings of a context."""
     context = browser.new_context(**settings)
+    context.set_default_timeout(MILLISECONDS)
+    expect.set_options(MILLISECONDS)
     visit = Visit(context.new_page())
     visit.page.on("console", lambda message: visit.problems.append(message.text) if _is_problem(message) else None)
     visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))

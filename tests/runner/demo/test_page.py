@@ -226,6 +226,7 @@ def test_a_wrong_test_picture_goes_through_the_network(visit: Visit, made: Demo)
         assert found.probabilities.argmax() == mistake.predicted
         assert abs(found.probabilities[mistake.predicted] - mistake.probability) < 1e-4
         assert button.get_attribute("aria-pressed") == "true"
+        assert visit.text("#hint") == f"Test picture {mistake.number:,}"
     visit.draw(SEVEN)
     assert visit.page.locator("#mistakes [aria-pressed=true]").count() == 0
 

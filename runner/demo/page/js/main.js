@@ -33,12 +33,14 @@ function choosePicture(pixels, name) {
   if (!drawing.isEmpty) drawing.clear();
   mistakes.release();
   chosen = { pixels, name };
+  element("answer").scrollIntoView({ block: "nearest" });
   changed();
 }
 
 /** Predict in the next frame, however much changes until then, and once more for what changes during that. */
 function changed() {
-  element("hint").hidden = !drawing.isEmpty || chosen;
+  element("hint").hidden = !drawing.isEmpty;
+  element("hint").textContent = chosen?.name ?? "Draw here";
   element("undo").disabled = element("clear").disabled = drawing.isEmpty && !chosen;
   isStale = true;
   if (isPredicting) return;
