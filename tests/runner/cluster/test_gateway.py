@@ -152,8 +152,7 @@ def test_a_path_that_kfp_alone_does_not_have_is_named(kfp_api: KfpServer) -> Non
     ],
 )
 def test_the_address_of_a_page_is_refused_with_that_of_the_api(kfp_api: KfpServer, pasted: str, api: str) -> None:
-    assert (
-        refusal("--host", pasted)
-        == f"{pasted} is not the address of KFP's API, but of a page or a part of it; give {api}"
-    )
+    named = pasted.replace("?ns=team-a", "?...")  # a query may hold a secret
+    line = f"{named} is not the address of KFP's API, but of a page or a part of it; give {api}"
+    assert refusal("--host", pasted) == line
     assert not kfp_api.requests
