@@ -249,6 +249,18 @@ def test_changes_of_others_are_not_overwritten(served: Cluster) -> None:
     assert served.server.objects[served.path]["spec"]["predictor"]["minReplicas"] == 3
 
 
+def test_a_canary_is_like_the_stable_predictor_but_fixed(served: Cluster) -> None:
+    """KServe refuses the fields of autoscaling in a canary; the stable predictor keeps them."""
+    theirs = {"maxReplicas": 4, "scaleTarget": 80, "minReplicas": 2, "nodeSelector": {"disk": "ssd"}}
+    served.server.objects[served.path]["spec"]["predictor"] |= theirs
+    served.deploy(2, RULES._replace(hold=True))
+    spec = served.server.objects[served.path]["spec"]
+    canary = spec["canary"][0]["predictor"]
+    assert (canary["minReplicas"], canary["nodeSelector"], "scaleTarget" in canary) == (2, {"disk": "ssd"}, False)
+    served.deploy(2)
+    assert theirs.items() <= served.server.objects[served.path]["spec"]["predictor"].items()
+
+
 def test_a_service_of_something_else_is_left_alone(served: Cluster) -> None:
     other = Predictor("v1", "s3://bucket/other/models/shades/versions/1/serving")
     with pytest.raises(UserError, match=r"serves s3://bucket/team/.*, which is no version of this model in this store"):
