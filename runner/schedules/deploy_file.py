@@ -52,7 +52,18 @@ class Deployment:
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate keys, of which PyYAML would use the last."""
+    """A YAML loader that refuses duplicate keys, of which PyYAML would use the last, and anchors and aliases.
+
+    With aliases of aliases, a file of a few hundred bytes would become gigabytes.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
+            sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            place = f"{sign}{event.anchor} in line {event.start_mark.line + 1}" if event.start_mark else sign
+            raise yaml.composer.ComposerError(None, None, f"{place}: anchors and aliases are not accepted", None)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
@@ -68,8 +79,12 @@ def read(path: Path) -> Deployment:
         document = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", "give another file with -f") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.composer.ComposerError as error:
+        raise UserError(f"{path}: {error}", "write the value where it is used") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such date
         raise UserError(f"{path} is not valid YAML: {error}", "correct it") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep", "correct it") from None
     _check(document, TOP_KEYS, {"pipeline"}, str(path))
     common = document.get("parameters", {})
     return Deployment(

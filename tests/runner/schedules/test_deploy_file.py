@@ -66,16 +66,44 @@ def test_wrong_key_is_named(folder: DeployFolder, keys: dict[str, Any], expected
         ("pipeline: a\npipeline: b\n", "pipeline is given twice"),
         ("pipeline: a\nschedules: {n: {when: '@daily'}, n: {when: '@hourly'}}\n", "n is given twice"),
         ("pipeline: [", "is not valid YAML"),
+        ("pipeline: 2026-13-45\n", "is not valid YAML: month must be in 1..12"),
+        ("pipeline: " + "[" * 5000, "is nested too deep"),
         ("", "is not a mapping"),
         ("namespace: a", "pipeline is missing"),
     ],
-    ids=["key-twice", "nested-key-twice", "no-yaml", "empty", "no-pipeline"],
+    ids=["key-twice", "nested-key-twice", "no-yaml", "no-date", "deep", "empty", "no-pipeline"],
 )
 def test_malformed_file_is_refused(folder: DeployFolder, text: str, expected: str) -> None:
     folder.file.write_text(text)
     with pytest.raises(UserError) as error:
         deploy_file.read(folder.file)
     assert expected in str(error.value)
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (LAUGHS, "&a0 in line 1: anchors and aliases are not accepted"),
+        ("pipeline: a\nparameters: *b\n", "*b in line 2: anchors and aliases are not accepted"),
+        (
+            "x: &b {epochs: 3}\npipeline: a\nparameters:\n  <<: *b\n",
+            "&b in line 1: anchors and aliases are not accepted",
+        ),
+    ],
+    ids=["billion-laughs", "alias", "merge"],
+)
+def test_anchors_and_aliases_are_refused_in_one_line(folder: DeployFolder, text: str, place: str) -> None:
+    folder.file.write_text(text)
+    with pytest.raises(UserError) as error:
+        deploy_file.read(folder.file)
+    line = str(error.value)
+    assert line.startswith(f"{folder.file}: {place}") and line.endswith("; write the value where it is used")
+    assert "\n" not in line
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
