@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from components.shared.core.printable import told
-from runner.verbs import cluster, local, runs, serving, store
+from runner.verbs import cluster, local, prediction, runs, serving, store
 
-VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS, *serving.VERBS)
+VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS, *prediction.VERBS, *serving.VERBS)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

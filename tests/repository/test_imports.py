@@ -50,6 +50,7 @@ RUNNER: dict[str, tuple[str, ...]] = {
     "registry": ("local", "cluster"),
     "demo": ("registry",),
     "schedules": ("cluster",),
+    "prediction": ("registry",),
     "serving": ("local", "cluster", "registry"),
     "doctor": ("cluster", "images"),
 }

@@ -158,6 +158,7 @@ Time = Annotated[
 Names = Annotated[
     Items[str], Field(min_length=1, json_schema_extra={"uniqueItems": True}), AfterValidator(_are_different)
 ]
+NamesIfAny = Annotated[Items[str], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_are_different)]
 ImageShape = Annotated[list[Size], Field(min_length=3, max_length=3)]  # C, H, W
 JsonObject = dict[str, Any]  # whose members another module knows
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, model_validator
 
-from components.shared.core.document import Count, Document, Items, Names, Number, Part, Sha256, require
+from components.shared.core.document import Count, Document, Items, NamesIfAny, Number, Part, Sha256, require
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file, sha256_json
 from components.shared.data.archives.member import opened_picture
 from components.shared.data.archives.names import plain
-from components.shared.data.layout.folder_layout import Layout
+from components.shared.data.layout.folder_layout import NO_SPLITS, Layout
 from components.shared.data.layout.label_table import LABELS, read_labels
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.sources import cifar
@@ -26,6 +26,7 @@ from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx
 from components.shared.data.sources.schemes import Kind, RawDescription
 
+UNLABELLED = -1
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
 AGAIN = "download it again"
@@ -59,7 +60,7 @@ class RawDocument(Document):
     source: str  # the name, URI or path that the data came from
     version: str  # of the source
     kind: Kind
-    classes: Names  # in the order of the labels
+    classes: NamesIfAny  # in the order of the labels; none if no picture has a label
     counts: dict[SplitName, Count]
     files: Annotated[Items[RawFile], Field(min_length=1)]
     digest: Sha256  # of the content
@@ -83,7 +84,8 @@ class RawDocument(Document):
 class Chunk:
     """Some samples of one split: already decoded (`images`), or the bytes of picture files (`encoded`).
 
-    `split` is train, val, test, or all if the source has no splits; labels are int64 (n), images uint8 (n, C, H, W).
+    `split` is train, val, test, or all if the source has no splits; labels are int64 (n), UNLABELLED for a picture
+    that has none; images are uint8 (n, C, H, W).
     """
 
     split: str
@@ -202,6 +204,8 @@ class Raw:
             split, class_name = (layout.split_of(name), table[name]) if layout.in_table else layout.locate(name)
             return split, labels[class_name]
         except LookupError:
+            if layout.is_optional:
+                return NO_SPLITS, UNLABELLED
             raise UserError(f"{self.source} holds {name!r}, in no class of raw.json", AGAIN) from None
 
 

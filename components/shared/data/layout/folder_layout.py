@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from pydantic import Field
 
+from components.shared.core import log
 from components.shared.core.document import Count, JsonObject, Part
 from components.shared.core.errors import UserError
 from components.shared.data.layout.file_kinds import PICTURES
@@ -34,12 +35,16 @@ class Layout(Part):
     unlabelled: list[str] = Field(default_factory=list)
     in_names: bool = False  # whether the classes are the beginnings of the pictures' names
     in_table: bool = False  # whether the classes are in the file of label_table.py, and no others are read
+    is_optional: bool = False  # whether pictures without a class are taken too
+    no_labels: bool = False  # whether no picture has a class
 
     def locate(self, name: str) -> tuple[str, str]:
         """Return the split and the class of a picture by its name; the split is `all` if there are no splits.
 
         Raises LookupError if it is in none.
         """
+        if self._has_no_label(name):
+            raise LookupError(name)
         folders = name.split("/")[self.root : -1]
         at = 1 + self.below.get(folders[0], 0) if self.has_splits else 0
         class_name = class_in_name(name) if self.in_names else folders[at]
@@ -56,7 +61,10 @@ class Layout(Part):
 
     def is_unlabelled(self, name: str) -> bool:
         """Return whether a picture is left out, because it has no label."""
-        return any(part in self.unlabelled for part in name.split("/")[self.root : self.root + 1])
+        return not self.is_optional and self._has_no_label(name)
+
+    def _has_no_label(self, name: str) -> bool:
+        return self.no_labels or any(part in self.unlabelled for part in name.split("/")[self.root : self.root + 1])
 
     def facts(self) -> JsonObject:
         """Return the fields as raw.json has them: those of unusual layouts only where needed, so that digests hold."""
@@ -104,20 +112,28 @@ def find_layout(source: str, survey: Survey, arrangement: Arrangement) -> tuple[
     there are no pictures, some are in no class folder, the layout may be read in two ways, a class is empty, or there
     is only one class.
     """
-    left_out = survey.result()
-    search = _Search(source, survey, [folder.split("/") if folder else [] for folder, n in survey.folders.items() if n])
-    search.besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
-    if not search.filled:
-        search.refuse(
-            f"holds no pictures that can be read ({', '.join(PICTURES)}){search.besides}",
-            "convert them to PNG or JPEG" if left_out.unreadable else "put them into class-name/picture.png",
-        )
+    search = _search(source, survey)
     layout = _find(search, arrangement)
     counts = _count(layout, search)
     _check_classes(search, counts)
     for top in layout.unlabelled:
         _leave_out(survey, layout, top)
     return layout, counts
+
+
+def find_layout_if_any(source: str, survey: Survey, arrangement: Arrangement) -> tuple[Layout, Counts]:
+    """Return the layout and the counts as `find_layout` does, with all pictures, whether they have labels or not.
+
+    The counts are those of the pictures that have one. Raises UserError if there are no pictures.
+    """
+    search = _search(source, survey)
+    try:
+        layout = _find(search, arrangement)
+        counts = _count(layout, search)
+    except UserError as error:
+        log.info(f"taken without labels: {error.message}")
+        layout, counts = Layout(root=0, has_splits=False, no_labels=True), {}
+    return layout.model_copy(update={"is_optional": True}), counts
 
 
 def find_labelled_layout(source: str, survey: Survey, labels: Mapping[str, str]) -> tuple[Layout, Counts]:
@@ -137,6 +153,19 @@ def find_labelled_layout(source: str, survey: Survey, labels: Mapping[str, str])
     found = {split: dict(sorted(classes.items())) for split, classes in sorted(counts.items())}
     _check_classes(search, found)
     return layout, found
+
+
+def _search(source: str, survey: Survey) -> _Search:
+    """Return the search in a source. Raises UserError if it holds no picture that can be read."""
+    left_out = survey.result()
+    search = _Search(source, survey, [folder.split("/") if folder else [] for folder, n in survey.folders.items() if n])
+    search.besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
+    if not search.filled:
+        search.refuse(
+            f"holds no pictures that can be read ({', '.join(PICTURES)}){search.besides}",
+            "convert them to PNG or JPEG" if left_out.unreadable else "put them into class-name/picture.png",
+        )
+    return search
 
 
 def _find(search: _Search, arrangement: Arrangement) -> Layout:

@@ -13,3 +13,4 @@ class Reading:
     data_layout: Arrangement = "auto"
     labels: str = ""  # a table in the source
     label_columns: str = ""  # PICTURE,CLASS
+    needs_labels: bool = True  # whether pictures without labels are left out, or refused

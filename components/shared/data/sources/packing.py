@@ -20,7 +20,13 @@ from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.archives.nested import is_nested_archive, unnested
 from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
-from components.shared.data.layout.folder_layout import find_labelled_layout, find_layout
+from components.shared.data.layout.folder_layout import (
+    NO_SPLITS,
+    Counts,
+    find_labelled_layout,
+    find_layout,
+    find_layout_if_any,
+)
 from components.shared.data.layout.label_search import Given
 from components.shared.data.layout.label_table import LABELS, write_labels
 from components.shared.data.layout.reading import Reading
@@ -133,7 +139,8 @@ def _describe_pictures(
     """Return the description of the pictures, and which of them are taken; write the labels that a table has."""
     labels = given.labels(source, survey)
     if labels is None:
-        layout, counts = find_layout(source, survey, given.reading.data_layout)
+        find = find_layout if given.reading.needs_labels else find_layout_if_any
+        layout, counts = find(source, survey, given.reading.data_layout)
     else:
         layout, counts = find_labelled_layout(source, survey, labels)
         write_labels(folder / LABELS, labels)
@@ -143,12 +150,20 @@ def _describe_pictures(
         "name": _name(source),
         "kind": "pictures",
         "classes": sorted({name for found in counts.values() for name in found}),
-        "counts": {split: sum(found.values()) for split, found in counts.items()},
+        "counts": _totals(counts, survey.pictures if layout.is_optional else 0),
         "files": [] if labels is None else [LABELS],
         "layout": layout.facts(),
         "left_out": survey.result(),
     }
     return description, lambda name: not layout.is_unlabelled(name) if labels is None else name in labels
+
+
+def _totals(counts: Counts, pictures: int) -> dict[str, int]:
+    """Return the pictures of each split; those without a label, of `pictures` in all, are in none."""
+    totals = {split: sum(found.values()) for split, found in counts.items()}
+    if (rest := pictures - sum(totals.values())) > 0:
+        totals[NO_SPLITS] = totals.get(NO_SPLITS, 0) + rest
+    return totals
 
 
 def _name(source: str) -> str:

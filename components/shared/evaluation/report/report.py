@@ -79,7 +79,7 @@ def render(
         left_out=left_out,
         epochs=history.epochs,
         has_peak=any(epoch.peak_share for epoch in history.epochs),
-        mistakes=[(mistake, _data_uri(mistake.image)) for mistake in mistakes],
+        mistakes=[(mistake, data_uri(mistake.image)) for mistake in mistakes],
         wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
         matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,
         confusions=_confusions(matrix, classes),
@@ -108,7 +108,8 @@ def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list
     return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
 
 
-def _data_uri(image: NDArray[np.uint8]) -> str:
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Return an image (uint8, C x H x W) as a PNG in an address, of a thumbnail's size at most."""
     picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()

@@ -1,0 +1,130 @@
+"""The table of predictions: Parquet in whole parts, and a CSV made of them.
+
+Each row is a picture: where it comes from, what is predicted, and by which model. A part is written aside and renamed,
+and all but the last one have as many rows, so that what is there tells where to go on.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.shared.core.errors import UserError
+from components.shared.core.files import new_file
+from components.shared.evaluation.metrics import Probabilities
+from components.shared.prediction.inputs import Batch
+from components.shared.prediction.reference import statistics_of, vectors_of
+
+PART_ROWS = 16_384  # about
+TOP = 3  # classes with the highest probabilities
+CLASSES = ("class", *(f"class_{rank}" for rank in range(2, TOP + 1)))
+PROBABILITIES = ("probability", *(f"probability_{rank}" for rank in range(2, TOP + 1)))
+RANKED = tuple(name for pair in zip(CLASSES, PROBABILITIES, strict=True) for name in pair)
+COLUMNS = ("source", "digest", *RANKED, "label", "error", "model", "package_digest")  # those of the CSV
+
+
+def schema(channels: int) -> pa.Schema:
+    """Return the columns of the Parquet parts: those of the CSV, and the statistics of the images."""
+    text, number = pa.string(), pa.float32()
+    kinds = {name: number if name in PROBABILITIES else text for name in COLUMNS}
+    return pa.schema([*kinds.items(), *((name, number) for name in _statistics(channels))])
+
+
+def _statistics(channels: int) -> list[str]:
+    """Return the names of the columns with statistics; the confidence is the column `probability`."""
+    return [name for name in statistics_of(channels) if name != "confidence"]
+
+
+class Part:
+    """The rows of a part that is not yet written."""
+
+    def __init__(self, classes: Sequence[str], channels: int, model: str, package_digest: str) -> None:
+        self._classes, self._channels = np.array(classes, object), channels
+        self._model, self._package_digest = model, package_digest
+        self._rows: dict[str, list[Any]] = {name: [] for name in schema(channels).names}
+
+    def __len__(self) -> int:
+        return len(self._rows["source"])
+
+    def add(self, batch: Batch, probabilities: Probabilities) -> None:
+        """Add the pictures of a batch; `probabilities` (N x classes) are those of its images."""
+        rows, count, good = self._rows, len(batch.names), batch.good
+        rows["source"] += batch.names
+        rows["digest"] += batch.digests
+        rows["label"] += batch.labels
+        rows["error"] += batch.errors
+        rows["model"] += [self._model] * count
+        rows["package_digest"] += [self._package_digest] * count
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+        for rank, (name, share) in enumerate(zip(CLASSES, PROBABILITIES, strict=True)):
+            has_rank = rank < order.shape[1]
+            best = order[:, rank] if has_rank else np.zeros(0, np.int64)
+            rows[name] += _spread(self._classes[best].tolist() if has_rank else [], good, count)
+            values = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0].tolist() if has_rank else []
+            rows[share] += _spread(values, good, count)
+        vectors = vectors_of(batch.images, probabilities) if good else np.zeros((0, len(statistics_of(self._channels))))
+        for number, name in enumerate(statistics_of(self._channels)):
+            if name in rows:
+                rows[name] += _spread(vectors[:, number].tolist(), good, count)
+
+    def write(self, path: Path) -> None:
+        """Write the part."""
+        with new_file(path) as file:
+            pq.write_table(pa.table(self._rows, schema(self._channels)), file, compression="zstd")
+
+
+def _spread(values: Sequence[Any], rows: Sequence[int], count: int) -> list[Any]:
+    """Return a list with the values in these rows, and None in the others."""
+    found: list[Any] = [None] * count
+    for row, value in zip(rows, values, strict=False):
+        found[row] = value
+    return found
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Return the path of a part."""
+    return folder / f"part-{number:05}.parquet"
+
+
+def read_part(path: Path, columns: list[str]) -> pa.Table:
+    """Return the rows of a part. Raises UserError if it is damaged."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file ({error})", "delete it, and predict again") from None
+
+
+def part_rows(batch: int) -> int:
+    """Return the rows of a part: whole batches, so that a run that goes on has the same ones."""
+    return max(1, PART_ROWS // batch) * batch
+
+
+def whole_parts(folder: Path, rows: int) -> int:
+    """Return how many parts are there, from the first one on, that have all their rows."""
+    number = 0
+    while (path := part_path(folder, number)).exists() and len(read_part(path, ["source"])) == rows:
+        number += 1
+    return number
+
+
+def write_csv(parts: Sequence[Path], path: Path) -> None:
+    """Write all rows of the parts as CSV (UTF-8, RFC 4180), in constant memory."""
+    with new_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        for part in parts:
+            for batch in read_part(part, [*COLUMNS]).to_batches(1024):
+                writer.writerows(zip(*(_texts(batch[name]) for name in COLUMNS), strict=True))
+        text.flush()
+        text.detach()
+
+
+def _texts(column: pa.Array) -> Iterator[str]:
+    for value in column.to_pylist():
+        yield "" if value is None else f"{value:.6g}" if isinstance(value, float) else value

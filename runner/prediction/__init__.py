@@ -1,0 +1,1 @@
+"""Prediction with an exported model on this machine."""

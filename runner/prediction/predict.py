@@ -1,0 +1,125 @@
+"""Verb `predict`: predict pictures by a version of the registry, or by a package."""
+
+import argparse
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from components.shared.core import log
+from components.shared.core.errors import UserError
+from components.shared.core.printable import say, told
+from components.shared.core.resources import thread_count
+from components.shared.data.layout.file_kinds import PICTURES
+from components.shared.data.layout.reading import Reading
+from components.shared.data.raw import write_raw
+from components.shared.data.sources.schemes import open_source
+from components.shared.prediction.batch import MANIFEST, PredictionsDocument, Program, open_program, predict_all
+from components.shared.prediction.inputs import Inputs
+from components.shared.registry.registry import RegisteredModel, model_names
+from runner.answer import Answer
+from runner.registry.models import existing_model
+from runner.registry.store import store_of
+
+NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
+
+
+class PredictDocument(Answer):
+    """What was predicted, and where the table is."""
+
+    FORMAT = "torch2kubeflow/predict"
+
+    folder: str
+    predictions: PredictionsDocument
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Predict, print a summary, and return the exit code."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torch2kubeflow-")))
+        program = stack.enter_context(_program(arguments, scratch))
+        with log.named("predict"):
+            inputs = Inputs(_data(arguments, scratch / "raw"), program.package)
+            found = predict_all(inputs, program, arguments.output)
+    for line in _lines(found, arguments.output):
+        say(line)
+    arguments.document = PredictDocument(folder=str(arguments.output), predictions=found)
+    return 0
+
+
+@contextmanager
+def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[Program]:
+    """Yield the program that --model names: that of a folder with a package, or a version of the store."""
+    folder, threads = Path(arguments.model or ""), thread_count(arguments.threads)
+    if arguments.model and (folder / "package.json").is_file():
+        yield open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
+        return
+    named = NAME.fullmatch(arguments.model) if arguments.model else None
+    if arguments.model and not named:
+        raise UserError(
+            f"--model {arguments.model} is neither a folder with package.json nor a model",
+            "give NAME, NAME/VERSION, or the folder package of a run",
+        )
+    with store_of(arguments) as store:
+        model = existing_model(store, named["name"] if named else _only(model_names(store)))
+        version = _version(model, named["version"] if named else None)
+        document = model.read_version(version)
+        for path in ("package.json", model.versions.onnx_path):
+            model.versions.download(document, path, scratch / path)
+    name = f"{model.name}/{version}"
+    yield open_program(scratch / model.versions.onnx_path, scratch / "package.json", name, threads)
+
+
+def _only(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    found = f"there are {len(names)}: {', '.join(names[:5])}" if names else "there is none in the store"
+    raise UserError(f"no model was named, and {found}", "give --model NAME, or --model FOLDER with a package")
+
+
+def _version(model: RegisteredModel, given: str | None) -> int:
+    if given and given != "champion":
+        return int(given)
+    champion = model.read().champion
+    if champion is None:
+        raise UserError(f"{model.name} has no champion", f"give --model {model.name}/VERSION")
+    return champion
+
+
+def _data(arguments: argparse.Namespace, folder: Path) -> Path:
+    """Return the folder with the pictures as raw data, or the prepared dataset that was given."""
+    data = str(arguments.data)
+    if (Path(data) / "dataset.json").is_file():
+        return Path(data)
+    if Path(data).is_file() and Path(data).suffix.lower() in PICTURES:
+        data = str(_alone(Path(data), folder.with_name("picture")))
+    folder.mkdir()
+    source = open_source(data)
+    reading = Reading(labels=arguments.labels or "", needs_labels=False)
+    found = source.fetch(folder, reading)
+    if left_out := found.get("left_out"):
+        for sentence in left_out.sentences():
+            log.info(sentence)
+    write_raw(folder, source=told(data), version=source.version(), seconds=0.0, **found)
+    return folder
+
+
+def _alone(picture: Path, folder: Path) -> Path:
+    """Return a new folder with a copy of the picture."""
+    folder.mkdir()
+    shutil.copyfile(picture, folder / picture.name)
+    return folder
+
+
+def _lines(found: PredictionsDocument, folder: Path) -> Iterator[str]:
+    """Yield what people want to know."""
+    unusable = f", {found.errors:,} of them unusable" * bool(found.errors)
+    yield f"{found.rows:,} {'picture' if found.rows == 1 else 'pictures'} predicted by {found.model}{unusable}"
+    if found.labelled:
+        yield f"{found.correct / found.labelled:.2%} of {found.labelled:,} labels predicted correctly"
+    rate = (found.rows - found.resumed_at) / max(found.seconds["all"], 1e-9)
+    yield f"{rate:,.0f} pictures/s, {found.seconds['program']:.1f} of {found.seconds['all']:.1f} s by the program"
+    for name in ("predictions.csv", "uncertain.html", MANIFEST):
+        yield f"  {folder / name}"

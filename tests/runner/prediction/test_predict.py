@@ -1,0 +1,105 @@
+"""Verb `predict`, by a package and by a version of a real store: pytest tests/runner/prediction"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.shared.core.errors import UserError
+from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.registry.champion import Verdict
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import Store
+from runner.prediction import predict
+from runner.prediction.predict import PredictDocument
+from tests.prediction.programs import write_package
+from tests.runner.verbs import answered, run_verb
+from tests.small_packages import provenance_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    write_package(tmp_path / "package")
+    return tmp_path / "package"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.fromarray(np.full((20, 10, 3), 250, np.uint8)).save(tmp_path / "white.jpg")
+    return tmp_path / "white.jpg"
+
+
+def _register(store: Store, package: Path, name: str, wins: bool = True) -> None:
+    """Register the package; it becomes the champion if it wins."""
+    document, model = PackageDocument.read(package / "package.json"), RegisteredModel(store, name)
+    digests = {"test_split_digest": "a" * 64, "model_digest": "b" * 64}
+    entry = model.reserve_version(document.digest, accuracy=0.5, images=10, run_id="run", **digests)
+    for other in ("model.safetensors", "model.json", "model.pt2", "predictions.npy"):
+        (package / other).write_bytes(b"-")
+    files = {path.name: (path, "") for path in package.iterdir() if path.name != "model.onnx"}
+    files[model.versions.onnx_path] = (package / "model.onnx", "")
+    model.versions.upload(entry, files, document, provenance_of(), package)
+    model.finalize(entry.version, lambda _: Verdict(wins, None, "made so"))
+
+
+def _predicted(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "predictions.csv", newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_a_picture_is_predicted_by_a_package(
+    package: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_verb(predict, str(picture), "--model", str(package), "--output", str(out)) == 0
+    (row,) = _predicted(out)
+    assert (row["source"], row["class"], row["model"], row["label"]) == ("white.jpg", "light", str(package), "")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"1 picture predicted by {package}" in lines and f"  {out}/predictions.csv" in lines
+    assert not [line for line in lines if "labels predicted" in line]
+
+
+@pytest.mark.usefixtures("s3_variables")
+def test_the_champion_is_taken_from_the_store(
+    package: Path, picture: Path, tmp_path: Path, store: Store, uri: str
+) -> None:
+    words = [str(picture), "--store", uri, "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="no model was named, and there is none in the store; give --model NAME"):
+        run_verb(predict, *words)
+    _register(store, package, "first")
+    document = answered(predict, *words)
+    assert isinstance(document, PredictDocument)
+    assert (document.predictions.model, document.predictions.predicted) == ("first/1", {"dark": 0, "light": 1})
+    _register(store, package, "second", wins=False)
+    with pytest.raises(UserError, match="no model was named, and there are 2: first, second; give --model NAME"):
+        run_verb(predict, *words)
+    with pytest.raises(UserError, match="second has no champion; give --model second/VERSION"):
+        run_verb(predict, *words, "--model", "second")
+    with pytest.raises(UserError, match="there is no version 7"):
+        run_verb(predict, *words, "--model", "second/7")
+    words[-1] = str(tmp_path / "other")
+    assert run_verb(predict, *words, "--model", "second/1") == 0
+
+
+@pytest.mark.parametrize("given", ["../package", "Mnist", "mnist/x"])
+def test_what_is_no_model_is_refused(given: str, picture: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"--model {given} is neither a folder with package.json nor a model; give"):
+        run_verb(predict, str(picture), "--model", given, "--output", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_a_table_are_compared(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, value in {"a": 10, "b": 200, "c": 220}.items():
+        Image.fromarray(np.full((16, 16), value, np.uint8)).save(tmp_path / f"photos/{name}.png")
+    (tmp_path / "photos/labels.csv").write_text("file,class\na.png,dark\nb.png,light\nc.png,dark\n")
+    words = ["--model", str(package), "--labels", "labels.csv", "--output", str(tmp_path / "out")]
+    assert run_verb(predict, str(tmp_path / "photos"), *words) == 0
+    assert "66.67% of 3 labels predicted correctly" in capsys.readouterr().out
+    assert [row["label"] for row in _predicted(tmp_path / "out")] == ["dark", "light", "dark"]
