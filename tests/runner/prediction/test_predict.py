@@ -29,7 +29,7 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
-    Image.fromarray(np.full((20, 10, 3), 250, np.uint8)).save(tmp_path / "white.jpg")
+    Image.fromarray(np.full((20, 20, 3), 250, np.uint8)).save(tmp_path / "white.jpg")
     return tmp_path / "white.jpg"
 
 
@@ -92,9 +92,7 @@ def test_what_is_no_model_is_refused(given: str, picture: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_of_a_table_are_compared(
-    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_of_a_table_are_compared(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for name, value in {"a": 10, "b": 200, "c": 220}.items():
         Image.fromarray(np.full((16, 16), value, np.uint8)).save(tmp_path / f"photos/{name}.png")
