@@ -30,6 +30,8 @@ ELSEWHERE = {
     "lineage",
     "s3",
     "deploy",
+    "predict",
+    "demo",
 }  # verbs whose own tests call for the document
 
 

@@ -17,12 +17,10 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file, sha256_file
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import Classify, load_onnx
-from components.shared.evaluation.report.html import page
+from components.shared.evaluation.report.predictions import render_predictions
 from components.shared.evaluation.report.report import data_uri
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.table import COLUMNS, Part, part_path, part_rows, read_part, whole_parts, write_csv
-
-READS = ("../evaluation/report/templates/predictions.html",)
 
 LEAST_CERTAIN = 50  # pictures on the page
 TASK, MANIFEST = "task.json", "predictions.json"
@@ -187,11 +185,7 @@ def _write_page(
             sorted(least, key=lambda row: row.number), inputs.take(sorted(row.number for row in least)), strict=True
         )
     }
-    html = page("predictions.html").render(
-        document=document,
-        package=program.package,
-        pictures=[(row, images[row.number]) for row in least],
-    )
+    html = render_predictions(document, program.package, [(row, images[row.number]) for row in least])
     with new_file(path) as file:
         file.write(html.encode())
 
