@@ -30,6 +30,7 @@ from components.shared.parameters.form import inputs_of
 from components.shared.parameters.help import defaults, groups
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
+from components.shared.prediction.batch import PredictionsDocument, PredictionTaskDocument
 from components.shared.prediction.reference import DriftDocument
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
@@ -52,6 +53,7 @@ from runner.demo.versions import PageDocument
 from runner.doctor.doctor import DoctorDocument
 from runner.local.cached_steps import CachedStepDocument
 from runner.local.s3_server import S3Document
+from runner.prediction.predict import PredictDocument
 from runner.registry.models import DiffDocument, ModelsDocument, PruneDocument
 from runner.registry.verify import LineageDocument, VerifyDocument
 from runner.schedules.apply import ApplyDocument
@@ -108,6 +110,9 @@ DOCUMENTS: tuple[type[Document], ...] = (
     StartDocument,
     RemoveDocument,
     DeployDocument,
+    PredictDocument,
+    PredictionsDocument,
+    PredictionTaskDocument,
 )
 PARAMETERS = """# Parameters
 

@@ -47,6 +47,36 @@ def test_a_new_folder_replaces_old_and_partial_ones(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path / "out")
 
 
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of what is brought to the disk, and of what is renamed, in their order."""
+    calls: list[str] = []
+    replace = os.replace
+
+    def renamed(source: Path, target: Path) -> None:
+        calls.append(f"{Path(source).name.split('.')[0]} -> {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    monkeypatch.setattr(os, "replace", renamed)
+    return calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux for the name of an open file")
+def test_the_disk_has_all_before_a_name_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _recorded(monkeypatch)
+    with new_file(tmp_path / "file") as file:
+        file.write(b"new")
+    mine = f"file.{os.getpid()}.partial"
+    assert calls == [mine, "file -> file", tmp_path.name]
+    calls.clear()
+    with new_folder(tmp_path / "made") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner/a").write_bytes(b"1")
+        (folder / "b").write_bytes(b"2")
+        (folder / "link").symlink_to("nowhere")
+    assert calls == ["a", "inner", "b", "made.partial", "made -> made", tmp_path.name]
+
+
 def test_a_file_keeps_its_old_content_when_the_block_fails(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     with pytest.raises(OSError, match="full"), new_file(tmp_path / "a") as file:

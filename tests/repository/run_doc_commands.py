@@ -32,7 +32,10 @@ from tests.servers.web_server import run_web_server
 COMMANDS = all_commands()
 DEPLOY = "python pipeline.py deploy "  # tests/runner/serving/test_deploy.py deploys
 VERBS = [command for command in COMMANDS if command.startswith("python pipeline.py ")]
-REGISTRY = [command for command in VERBS if re.match("python pipeline.py (models|verify|lineage|demo)", command)]
+READERS = "models|verify|lineage|demo|predict"  # of a store
+REGISTRY = [command for command in VERBS if re.match(rf"python pipeline.py ({READERS})", command)]
+    command for command in VERBS if re.match("python pipeline.py (models|verify|lineage|demo|predict)", command)
+]
 CLUSTER = [command for command in VERBS if command not in REGISTRY and not command.startswith(DEPLOY)]
 RUNS = [command for command in COMMANDS if command.startswith("make run ARGS=")]
 EPOCHS = 2  # at most, of a local run
@@ -110,7 +113,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("command", REGISTRY)
 def test_verbs_of_the_registry(command: str, runs: Path, tmp_path: Path) -> None:
-    more = ["--output", str(tmp_path / "demo"), "--no-serve"] if " demo" in command else []
+    more = ["--output", str(tmp_path / "made")] if re.search(" (demo|predict) ?", command) else []
+    more += ["--no-serve"] if " demo" in command else []
     assert _call(command, "--runs", str(runs), *more) == 0
 
 

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and the JSON documents inside them."""
 
+import errno
 import hashlib
 import json
 import math
@@ -20,7 +21,8 @@ MAX_JSON_BYTES = 2**24  # nested lists of this size take 0.8 GiB of memory once 
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yield a folder to fill, renamed to `path` when the block succeeds and removed when it fails.
 
-    Whatever exists at `path` is removed first, so that a retried step starts from scratch.
+    The disk has all of it before the rename, so that a loss of power leaves it whole or not there. Whatever exists at
+    `path` is removed first, so that a retried step starts from scratch.
     """
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
@@ -30,7 +32,12 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         with disk_named(target):
             yield partial
+            for folder, _, names in os.walk(partial, topdown=False):
+                for name in names:
+                    _sync(os.path.join(folder, name))
+                _sync(folder)
             os.replace(partial, target)
+            _sync(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -38,17 +45,37 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield a binary file to write, renamed to `path` when the block succeeds and removed when it fails."""
+    """Yield a binary file to write, renamed to `path` when the block succeeds and removed when it fails.
+
+    The disk has it before the rename, as in `new_folder`.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
         with disk_named(target), open(partial, "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, target)
+        _sync(target.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _sync(path: str | Path) -> None:
+    """Wait until the disk has a file, or the names in a folder; a link is one of these names."""
+    if os.path.islink(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # which some file systems answer for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

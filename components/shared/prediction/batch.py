@@ -26,7 +26,7 @@ LEAST_CERTAIN = 50  # pictures on the page
 TASK, MANIFEST = "task.json", "predictions.json"
 
 
-class TaskDocument(Document):
+class PredictionTaskDocument(Document):
     """`task.json`: what is predicted by what, so that no other run goes on with the parts beside it."""
 
     FORMAT = "torch2kubeflow/prediction-task"
@@ -80,7 +80,7 @@ def predict_all(inputs: Inputs, program: Program, folder: Path) -> PredictionsDo
     Raises UserError if the folder holds those of another one.
     """
     started, rows = time.monotonic(), part_rows(inputs.size)
-    task = TaskDocument(
+    task = PredictionTaskDocument(
         data_digest=inputs.digest, package_digest=program.package.digest, model=program.model, part_rows=rows
     )
     first = _begin(folder, task)
@@ -95,12 +95,13 @@ def predict_all(inputs: Inputs, program: Program, folder: Path) -> PredictionsDo
     return document
 
 
-def _begin(folder: Path, task: TaskDocument) -> int:
+def _begin(folder: Path, task: PredictionTaskDocument) -> int:
     """Return the number of whole parts in the folder. Raises UserError if they are those of another task."""
     path = folder / TASK
-    if path.exists() and (found := TaskDocument.read(path)) != task:
+    if path.exists() and (found := PredictionTaskDocument.read(path)) != task:
         raise UserError(
-            f"{folder} holds predictions by {found.model} of other data, or by another model", TaskDocument.REMEDY
+            f"{folder} holds predictions by {found.model} of other data, or by another model",
+            PredictionTaskDocument.REMEDY,
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -138,7 +139,9 @@ def _write_parts(inputs: Inputs, program: Program, folder: Path, number: int, ro
     return busy
 
 
-def _summary(parts: list[Path], task: TaskDocument, package: PackageDocument, resumed_at: int) -> PredictionsDocument:
+def _summary(
+    parts: list[Path], task: PredictionTaskDocument, package: PackageDocument, resumed_at: int
+) -> PredictionsDocument:
     rows = errors = labelled = correct = 0
     predicted = dict.fromkeys(package.classes, 0)
     for path in parts:

@@ -79,7 +79,7 @@ def test_the_champion_is_taken_from_the_store(
         run_verb(predict, *words)
     with pytest.raises(UserError, match="second has no champion; give --model second/VERSION"):
         run_verb(predict, *words, "--model", "second")
-    with pytest.raises(UserError, match="there is no version 7"):
+    with pytest.raises(UserError, match="second has no version 7; it has versions 1 to 1"):
         run_verb(predict, *words, "--model", "second/7")
     words[-1] = str(tmp_path / "other")
     assert run_verb(predict, *words, "--model", "second/1") == 0
