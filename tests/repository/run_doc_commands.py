@@ -34,8 +34,6 @@ DEPLOY = "python pipeline.py deploy "  # tests/runner/serving/test_deploy.py dep
 VERBS = [command for command in COMMANDS if command.startswith("python pipeline.py ")]
 READERS = "models|verify|lineage|demo|predict"  # of a store
 REGISTRY = [command for command in VERBS if re.match(rf"python pipeline.py ({READERS})", command)]
-    command for command in VERBS if re.match("python pipeline.py (models|verify|lineage|demo|predict)", command)
-]
 CLUSTER = [command for command in VERBS if command not in REGISTRY and not command.startswith(DEPLOY)]
 RUNS = [command for command in COMMANDS if command.startswith("make run ARGS=")]
 EPOCHS = 2  # at most, of a local run
