@@ -5,6 +5,7 @@ They come always in the same order, in constant memory.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS, Dataset, Images, open_dataset
-from components.shared.data.decode import BadPicture, decoder, fit_arrays
+from components.shared.data.decode import BadPicture, Decoder, decoder, fit_arrays
 from components.shared.data.raw import UNLABELLED, Chunk, Raw, open_raw
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import batch_size
@@ -71,20 +72,25 @@ class Inputs:
         Those before are not decoded. A picture that cannot be used is a row with its error. Raises UserError if a file
         is missing or damaged.
         """
-        for chunk in _regrouped(self._chunks(), first, self.size):
-            yield self._prepared(chunk)
+        with self._decoder() as decode_all:
+            for chunk in _regrouped(self._chunks(), first, self.size):
+                yield self._prepared(chunk, decode_all)
 
     def take(self, numbers: Sequence[int]) -> Iterator[Batch]:
         """Yield the pictures of these numbers, which are sorted, each as a batch of one."""
         wanted = iter(numbers)
         number, start = next(wanted, None), 0
-        for chunk in self._chunks():
-            while number is not None and number < start + len(chunk.names):
-                yield self._prepared(_cut(chunk, number - start, number - start + 1))
-                number = next(wanted, None)
-            start += len(chunk.names)
-            if number is None:
-                return
+        with self._decoder() as decode_all:
+            for chunk in self._chunks():
+                while number is not None and number < start + len(chunk.names):
+                    yield self._prepared(_cut(chunk, number - start, number - start + 1), decode_all)
+                    number = next(wanted, None)
+                start += len(chunk.names)
+                if number is None:
+                    return
+
+    def _decoder(self) -> AbstractContextManager[Decoder]:
+        return decoder(self._shape[1], self._package.value_range)
 
     def _chunks(self) -> Iterator[Chunk]:
         if isinstance(self._data, Raw):
@@ -99,7 +105,7 @@ class Inputs:
                     yield Chunk(split, labels[row : row + self.size], names, images=part)
                 start += len(images)
 
-    def _prepared(self, chunk: Chunk) -> Batch:
+    def _prepared(self, chunk: Chunk, decode_all: Decoder) -> Batch:
         classes = self._data.classes
         labels = [None if label == UNLABELLED else classes[label] for label in chunk.labels.tolist()]
         if chunk.images is not None:
@@ -107,11 +113,9 @@ class Inputs:
             digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in chunk.images]
             return Batch(chunk.names, digests, labels, [None] * len(labels), images)
         assert chunk.encoded is not None
-        with decoder(self._shape[1], self._package.value_range) as decode_all:
-            results = decode_all(chunk.encoded)
         errors: list[str | None] = []
         good: list[Images] = []
-        for result in results:
+        for result in decode_all(chunk.encoded):
             if isinstance(result, np.ndarray):
                 good.append(self._of_channels(result[None])[0])
                 errors.append(None)
@@ -148,9 +152,6 @@ def _regrouped(chunks: Iterator[Chunk], first: int, size: int) -> Iterator[Chunk
             first -= len(chunk.names)
             continue
         chunk, first = _cut(chunk, first, len(chunk.names)), 0
-        if waiting and (waiting[0].images is None) != (chunk.images is None):
-            yield _joined(waiting)
-            waiting = []
         waiting.append(chunk)
         while sum(len(part.names) for part in waiting) >= size:
             whole = _joined(waiting)

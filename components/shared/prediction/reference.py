@@ -68,19 +68,31 @@ class DriftDocument(Document):
 def vectors_of(images: Images, probabilities: Probabilities) -> Vectors:
     """Return a row of numbers for each image (uint8, N x C x H x W) and its probabilities (N x classes).
 
-    Its columns are those of `columns`: brightness (mean), contrast (standard deviation), sharpness (mean absolute
-    difference of neighbours) and saturation (mean range of the channels) of pixels scaled to 0..1, confidence (highest
-    probability), entropy (nats), and the thumbnail.
+    Its columns are the statistics and the pixels of the thumbnail.
     """
     pixels = images.astype(np.float32) / 255
+    return np.column_stack([_statistics(pixels, probabilities), _thumbnails(pixels.mean(axis=1))]).astype(np.float32)
+
+
+def statistics(images: Images, probabilities: Probabilities) -> Vectors:
+    """Return the statistics of each image (uint8, N x C x H x W) and its probabilities, in the order of their names.
+
+    They are brightness (mean), contrast (standard deviation), sharpness (mean absolute difference of neighbours) and
+    saturation (mean range of the channels) of pixels scaled to 0..1, confidence (highest probability), and entropy
+    (nats).
+    """
+    return _statistics(images.astype(np.float32) / 255, probabilities)
+
+
+def _statistics(pixels: NDArray[Any], probabilities: Probabilities) -> Vectors:
     gray = pixels.mean(axis=1)
     steps = [np.abs(np.diff(gray, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
     found = [gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), (steps[0] + steps[1]) / 2]
-    if images.shape[1] > 1:
+    if pixels.shape[1] > 1:
         found.append((pixels.max(axis=1) - pixels.min(axis=1)).mean(axis=(1, 2)))
     smallest = np.finfo(np.float32).tiny
     found += [probabilities.max(axis=1), -(probabilities * np.log(np.maximum(probabilities, smallest))).sum(axis=1)]
-    return np.column_stack([*found, _thumbnails(gray)]).astype(np.float32)
+    return np.column_stack(found).astype(np.float32)
 
 
 def statistics_of(channels: int) -> list[str]:

@@ -18,7 +18,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.evaluation.metrics import Probabilities
 from components.shared.prediction.inputs import Batch
-from components.shared.prediction.reference import statistics_of, vectors_of
+from components.shared.prediction.reference import statistics, statistics_of
 
 PART_ROWS = 16_384  # about
 TOP = 3  # classes with the highest probabilities
@@ -67,10 +67,11 @@ class Part:
             rows[name] += _spread(self._classes[best].tolist() if has_rank else [], good, count)
             values = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0].tolist() if has_rank else []
             rows[share] += _spread(values, good, count)
-        vectors = vectors_of(batch.images, probabilities) if good else np.zeros((0, len(statistics_of(self._channels))))
-        for number, name in enumerate(statistics_of(self._channels)):
+        names = statistics_of(self._channels)
+        columns = statistics(batch.images, probabilities).T.tolist() if good else [[]] * len(names)
+        for name, values in zip(names, columns, strict=True):
             if name in rows:
-                rows[name] += _spread(vectors[:, number].tolist(), good, count)
+                rows[name] += _spread(values, good, count)
 
     def write(self, path: Path) -> None:
         """Write the part."""
