@@ -20,7 +20,7 @@ from components.shared.prediction.batch import MANIFEST, PredictionsDocument, Pr
 from components.shared.prediction.inputs import Inputs
 from components.shared.registry.registry import RegisteredModel, model_names
 from runner.answer import Answer
-from runner.registry.models import existing_model
+from runner.registry.models import champion_of, existing_model
 from runner.registry.store import store_of
 
 NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
@@ -82,10 +82,7 @@ def _only(names: list[str]) -> str:
 def _version(model: RegisteredModel, given: str | None) -> int:
     if given and given != "champion":
         return int(given)
-    champion = model.read().champion
-    if champion is None:
-        raise UserError(f"{model.name} has no champion", f"give --model {model.name}/VERSION")
-    return champion
+    return champion_of(model, f"give --model {model.name}/VERSION")
 
 
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:

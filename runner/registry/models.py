@@ -77,6 +77,14 @@ def existing_model(store: Store, name: str) -> RegisteredModel:
     return RegisteredModel(store, name)
 
 
+def champion_of(model: RegisteredModel, remedy: str) -> int:
+    """Return the champion of this moment. Raises UserError with the remedy if there is none."""
+    champion = model.read().champion
+    if champion is None:
+        raise UserError(f"{model.name} has no champion", remedy)
+    return champion
+
+
 def _facts(registry: RegistryDocument) -> ModelFacts:
     return ModelFacts(name=registry.name, champion=registry.champion, versions=registry.versions)
 

@@ -24,7 +24,7 @@ from components.shared.serving.status import ServedFacts, ServiceFacts, read_sta
 from runner.answer import Answer
 from runner.cluster.kube import kube_client
 from runner.local import s3_server
-from runner.registry.models import existing_model
+from runner.registry.models import champion_of, existing_model
 from runner.registry.store import store_of
 from runner.serving.port_forward import connections
 from runner.terminal import UNKNOWN, note
@@ -126,9 +126,7 @@ def _check_store(arguments: argparse.Namespace, named: str | None) -> None:
 
 def _champion(model: RegisteredModel) -> int:
     """Return the champion of this moment; it is asked for once."""
-    champion = model.read().champion
-    if champion is None:
-        raise UserError(f"{model.name} has no champion", f"name a version: {model.name}/1, or promote one")
+    champion = champion_of(model, f"name a version: {model.name}/1, or promote one")
     log.info(f"the champion of {model.name} is version {champion}")
     return champion
 
