@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -23,12 +24,15 @@ with warnings.catch_warnings():  # packages behind KFP warn when they are import
     import kfp.local  # noqa: F401
 
 from components.shared.core import log
-from components.shared.parameters.evaluation import EvaluateRecipe
+from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.proxy_server import ProxyServer, run_proxy_server
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
 from tests.servers.web_server import WebServer, run_web_server
+
+if TYPE_CHECKING:
+    from tests.small_packages import Artifacts
 
 ROOT = Path(__file__).parents[1]
 # A background job of a shell ignores Ctrl-C, and so would the runs that tests interrupt.
@@ -86,6 +90,19 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluation=folder / "evaluation",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> "Artifacts":
+    """The same artifacts with a package, whose program ONNX Runtime can run; tests only read them."""
+    from components.export import export
+    from tests.small_packages import Artifacts
+
+    package = tmp_path_factory.mktemp("exported") / "package"
+    folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
+    recipe = ExportRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
+    export(dataset=folders["dataset"], model=folders["model"], recipe=recipe, package=package)
+    return Artifacts(**folders, package=package)
 
 
 @pytest.fixture(autouse=True)

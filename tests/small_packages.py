@@ -20,7 +20,7 @@ from components.shared.evaluation.exported_model import PackageDocument, Tensor
 from components.shared.evaluation.metrics import measure
 from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
-from components.shared.registry.document import DataOrigin, Figures, Provenance
+from components.shared.registry.document import DataOrigin, Figures, Provenance, VersionDocument
 from tests.models.documents import architecture, facts
 
 CLASSES = ["light", "dark"]
@@ -175,6 +175,25 @@ def provenance_of(**changes: Any) -> Provenance:
         "time": "2026-01-01T00:00:00+00:00",
     }
     return Provenance(**{**fields, **changes})
+
+
+def version_of(package: PackageDocument, **changes: Any) -> VersionDocument:
+    """Return the document of a version with a package, some fields of it changed."""
+    fields = {
+        "name": "m",
+        "version": 1,
+        "created": "2026-01-01T00:00:00+00:00",
+        "files": {"predictions.npy": Fingerprint(sha256="c" * 64, bytes=1)},
+        "provenance": provenance_of(),
+    }
+    return VersionDocument(
+        package_digest=package.digest,
+        metrics=package.metrics,
+        classes=package.classes,
+        input=package.input,
+        output=package.output,
+        **{**fields, **changes},
+    )
 
 
 def figures_of(**changes: Any) -> Figures:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.shared.core.document import Fingerprint
 from components.shared.data.dataset import open_dataset
 from components.shared.registry.challenger import champion_judge, digest_of_test_split
 from components.shared.registry.document import RegistryDocument, VersionDocument
-from tests.small_packages import CLASSES, figures_of, package_of, provenance_of, write_dataset
+from tests.small_packages import CLASSES, figures_of, package_of, provenance_of, version_of, write_dataset
 
 
 @pytest.mark.parametrize(
@@ -35,18 +34,7 @@ def test_a_champion_is_scored_once(tmp_path: Path) -> None:
     labels = data.load("test")[1]
     perfect, wrong = np.eye(2, dtype=np.float32)[labels], np.eye(2, dtype=np.float32)[1 - labels]
     package = package_of(classes=CLASSES, image_shape=data.image_shape)
-    version = VersionDocument(
-        name="m",
-        version=1,
-        package_digest=package.digest,
-        created="2026-01-01T00:00:00+00:00",
-        files={"predictions.npy": Fingerprint(sha256="c" * 64, bytes=1)},
-        metrics=package.metrics,
-        classes=package.classes,
-        input=package.input,
-        output=package.output,
-        provenance=provenance_of(test_split_digest=digest_of_test_split(data)),
-    )
+    version = version_of(package, provenance=provenance_of(test_split_digest=digest_of_test_split(data)))
     reads: list[int] = []
 
     def read_version(number: int) -> VersionDocument:

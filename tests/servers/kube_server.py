@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import yaml
 from kubernetes import client
 
+from tests.servers.json_handler import JsonHandler
 from tests.servers.web_server import serving
 from tests.servers.websocket import WebsocketHandler
 
@@ -174,7 +175,7 @@ class KubeServer(ThreadingHTTPServer):
         return model
 
 
-class KubeHandler(WebsocketHandler):
+class KubeHandler(JsonHandler, WebsocketHandler):
     server: KubeServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else every answer waits for the client's delayed acknowledgement
@@ -215,18 +216,6 @@ class KubeHandler(WebsocketHandler):
             reason=REASONS[refusal.status],
         )
         self.reply(refusal.status, self.server.to_json(status))
-
-    def reply(self, status: int, document: Any) -> None:
-        is_text = isinstance(document, str)
-        body = document.encode() if is_text else json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if is_text else "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
 
 Answer = Callable[[KubeHandler], None]

@@ -8,10 +8,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from components.shared.core.document import Fingerprint
 from components.shared.registry.document import VersionDocument
 from components.shared.serving.smoke_test import Samples
-from tests.small_packages import CLASSES, package_of, provenance_of
+from tests.small_packages import CLASSES, package_of, version_of
 
 NAME = "shades"
 SHAPE = (1, 4, 4)
@@ -45,15 +44,4 @@ def samples_of(path: Path, images: int = 20) -> Samples:
 def document_of(version: int) -> VersionDocument:
     """The document of a version, with what a smoke test reads of it."""
     package = package_of(classes=CLASSES, image_shape=SHAPE, dataset_digest=f"{version:064x}")
-    return VersionDocument(
-        name=NAME,
-        version=version,
-        package_digest=package.digest,
-        created="2026-01-01T00:00:00+00:00",
-        files={"predictions.npy": Fingerprint(sha256="c" * 64, bytes=1)},
-        metrics=package.metrics,
-        classes=package.classes,
-        input=package.input,
-        output=package.output,
-        provenance=provenance_of(),
-    )
+    return version_of(package, name=NAME, version=version)

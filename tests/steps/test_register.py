@@ -13,7 +13,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from components.export import export
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
@@ -22,7 +21,6 @@ from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import RefusalDocument
 from components.shared.evaluation.inference import load_onnx
 from components.shared.evaluation.parity import ParityError
-from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
 from components.shared.registry.versions import SAMPLES
@@ -62,16 +60,6 @@ def first(tmp_path: Path, dataset: Path) -> Artifacts:
     return write_artifacts(tmp_path / "first", dataset, FIRST)
 
 
-@pytest.fixture(scope="module")
-def digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
-    """A real model, whose program ONNX Runtime can run."""
-    package = tmp_path_factory.mktemp("exported") / "package"
-    folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
-    recipe = ExportRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
-    export(dataset=folders["dataset"], model=folders["model"], recipe=recipe, package=package)
-    return Artifacts(**folders, package=package)
-
-
 def overwrite(server: S3Server, store: Store, name: str, content: bytes, **metadata: str) -> None:
     """Write an object, bypassing the code under test."""
     key = store.uri(name).removeprefix(f"s3://{BUCKET}/")
@@ -97,17 +85,19 @@ def test_the_first_version_is_the_champion(first: Artifacts, tmp_path: Path, uri
     assert capsys.readouterr().out.endswith(line)
 
 
-def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
-    digits.register(tmp_path / "out", uri, "digits")
+def test_a_version_has_all_files_of_the_model(
+    exported_digits: Artifacts, tmp_path: Path, store: Store, uri: str
+) -> None:
+    exported_digits.register(tmp_path / "out", uri, "digits")
     sources = {
-        "model.safetensors": digits.model,
-        "model.json": digits.model,
-        "model.pt2": digits.package,
-        "package.json": digits.package,
-        "predictions.npy": digits.package,
-        "serving/digits/1/model.onnx": digits.package,
-        "drift.json": digits.evaluation,
-        "reference.npy": digits.evaluation,
+        "model.safetensors": exported_digits.model,
+        "model.json": exported_digits.model,
+        "model.pt2": exported_digits.package,
+        "package.json": exported_digits.package,
+        "predictions.npy": exported_digits.package,
+        "serving/digits/1/model.onnx": exported_digits.package,
+        "drift.json": exported_digits.evaluation,
+        "reference.npy": exported_digits.evaluation,
     }
     document = RegisteredModel(store, "digits").read_version(1)
     assert document.files.keys() == {*sources, "serving/digits/config.pbtxt", *SAMPLES}
@@ -116,14 +106,16 @@ def test_a_version_has_all_files_of_the_model(digits: Artifacts, tmp_path: Path,
         assert (tmp_path / path).read_bytes() == (folder / Path(path).name).read_bytes()
 
 
-def test_a_version_keeps_test_images_and_predictions(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
-    digits.register(tmp_path / "out", uri, "digits")
+def test_a_version_keeps_test_images_and_predictions(
+    exported_digits: Artifacts, tmp_path: Path, store: Store, uri: str
+) -> None:
+    exported_digits.register(tmp_path / "out", uri, "digits")
     versions = RegisteredModel(store, "digits").versions
     kept = versions.read_samples(versions.read(1))
     assert kept
     images, predictions = kept
     assert images.shape == (20, 1, 32, 32) and images.dtype == np.uint8 and predictions.shape == (20, len(CLASSES))
-    found = load_onnx(digits.package / "model.onnx", 1)(np.array(images))
+    found = load_onnx(exported_digits.package / "model.onnx", 1)(np.array(images))
     assert np.allclose(found, predictions, atol=1e-4)
 
 
@@ -137,14 +129,14 @@ def test_no_test_image_is_kept_if_nobody_may_see_them(first: Artifacts, tmp_path
 
 
 def test_a_version_records_metrics_and_provenance(
-    digits: Artifacts, tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch
+    exported_digits: Artifacts, tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUN_ID", "run-1")
     monkeypatch.setenv("STEP_IMAGE", "registry/image@sha256:1")
     monkeypatch.setenv("REVISION", "abc")
-    digits.register(tmp_path / "out", uri, "digits")
+    exported_digits.register(tmp_path / "out", uri, "digits")
     document = RegisteredModel(store, "digits").read_version(1)
-    evaluated = EvaluationDocument.read(digits.evaluation / "evaluation.json")
+    evaluated = EvaluationDocument.read(exported_digits.evaluation / "evaluation.json")
     assert document.metrics["accuracy"] == evaluated.accuracy > 0.5
     assert document.classes == CLASSES
     origin = document.provenance
@@ -152,8 +144,10 @@ def test_a_version_records_metrics_and_provenance(
     assert (origin.revision, origin.image, origin.run_id) == ("abc", "registry/image@sha256:1", "run-1")
 
 
-def test_the_triton_config_matches_the_onnx_model(digits: Artifacts, tmp_path: Path, store: Store, uri: str) -> None:
-    digits.register(tmp_path / "out", uri, "digits")
+def test_the_triton_config_matches_the_onnx_model(
+    exported_digits: Artifacts, tmp_path: Path, store: Store, uri: str
+) -> None:
+    exported_digits.register(tmp_path / "out", uri, "digits")
     config = store.get_bytes("models/digits/versions/1/serving/digits/config.pbtxt")[0].decode()
     assert 'name: "digits"' in config and "max_batch_size: " in config
     assert 'name: "images" data_type: TYPE_UINT8 dims: [1, 32, 32]' in config
@@ -218,12 +212,12 @@ def test_the_decisions_of_a_test_split_are_counted(first: Artifacts, dataset: Pa
 
 
 def test_a_champion_of_another_test_split_is_scored_on_this_one(
-    digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
+    exported_digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
 ) -> None:
-    digits.register(tmp_path / "out1", uri, "digits")
-    images, labels = open_dataset(digits.dataset).load("val")
+    exported_digits.register(tmp_path / "out1", uri, "digits")
+    images, labels = open_dataset(exported_digits.dataset).load("val")
     other = write_split(tmp_path / "other", images, labels)
-    classify = onnxruntime.InferenceSession(digits.package / "model.onnx")
+    classify = onnxruntime.InferenceSession(exported_digits.package / "model.onnx")
     expected = classify.run(None, {"images": images})[0].argmax(axis=1) == labels
     assert 0 < expected.sum() < len(labels)
     challenger = write_artifacts(tmp_path / "challenger", other, np.ones(len(labels), bool))
@@ -441,12 +435,12 @@ def without_times(content: bytes) -> bytes:
 
 
 def test_a_damaged_program_of_the_champion_is_never_run(
-    digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
+    exported_digits: Artifacts, tmp_path: Path, uri: str, store: Store, server: S3Server
 ) -> None:
-    digits.register(tmp_path / "out1", uri, "digits")
+    exported_digits.register(tmp_path / "out1", uri, "digits")
     name = "models/digits/versions/1/serving/digits/1/model.onnx"
-    overwrite(server, store, name, flipped((digits.package / "model.onnx").read_bytes()))
-    other = write_split(tmp_path / "other", *open_dataset(digits.dataset).load("val"))
+    overwrite(server, store, name, flipped((exported_digits.package / "model.onnx").read_bytes()))
+    other = write_split(tmp_path / "other", *open_dataset(exported_digits.dataset).load("val"))
     challenger = write_artifacts(tmp_path / "challenger", other, np.ones(50, bool))
     found = challenger.register(tmp_path / "out2", uri, "digits")
     assert not found["is_champion"] and store.uri(name) in found["reason"]

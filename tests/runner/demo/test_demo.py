@@ -13,10 +13,8 @@ import onnxruntime
 import pytest
 import requests
 
-from components.export import export
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import open_dataset
-from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.demo import demo, onnxruntime_web
@@ -46,21 +44,11 @@ def runtime() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def lenet(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
-    """A LeNet-5 for classes with names as an attacker would choose them."""
-    package = tmp_path_factory.mktemp("exported") / "package"
-    folders = {name: artifacts / name for name in ("dataset", "model", "evaluation")}
-    recipe = ExportRecipe.of(min_accuracy=0.5, min_recall=0.1, threads=1).text()
-    export(dataset=folders["dataset"], model=folders["model"], recipe=recipe, package=package)
-    return Artifacts(**folders, package=package)
-
-
 @pytest.fixture
-def filled(store: Store, lenet: Artifacts, tmp_path: Path) -> Store:
+def filled(store: Store, exported_digits: Artifacts, tmp_path: Path) -> Store:
     """A store with the network as version 1 of `digits`, and its dataset."""
-    register(lenet, store, tmp_path / "registered")
-    store_dataset(store, lenet.dataset)
+    register(exported_digits, store, tmp_path / "registered")
+    store_dataset(store, exported_digits.dataset)
     return store
 
 
@@ -86,10 +74,10 @@ def probabilities(program: Path, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_the_folder_has_the_package_and_its_mistakes(filled: Store, lenet: Artifacts, tmp_path: Path) -> None:
+def test_the_folder_has_the_package_and_its_mistakes(filled: Store, exported_digits: Artifacts, tmp_path: Path) -> None:
     version = only(make(filled, tmp_path / "demo"))
-    images, labels = open_dataset(lenet.dataset).load("test")
-    expected = probabilities(lenet.package / "model.onnx", images)
+    images, labels = open_dataset(exported_digits.dataset).load("test")
+    expected = probabilities(exported_digits.package / "model.onnx", images)
     assert probabilities(tmp_path / "demo" / version.file, images).tobytes() == expected.tobytes()
     wrong = np.flatnonzero(expected.argmax(1) != labels)
     assert version.wrong == len(wrong) > 0 and {mistake.number for mistake in version.mistakes} <= {*wrong}
@@ -97,7 +85,7 @@ def test_the_folder_has_the_package_and_its_mistakes(filled: Store, lenet: Artif
     assert shares == sorted(shares, reverse=True)
     pictures = np.frombuffer((tmp_path / "demo" / version.pictures).read_bytes(), np.uint8).reshape(-1, 1, 32, 32)
     assert np.array_equal(pictures, images[[mistake.number for mistake in version.mistakes]])
-    assert (version.is_champion, version.package_digest) == (True, lenet.digest)
+    assert (version.is_champion, version.package_digest) == (True, exported_digits.digest)
     assert [layer.name for layer in version.layers] == ["C1", "S2", "C3", "S4"]
 
 
@@ -163,8 +151,8 @@ def test_a_damaged_package_is_left_out(filled: Store, server: S3Server, tmp_path
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_model_is_the_only_one_or_named(filled: Store, lenet: Artifacts, tmp_path: Path) -> None:
-    register(lenet, filled, tmp_path / "registered-again", "others")
+def test_the_model_is_the_only_one_or_named(filled: Store, exported_digits: Artifacts, tmp_path: Path) -> None:
+    register(exported_digits, filled, tmp_path / "registered-again", "others")
     with pytest.raises(UserError, match=r"has several models \(digits, others\); name one of them"):
         make(filled, tmp_path / "demo")
     assert make(filled, tmp_path / "demo", "others").name == "others"

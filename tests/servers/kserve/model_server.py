@@ -6,7 +6,7 @@ It follows the protocol's specification and the extensions of Triton: tensors as
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tests.servers.json_handler import JsonHandler
 from tests.servers.web_server import serving
 
 DATATYPES = {"tensor(uint8)": ("UINT8", np.uint8), "tensor(float)": ("FP32", np.float32)}
@@ -54,7 +55,7 @@ class ModelServer(ThreadingHTTPServer):
         return result
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: ModelServer
     protocol_version = "HTTP/1.1"
 
@@ -68,13 +69,13 @@ class _Handler(BaseHTTPRequestHandler):
         if "model_configuration" in self.server.extensions:
             answers[f"{root}/config"] = {"name": self.server.name, "parameters": self.server.parameters}
         if self.path in answers:
-            return self._reply(self.server.status, answers[self.path])
-        return self._reply(404, {"error": f"Request for unknown model: {self.path}"})
+            return self.reply(self.server.status, answers[self.path])
+        return self.reply(404, {"error": f"Request for unknown model: {self.path}"})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path != f"/v2/models/{self.server.name}/infer" or self.server.status != 200:
-            return self._reply(400, {"error": "Request for unknown model"})
+            return self.reply(400, {"error": "Request for unknown model"})
         length = self.headers.get("Inference-Header-Content-Length")
         head = json.loads(body[: int(length)] if length else body)
         (tensor,) = head["inputs"]
@@ -87,18 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.server.predict(images.reshape(tensor["shape"]))
         (wanted,) = head["outputs"]
         output = {"name": wanted["name"], "datatype": "FP32", "shape": [*found.shape], "data": found.ravel().tolist()}
-        return self._reply(200, {"model_name": self.server.name, "model_version": "1", "outputs": [output]})
-
-    def _reply(self, status: int, document: Any) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+        return self.reply(200, {"model_name": self.server.name, "model_version": "1", "outputs": [output]})
 
 
 @contextmanager

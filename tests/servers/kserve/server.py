@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.servers.json_handler import JsonHandler
 from tests.servers.kserve.controller import (
     INITIALIZER,
     REFUSED,
@@ -310,7 +311,7 @@ def refusal(before: Object | None, wanted: Object) -> str:
     return "" if sum(shares) <= 100 and all(one >= 0 for one in shares) else "the sum of trafficPercent must be <= 100"
 
 
-class KserveHandler(WebsocketHandler):
+class KserveHandler(JsonHandler, WebsocketHandler):
     server: KserveServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -327,23 +328,12 @@ class KserveHandler(WebsocketHandler):
         if self.command != "GET" and parts.path.startswith(SERVICES):
             self.server.changes.append((self.command, body or {}))
         try:
-            self._reply(200, self.server.answer(self.command, parts.path, query, body))
+            self.reply(200, self.server.answer(self.command, parts.path, query, body))
         except Refusal as error:
             status = {"kind": "Status", "code": error.status, "message": error.message, "reason": REASONS[error.status]}
-            self._reply(error.status, status)
+            self.reply(error.status, status)
 
     do_POST = do_PATCH = do_PUT = do_DELETE = do_GET
-
-    def _reply(self, status: int, document: Object) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
 
 @contextmanager
