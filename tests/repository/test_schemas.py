@@ -21,7 +21,6 @@ def _has_format(node: ast.ClassDef) -> bool:
     return any(ast.unparse(line).startswith("FORMAT = ") for line in node.body)
 
 
-@pytest.mark.slow
 def test_every_document_has_a_schema() -> None:
     paths = [path for folder in ("components", "runner") for path in (ROOT / folder).rglob("*.py")]
     classes = [
