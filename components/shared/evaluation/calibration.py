@@ -62,8 +62,8 @@ def _error(probabilities: NDArray[np.float32], labels: Labels) -> CalibrationErr
     excess = confidence[order].astype(np.float64) - correct[order]
     random, count = np.random.default_rng(0), len(excess)
     resamples = max(1, min(RESAMPLES, RESAMPLED // count))
-    drawn = (np.sort(random.integers(count, size=count)) for _ in range(resamples))
-    low, high = np.percentile([_distance(excess[rows]) for rows in drawn], (LOW, HIGH))
+    drawn = (np.bincount(random.integers(count, size=count), minlength=count) for _ in range(resamples))
+    low, high = np.percentile([_distance(np.repeat(excess, times)) for times in drawn], (LOW, HIGH))
     return CalibrationError(error=_distance(excess), low=float(low), high=float(high))
 
 
