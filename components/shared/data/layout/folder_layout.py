@@ -12,7 +12,14 @@ from components.shared.core.document import Count, JsonObject, Part
 from components.shared.core.errors import UserError
 from components.shared.data.layout.file_kinds import PICTURES
 from components.shared.data.layout.reading import Arrangement
-from components.shared.data.layout.split_names import NO_LABELS, are_folds, leads_on, split_of, splits_of
+from components.shared.data.layout.split_names import (
+    NO_LABELS,
+    are_folds,
+    beside_classes,
+    leads_on,
+    split_of,
+    splits_of,
+)
 from components.shared.data.layout.survey import Survey, class_in_name
 
 NO_SPLITS = "all"
@@ -321,25 +328,24 @@ def _refuse_folds(search: _Search, root: int, tops: list[str]) -> NoReturn:
 def _refuse_second_reading(search: _Search, root: int, tops: list[str]) -> None:
     """Raise UserError if the top folders may be splits or groups as well as classes."""
     under = {top: {parts[0] for parts in search.under(top, root) if parts} for top in tops}
-    has_folders = all(parts for top in tops for parts in search.under(top, root))
-    alone = sorted((top for top in tops if split_of(top) in ("train", "test")), key=split_of, reverse=True)
-    if alone:
+    if alone := beside_classes(under):
         others = ", ".join(top for top in tops if top not in alone)
         search.refuse(
             f"has {others} alongside {alone[0]}",
             "leave only train, val and test there, or set data_layout=classes if all these folders are classes",
         )
     times = Counter(name for names in under.values() for name in names)
+    inner = sorted(times)
+    if all(under.values()) and splits_of(inner):
+        search.refuse(
+            f"has the splits {_shown(inner)} below {_shown(tops)}",
+            f"turn the folders round, as in {inner[0]}/{tops[0]}, or give one of them as data=, or set "
+            "data_layout=classes to draw new splits",
+        )
     shared = {top: sum(times[name] > 1 for name in names) for top, names in under.items()}
     same = [top for top, names in under.items() if shared[top] >= max(2, SAME_SHARE * len(names))]
-    if len(same) < 2 or not has_folders:
+    if len(same) < 2:
         return
-    inner = sorted(times)
-    if splits_of(inner):
-        search.refuse(
-            f"has the splits {_shown(inner)} below each of {_shown(tops)}",
-            f"turn the folders round, as in {inner[0]}/{tops[0]}, or set data_layout=classes to draw new splits",
-        )
     search.refuse(
         f"may be read in two ways: data_layout=classes takes the top folders for the classes ({_shown(tops)}), "
         f"data_layout=groups their sub-folders, many of which have the same names ({_shown(inner)})",

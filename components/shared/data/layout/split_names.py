@@ -12,6 +12,8 @@ WORDS = {
     **dict.fromkeys(("eval", "evaluate", "evaluation"), EITHER),
     **dict.fromkeys(("pred", "predict", "prediction", "unlabelled", "unlabeled", "submission"), NO_LABELS),
 }
+BESIDE_CLASSES = ("train", "test", "val", EITHER, NO_LABELS)  # the order in which folders that are no classes are named
+ALSO_CLASSES = {"valid", "dev", "devel", "development", "pred", "predict", "prediction", "evaluate", "evaluation"}
 FILLERS = (
     "set",
     "data",
@@ -46,6 +48,19 @@ def splits_of(names: Collection[str]) -> dict[str, str]:
         if found and all(found.values()):
             return _decided(found)
     return {}
+
+
+def beside_classes(under: Mapping[str, Collection[str]]) -> list[str]:
+    """Return which of some folders are splits, though not all have such names; `under` has their sub-folders.
+
+    A name that may be a class as well, such as `valid`, tells only if the classes are below it again.
+    """
+    found = [
+        name
+        for name, inner in under.items()
+        if split_of(name) and (not ALSO_CLASSES & {*_words(name)} or {*inner} & (under.keys() - {name}))
+    ]
+    return sorted(found, key=lambda name: BESIDE_CLASSES.index(split_of(name)))
 
 
 def are_folds(names: Collection[str]) -> bool:
