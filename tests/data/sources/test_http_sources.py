@@ -4,11 +4,14 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.layout.reading import Reading
@@ -84,6 +87,31 @@ def test_a_name_that_is_no_archives_is_refused_unasked(web_server: WebServer, na
     assert not web_server.asked
 
 
+class Hosts(requests.Session):
+    """Hosts that redirect to each other, the last of which has the file."""
+
+    def __init__(self, way: Way, hops: dict[str, str]) -> None:
+        super().__init__()
+        self.way, self.urls, self.addresses = way, [*hops], hops
+
+    def get(self, url: str | bytes, **_: Any) -> requests.Response:
+        self.way.check(urlsplit(str(url)).netloc, ip_address(self.addresses[str(url)]))
+        response, rest = requests.Response(), self.urls[self.urls.index(str(url)) + 1 :]
+        response.url, response.status_code, response.raw = str(url), 302 if rest else 200, BytesIO()
+        response.headers["Location"] = rest[0] if rest else ""
+        return response
+
+
+def test_a_public_host_on_the_way_leads_to_no_private_one() -> None:
+    public, nas, typed = {"https://cdn.example/b": "151.101.1.69"}, "10.0.0.5", "https://nas.corp/a"
+    for back in ("https://nas.corp/c", "https://other.corp/c"):
+        way = Way(typed)
+        with pytest.raises(UserError, match=f"^{typed} leads to .*.corp, at {nas}, a private address; give"):
+            way.follow(Hosts(way, {typed: nas, **public, back: nas}), {}, (1, 1))
+        for _ in range(2):  # a cut download starts again where the user began
+            assert way.follow(Hosts(way, {typed: nas, **public}), {}, (1, 1)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("way", "what"),
     [
@@ -98,11 +126,12 @@ def test_a_name_that_is_no_archives_is_refused_unasked(web_server: WebServer, na
 )
 def test_where_redirects_may_lead_depends_on_the_start(way: list[str], what: str) -> None:
     start = Way(TYPED)
-    start.check("data.example.org", ip_address(way[0]))
+    hosts = Hosts(start, {TYPED: way[0], "https://hop/b": way[1]})
     if not what:
-        return start.check("hop", ip_address(way[1]))
+        assert start.follow(hosts, {}, (1, 1)).status_code == 200
+        return
     with pytest.raises(UserError, match=what.replace(" at", ", at")):
-        start.check("hop", ip_address(way[1]))
+        start.follow(hosts, {}, (1, 1))
 
 
 @pytest.mark.parametrize("tag", ["x" * 5000, "a\x9bb"])
@@ -113,9 +142,10 @@ def test_a_long_or_strange_etag_is_pinned_as_a_digest(web_server: WebServer, tag
 
 
 def drip(handler: Any) -> None:
-    """Send a byte every now and then, from where the client wants it, until it hangs up."""
+    """Send a byte every now and then, from where the client wants it, until it hangs up; call it a web page."""
     start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
     handler.send_response(206 if start else 200)
+    handler.send_header("Content-Type", "text/html")
     handler.send_header("Content-Range", f"bytes {start}-999999/1000000")
     handler.send_header("ETag", '"1"')
     handler.end_headers()
@@ -126,11 +156,14 @@ def drip(handler: Any) -> None:
             return
 
 
-def test_a_body_of_a_few_bytes_a_second_is_given_up(web_server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("use", [fetch_url, lambda url: UrlSource(url).version()], ids=["download", "resolve"])
+def test_a_body_of_a_few_bytes_a_second_is_given_up(
+    web_server: WebServer, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object]
+) -> None:
     monkeypatch.setattr(http_transfer, "SLOW_SECONDS", 0.1)
     web_server.script = [drip] * http_transfer.ATTEMPTS
     with pytest.raises(TransientError, match=rf"sent \d+ bytes in 0\.1 s {http_transfer.ATTEMPTS} times; try again"):
-        fetch_url(f"{web_server.url}/a.zip")
+        use(f"{web_server.url}/a.zip")
 
 
 def flood(handler: Any) -> None:

@@ -100,7 +100,7 @@ class _Transfer:
             with self.way.follow(self.session, self._headers(), timeout) as response:
                 self._check(response)
                 if self.only_headers and "html" in response.headers.get("Content-Type", ""):
-                    refuse_page(response.raw.read(PAGE_BYTES), self.address)
+                    refuse_page(_start(response), self.address)
                 elif response.status_code != 304 and not self.only_headers:
                     self._write(response)
                 return response
@@ -182,6 +182,16 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
             if received < SLOW_BYTES:
                 raise _Retry(f"sent {received:,} bytes in {SLOW_SECONDS:g} s", is_slow=True)
             since, received = time.monotonic(), 0
+
+
+def _start(response: requests.Response) -> bytes:
+    """Return the start of a body, in which a web page has its title. Raises _Retry as `_blocks` does."""
+    start = b""
+    for block in _blocks(response):
+        start += block
+        if len(start) >= PAGE_BYTES:
+            break
+    return start
 
 
 class _Space:
