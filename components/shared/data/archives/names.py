@@ -1,5 +1,6 @@
 """Names in archives: one spelling of each, and the encoding of those that do not say in which they are."""
 
+import re
 import struct
 import unicodedata
 import zlib
@@ -13,6 +14,8 @@ from components.shared.core import log
 UTF8 = "utf-8"
 ENCODINGS = {"gb18030": "GBK", "cp932": "Shift-JIS", "cp850": "cp850", "cp866": "cp866"}  # the likelier first
 SAMPLE = 1000  # names that the detector looks at
+# A word of accented letters alone, or one such letter before a capital: other letters, read as Latin ones.
+ODD_LATIN = re.compile(r"(?<![^\W\d_])[\u00c0-\u00ff]{2,}(?![^\W\d_])|[\u00df-\u00ff](?=[A-Z])")
 UNICODE_PATH = 0x7075  # the field in which a zip repeats a name in UTF-8
 
 
@@ -63,7 +66,9 @@ def _doubt(reading: CharsetMatch) -> float:
     """Return how unlikely a reading is; the detector alone is misled by names of a few letters."""
     text = str(reading)
     foreign = [place for place, letter in enumerate(text) if not letter.isascii()]
-    return reading.chaos + sum(_strangeness(text, place, reading.encoding) for place in foreign) / max(len(foreign), 1)
+    strangeness = sum(_strangeness(text, place, reading.encoding) for place in foreign)
+    strangeness += 0.5 * sum(len(odd[0]) for odd in ODD_LATIN.finditer(text))
+    return reading.chaos + strangeness / max(len(foreign), 1)
 
 
 def _strangeness(text: str, place: int, encoding: str) -> float:
