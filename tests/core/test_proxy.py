@@ -37,6 +37,8 @@ def test_each_scheme_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         "LOCALHOST.",
         "127.0.0.1",
         "127.8.9.10",
+        "127.1",
+        "0x7f000001",
         "[::1]",
         "[::ffff:127.0.0.1]",
         "0.0.0.0",
@@ -54,7 +56,8 @@ def test_what_is_near_never_goes_by_a_proxy(monkeypatch: pytest.MonkeyPatch, hos
 
 
 @pytest.mark.parametrize(
-    "host", ["svc.example.org", "localhost.example.org", "10.96.0.1", "s3.storage.svc.example.org"]
+    "host",
+    ["svc.example.org", "localhost.example.org", "10.96.0.1", "s3.storage.svc.example.org", "1e3.example.org", "12ab"],
 )
 def test_what_only_looks_near_goes_by_the_proxy(host: str) -> None:
     assert proxy_for(f"https://{host}")

@@ -174,7 +174,7 @@ def test_names_do_not_lead_to_addresses_that_are_refused(
 
 
 def test_behind_a_proxy_literal_addresses_are_refused(proxy_server: ProxyServer) -> None:
-    for host in ("169.254.169.254", "[fe80::1]"):
+    for host in ("169.254.169.254", "[fe80::1]", "2852039166", "0xa9.0xfe.0xa9fe", "[::ffff:169.254.169.254]"):
         with pytest.raises(UserError, match="an address of a local link"):
             fetch_url(f"https://{host}/a.zip")
     assert not proxy_server.asked

@@ -9,6 +9,7 @@ import os
 import re
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from socket import inet_aton
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
@@ -20,6 +21,7 @@ from components.shared.core.errors import UserError
 Address = IPv4Address | IPv6Address
 SERVICES = (".svc", ".cluster.local")
 PORTS = {"http": 80, "https": 443}
+OLD_NOTATION = re.compile(r"[0-9][0-9a-fx.]*", re.I)  # of an address, which resolvers still read
 REFUSED = re.compile(r"Tunnel connection failed: (\d{3}) ?([^'\")]*)")  # by a proxy that was asked to CONNECT
 PASSING = (408, 425, 429)  # answers below 500 after which another attempt may succeed
 
@@ -83,10 +85,12 @@ def is_near(host: str) -> bool:
 
 
 def literal_address(host: str) -> Address | None:
-    """Return the address that a host is written as; None for a name."""
+    """Return the address that a host is written as, also in one number or in hexadecimal; None for a name."""
     with suppress(ValueError):
         address = ip_address(host.strip("[]").partition("%")[0])
         return getattr(address, "ipv4_mapped", None) or address
+    with suppress(OSError):
+        return IPv4Address(inet_aton(host)) if OLD_NOTATION.fullmatch(host) else None
     return None
 
 

@@ -39,7 +39,7 @@ class Way:
         elif not address.is_global and (self._is_past_public or host in self._public):
             what = "a private address"
         if what:
-            at = "" if literal_address(host) else f", at {address}"
+            at = "" if str(address) in host else f", at {address}"
             raise UserError(f"{self._typed} leads to {host}{at}, {what}", "give the address of a data set")
 
     def follow(
