@@ -2,12 +2,42 @@
 
 import errno
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from components.shared.core.errors import UserError
-from components.shared.storage.download_cache import cache_folder, cache_path, cached
+from components.shared.storage.download_cache import cache_folder, cache_path, cached, download_folder
+from tests.conftest import ROOT
+
+DOWNLOAD = """
+import sys
+from components.shared.storage.download_cache import download_folder
+with download_folder() as folder:
+    (folder / "file").write_text("half of it")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_download_left_is_removed(cache: Path) -> None:
+    command = [sys.executable, "-c", DOWNLOAD]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True) as killed,
+        subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True) as other,
+    ):
+        assert killed.stdout and other.stdout
+        left, used = (Path(process.stdout.readline().strip()) for process in (killed, other) if process.stdout)
+        killed.kill()
+        killed.wait()
+        assert (left / "file").exists()
+        with download_folder() as folder, download_folder() as second:
+            assert {*cache.glob("download-*")} == {used, folder, second}
+            assert (used / "file").exists()
+        other.communicate("")
+    assert not [*cache.glob("download-*")]
 
 
 def test_a_stored_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,12 @@
 """A local cache of downloaded files, each stored under the SHA-256 of its content."""
 
+import fcntl
 import os
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from components.shared.core import log
@@ -9,6 +14,7 @@ from components.shared.core.errors import NO_SPACE, UserError
 from components.shared.core.files import sha256_file
 
 DIGEST = re.compile("[0-9a-f]{64}")
+UNFINISHED = "download-"  # begins the names of folders in the cache
 
 
 def cache_folder() -> Path:
@@ -29,6 +35,34 @@ def cache_folder() -> Path:
         message = f"{folder} cannot be created ({error.strerror})"
         raise UserError(message, remedy) from None
     return folder
+
+
+@contextmanager
+def download_folder() -> Iterator[Path]:
+    """Yield a folder in the cache for a file that is not whole yet; those that killed processes left are removed."""
+    cache = cache_folder()
+    with ExitStack() as stack:
+        with _locked(cache):  # so that no other process sees a new folder before that is locked
+            for left in cache.glob(f"{UNFINISHED}*"):
+                with suppress(FileNotFoundError), _locked(left, fcntl.LOCK_NB) as is_left:
+                    if is_left:
+                        shutil.rmtree(left, ignore_errors=True)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=cache)))
+            stack.enter_context(_locked(folder))
+        yield folder
+
+
+@contextmanager
+def _locked(folder: Path, how: int = 0) -> Iterator[bool]:
+    """Lock a folder for as long as the process lives, and yield whether that was possible: NFS has no such locks."""
+    descriptor, is_locked = os.open(folder, os.O_RDONLY), False
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+            is_locked = True
+        yield is_locked
+    finally:
+        os.close(descriptor)
 
 
 def cache_path(sha256: str) -> Path:

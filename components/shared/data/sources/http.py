@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from email.message import Message
@@ -26,7 +25,7 @@ from components.shared.data.sources.http_transfer import download, request_heade
 from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.redirects import check_address
 from components.shared.data.sources.schemes import RawDescription
-from components.shared.storage.download_cache import cache_folder, cache_path, cached
+from components.shared.storage.download_cache import cache_folder, cache_path, cached, download_folder
 
 MAX_NAME = 200  # letters of a name that a server gives
 ETAG, LAST_MODIFIED = "ETag", "Last-Modified"
@@ -154,8 +153,8 @@ def _version(headers: Mapping[str, str]) -> str:
 
 
 def _download(address: str, required: str, record: UrlDocument | None) -> Fetched:
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        path = Path(folder) / "file"
+    with download_folder() as folder:
+        path = folder / "file"
         response = download(address, path, record.headers() if record else None)
         if record and response.status_code == 304:
             return _recorded(record)

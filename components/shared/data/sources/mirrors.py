@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -19,7 +20,7 @@ from components.shared.data.sources.cifar import describe_cifar
 from components.shared.data.sources.http_transfer import BLOCK, download
 from components.shared.data.sources.idx import describe_idx
 from components.shared.data.sources.schemes import RawDescription
-from components.shared.storage.download_cache import cache_folder, cache_path, cached
+from components.shared.storage.download_cache import cache_path, cached, download_folder
 
 CLIENT_SECONDS = 600
 
@@ -84,8 +85,8 @@ def fetch_files(
 
 def _from_web(mirror: Mirror, files: Iterable[File]) -> None:
     for file in files:
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-            path = Path(folder) / "file"
+        with download_folder() as folder:
+            path = folder / "file"
             download(mirror.location + file.name + mirror.suffix, path, limit=file.size + (1 << 20))
             _accept(path, file, mirror)
 
@@ -144,16 +145,18 @@ def _accept(path: Path, file: File, mirror: Mirror) -> None:
     """Cache a delivered file, decompressed if the mirror compresses it. Raises UserError if it is another file."""
     digest, size = hashlib.sha256(), 0
     opened = gzip.open(path) if mirror.suffix == ".gz" else open(path, "rb")  # noqa: SIM115 (closed by the with)
-    with opened as content, new_file(cache_path(file.sha256)) as copy:
-        while size <= file.size and (block := content.read(BLOCK)):
-            digest.update(block)
-            size += len(block)
-            copy.write(block)
+    with opened as content, download_folder() as folder:
+        with new_file(folder / "file") as copy:
+            while size <= file.size and (block := content.read(BLOCK)):
+                digest.update(block)
+                size += len(block)
+                copy.write(block)
         if size != file.size or digest.hexdigest() != file.sha256:
             raise UserError(
                 f"{file.name} is not the file of the catalogue (size {size:,} instead of {file.size:,} bytes, or "
                 f"different content: sha256={digest.hexdigest()})"
             )
+        os.replace(folder / "file", cache_path(file.sha256))
 
 
 def _require_program(name: str) -> None:
