@@ -67,6 +67,14 @@ def test_a_second_level_of_archives_is_not_read(tmp_path: Path) -> None:
         fetched(tmp_path, {"a.zip": zipped({"b.zip": zipped(PETS)})}, ".zip")
 
 
+@pytest.mark.parametrize("kind", [".zip", ".tar.gz", ""])
+def test_an_archive_within_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
+    files = {"labels.csv": b"id,label", "x/train.7z": b"7z\xbc\xaf\x27\x1c", "x/test.rar": b"Rar!"}
+    named = "test.rar in .* is a RAR" if not kind else "train.7z in .* is a 7z"
+    with pytest.raises(UserError, match=rf"^x/{named} archive, which is not read; unpack it, and pack it as zip"):
+        fetched(tmp_path, files, kind)
+
+
 def test_a_broken_archive_within_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pets\.zip: x/cat\.zip cannot be read as an archive"):
         fetched(tmp_path, {"x/cat.zip": zipped(FLAT)[:-30]}, ".zip")

@@ -37,6 +37,40 @@ def test_splits_of_unusual_names_are_splits(tmp_path: Path, name: str, counts: d
     assert (data.classes, data.counts) == (["cat", "dog"], counts)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "pictures", "tested"),
+    [
+        ("backslashes", ["cat", "dog"], 28, 4),
+        ("jfif", ["cat", "dog"], 48, 8),
+        ("nfc-nfd", ["a", "\N{LATIN SMALL LETTER E WITH ACUTE}"], 40, 12),
+        ("png-metadata", ["cat", "dog"], 29, 4),
+        ("synology", ["cat", "dog"], 28, 4),
+        ("utf8-unflagged", ["狗", "猫"], 28, 4),
+    ],
+)
+def test_archives_as_people_have_them_are_read(
+    tmp_path: Path, name: str, classes: list[str], pictures: int, tested: int
+) -> None:
+    data = prepared(INPUTS / f"{name}.zip", tmp_path)
+    assert (data.classes, sum(data.counts.values()), data.counts["test"]) == (classes, pictures, tested)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "not-an-archive.zip",
+            r"is a web page, not an archive: it begins with '<!DOCTYPE .*'Virus scan warning'; open it",
+        ),
+        ("tail.tar.bz2", "goes on for more than 8,388,608 bytes after its end; pack it again"),  # 600 MiB of zeros
+    ],
+)
+def test_what_is_no_archive_is_refused_in_one_line(tmp_path: Path, name: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as refused:
+        prepared(INPUTS / name, tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("how", ["folder", "zip", "tar.gz"])
 def test_pictures_without_labels_are_left_out(tmp_path: Path, how: str) -> None:
     names = [f"train/{kind}.{number}.png" for kind in ("cat", "dog") for number in range(9)]

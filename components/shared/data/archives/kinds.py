@@ -66,6 +66,11 @@ def refuse_unread_name(source: str, name: str) -> None:
     _refuse_unread(source, next((kind for end, kind in UNREAD_SUFFIXES.items() if name.lower().endswith(end)), ""))
 
 
+def is_unread_archive(name: str) -> bool:
+    """Return whether a name is that of an archive of a kind that is not read."""
+    return name.lower().endswith(tuple(UNREAD_SUFFIXES))
+
+
 def _known_kind(start: bytes) -> str:
     known = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), "")
     return known or (TAR if start[257:262] == b"ustar" else "")

@@ -29,6 +29,7 @@ class Survey:
         self.tables: list[str] = []  # that may hold labels
         self.left_out = Tally()
         self.has_idx = self.has_archives = False  # files of another kind of data set, and archives in the source
+        self.unread_archive = ""  # the first of a kind that is not read
         self._named: dict[str, Counter[str]] = {}
         self._unnamed: set[str] = set()
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import source_named
-from components.shared.data.archives.kinds import SUFFIXES, archive_kind
+from components.shared.data.archives.kinds import SUFFIXES, archive_kind, is_unread_archive, refuse_unread_name
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.archives.nested import is_nested_archive, unnested
@@ -122,6 +122,7 @@ def _survey(found: Iterator[Member], source: str, given: Given) -> Survey:
             survey.leave_out(FileKind("other", Path(name).suffix.lower()), name)
         elif (kind := member.kind()) != PICTURE:
             survey.leave_out(kind, name)
+            survey.unread_archive = survey.unread_archive or name * is_unread_archive(name)
             given.see_file(source, member)
         elif member.size > MAX_PICTURE_BYTES:
             raise UserError(
@@ -137,6 +138,8 @@ def _describe_pictures(
     survey: Survey, source: str, given: Given, folder: Path
 ) -> tuple[RawDescription, Callable[[str], bool]]:
     """Return the description of the pictures, and which of them are taken; write the labels that a table has."""
+    if not survey.pictures:
+        refuse_unread_name(f"{survey.unread_archive} in {source}", survey.unread_archive)
     labels = given.labels(source, survey)
     if labels is None:
         find = find_layout if given.reading.needs_labels else find_layout_if_any
