@@ -28,7 +28,7 @@ from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
 from components.shared.data.decode import NARROW, BadPicture, Result, decoder, fit_arrays
 from components.shared.data.decode_buffer import DecodeBuffer
 from components.shared.data.duplicates import Duplicates
-from components.shared.data.layout.left_out import BadImage
+from components.shared.data.layout.left_out import BadImage, sentences_on
 from components.shared.data.pictures.value_range import PERCENTILES, Unscaled, ValueSample, little_used, mixed
 from components.shared.data.raw import Raw, open_raw
 from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
@@ -157,8 +157,8 @@ def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> 
     if decoded.unscaled.count:
         value_range = _measure(decoded, len(source.classes), parameters)
         decoded = _decode(source, scratch, parameters, value_range)
-    if warning := mixed(decoded.types):
-        log.info(f"warning: {warning}")
+    for line in [*sentences_on(decoded.bad_images), *filter(None, [mixed(decoded.types)])]:
+        log.info(f"warning: {line}")
     return decoded, value_range
 
 

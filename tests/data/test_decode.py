@@ -154,6 +154,11 @@ def test_other_formats_are_bad(data: bytes) -> None:
         decode(data, 16)
 
 
+def test_a_format_that_is_not_read_is_named() -> None:
+    with pytest.raises(BadPicture, match=r"it is a \.heic file, in no supported format"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(99), 16)
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
 def test_truncated_picture_is_bad(file_format: str) -> None:
     data = encode(COLOUR, file_format)

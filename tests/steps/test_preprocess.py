@@ -220,8 +220,11 @@ def test_bad_picture_is_reported_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_allowed_bad_pictures_are_skipped_and_listed(damaged: Path, tmp_path: Path) -> None:
+def test_allowed_bad_pictures_are_skipped_and_listed(
+    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dataset = prepare(damaged, tmp_path / "dataset", max_bad_images=3)
+    assert "warning: 3 broken pictures left out; the first is cat/a-empty.png: the file is" in capsys.readouterr().out
     assert sum(dataset.counts.values()) == 40
     bad_images = dataset.document.bad_images or []
     assert [entry.name.rpartition("/")[2] for entry in bad_images] == [

@@ -22,6 +22,7 @@ from PIL.ImageFile import ImageFile
 from components.shared.core.document import ValueRange
 from components.shared.core.resources import cpu_count, free_memory
 from components.shared.data.dataset import Images
+from components.shared.data.layout.file_kinds import START_BYTES, kind_by_start
 from components.shared.data.pictures.memory import ALWAYS_DECODED, SHARE, MemoryBudget, is_text_too_long, memory_needed
 from components.shared.data.pictures.value_range import Unscaled, scale
 from components.shared.data.pictures.wide import read_numbers, wide_type
@@ -85,7 +86,9 @@ class Decoder:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return self._decode(image, data)
         except UnidentifiedImageError:
-            raise BadPicture(f"it is in no supported format ({', '.join(FORMATS)})") from None
+            found = kind_by_start("", data[:START_BYTES])
+            what = f"it is a {found.kind} file, in" if found.reason == "unreadable" else "it is in"
+            raise BadPicture(f"{what} no supported format ({', '.join(FORMATS)})") from None
         except BadPicture:
             raise
         except MemoryError:  # also of Pillow, for lines that are longer than it can hold

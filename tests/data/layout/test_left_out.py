@@ -138,11 +138,12 @@ def test_a_name_that_does_not_tell_is_decided_by_content(tmp_path: Path, how: st
         "cat/b.x": b"%PDF-1.7",
         "cat/c.mp4": b"\0\0\0\x18ftypisom",
         "cat/empty": b"",
+        "cat/d.IIQ": b"II*\0" + bytes(60),
         "dog/d": b"BM",
     }
     raw = raw_of(packed(tmp_path, pictures | others, how), tmp_path)
     assert names(raw) == list(pictures)
-    assert kinds(raw.document.left_out, "unreadable") == {".heic": 1, ".pdf": 1}
+    assert kinds(raw.document.left_out, "unreadable") == {".heic": 1, ".pdf": 1, ".iiq": 1}
     assert kinds(raw.document.left_out, "other") == {".mp4": 1, "without a known suffix": 2}
     assert all(decode(content, 32).any() for chunk in raw.chunks(3) for content in chunk.encoded or [])
 

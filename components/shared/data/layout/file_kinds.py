@@ -9,7 +9,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", "
 UNREADABLE = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf"),
     *(".dng", ".raw", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".srw", ".orf", ".rw2", ".rwl"),
-    *(".raf", ".pef", ".x3f", ".3fr", ".erf", ".kdc", ".mrw"),
+    *(".raf", ".pef", ".x3f", ".3fr", ".erf", ".kdc", ".mrw", ".dcr", ".iiq", ".mef", ".mos", ".fff", ".gpr", ".rwz"),
     *(".pdf", ".ps", ".eps", ".ai", ".svg", ".psd", ".xcf", ".djvu", ".emf", ".wmf"),
     *(".dcm", ".dicom", ".nii", ".mha", ".mhd", ".nrrd", ".fits", ".svs", ".ndpi", ".czi"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".ico", ".exr", ".hdr", ".dds", ".ras", ".sgi"),

@@ -1,6 +1,6 @@
 """The files of a source that are left out of the data set: counted by kind, and said in words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from components.shared.core.document import Count, Items, Part, Size
@@ -31,6 +31,12 @@ class BadImage(Part):
 
     name: str
     reason: str
+
+
+def sentences_on(bad: Sequence[BadImage]) -> list[str]:
+    """Return a line such as `2 broken pictures left out; the first is a/1.png: the file is empty`, if there are any."""
+    broken = "broken picture" if len(bad) == 1 else "broken pictures"
+    return [f"{len(bad):,} {broken} left out; the first is {bad[0].name}: {bad[0].reason}"] if bad else []
 
 
 class LeftOut(Part):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.shared.data.dataset import Dataset, DatasetDocument, Labels
+from components.shared.data.layout.left_out import sentences_on
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
@@ -57,10 +58,7 @@ def worst_mistakes(probabilities: NDArray[np.float32], labels: Labels, data: Dat
 def left_out_of(dataset: DatasetDocument) -> list[str]:
     """Return a sentence about each kind of files that are not in the dataset."""
     sentences = dataset.left_out.sentences() if dataset.left_out else []
-    if bad := dataset.bad_images:
-        broken = "broken picture" if len(bad) == 1 else "broken pictures"
-        sentences.append(f"{len(bad):,} {broken} left out; the first is {bad[0].name}: {bad[0].reason}")
-    return sentences
+    return sentences + sentences_on(dataset.bad_images or [])
 
 
 def render(
