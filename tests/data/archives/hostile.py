@@ -84,6 +84,23 @@ def huge_of_no_encoding() -> bytes:
     return tar_of(info.tobuf(tarfile.GNU_FORMAT))
 
 
+def long_of_no_encoding(count: int) -> bytes:
+    """Return a tar with names of 900,000 bytes that are not UTF-8."""
+    infos = [tarfile.TarInfo(f"{number:05}.png" + "/\udce9\udce9" * 300_000) for number in range(count)]
+    return gzip.compress(b"".join(info.tobuf(tarfile.GNU_FORMAT) for info in infos) + END, 1)
+
+
+def long_zip_of_no_encoding() -> bytes:
+    return zip_bytes({b"\xe9\xe8/" * 20_000: b""})
+
+
+def long_link() -> bytes:
+    """Return a tar with a link to a name of a million letters."""
+    info = tarfile.TarInfo("cat")
+    info.type, info.linkname = tarfile.SYMTYPE, "a/" * 500_000
+    return tar_of(info.tobuf(tarfile.GNU_FORMAT))
+
+
 def pax_alone(content: bytes) -> bytes:
     """Return a tar of extended headers with this content."""
     info = header(tarfile.XHDTYPE)
@@ -152,6 +169,9 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "negative-size": (".tar", lambda: tar_of(header(size="-5")), "has a size of -5 bytes"),
     "huge-size": (".tar", lambda: tar_of(header(size="9" * 20)), "of 99,999,999,999,999,999,999 bytes, more than"),
     "huge-size-unstated": (".tar", huge_of_no_encoding, "of 1,152,921,504,606,846,976 bytes, more than"),
+    "long-unstated": (".tar.gz", partial(long_of_no_encoding, 30), "holds a name of 900,009 bytes, more than 4,096"),
+    "long-unstated-zip": (".zip", long_zip_of_no_encoding, "holds a name of 60,000 letters, more than 4,096"),
+    "long-link": (".tar", long_link, "holds a name of 1,000,000 letters, more than 4,096"),
     "overflow": (".tar", lambda: pax_alone(b"9" * 20 + b" path=cat/1.png\n"), "a damaged header"),
     "device": (".tar", lambda: tar_of(header(tarfile.CHRTYPE)), "holds the device 'cat/1.png'"),
     "encrypted": (".zip", partial(zip_with, 6, 1), "'cat/1.png' encrypted; pack it without a password"),

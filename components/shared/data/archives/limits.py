@@ -47,6 +47,13 @@ def limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
         yield member
 
 
+def check_length(path: Path, name: str | bytes) -> None:
+    """Raise UserError if a name, or the bytes of one that is not decoded yet, is too long."""
+    if len(name) > MAX_NAME:
+        unit = "letters" if isinstance(name, str) else "bytes"
+        raise UserError(f"{path} holds a name of {len(name):,} {unit}, more than {MAX_NAME:,}", "shorten it")
+
+
 def _check_total(path: Path, total: int, packed: int, place: str) -> None:
     if total > MAX_TOTAL_BYTES:
         raise UserError(f"{path} holds more than {MAX_TOTAL_BYTES:,} bytes{place}", "split it")
@@ -58,8 +65,7 @@ def _check_total(path: Path, total: int, packed: int, place: str) -> None:
 
 
 def _check_name(path: Path, name: str) -> None:
-    if len(name) > MAX_NAME:
-        raise UserError(f"{path} holds a name of {len(name):,} letters, more than {MAX_NAME:,}", "shorten it")
+    check_length(path, name)
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":" or "\0" in name:
         raise UserError(f"{path} holds {name!r}, which leads outside the archive", "pack it with relative names")

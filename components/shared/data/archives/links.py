@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.limits import check_length
 from components.shared.data.archives.names import parts_of
 from components.shared.data.layout.file_kinds import junk_in
 
@@ -28,7 +29,9 @@ class Links:
         return bool(self._targets)
 
     def add(self, name: str, target: str, folder: str = "") -> None:
-        """Add a link to `target`, which is relative to `folder`. Raises UserError if it leads outside."""
+        """Add a link to `target`, relative to `folder`. Raises UserError if it leads outside, or is too long."""
+        for text in (name, target):
+            check_length(self._path, text)
         if junk_in(name):
             return
         found = parts_of(folder)

@@ -19,7 +19,7 @@ from backports import zstd
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
 from components.shared.data.archives.kinds import BZIP2, GZIP, XZ, ZSTD
-from components.shared.data.archives.limits import MAX_MEMBER_BYTES, CountedStream
+from components.shared.data.archives.limits import MAX_MEMBER_BYTES, CountedStream, check_length
 from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding
@@ -130,7 +130,7 @@ class _Names:
 
     def _all(self) -> list[bytes]:
         with _decompressed(self._path) as file, _open_tar(CountedStream(self._path, file)) as archive:
-            return [*dict.fromkeys(islice(_all_unstated(archive), MAX_NAMES))]
+            return [*dict.fromkeys(islice(_all_unstated(self._path, archive), MAX_NAMES))]
 
 
 def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
@@ -141,9 +141,11 @@ def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
     return b"" if is_utf8 else name.encode(UTF8, "surrogateescape")
 
 
-def _all_unstated(archive: tarfile.TarFile) -> Iterator[bytes]:
+def _all_unstated(path: Path, archive: tarfile.TarFile) -> Iterator[bytes]:
     for info in _headers(archive):
-        yield from filter(None, (_unstated(info, field) for field in ("path", "linkpath")))
+        for raw in filter(None, (_unstated(info, field) for field in ("path", "linkpath"))):
+            check_length(path, raw)
+            yield raw
         if info.size > MAX_MEMBER_BYTES:  # which is refused where it is yielded; its end is far beyond that of the file
             return
 

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from components.shared.core.errors import UserError
 from components.shared.core.resources import free_memory
 from components.shared.data.archives.broken import broken_is_an_error
-from components.shared.data.archives.limits import MAX_MEMBERS, MAX_NAME
+from components.shared.data.archives.limits import MAX_MEMBERS, MAX_NAME, check_length
 from components.shared.data.archives.links import Links
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import UTF8, find_encoding, unicode_path
@@ -70,6 +70,8 @@ def _require_plain(path: Path, info: zipfile.ZipInfo, name: str) -> None:
 
 def _names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
     """Yield the members' names, those that are in no stated encoding decoded by the likeliest for all of them."""
+    for info in infos:
+        check_length(path, info.filename)
     unstated = [raw for info in infos if not info.filename.isascii() and (raw := _raw(info)) and not _stated(info, raw)]
     encoding = find_encoding(path.name, unstated) if unstated else UTF8
     for info in infos:
