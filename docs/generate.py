@@ -31,6 +31,7 @@ from components.shared.parameters.help import defaults, groups
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
 from components.shared.prediction.batch import PredictionsDocument, PredictionTaskDocument
+from components.shared.prediction.drift import DriftReportDocument
 from components.shared.prediction.reference import DriftDocument
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
@@ -71,6 +72,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ComparisonDocument,
     EvaluationDocument,
     DriftDocument,
+    DriftReportDocument,
     PackageDocument,
     RefusalDocument,
     MeasurementsDocument,

@@ -17,6 +17,8 @@ from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
 from components.shared.prediction.batch import MANIFEST, PredictionsDocument, Program, open_program, predict_all
+from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument
+from components.shared.prediction.find_reference import with_reference_beside, with_reference_of_version
 from components.shared.prediction.inputs import Inputs
 from components.shared.registry.registry import RegisteredModel, model_names
 from runner.answer import Answer
@@ -27,12 +29,13 @@ NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
 
 
 class PredictDocument(Answer):
-    """What was predicted, and where the table is."""
+    """What was predicted, where the table is, and whether the pictures have drifted."""
 
     FORMAT = "torch2kubeflow/predict"
 
     folder: str
     predictions: PredictionsDocument
+    drift: DriftReportDocument
 
 
 def handle(arguments: argparse.Namespace) -> int:
@@ -42,10 +45,12 @@ def handle(arguments: argparse.Namespace) -> int:
         program = stack.enter_context(_program(arguments, scratch))
         with log.named("predict"):
             inputs = Inputs(_data(arguments, scratch / "raw"), program.package)
-            found = predict_all(inputs, program, arguments.output)
-    for line in _lines(found, arguments.output):
+            threshold = THRESHOLD if arguments.drift_threshold is None else arguments.drift_threshold
+            found = predict_all(inputs, program, arguments.output, threshold)
+    drift = DriftReportDocument.read(arguments.output / REPORT)
+    for line in _lines(found, drift, arguments.output):
         say(line)
-    arguments.document = PredictDocument(folder=str(arguments.output), predictions=found)
+    arguments.document = PredictDocument(folder=str(arguments.output), predictions=found, drift=drift)
     return 0
 
 
@@ -54,7 +59,8 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[Program]:
     """Yield the program that --model names: that of a folder with a package, or a version of the store."""
     folder, threads = Path(arguments.model or ""), thread_count(arguments.threads)
     if arguments.model and (folder / "package.json").is_file():
-        yield open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
+        program = open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
+        yield with_reference_beside(program, _evaluations(folder))
         return
     named = NAME.fullmatch(arguments.model) if arguments.model else None
     if arguments.model and not named:
@@ -66,10 +72,17 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[Program]:
         model = existing_model(store, named["name"] if named else _only(model_names(store)))
         version = _version(model, named["version"] if named else None)
         document = model.read_version(version)
-        for path in ("package.json", model.versions.onnx_path):
+        onnx = model.versions.onnx_path
+        for path in ("package.json", onnx):
             model.versions.download(document, path, scratch / path)
-    name = f"{model.name}/{version}"
-    yield open_program(scratch / model.versions.onnx_path, scratch / "package.json", name, threads)
+        program = open_program(scratch / onnx, scratch / "package.json", f"{model.name}/{version}", threads)
+        program = with_reference_of_version(program, model.versions, document, scratch)
+    yield program
+
+
+def _evaluations(package: Path) -> list[Path]:
+    """Return where the evaluation of a package may be: in it, beside it, or where a local run leaves both."""
+    return [package, package.parent / "evaluation", package.resolve().parent.parent / "evaluate" / "evaluation"]
 
 
 def _only(names: list[str]) -> str:
@@ -110,12 +123,13 @@ def _alone(picture: Path, folder: Path) -> Path:
     return folder
 
 
-def _lines(found: PredictionsDocument, folder: Path) -> Iterator[str]:
+def _lines(found: PredictionsDocument, drift: DriftReportDocument, folder: Path) -> Iterator[str]:
     """Yield what people want to know."""
     unusable = f", {found.errors:,} of them unusable" * bool(found.errors)
     yield f"{found.rows:,} {'picture' if found.rows == 1 else 'pictures'} predicted by {found.model}{unusable}"
     if found.labelled:
         yield f"{found.correct / found.labelled:.2%} of {found.labelled:,} labels predicted correctly"
+    yield drift.sentence
     rate = (found.rows - found.resumed_at) / max(found.seconds["all"], 1e-9)
     yield f"{rate:,.0f} pictures/s, {found.seconds['program']:.1f} of {found.seconds['all']:.1f} s by the program"
     for name in ("predictions.csv", "uncertain.html", MANIFEST):

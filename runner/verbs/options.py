@@ -141,6 +141,16 @@ def seconds(text: str) -> float:
     return seconds
 
 
+def psi(text: str) -> float:
+    try:
+        psi = float(text)
+    except ValueError:
+        psi = -1
+    if not 0 <= psi < 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not a population stability index; give 0 or more, such as 0.2")
+    return psi
+
+
 def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text} is not a port; give 0 to 65535")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from runner.verbs.options import Verb, add_store
+from runner.verbs.options import Verb, add_store, psi
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,8 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", metavar="FILE.csv", help="a CSV in the source that has the classes of the pictures")
     text = "threads of the program (default: as many as there are CPUs)"
     parser.add_argument("--threads", type=int, default=0, metavar="N", help=text)
+    text = "population stability index above which a difference from the model's test images is drift (default: 0.2)"
+    parser.add_argument("--drift-threshold", type=psi, metavar="PSI", help=text)
     add_store(parser)
 
 

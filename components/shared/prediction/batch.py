@@ -19,6 +19,7 @@ from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.report.predictions import render_predictions
 from components.shared.evaluation.report.report import data_uri
+from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Reference, judge_drift
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.table import COLUMNS, Part, part_path, part_rows, read_part, whole_parts, write_csv
 
@@ -59,11 +60,13 @@ class PredictionsDocument(Document):
 
 
 class Program(NamedTuple):
-    """An exported model that predicts, and its name for the table."""
+    """An exported model that predicts, its name for the table, and the reference for drift, or why it has none."""
 
     package: PackageDocument
     classify: Classify
     model: str
+    reference: Reference | None = None
+    no_reference: str = ""
 
 
 def open_program(onnx: Path, package: Path, model: str, threads: int) -> Program:
@@ -71,13 +74,16 @@ def open_program(onnx: Path, package: Path, model: str, threads: int) -> Program
     document = PackageDocument.read(package)
     if sha256_file(onnx) != document.files["model.onnx"].sha256:
         raise UserError(f"{onnx} differs from its digest in {package}", "download or export it again")
-    return Program(document, load_onnx(onnx, threads), model)
+    return Program(document, load_onnx(onnx, threads), model, no_reference=f"{model} has no reference")
 
 
-def predict_all(inputs: Inputs, program: Program, folder: Path) -> PredictionsDocument:
+def predict_all(
+    inputs: Inputs, program: Program, folder: Path, drift_threshold: float = THRESHOLD
+) -> PredictionsDocument:
     """Predict all pictures into a folder, which may hold the parts of an interrupted run of the same.
 
-    Raises UserError if the folder holds those of another one.
+    Whether they are like those that the model was evaluated on is in `drift-report.json` then. Raises UserError if the
+    folder holds the predictions of another run.
     """
     started, rows = time.monotonic(), part_rows(inputs.size)
     task = PredictionTaskDocument(
@@ -88,7 +94,9 @@ def predict_all(inputs: Inputs, program: Program, folder: Path) -> PredictionsDo
     parts = sorted(folder.glob("part-*.parquet"))
     write_csv(parts, folder / "predictions.csv")
     document = _summary(parts, task, program.package, first * rows)
-    _write_page(inputs, program, parts, rows, document, folder / "uncertain.html")
+    drift = judge_drift(parts, program.reference, program.model, drift_threshold, program.no_reference)
+    drift.write(folder / REPORT)
+    _write_page(inputs, program, parts, rows, document, drift, folder / "uncertain.html")
     seconds = {"all": time.monotonic() - started, "program": busy}
     document = document.model_copy(update={"seconds": seconds})
     document.write(folder / MANIFEST)
@@ -179,7 +187,13 @@ class _Uncertain(NamedTuple):
 
 
 def _write_page(
-    inputs: Inputs, program: Program, parts: list[Path], rows: int, document: PredictionsDocument, path: Path
+    inputs: Inputs,
+    program: Program,
+    parts: list[Path],
+    rows: int,
+    document: PredictionsDocument,
+    drift: DriftReportDocument,
+    path: Path,
 ) -> None:
     least = sorted(_uncertain(parts, rows))[:LEAST_CERTAIN]
     images = {
@@ -188,7 +202,7 @@ def _write_page(
             sorted(least, key=lambda row: row.number), inputs.take(sorted(row.number for row in least)), strict=True
         )
     }
-    html = render_predictions(document, program.package, [(row, images[row.number]) for row in least])
+    html = render_predictions(document, drift, program.package, [(row, images[row.number]) for row in least])
     with new_file(path) as file:
         file.write(html.encode())
 

@@ -16,8 +16,9 @@ from components.shared.data.dataset import Images
 from components.shared.evaluation.metrics import Probabilities
 
 MAX_VECTORS = 2000
-BINS = 10  # of as many reference images each, as far as values are not equal
+BINS = 10  # of as many reference images each, and one for each value of more images than that
 THUMBNAIL = 8  # pixels a side
+DECIMALS = 5  # of confidence and entropy
 OF_IMAGES = ("brightness", "contrast", "sharpness")
 OF_COLOURS = ("saturation",)
 OF_PREDICTIONS = ("confidence", "entropy")
@@ -91,8 +92,17 @@ def _statistics(pixels: NDArray[Any], probabilities: Probabilities) -> Vectors:
     if pixels.shape[1] > 1:
         found.append((pixels.max(axis=1) - pixels.min(axis=1)).mean(axis=(1, 2)))
     smallest = np.finfo(np.float32).tiny
-    found += [probabilities.max(axis=1), -(probabilities * np.log(np.maximum(probabilities, smallest))).sum(axis=1)]
+    entropy = -(probabilities * np.log(np.maximum(probabilities, smallest))).sum(axis=1)
+    found += [rounded(probabilities.max(axis=1)), rounded(entropy)]
     return np.column_stack(found).astype(np.float32)
+
+
+def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a statistic of predictions without the digits in which PyTorch and ONNX Runtime differ.
+
+    Of a model that is nearly always certain, these alone would shift a large share of the values from bin to bin.
+    """
+    return np.round(values, DECIMALS)
 
 
 def statistics_of(channels: int) -> list[str]:
@@ -109,7 +119,13 @@ def reference(
         channels = images.shape[1]
         predicted += np.bincount(probabilities.argmax(axis=1), minlength=len(classes))
         rows.append(vectors_of(images, probabilities))
-    vectors = np.concatenate(rows)
+    return reference_of(np.concatenate(rows), predicted, classes, channels, seed)
+
+
+def reference_of(
+    vectors: Vectors, predicted: NDArray[np.int64], classes: list[str], channels: int, seed: int = 0
+) -> tuple[DriftDocument, Vectors]:
+    """Return the reference of images that have these vectors, and of which so many were predicted as each class."""
     names = statistics_of(channels)
     count = min(MAX_VECTORS, len(vectors))
     drawn = np.sort(np.random.default_rng(seed).choice(len(vectors), count, replace=False))
@@ -135,6 +151,8 @@ def _thumbnails(gray: NDArray[Any]) -> Vectors:
 
 
 def _histogram(values: NDArray[np.float32]) -> Histogram:
-    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")).tolist()
+    quantiles = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    frequent = quantiles[1:][np.diff(quantiles) == 0]  # such a value has a bin of its own
+    edges = np.unique([*quantiles, *np.nextafter(frequent, np.float32(np.inf))]).tolist()
     empty = Histogram(edges=edges, counts=[0] * (len(edges) + 1))
     return Histogram(edges=edges, counts=empty.count(values).tolist())

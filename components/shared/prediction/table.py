@@ -2,9 +2,13 @@
 
 Each row is a picture: where it comes from, what is predicted, and by which model. A part is written aside and renamed,
 and all but the last one have as many rows, so that what is there tells where to go on.
+
+Of each part's pictures, the 2,000 with the lowest ranks have a thumbnail. A picture's rank depends on nothing but its
+name and digest, so the lowest ranks of all parts are the same random sample, however the pictures are dealt to parts.
 """
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.evaluation.metrics import Probabilities
 from components.shared.prediction.inputs import Batch
-from components.shared.prediction.reference import statistics, statistics_of
+from components.shared.prediction.reference import MAX_VECTORS, THUMBNAIL, statistics_of, vectors_of
 
 PART_ROWS = 16_384  # about
 TOP = 3  # classes with the highest probabilities
@@ -26,13 +31,15 @@ CLASSES = ("class", *(f"class_{rank}" for rank in range(2, TOP + 1)))
 PROBABILITIES = ("probability", *(f"probability_{rank}" for rank in range(2, TOP + 1)))
 RANKED = tuple(name for pair in zip(CLASSES, PROBABILITIES, strict=True) for name in pair)
 COLUMNS = ("source", "digest", *RANKED, "label", "error", "model", "package_digest")  # those of the CSV
+THUMBNAIL_COLUMN = "thumbnail"
 
 
 def schema(channels: int) -> pa.Schema:
-    """Return the columns of the Parquet parts: those of the CSV, and the statistics of the images."""
+    """Return the columns of the Parquet parts: those of the CSV, and the statistics and thumbnails of the images."""
     text, number = pa.string(), pa.float32()
     kinds = {name: number if name in PROBABILITIES else text for name in COLUMNS}
-    return pa.schema([*kinds.items(), *((name, number) for name in _statistics(channels))])
+    thumbnail = (THUMBNAIL_COLUMN, pa.list_(number, THUMBNAIL**2))
+    return pa.schema([*kinds.items(), *((name, number) for name in _statistics(channels)), thumbnail])
 
 
 def _statistics(channels: int) -> list[str]:
@@ -68,15 +75,33 @@ class Part:
             values = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0].tolist() if has_rank else []
             rows[share] += _spread(values, good, count)
         names = statistics_of(self._channels)
-        columns = statistics(batch.images, probabilities).T.tolist() if good else [[]] * len(names)
-        for name, values in zip(names, columns, strict=True):
+        vectors = vectors_of(batch.images, probabilities) if good else np.zeros((0, len(names)), np.float32)
+        for name, values in zip(names, vectors.T.tolist(), strict=False):
             if name in rows:
                 rows[name] += _spread(values, good, count)
+        rows[THUMBNAIL_COLUMN] += _spread([*vectors[:, len(names) :]], good, count)
 
     def write(self, path: Path) -> None:
         """Write the part."""
+        self._drop_thumbnails()
         with new_file(path) as file:
             pq.write_table(pa.table(self._rows, schema(self._channels)), file, compression="zstd")
+
+    def _drop_thumbnails(self) -> None:
+        """Leave thumbnails only to the pictures with the lowest ranks."""
+        rows, thumbnails = self._rows, self._rows[THUMBNAIL_COLUMN]
+        good = [row for row, thumbnail in enumerate(thumbnails) if thumbnail is not None]
+        if len(good) > MAX_VECTORS:
+            ranks = ranks_of([rows["source"][row] for row in good], [rows["digest"][row] for row in good])
+            for number in np.argsort(ranks, kind="stable")[MAX_VECTORS:].tolist():
+                thumbnails[good[number]] = None
+
+
+def ranks_of(sources: Sequence[str], digests: Sequence[str]) -> NDArray[np.uint64]:
+    """Return a random number for each picture, always the same one for the same name and digest."""
+    texts = (f"{source}\0{digest}".encode() for source, digest in zip(sources, digests, strict=True))
+    ranks = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+    return np.frombuffer(ranks, "<u8")
 
 
 def _spread(values: Sequence[Any], rows: Sequence[int], count: int) -> list[Any]:
@@ -93,8 +118,10 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def read_part(path: Path, columns: list[str]) -> pa.Table:
-    """Return the rows of a part. Raises UserError if it is damaged."""
+    """Return the rows of a part. Raises UserError if it is damaged, or lacks a column as one of older code may."""
     try:
+        if lacking := ", ".join(sorted({*columns} - {*pq.read_schema(path).names})):
+            raise UserError(f"{path} lacks the columns {lacking}", "predict again, into a new folder")
         return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a Parquet file ({error})", "delete it, and predict again") from None

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.shared.core.errors import UserError
+from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.npy import write_npy
 from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.prediction.drift import DriftReportDocument
+from components.shared.prediction.reference import reference
 from components.shared.registry.champion import Verdict
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.prediction import predict
 from runner.prediction.predict import PredictDocument
-from tests.prediction.programs import write_package
+from tests.prediction.programs import CLASSES, write_package
 from tests.runner.verbs import answered, run_verb
-from tests.small_packages import provenance_of
+from tests.small_packages import evaluation_of, provenance_of, write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +47,15 @@ def _register(store: Store, package: Path, name: str, wins: bool = True) -> None
     files[model.versions.onnx_path] = (package / "model.onnx", "")
     model.versions.upload(entry, files, document, provenance_of(), package)
     model.finalize(entry.version, lambda _: Verdict(wins, None, "made so"))
+
+
+def _write_reference(folder: Path) -> None:
+    """Write the reference of random pictures."""
+    folder.mkdir(exist_ok=True)
+    pictures = np.random.default_rng(7).integers(0, 256, (500, 1, 16, 16), np.uint8)
+    document, vectors = reference([(pictures, np.full((500, 2), 0.5, np.float32))], CLASSES)
+    write_npy(folder / "reference.npy", vectors)
+    document.write(folder / "drift.json")
 
 
 def _predicted(folder: Path) -> list[dict[str, str]]:
@@ -101,3 +113,45 @@ def test_labels_of_a_table_are_compared(package: Path, tmp_path: Path, capsys: p
     assert run_verb(predict, str(tmp_path / "photos"), *words) == 0
     assert "66.67% of 3 labels predicted correctly" in capsys.readouterr().out
     assert [row["label"] for row in _predicted(tmp_path / "out")] == ["dark", "light", "dark"]
+
+
+def _drift(*words: str) -> DriftReportDocument:
+    document = answered(predict, *words)
+    assert isinstance(document, PredictDocument)
+    return document.drift
+
+
+def test_drift_is_judged_by_the_evaluation_beside_a_package(package: Path, tmp_path: Path) -> None:
+    pictures = write_dataset(tmp_path / "dataset", 200, CLASSES, side=16)
+    words = [str(pictures), "--model", str(package), "--output"]
+    report = _drift(*words, str(tmp_path / "none"))
+    assert report.sentence == f"drift is not judged: beside {package} is no evaluation with a drift.json"
+    _write_reference(tmp_path / "evaluation")
+    assert {one.name for one in _drift(*words, str(tmp_path / "found")).findings} >= {"entropy", "confidence"}
+    assert not _drift(*words, str(tmp_path / "high"), "--drift-threshold", "99").drifted
+    probabilities = np.full((2, 2), 0.5, np.float32)
+    other = evaluation_of(probabilities, np.arange(2), CLASSES, dataset="a" * 64, model="b" * 64)
+    other.write(tmp_path / "evaluation/evaluation.json")
+    report = _drift(*words, str(tmp_path / "other"))
+    assert report.not_judged == f"{tmp_path}/evaluation is the evaluation of another model than {package}"
+
+
+@pytest.mark.usefixtures("s3_variables")
+def test_drift_is_judged_by_the_files_of_a_version(
+    package: Path, tmp_path: Path, store: Store, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = write_dataset(tmp_path / "dataset", 200, CLASSES, side=16)
+    words = [str(pictures), "--store", uri, "--output"]
+    _register(store, package, "first")
+    assert run_verb(predict, *words, str(tmp_path / "none")) == 0
+    said = "drift is not judged: version 1 of first has no reference; register a newer evaluation of it"
+    assert said in capsys.readouterr().out.splitlines()
+    _write_reference(package)
+    _register(store, package, "second")
+    words += [str(tmp_path / "found"), "--model", "second"]
+    assert {one.name for one in _drift(*words).findings} >= {"entropy", "confidence"}
+    store.put_bytes(b"{}", "models/second/versions/1/drift.json")
+    words[words.index("--output") + 1] = str(tmp_path / "damaged")
+    with pytest.raises(CorruptDataError, match=r"second/versions/1/drift\.json"):
+        run_verb(predict, *words)
+    assert not (tmp_path / "damaged").exists()
