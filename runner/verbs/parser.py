@@ -7,6 +7,7 @@ not.
 import argparse
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from components.shared.core.printable import told
@@ -17,6 +18,17 @@ VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS, *prediction.VE
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the words and options of a verb, with its `module`. Exits for help, and if they are wrong."""
+    arguments, rest = _parser().parse_known_args(argv)
+    # argparse takes the words before the first option, and leaves those after it.
+    if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
+        _parser().error(told(f"unrecognized arguments: {' '.join(rest)}"))
+    if rest:
+        arguments.parameters = [*arguments.parameters, *rest]  # the list may be the parser's own default
+    return arguments
+
+
+@cache
+def _parser() -> argparse.ArgumentParser:
     parser = _ExactParser(
         prog="python pipeline.py",
         description="Train, evaluate and export an image classifier, on this machine or in Kubeflow.",
@@ -38,13 +50,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         declared.set_defaults(module=f"runner.{verb.module}")
         verb.declare(declared)
         _add_json(declared)
-    arguments, rest = parser.parse_known_args(argv)
-    # argparse takes the words before the first option, and leaves those after it.
-    if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
-        parser.error(told(f"unrecognized arguments: {' '.join(rest)}"))
-    if rest:
-        arguments.parameters += rest
-    return arguments
+    return parser
 
 
 def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:
