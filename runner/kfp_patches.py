@@ -4,6 +4,7 @@ Each names what it replaces, as read in KFP 2.17.0, and asserts that this is sti
 ours: read the installed KFP, then adapt the patch.
 """
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -235,9 +236,11 @@ def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
 
 def _assert_has(owner: Any, *texts: str) -> None:
     """Assert that each text is still in the source of a function or class of KFP."""
-    source = inspect.getsource(owner)
     for text in texts:
-        assert text in source, _missing(owner.__qualname__, text)
+        assert text in _source(owner), _missing(owner.__qualname__, text)
+
+
+_source = functools.cache(inspect.getsource)
 
 
 def _missing(name: str, text: str) -> str:
