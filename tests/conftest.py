@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -40,6 +42,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 
+# Each object of KFP's and Kubernetes' models counts the CPUs and sets the level of two loggers, for which Python goes
+# through all loggers that there are: a tenth of the CPU time of the quick tests.
+multiprocessing.cpu_count = functools.cache(multiprocessing.cpu_count)
+_set_level = logging.Logger.setLevel
+
+
+def _set_another_level(logger: logging.Logger, level: int | str) -> None:
+    if level != logger.level:
+        _set_level(logger, level)
+
+
+logging.Logger.setLevel = _set_another_level  # type: ignore[assignment, method-assign]
+
 # The same inputs in every run, however busy the machine is; --hypothesis-profile=default draws others.
 hypothesis.settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -54,7 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but leave alone what was imported."""
+    """Collect garbage again, but not so often, and leave alone what was imported."""
+    gc.set_threshold(20_000, 20, 20)
     gc.freeze()
     gc.enable()
 
