@@ -29,6 +29,23 @@ class Branching(nn.Module):
         return images.float() if images.sum() > 0 else -images.float()
 
 
+class Smoothed(nn.Module):
+    """A network that scales down in a way that ONNX has since opset 18."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        smooth = nn.functional.interpolate(images.float(), scale_factor=0.5, mode="bicubic", antialias=True)
+        return smooth.mean(dim=(2, 3))
+
+
+@pytest.mark.slow
+def test_a_network_that_needs_a_newer_opset_is_named() -> None:
+    program = trace(Smoothed(), (1, 4, 4), "timm:smoothed")
+    with pytest.raises(
+        UserError, match="^timm:smoothed cannot be translated to onnx_opset=17, only to 18; give onnx_o"
+    ):
+        translate(program, "timm:smoothed", 17)
+
+
 @pytest.mark.slow
 def test_what_onnx_cannot_express_is_refused_by_name() -> None:
     program = trace(Bessel(), (1, 4, 4), "timm:bessel")

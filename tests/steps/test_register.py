@@ -20,6 +20,7 @@ from components.shared.data.dataset import DatasetWriter, open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import RefusalDocument
 from components.shared.evaluation.inference import load_onnx
+from components.shared.evaluation.memory_probe import Need
 from components.shared.evaluation.parity import ParityError
 from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
@@ -228,6 +229,18 @@ def test_a_champion_of_another_test_split_is_scored_on_this_one(
     assert found["is_champion"] == (found["figures"]["p_value"] < 0.05)
     page = assert_self_contained((tmp_path / "out2/promotion.html").read_text())
     assert "version 1, scored on this split" in page.text
+
+
+def test_a_champion_that_needs_too_much_memory_stays(
+    exported_digits: Artifacts, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported_digits.register(tmp_path / "out1", uri, "digits")
+    other = write_split(tmp_path / "other", *open_dataset(exported_digits.dataset).load("val"))
+    monkeypatch.setattr("components.shared.registry.challenger.measure_need", lambda *_: Need(2**50, 0))
+    challenger = write_artifacts(tmp_path / "challenger", other, np.ones(open_dataset(other).counts["test"], bool))
+    found = challenger.register(tmp_path / "out2", uri, "digits")
+    assert (found["version"], found["is_champion"], found["figures"]) == (2, False, None)
+    assert "version 1 cannot be scored on the new test split: it needs about 1048576.0 GiB to" in found["reason"]
 
 
 def write_split(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:

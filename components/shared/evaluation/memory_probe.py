@@ -47,8 +47,8 @@ def check_need(programs: Iterable[Need], network: str, image_shape: Sequence[int
         raise UserError(
             f"{network} needs about {needed / GIB:.1f} GiB to predict {batch} images of {size} pixels at once, and "
             f"{left / GIB:.1f} of {total_memory() / GIB:.1f} GiB are left",
-            "give a smaller image_size= or network=, or, in a cluster, more memory to the steps evaluate and export: "
-            "RESOURCES in pipeline.py",
+            "give a smaller image_size= or network=, or, in a cluster, more memory to the steps that predict "
+            "(evaluate, export, register): RESOURCES in pipeline.py",
         )
 
 

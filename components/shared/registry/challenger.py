@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.dataset import Dataset
-from components.shared.evaluation.inference import load_onnx, predict
+from components.shared.evaluation.inference import batch_size, load_onnx, predict
 from components.shared.evaluation.mcnemar import mcnemar
+from components.shared.evaluation.memory_probe import check_need, measure_need
 from components.shared.registry.champion import Verdict, times_decided
 from components.shared.registry.document import Figures, RegistryDocument
 from components.shared.registry.registry import RegisteredModel
@@ -109,7 +110,9 @@ def _predict(champion: int, path: Path, data: Dataset, threads: int) -> NDArray[
     log.info(f"the test split has changed: scoring version {champion} on it")
     shards, progress = list(data.shards("test")), log.Progress("scoring", data.counts["test"], "images")
     try:
-        found = predict(load_onnx(path, threads), shards, progress)
+        classify, batch = load_onnx(path, threads), min(batch_size(data.image_shape), data.counts["test"])
+        check_need([measure_need(classify, data.image_shape, batch)], "it", data.image_shape, batch)
+        found = predict(classify, shards, progress)
     except UserError as error:
         raise Incomparable(f"version {champion} cannot be scored on the new test split: {error}") from None
     finally:
