@@ -41,7 +41,7 @@ class Smoothed(nn.Module):
 def test_a_network_that_needs_a_newer_opset_is_named() -> None:
     program = trace(Smoothed(), (1, 4, 4), "timm:smoothed")
     with pytest.raises(
-        UserError, match="^timm:smoothed cannot be translated to onnx_opset=17, only to 18; give onnx_o"
+        UserError, match=r"^timm:smoothed cannot be translated to onnx_opset=17, only to 18; give onnx_o"
     ):
         translate(program, "timm:smoothed", 17)
 
