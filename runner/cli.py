@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from components.shared.core.errors import UserError
-from components.shared.core.printable import say
+from components.shared.core.printable import printable_json, say
 from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.verbs.parser import parse
 
@@ -44,7 +44,7 @@ def _run(graphs: Graphs, argv: Sequence[str] | None) -> int:
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         code = _handle(arguments, graphs)
     if arguments.json and arguments.document:
-        sys.stdout.write(arguments.document.to_json().decode())
+        sys.stdout.write(printable_json(arguments.document.to_json().decode()))
     return code
 
 

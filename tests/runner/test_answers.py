@@ -8,10 +8,12 @@ import jsonschema
 import pytest
 
 import pipeline
+from components.shared.core.printable import printable
 from docs.generate import DOCUMENTS
 from runner.answer import Answer
 from runner.cli import main
 from runner.cluster.watch import watch
+from runner.registry.models import ModelsDocument
 from runner.summary import SummaryDocument
 from runner.verbs.parser import VERBS
 from tests.conftest import ROOT, Runner
@@ -88,6 +90,23 @@ def test_verbs_of_the_cluster_answer_with_documents(
     assert formats["ui --no-browser"] == formats["runs open"] == "ui"
     assert formats["logs latest"] == "error", "no log can be read"
     assert {words[0] for words in called} | ELSEWHERE == {verb.name for verb in VERBS}
+
+
+def test_a_document_holds_texts_of_others_without_controls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nasty = "a\x1b[2J\r\n\x9b\u202eb\x7f 猫"
+
+    def handle(arguments: Any) -> int:
+        arguments.document = ModelsDocument(store=nasty, models=[])
+        return 0
+
+    monkeypatch.setattr("runner.registry.models.handle", handle)
+    with pytest.raises(SystemExit):
+        main(dict, ["models", "--json"])
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["store"] == nasty and "猫" in shown
+    assert shown == "\n".join(printable(line) for line in shown.split("\n"))
 
 
 def test_schedules_tell_when_they_run_next(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def printable_json(text: str) -> str:
+    """Return a JSON document, which may have several lines, without controls: JSON escapes only some by itself."""
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
 def say(*lines: object, file: TextIO | None = None, flush: bool = False) -> None:
     """Print lines for people, each as one line."""
     for line in lines:
