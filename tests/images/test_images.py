@@ -106,6 +106,23 @@ def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> Non
         assert (packages <= data) == ("/data" in image), f"{step} runs in the smaller image that will do"
 
 
+def test_a_step_in_an_image_imports_no_code_of_its_folder(tmp_path: Path) -> None:
+    stages = (ROOT / "docker" / "Dockerfile").read_text().split("\nFROM ")
+    (packages,) = [stage for stage in stages if stage.partition("\n")[0].endswith(" AS data-packages")]
+    heads = [stage.partition("\n")[0] for stage in stages]
+    assert (
+        "data-packages AS data" in heads
+        and "data-packages AS torch-packages" in heads
+        and "torch-packages AS torch" in heads
+    )
+    found = dict(re.findall(r"^ENV (PYTHONSAFEPATH)=(\S+)$", packages, re.MULTILINE))
+    for name in ("components", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the folder')")
+    command = [sys.executable, "-m", "components.entrypoints.run_step", "finish", "1", "2", "{}"]
+    done = subprocess.run(command, cwd=tmp_path, env={**found, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode and "of the folder" not in done.stderr
+
+
 def test_hadolint_finds_nothing() -> None:
     command = [str(Path(sys.executable).parent / "hadolint"), "--no-color", str(ROOT / "docker" / "Dockerfile")]
     linted = subprocess.run(command, capture_output=True, text=True)

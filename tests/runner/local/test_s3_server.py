@@ -25,6 +25,7 @@ from runner.local.certificates import write_certificates
 from runner.local.processes import lock_file, read_pid
 from runner.local.server_ports import free_ports
 from tests.conftest import ROOT
+from tests.fuzz.shelf import Shelf
 from tests.servers.web_server import serving
 from tests.step_processes import doors_of, listening
 
@@ -269,6 +270,27 @@ def test_a_server_starts_though_its_place_is_taken(tmp_path: Path, taken: str, m
                 store.put_bytes(b"content", "object")
     if taken == "port":
         assert got and not any(b"HTTP/1" in request for request in got), "only greetings of TLS"
+
+
+@pytest.mark.parametrize(
+    ("log", "is_taken"),
+    [("master.port 1 is not available on 127.0.0.1, which cannot be used", True), ("panic", False)],
+    ids=["taken", "ended"],
+)
+def test_the_answer_of_another_server_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, is_taken: bool
+) -> None:
+    server = s3_server.Server(tmp_path)
+    server._ensure_keys()
+    (tmp_path / "log").write_text(log)
+    with subprocess.Popen(["true"]) as server.process:
+        server.process.wait()
+    monkeypatch.setattr(s3_server, "open_store", lambda *_, **__: Shelf())  # where each write succeeds
+    if is_taken:
+        assert not server._is_ready()
+    else:
+        with pytest.raises(UserError, match=rf"does not start \(it has ended\); see {tmp_path}/log"):
+            server._is_ready()
 
 
 def test_ports_with_a_socket_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
