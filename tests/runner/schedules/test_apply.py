@@ -178,6 +178,17 @@ def test_name_of_another_pipelines_schedule_is_refused(kfp_api: KfpServer, folde
     assert len(kfp_api.versions) == 1, "nothing may be uploaded before the refusal"
 
 
+@pytest.mark.parametrize("place", ["parameters", "schedules"])
+def test_what_kubernetes_refuses_is_refused_before_an_upload(
+    kfp_api: KfpServer, folder: DeployFolder, place: str
+) -> None:
+    wrong = {"node_selector": {"disk": "a b"}}
+    schedules = {"nightly": NIGHTLY | ({"parameters": wrong} if place == "schedules" else {})}
+    with pytest.raises(UserError, match=r"node_selector=.* is not accepted: .*value 'a b' "):
+        folder.apply(parameters=wrong if place == "parameters" else {}, schedules=schedules)
+    assert not kfp_api.asked("POST .*")
+
+
 def test_dry_run_before_the_first_upload_writes_nothing(kfp_api: KfpServer, folder: DeployFolder) -> None:
     lines = folder.apply("--dry-run", schedules={"nightly": NIGHTLY})
     assert lines == ["version: would upload the present content", "nightly: would create"]
