@@ -38,7 +38,7 @@ RESOURCES = {  # of the steps that do not train; those that do have parameters f
     "compare": Resources(("250m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
     "evaluate": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
     "export": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
-    "register": Resources(("500m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
+    "register": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
     "finish": Resources(("100m", "1"), ("256Mi", "1Gi"), HOUR),
 }
 RECORDED = ("data", "store", "model_name", "options")  # in a run's record, even if resolve failed

@@ -1,4 +1,4 @@
-"""Step register: an accepted, exported model -> a version in the store, and the champion if it is better.
+"""Step register: an accepted, exported model -> a version in the store, and the champion if it is better; then served.
 
 What is better, `shared/registry/challenger.py` decides.
 """
@@ -63,8 +63,8 @@ def register(
 
     A package is one version, however often it is registered, and is judged once. Without a store, or if the model was
     not accepted, nothing is stored, and `registration.json` says so. Raises UserError if `recipe` is invalid, the
-    artifacts do not belong together, the store cannot be used, or its registry is damaged, and ParityError if the
-    exported predictions are not those that were evaluated.
+    artifacts do not belong together, the store cannot be used, its registry is damaged, or a new champion that shall
+    be served fails, and ParityError if the exported predictions are not those that were evaluated.
     """
     parameters = RegisterRecipe.read(recipe)
     evaluated = EvaluationDocument.read(Path(evaluation) / "evaluation.json")
@@ -98,6 +98,12 @@ def register(
     log.info(_sentence(name, outcome))
     told = {"version": outcome.version, "is_champion": outcome.is_champion, "reason": outcome.reason}
     log.event("registered", name=name, **told)
+    if parameters.deploy and outcome.is_champion:
+        # What it needs is imported by those who want it.
+        from components.shared.serving.new_champion import deploy_champion
+
+        assert outcome.version is not None
+        deploy_champion(name, outcome.version, parameters)
 
 
 def _refuse(evaluated: EvaluationDocument, name: str, registration: str | Path) -> None:

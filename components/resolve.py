@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
+from components.shared.core.errors import UserError
 from components.shared.core.printable import told
 from components.shared.core.step import step
+from components.shared.core.workflow import is_in_pod
 from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
@@ -57,6 +59,11 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     planned = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
     if planned:
         log.info(f"{len(values['settings'])} trials, dealt to {len(planned)} pods")
+    if values["deploy"] and not is_in_pod():
+        raise UserError(
+            "deploy=true serves by the KServe of the cluster that a run is in, and this run is in none",
+            "omit it, and deploy by python pipeline.py deploy",
+        )
     if values["store"]:
         open_store(values["store"], os.environ).check_access()
     version = open_source(values["data"]).version()

@@ -3,23 +3,20 @@
 import argparse
 import os
 import re
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from components.shared.core import log
 from components.shared.core.document import Items
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
-from components.shared.registry.document import VersionDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.serving import rollout
-from components.shared.serving.inference_service import predictor_of
 from components.shared.serving.kserve import Kserve, Pods
 from components.shared.serving.kubernetes_api import KubernetesApi
 from components.shared.serving.open_inference import Connect
 from components.shared.serving.rollout import Failed, Rules
-from components.shared.serving.smoke_test import Samples, SmokeTest, smoke_test
+from components.shared.serving.servable import servable
+from components.shared.serving.smoke_test import SmokeTest
 from components.shared.serving.status import ServedFacts, ServiceFacts, read_status
 from runner.answer import Answer
 from runner.cluster.kube import kube_client
@@ -93,18 +90,11 @@ def _deploy(
     with store_of(arguments, address["store"]) as store:
         model = existing_model(store, name)
         version = int(address["version"]) if address["version"] else _champion(model)
-        document = model.read_version(version)
-        samples = _samples(arguments, model, document)
-        _check_stored(model, document)
-        target = predictor_of(model.uri(version), version)
+        found = servable(model, version, has_test=not arguments.no_smoke_test)
     kserve.find_mode(rules.mode)  # that there is a KServe at all comes first
     kserve.check_namespace(arguments.kfp_namespace)
-
-    def test(pods: Pods) -> SmokeTest:
-        assert samples
-        return smoke_test(reach(pods), document, samples)
-
-    return rollout.deploy(kserve, name, target, rules, test if samples else None)
+    test = None if arguments.no_smoke_test else lambda pods: found.test(reach(pods))
+    return rollout.deploy(kserve, name, found.target, rules, test)
 
 
 def _namespace(arguments: argparse.Namespace) -> str:
@@ -129,25 +119,6 @@ def _champion(model: RegisteredModel) -> int:
     champion = champion_of(model, f"name a version: {model.name}/1, or promote one")
     log.info(f"the champion of {model.name} is version {champion}")
     return champion
-
-
-def _samples(arguments: argparse.Namespace, model: RegisteredModel, document: VersionDocument) -> Samples | None:
-    """Return the images for the smoke test; None if it is not wanted. Raises UserError if the version has none."""
-    if arguments.no_smoke_test:
-        return None
-    found = model.versions.read_samples(document)
-    if found is None:
-        raise UserError(
-            f"{model.name} version {document.version} keeps no test images, by which it could be tested once it serves",
-            "deploy it untested with --no-smoke-test",
-        )
-    return Samples(*found)
-
-
-def _check_stored(model: RegisteredModel, document: VersionDocument) -> None:
-    """Raise CorruptDataError if the store's model is not the registered one: KServe loads what is there, unchecked."""
-    with tempfile.TemporaryDirectory() as folder:
-        model.versions.download(document, model.versions.onnx_path, Path(folder) / "model.onnx")
 
 
 def _answer(

@@ -25,7 +25,7 @@ SHARED = {
     "evaluation": ("core", "data", "models"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
     "prediction": ("core", "storage", "data", "evaluation", "registry", "parameters"),
-    "serving": ("core", "storage", "evaluation", "registry"),
+    "serving": ("core", "storage", "evaluation", "registry", "parameters"),
 }
 # What each module of components/shared/parameters/ may import of the others.
 KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
@@ -36,6 +36,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "kubernetes_values": (),
     **{kind: ("recipe", "common") for kind in KINDS},
     "pods": ("recipe", "common", "kubernetes_values"),
+    "deployment": ("recipe", "kubernetes_values"),
+    "registration": ("recipe", "common", "deployment"),
     "table": ("recipe", "common", *KINDS),
     "form": ("recipe", "sweep", "table"),
     "help": ("recipe", "common", *KINDS, "table"),

@@ -17,9 +17,19 @@ def was_stopped(run_id: str) -> bool:
 
     False on a machine that is no pod. Raises OSError if Kubernetes refuses to tell or cannot be reached.
     """
-    if "KUBERNETES_SERVICE_HOST" not in os.environ or not (ACCOUNT / "token").exists():
+    if not is_in_pod():
         return False
     return any(_is_stopped(workflow.get("spec") or {}) for workflow in _workflows(run_id))
+
+
+def is_in_pod() -> bool:
+    """Return whether this process is in a pod that has an account of Kubernetes."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").exists()
+
+
+def namespace_of_pod() -> str:
+    """Return the namespace of this pod. Raises OSError if this is none."""
+    return _read("namespace")
 
 
 def _workflows(run_id: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from components.shared.parameters.common import StoreUri, Threads
+from components.shared.parameters.deployment import Deployment
 from components.shared.parameters.recipe import Accepts, Recipe, matching, parameter
 
 
@@ -26,5 +27,5 @@ class Registration(Recipe):
     )
 
 
-class RegisterRecipe(Registration, Threads, StoreUri):
+class RegisterRecipe(Deployment, Registration, Threads, StoreUri):
     """All that step register needs to know."""

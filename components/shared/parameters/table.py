@@ -35,6 +35,16 @@ class Parameters(Pods, RegisterRecipe, ExportRecipe, TrainingRecipe, PreprocessR
         catalogue.check(self.network, self.image_size)
         return self
 
+    @model_validator(mode="after")
+    def _check_deployment(self) -> Self:
+        if self.deploy and not self.store:
+            message = "deploy=true, but store= is empty, and KServe loads a model from the store"
+            raise UserError(message, "give store=s3://bucket/prefix")
+        if self.deploy and not self.keep_samples:
+            message = "deploy=true, but keep_samples=false, and what is served is tested by the kept images"
+            raise UserError(message, "omit one of the two")
+        return self
+
 
 class SweepParameters(SweepRecipe, Parameters):
     """The parameters of graph `sweep`."""

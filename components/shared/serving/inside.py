@@ -3,11 +3,26 @@
 from functools import partial
 from http.client import HTTPConnection
 
-from components.shared.serving.kserve import Pods
-from components.shared.serving.kubernetes_api import KubernetesApi
+from components.shared.core.errors import UserError
+from components.shared.core.workflow import namespace_of_pod
+from components.shared.serving.kserve import Kserve, Pods
+from components.shared.serving.kubernetes_api import KubernetesApi, api_of_pod
 from components.shared.serving.open_inference import Connect, NotServed
 
 SECONDS = 60.0  # between two bytes of an answer
+
+
+def kserve_of_pod(namespace: str) -> Kserve:
+    """Return KServe as this pod's service account finds it, in its own namespace if none is named.
+
+    Raises UserError if this is no pod of a cluster.
+    """
+    try:
+        return Kserve(api_of_pod(), namespace or namespace_of_pod())
+    except OSError as error:
+        raise UserError(
+            f"this is no pod of a cluster ({error})", "deploy from here by python pipeline.py deploy"
+        ) from None
 
 
 def connect_inside(api: KubernetesApi, pods: Pods) -> Connect:

@@ -112,7 +112,7 @@ class Kserve:
             if MODEL_FORMAT in formats and PROTOCOL in one["spec"].get("protocolVersions", []):
                 yield one
 
-    def check_namespace(self, kfp_namespace: str) -> None:
+    def check_namespace(self, kfp_namespace: str = "kubeflow") -> None:
         """Raise UserError if KServe does not serve in this namespace, or the service account of models is missing.
 
         What only may go wrong becomes a note.

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException, load_incluster_config
 from urllib3.exceptions import HTTPError
 
 from components.shared.core.errors import UserError
@@ -96,6 +97,16 @@ class KubernetesApi:
                 retries.failed(f"answered {error.status}")
             except HTTPError as error:
                 retries.failed(reason_of(error))
+
+
+def api_of_pod() -> KubernetesApi:
+    """Return the API as this pod's service account reaches it. Raises OSError if this is no pod."""
+    configuration = Configuration()
+    try:
+        load_incluster_config(configuration)
+    except ConfigException as error:
+        raise OSError(str(error)) from None
+    return KubernetesApi(ApiClient(configuration))
 
 
 def _reason(error: ApiException) -> str:
