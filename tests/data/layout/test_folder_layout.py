@@ -104,6 +104,7 @@ def test_usual_layouts_are_described_as_ever(folders: dict[str, int]) -> None:
         ({"train": 2, "tram": 3}, "classes", {"all": {"train": 2, "tram": 3}}),
         (splits("train", "test"), "classes", {"all": {"test": 4, "train": 4}}),
         (splits("train", "test"), "splits", TRAIN_TEST),
+        (splits("train/in", "train/out"), "splits", {"train": {"in": 4, "out": 4}}),
         (splits("train", extra=3), "classes", {"all": {"extra": 3, "train": 4}}),
         ({"dev/cat": 2, "dev/dog": 3}, "classes", COUNTS),
         ({"a/cat_*": 2, "b/dog_*": 3}, "names", COUNTS),
@@ -150,6 +151,14 @@ def test_data_layout_decides(folders: dict[str, int], arrangement: Any, counts: 
         (
             {"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/test": 2},
             "has the splits test, train below cat, dog; turn the folders round, as in test/cat",
+        ),
+        (splits("train", "test") | {"": 1}, "holds pictures in its top folder, outside a class"),
+        ({"train/cat.*": 3, "train/dog.*": 3, "": 1}, "holds pictures in its top folder, outside a class"),
+        (splits("x/train", "x/test", x=1), "holds pictures in x, outside a class"),
+        (splits("x/train") | {"y": 3}, "has the splits train below x, y; turn the folders round, as in train/x, or gi"),
+        (
+            splits("train/indoor", "train/outdoor", "test/indoor"),
+            r"the classes are the folders in train \(indoor, outdoor\), or their sub-folders, .* \(cat, dog\); set ",
         ),
         (splits("part_a/train", "part_b/train"), "has the splits train below part_a, part_b; .* data_layout=classes"),
         (splits("part_a/train", "part_b/test"), "has the splits test, train below part_a, part_b"),

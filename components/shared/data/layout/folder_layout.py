@@ -2,8 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
 
 from pydantic import Field
 
@@ -12,10 +10,11 @@ from components.shared.core.document import Count, JsonObject, Part
 from components.shared.core.errors import UserError
 from components.shared.data.layout.file_kinds import PICTURES
 from components.shared.data.layout.reading import Arrangement
+from components.shared.data.layout.search import Search
+from components.shared.data.layout.second_reading import refuse_folds, refuse_second_reading, refuse_second_reading_of
 from components.shared.data.layout.split_names import (
     NO_LABELS,
     are_folds,
-    beside_classes,
     leads_on,
     split_of,
     splits_of,
@@ -24,7 +23,6 @@ from components.shared.data.layout.survey import Survey, class_in_name
 
 NO_SPLITS = "all"
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-SAME_SHARE = 0.5  # of a folder's sub-folders, from which on they are those of the other folders
 
 Counts = dict[str, dict[str, int]]  # split -> class -> pictures
 
@@ -85,33 +83,6 @@ class Layout(Part):
         ] * self.in_names
 
 
-@dataclass
-class _Search:
-    """The search for the layout of a source."""
-
-    source: str
-    survey: Survey
-    filled: list[list[str]] = field(default_factory=list)  # the folders that hold pictures
-    besides: str = ""  # about pictures that nothing can read
-
-    def refuse(self, problem: str, remedy: str) -> NoReturn:
-        raise UserError(f"{self.source} {problem}", remedy)
-
-    def refuse_loose(self, folder: str) -> NoReturn:
-        """Raise UserError about pictures outside the classes."""
-        remedy = "put them into class-name/"
-        if self.survey.tables:
-            remedy = f"set labels={self.survey.tables[0]} if that file says their classes, or {remedy}"
-        self.refuse(f"holds pictures in {folder or 'its top folder'}, outside a class", remedy)
-
-    def tops(self, root: int) -> list[str]:
-        return sorted({parts[root] for parts in self.filled if len(parts) > root})
-
-    def under(self, top: str, root: int) -> list[list[str]]:
-        """Return the folders with pictures under a top folder, relative to it."""
-        return [parts[root + 1 :] for parts in self.filled if len(parts) > root and parts[root] == top]
-
-
 def find_layout(source: str, survey: Survey, arrangement: Arrangement) -> tuple[Layout, Counts]:
     """Return the layout, found from a survey of the source, and the counts: split -> class -> pictures.
 
@@ -148,7 +119,7 @@ def find_labelled_layout(source: str, survey: Survey, labels: Mapping[str, str])
 
     Raises UserError, naming `source`, if a class is empty in a split, or there is only one class.
     """
-    search = _Search(source, survey, [list(parts) for parts in {tuple(name.split("/")[:-1]) for name in labels}])
+    search = Search(source, survey, [list(parts) for parts in {tuple(name.split("/")[:-1]) for name in labels}])
     root = _shared_folders(search.filled, keeps_splits=True) if search.filled else 0
     splits = splits_of(search.tops(root)) if all(len(parts) > root for parts in search.filled) else {}
     layout = Layout(root=root, has_splits=False, in_table=True)
@@ -162,10 +133,10 @@ def find_labelled_layout(source: str, survey: Survey, labels: Mapping[str, str])
     return layout, found
 
 
-def _search(source: str, survey: Survey) -> _Search:
+def _search(source: str, survey: Survey) -> Search:
     """Return the search in a source. Raises UserError if it holds no picture that can be read."""
     left_out = survey.result()
-    search = _Search(source, survey, [folder.split("/") if folder else [] for folder, n in survey.folders.items() if n])
+    search = Search(source, survey, [folder.split("/") if folder else [] for folder, n in survey.folders.items() if n])
     search.besides = f" ({left_out.sentences()[0]})" if left_out.unreadable else ""
     if not search.filled:
         search.refuse(
@@ -175,7 +146,7 @@ def _search(source: str, survey: Survey) -> _Search:
     return search
 
 
-def _find(search: _Search, arrangement: Arrangement) -> Layout:
+def _find(search: Search, arrangement: Arrangement) -> Layout:
     keeps_splits = arrangement not in ("classes", "groups")
     root = _shared_folders(search.filled, keeps_splits)
     tops = search.tops(root)
@@ -187,15 +158,15 @@ def _find(search: _Search, arrangement: Arrangement) -> Layout:
         case "names":
             return _names(search, root, splits_of(tops))
     if splits := splits_of(tops):
-        return _splits(search, root, splits)
+        return _splits(search, root, splits, is_found=arrangement == "auto")
     if arrangement == "splits":
         search.refuse(f"has no splits, but {', '.join(tops) or 'no folders'}", "name them train, val and test")
     if are_folds(tops):
-        _refuse_folds(search, root, tops)
+        refuse_folds(search, root, tops)
     if len(search.filled) == 1 and _classes_in_names(search, search.filled):
         return _names(search, root, {})
     if root < min(map(len, search.filled)):
-        _refuse_second_reading(search, root, tops)
+        refuse_second_reading(search, root, tops)
     return _classes(search, root)
 
 
@@ -210,22 +181,23 @@ def _shared_folders(filled: list[list[str]], keeps_splits: bool) -> int:
         root += 1
 
 
-def _classes(search: _Search, root: int) -> Layout:
+def _classes(search: Search, root: int) -> Layout:
     """Return the layout whose classes are the folders at this depth."""
-    for parts in search.filled:
-        if len(parts) <= root:
-            search.refuse_loose("/".join(parts))
+    search.require_folders(root)
     return Layout(root=root, has_splits=False)
 
 
-def _splits(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
+def _splits(search: Search, root: int, splits: Mapping[str, str], is_found: bool) -> Layout:
     """Return the layout whose top folders are splits."""
     _check_splits(search, root, splits)
+    search.require_folders(root)
     below = {top: _below(top, search.under(top, root)) for top in splits}
     train = next(top for top, split in splits.items() if split == "train")
     if _is_flat(search, root, train, below[train]):
         return _names(search, root, splits)
     classes = {parts[below[train]] for parts in search.under(train, root) if len(parts) > below[train]}
+    if is_found:
+        refuse_second_reading_of(search, root, train, below[train])
     unlabelled = [top for top, split in splits.items() if split == NO_LABELS]
     tests = [top for top, split in splits.items() if split == "test"]
     unlabelled += [top for top in tests if _has_no_labels(search, root, top, below[top], classes)]
@@ -251,7 +223,7 @@ def _layout_of_splits(
     )
 
 
-def _check_splits(search: _Search, root: int, splits: Mapping[str, str]) -> None:
+def _check_splits(search: Search, root: int, splits: Mapping[str, str]) -> None:
     """Raise UserError if two folders are the same split, or none is for training."""
     tops: dict[str, list[str]] = defaultdict(list)
     for top, split in splits.items():
@@ -277,23 +249,24 @@ def _below(top: str, under: list[list[str]]) -> int:
     return below
 
 
-def _is_flat(search: _Search, root: int, top: str, below: int) -> bool:
+def _is_flat(search: Search, root: int, top: str, below: int) -> bool:
     return all(len(parts) <= below for parts in search.under(top, root))
 
 
-def _has_no_labels(search: _Search, root: int, top: str, below: int, classes: Iterable[str]) -> bool:
+def _has_no_labels(search: Search, root: int, top: str, below: int, classes: Iterable[str]) -> bool:
     """Return whether all pictures of a test split are in no class folder, or in one named `unknown`."""
     found = {parts[below] if len(parts) > below else "" for parts in search.under(top, root)}
     return all(not name or name.casefold() == "unknown" for name in found - set(classes)) and not found & set(classes)
 
 
-def _names(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
+def _names(search: Search, root: int, splits: Mapping[str, str]) -> Layout:
     """Return the layout whose classes are the beginnings of the pictures' names."""
     if not splits:
         if not _classes_in_names(search, search.filled):
             search.refuse_loose("/".join(search.filled[0]))
         return Layout(root=root, has_splits=False, in_names=True)
     _check_splits(search, root, splits)
+    search.require_folders(root)
     folders = {top: [parts for parts in search.filled if len(parts) > root and parts[root] == top] for top in splits}
     train = next(top for top, split in splits.items() if split == "train")
     classes = _classes_in_names(search, folders[train])
@@ -306,7 +279,7 @@ def _names(search: _Search, root: int, splits: Mapping[str, str]) -> Layout:
     return _layout_of_splits(root, splits, {}, unlabelled, in_names=True)
 
 
-def _classes_in_names(search: _Search, folders: Iterable[list[str]]) -> set[str]:
+def _classes_in_names(search: Search, folders: Iterable[list[str]]) -> set[str]:
     """Return the classes in the names of the pictures in these folders; nothing if they show none."""
     total: Counter[str] = Counter()
     for parts in folders:
@@ -317,47 +290,7 @@ def _classes_in_names(search: _Search, folders: Iterable[list[str]]) -> set[str]
     return set(total) if len(total) > 1 and min(total.values()) > 1 else set()
 
 
-def _refuse_folds(search: _Search, root: int, tops: list[str]) -> NoReturn:
-    inner = {parts[0] for top in tops for parts in search.under(top, root) if parts}
-    remedy = "name one of them test and put the others into train, or set data_layout=groups to pool all of them"
-    if splits_of(inner):
-        remedy = f"give one of them as data=, such as {tops[0]}"
-    search.refuse(f"has the folds {', '.join(tops)} of a cross-validation: pick one by hand", remedy)
-
-
-def _refuse_second_reading(search: _Search, root: int, tops: list[str]) -> None:
-    """Raise UserError if the top folders may be splits or groups as well as classes."""
-    under = {top: {parts[0] for parts in search.under(top, root) if parts} for top in tops}
-    if alone := beside_classes(under):
-        others = ", ".join(top for top in tops if top not in alone)
-        search.refuse(
-            f"has {others} alongside {alone[0]}",
-            "leave only train, val and test there, or set data_layout=classes if all these folders are classes",
-        )
-    times = Counter(name for names in under.values() for name in names)
-    inner = sorted(times)
-    if all(under.values()) and splits_of(inner):
-        search.refuse(
-            f"has the splits {_shown(inner)} below {_shown(tops)}",
-            f"turn the folders round, as in {inner[0]}/{tops[0]}, or give one of them as data=, or set "
-            "data_layout=classes to draw new splits",
-        )
-    shared = {top: sum(times[name] > 1 for name in names) for top, names in under.items()}
-    same = [top for top, names in under.items() if shared[top] >= max(2, SAME_SHARE * len(names))]
-    if len(same) < 2:
-        return
-    search.refuse(
-        f"may be read in two ways: data_layout=classes takes the top folders for the classes ({_shown(tops)}), "
-        f"data_layout=groups their sub-folders, many of which have the same names ({_shown(inner)})",
-        "set one of the two, or name the top folders train, val and test if they are splits",
-    )
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)
-
-
-def _count(layout: Layout, search: _Search) -> Counts:
+def _count(layout: Layout, search: Search) -> Counts:
     """Return the pictures of each class; folders without any are classes, too."""
     prefix = search.filled[0][: layout.root]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -375,7 +308,7 @@ def _count(layout: Layout, search: _Search) -> Counts:
     return {split: dict(sorted(classes.items())) for split, classes in sorted(counts.items())}
 
 
-def _check_classes(search: _Search, counts: Mapping[str, Mapping[str, int]]) -> None:
+def _check_classes(search: Search, counts: Mapping[str, Mapping[str, int]]) -> None:
     classes = sorted({name for found in counts.values() for name in found})
     for split, found in counts.items():
         empty = [name for name in classes if not found.get(name)]
