@@ -101,9 +101,18 @@ def long_link() -> bytes:
     return tar_of(info.tobuf(tarfile.GNU_FORMAT))
 
 
-def pax_alone(content: bytes) -> bytes:
+def attribute(name: bytes, value: bytes) -> bytes:
+    """Return an attribute of an extended header, framed as it must be."""
+    rest = b" " + name + b"=" + value + b"\n"
+    count = len(rest)
+    while len(rest) + len(str(count)) != count:
+        count = len(rest) + len(str(count))
+    return str(count).encode() + rest
+
+
+def pax_alone(content: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
     """Return a tar of extended headers with this content."""
-    info = header(tarfile.XHDTYPE)
+    info = header(kind)
     info.size = len(content)
     return tar_of(info.tobuf(tarfile.USTAR_FORMAT), content)
 
@@ -172,6 +181,14 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "long-unstated": (".tar.gz", partial(long_of_no_encoding, 30), "holds a name of 900,009 bytes, more than 4,096"),
     "long-unstated-zip": (".zip", long_zip_of_no_encoding, "holds a name of 60,000 letters, more than 4,096"),
     "long-link": (".tar", long_link, "holds a name of 1,000,000 letters, more than 4,096"),
+    "pax-digits": (".tar", lambda: pax_alone(b"9" * 10**6), "a damaged header: its attributes are not framed"),
+    "pax-unframed": (".tar", lambda: pax_alone(b"2 " * 500_000 + b"="), "a damaged header: its attributes are not"),
+    "pax-number": (".tar", lambda: pax_alone(attribute(b"comment", b"9" * 10**6)), "a number of too many digits"),
+    "pax-many": (
+        ".tar",
+        lambda: pax_alone(b"".join(attribute(b"a%d" % number, b"") for number in range(2000)), tarfile.XGLTYPE),
+        "a header with more than 1,000 attributes",
+    ),
     "overflow": (".tar", lambda: pax_alone(b"9" * 20 + b" path=cat/1.png\n"), "a damaged header"),
     "device": (".tar", lambda: tar_of(header(tarfile.CHRTYPE)), "holds the device 'cat/1.png'"),
     "encrypted": (".zip", partial(zip_with, 6, 1), "'cat/1.png' encrypted; pack it without a password"),

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 from _compression import DecompressReader  # what lzma.LZMAFile reads with
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from components.shared.data.archives.names import UTF8, find_encoding
 
 MAX_HEADER_BYTES = 2**20  # tarfile reads a long name or a list of attributes into memory
 HEADERS = (b"x", b"g", b"X", b"L", b"K")  # types of members that describe the next one
+MAX_ATTRIBUTES = 1000  # of a member, or of all: those are copied for each
+ATTRIBUTE = re.compile(rb"(\d{1,20}) [^=\n]{1,1000}=")
+LONG_NUMBER = re.compile(rb"\d{256}")  # in which tarfile looks for an encoding, from each digit on
 MAX_XZ_BYTES = 2**28  # of memory for decompression: xz -9 needs 65 MiB, a file may demand 4 GiB
 MAX_ZSTD_WINDOW = 27  # of 128 MiB; zstd itself takes more only on request
 MAX_TAIL_BYTES = 8 * 2**20  # of zeros after the last member: tar writes 10 KiB, some programs more
@@ -171,6 +175,13 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header of {header.size:,} bytes, at most {MAX_HEADER_BYTES:,}")
         return header
 
+    def _proc_pax(self, archive: Any) -> tarfile.TarInfo:
+        """Read attributes that are framed as they must be: older Pythons read others in quadratic time and memory."""
+        block = archive.fileobj.read(self._block(self.size))  # type: ignore[attr-defined]
+        _check_attributes(block, len(archive.pax_headers))
+        archive.fileobj = _Again(archive, block)
+        return super()._proc_pax(archive)  # type: ignore[misc, no-any-return]
+
     def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         """Read a sparse file as a plain one, which is refused: its map may demand any size."""
         return self._proc_builtin(archive)  # type: ignore[attr-defined, no-any-return]
@@ -179,6 +190,32 @@ class _Header(tarfile.TarInfo):
         """Read no map of a sparse file."""
 
     _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _ignore_map
+
+
+class _Again:
+    """The file of an archive of which a block was read, that once more gives this block."""
+
+    def __init__(self, archive: Any, block: bytes) -> None:
+        self._archive, self._file, self._block = archive, archive.fileobj, block
+
+    def read(self, _: int) -> bytes:
+        self._archive.fileobj = self._file
+        return self._block
+
+
+def _check_attributes(block: bytes, count: int) -> None:
+    """Raise tarfile.ReadError unless each attribute is framed by its length and a line end; `count` hold for all."""
+    start = 0
+    while block[start : start + 1].strip(b"\0"):
+        found = ATTRIBUTE.match(block, start)
+        end = start + int(found[1]) if found else 0
+        if not found or end < found.end() or block[end - 1 : end] != b"\n":
+            raise tarfile.ReadError("a damaged header: its attributes are not framed")
+        start, count = end, count + 1
+        if count > MAX_ATTRIBUTES:
+            raise tarfile.ReadError(f"a header with more than {MAX_ATTRIBUTES:,} attributes")
+    if LONG_NUMBER.search(block):
+        raise tarfile.ReadError("a damaged header: a number of too many digits")
 
 
 class _Xz(lzma.LZMAFile):
