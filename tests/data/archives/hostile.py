@@ -94,10 +94,10 @@ def long_zip_of_no_encoding() -> bytes:
     return zip_bytes({b"\xe9\xe8/" * 20_000: b""})
 
 
-def long_link() -> bytes:
-    """Return a tar with a link to a name of a million letters."""
+def link_to(folders: int) -> bytes:
+    """Return a tar with a link to so many folders, one in another."""
     info = tarfile.TarInfo("cat")
-    info.type, info.linkname = tarfile.SYMTYPE, "a/" * 500_000
+    info.type, info.linkname = tarfile.SYMTYPE, "a/" * folders
     return tar_of(info.tobuf(tarfile.GNU_FORMAT))
 
 
@@ -180,7 +180,8 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "huge-size-unstated": (".tar", huge_of_no_encoding, "of 1,152,921,504,606,846,976 bytes, more than"),
     "long-unstated": (".tar.gz", partial(long_of_no_encoding, 30), "holds a name of 900,009 bytes, more than 4,096"),
     "long-unstated-zip": (".zip", long_zip_of_no_encoding, "holds a name of 60,000 letters, more than 4,096"),
-    "long-link": (".tar", long_link, "holds a name of 1,000,000 letters, more than 4,096"),
+    "deep-link": (".tar", partial(link_to, 101), "holds a link that is more than 100 folders deep; pack the files"),
+    "long-link": (".tar", partial(link_to, 500_000), "holds a name of 1,000,000 letters, more than 4,096"),
     "pax-digits": (".tar", lambda: pax_alone(b"9" * 10**6), "a damaged header: its attributes are not framed"),
     "pax-unframed": (".tar", lambda: pax_alone(b"2 " * 500_000 + b"="), "a damaged header: its attributes are not"),
     "pax-number": (".tar", lambda: pax_alone(attribute(b"comment", b"9" * 10**6)), "a number of too many digits"),

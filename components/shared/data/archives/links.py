@@ -10,6 +10,7 @@ from components.shared.data.archives.names import parts_of
 from components.shared.data.layout.file_kinds import junk_in
 
 MAX_LINKS = 100_000
+MAX_DEPTH = 100  # folders in a name or a target
 MAX_STEPS = 40  # from link to link, as Linux has it
 INSTEAD = "pack the files themselves (tar -h)"
 
@@ -32,6 +33,8 @@ class Links:
         """Add a link to `target`, relative to `folder`. Raises UserError if it leads outside, or is too long."""
         for text in (name, target):
             check_length(self._path, text)
+            if len(parts_of(text)) > MAX_DEPTH:
+                raise UserError(f"{self._path} holds a link that is more than {MAX_DEPTH} folders deep", INSTEAD)
         if junk_in(name):
             return
         found = parts_of(folder)
