@@ -18,7 +18,7 @@ from components.shared.core.files import new_file, sha256_file
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.report.predictions import render_predictions
-from components.shared.evaluation.report.report import data_uri
+from components.shared.evaluation.report.thumbnails import data_uri
 from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Reference, judge_drift
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.table import COLUMNS, Part, part_path, part_rows, read_part, whole_parts, write_csv

@@ -1,20 +1,18 @@
 """The report of an evaluation: one self-contained HTML page."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
 from components.shared.data.dataset import Dataset, DatasetDocument, Labels
 from components.shared.data.layout.left_out import sentences_on
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.report import plots
 from components.shared.evaluation.report.html import page
+from components.shared.evaluation.report.thumbnails import data_uri
 from components.shared.models.document import HistoryDocument, ModelDocument
 
 READS = ("templates/report.html",)
@@ -22,7 +20,6 @@ READS = ("templates/report.html",)
 TABLE_CLASSES = 20  # with more classes, the confusion matrix is a picture instead of a table
 CONFUSIONS = 10
 MISTAKES = 50
-THUMBNAIL = 96  # pixels of the longer side, at most
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,3 @@ def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list
         if count and true != predicted
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:CONFUSIONS]
-
-
-def data_uri(image: NDArray[np.uint8]) -> str:
-    """Return an image (uint8, C x H x W) as a PNG in an address, of a thumbnail's size at most."""
-    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
