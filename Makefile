@@ -6,6 +6,7 @@ READY := .venv/.ready
 CHECKOV := .venv-checkov/.ready
 FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
+CLIENTS := .venv-clients/.ready
 PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests of whole runs wait for servers and processes: one more than the CPUs.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
@@ -13,7 +14,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 
 NEW_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo s3 compile images push test test-quick test-slow test-faults fuzz mutants docs test-docs lint bench lock lock-cpu clean
+.PHONY: help run demo serve s3 compile images push test test-quick test-slow test-faults fuzz mutants docs test-docs lint bench lock lock-cpu clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ run: $(READY) ## Run the pipeline on this machine, e.g. make run ARGS="data=fash
 
 demo: $(READY) ## Draw digits for the models of the runs, on a page at http://127.0.0.1:8028/
 	@$(BIN)/python pipeline.py demo $(ARGS)
+
+serve: $(READY) ## Serve a model of the runs by the v2 protocol, at 127.0.0.1:8029 and :8030, e.g. ARGS="--model mnist"
+	@$(BIN)/python pipeline.py serve $(ARGS)
 
 s3: $(READY) ## Keep the S3 server of the runs running, to look inside
 	@$(BIN)/python pipeline.py s3 $(ARGS)
@@ -38,7 +42,7 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 	@$(NEW_PYTHON)
 	@$(PYTHON) -m runner.build_images push --tag "$(TAG)" "$(REGISTRY)"
 
-test: $(READY) $(CHECKOV) ## Test everything that can be tested on this machine
+test: $(READY) $(CHECKOV) $(CLIENTS) ## Test everything that can be tested on this machine
 	@$(BIN)/python -m pytest -n $(WORKERS) $(PARALLEL) $(ARGS)
 
 test-quick: $(READY) ## Test what takes less than a second each
@@ -70,10 +74,10 @@ bench: $(READY) ## Measure the figures of docs/benchmarks.md into bench/results/
 
 lock: $(READY) ## Pin requirements.in again, from it what the images hold, and the base image
 	@$(LOCK) requirements.in -o requirements.txt
-	@for list in data torch; do \
+	@for list in data serve torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
-	@for name in checkov fuzz; do \
+	@for name in checkov clients fuzz; do \
 	  $(LOCK) --no-annotate requirements-$$name.in -o requirements-$$name.txt || exit; done
 	@$(BIN)/python -m runner.images.base
 
@@ -81,9 +85,9 @@ lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv .venv-checkov .venv-fuzz .venv-mutants build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov .venv-clients .venv-fuzz .venv-mutants build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(CHECKOV) $(MUTANTS): .venv-%/.ready: requirements-%.txt | $(READY)
+$(CHECKOV) $(CLIENTS) $(MUTANTS): .venv-%/.ready: requirements-%.txt | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-$*
 	@$(BIN)/uv pip install -q --python .venv-$*/bin/python --require-hashes -r $<
 	@touch $@

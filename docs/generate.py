@@ -60,6 +60,7 @@ from runner.registry.verify import LineageDocument, VerifyDocument
 from runner.schedules.apply import ApplyDocument
 from runner.schedules.schedule import ScheduleDocument, SchedulesDocument
 from runner.serving.deploy import DeployDocument
+from runner.serving.serve import ServeDocument
 from runner.summary import SummaryDocument
 
 DOCS = Path(__file__).parent
@@ -112,6 +113,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     StartDocument,
     RemoveDocument,
     DeployDocument,
+    ServeDocument,
     PredictDocument,
     PredictionsDocument,
     PredictionTaskDocument,

@@ -1,7 +1,8 @@
-"""The verb that serves models in a cluster."""
+"""The verbs that serve models: in a cluster, and on this machine."""
 
 import argparse
 
+from components.shared.model_server.options import add_options
 from runner.verbs.options import Verb, add_store, percents, seconds
 
 
@@ -39,4 +40,22 @@ Exit code: 0 it serves, 1 it does not: it is not ready, or fails the smoke test;
     add_store(parser)
 
 
-VERBS = (Verb("deploy", "serving.deploy", _deploy, "serve a version by KServe, with a canary"),)
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = """Serve a model by the Open Inference Protocol (v2), REST and gRPC, until Ctrl-C or SIGTERM;
+requests in flight are still answered then. A new champion replaces the old one between two requests."""
+    parser.epilog = """examples:
+  python pipeline.py serve
+  python pipeline.py serve --model mnist
+  python pipeline.py serve --model mnist/3 --port 8080
+  python pipeline.py serve --model runs/latest/package
+"""
+    text = "NAME (its champion), NAME/VERSION, or a folder with a package (default: the only model of the store)"
+    parser.add_argument("--model", metavar="MODEL", help=text)
+    add_options(parser)
+    add_store(parser)
+
+
+VERBS = (
+    Verb("deploy", "serving.deploy", _deploy, "serve a version by KServe, with a canary"),
+    Verb("serve", "serving.serve", _serve, "serve a model by the v2 protocol on this machine"),
+)

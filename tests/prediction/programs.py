@@ -11,16 +11,21 @@ import onnx.helper
 from components.shared.core.document import Fingerprint
 from components.shared.core.files import sha256_file
 from components.shared.evaluation.exported_model import PackageDocument
-from tests.small_packages import package_of
+from components.shared.registry.champion import Verdict
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import Store
+from tests.small_packages import package_of, provenance_of
 
 CLASSES = ["dark", "light"]
 
 
-def write_package(folder: Path, image_shape: Sequence[int] = (1, 16, 16), **changes: Any) -> PackageDocument:
+def write_package(
+    folder: Path, image_shape: Sequence[int] = (1, 16, 16), slope: float = 0.05, **changes: Any
+) -> PackageDocument:
     """Write `model.onnx` and `package.json`: the probability of light is the logistic function of the mean pixel."""
     folder.mkdir(parents=True, exist_ok=True)
     tensor, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
-    weights = onnx.helper.make_tensor("weights", kinds.FLOAT, [1, 2], np.array([-0.05, 0.05], np.float32))
+    weights = onnx.helper.make_tensor("weights", kinds.FLOAT, [1, 2], np.array([-slope, slope], np.float32))
     middle = onnx.helper.make_tensor("middle", kinds.FLOAT, [1], np.array([127.5], np.float32))
     axes = onnx.helper.make_tensor("axes", kinds.INT64, [1], np.array([1]))
     nodes = [
@@ -46,3 +51,17 @@ def write_package(folder: Path, image_shape: Sequence[int] = (1, 16, 16), **chan
     package = package_of(classes=CLASSES, image_shape=image_shape, files=files, **changes)
     package.write(folder / "package.json")
     return package
+
+
+def register_package(store: Store, package: Path, name: str, wins: bool = True) -> int:
+    """Register a package, and return the number of its version, which becomes the champion if it wins."""
+    document, model = PackageDocument.read(package / "package.json"), RegisteredModel(store, name)
+    digests = {"test_split_digest": "a" * 64, "model_digest": "b" * 64}
+    entry = model.reserve_version(document.digest, accuracy=0.5, images=10, run_id="run", **digests)
+    for other in ("model.safetensors", "model.json", "model.pt2", "predictions.npy"):
+        (package / other).write_bytes(b"-")
+    files = {path.name: (path, "") for path in package.iterdir() if path.name != "model.onnx"}
+    files[model.versions.onnx_path] = (package / "model.onnx", "")
+    model.versions.upload(entry, files, document, provenance_of(), package)
+    model.finalize(entry.version, lambda _: Verdict(wins, None, "made so"))
+    return entry.version

@@ -30,11 +30,12 @@ from tests.servers.kfp_server import KfpServer, Stage, pod_name
 from tests.servers.web_server import run_web_server
 
 COMMANDS = all_commands()
-DEPLOY = "python pipeline.py deploy "  # tests/runner/serving/test_deploy.py deploys
+# tests/runner/serving/ deploys and serves
+SERVING = tuple(f"python pipeline.py {verb}" for verb in ("deploy", "serve"))
 VERBS = [command for command in COMMANDS if command.startswith("python pipeline.py ")]
 READERS = "models|verify|lineage|demo|predict"  # of a store
 REGISTRY = [command for command in VERBS if re.match(rf"python pipeline.py ({READERS})", command)]
-CLUSTER = [command for command in VERBS if command not in REGISTRY and not command.startswith(DEPLOY)]
+CLUSTER = [command for command in VERBS if command not in REGISTRY and not command.startswith(SERVING)]
 RUNS = [command for command in COMMANDS if command.startswith("make run ARGS=")]
 EPOCHS = 2  # at most, of a local run
 PICTURES = {f"{name}/{n}.png": picture(n + 100 * (name == "dog")) for name in ("cat", "dog") for n in range(20)}

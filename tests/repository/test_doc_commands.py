@@ -17,9 +17,11 @@ from tests.repository.documents import ROOT, all_commands, read, words_of_run
 COMMANDS = all_commands()
 # Why no test runs them as they stand, or which test does.
 ELSEWHERE = {
-    "make (run|demo|test|compile|bench|lock(-cpu)?|lint|docs|s3|fuzz|test-[a-z]+)": "the work of a developer or of CI",
+    "make (run|test|compile|bench|lock(-cpu)?|lint|docs|fuzz|test-[a-z]+)": "the work of a developer or of CI",
+    "make (demo|serve|s3)": "they serve until Ctrl-C; the tests of their verbs serve",
     "make (images|push)( .*)?": "tests/images/test_images.py builds and pushes with Docker",
     "python pipeline.py deploy .*": "needs KServe; tests/runner/serving/test_deploy.py deploys with an emulated one",
+    "python pipeline.py serve.*": "tests/runner/serving/test_serve.py serves, and runs the examples in docs/serving.md",
     "kubectl get experiment .*": "needs Katib's CRD",
     "kubectl label namespace team-a katib.*": "needs a cluster",
     "kubectl apply -n team-a -f experiment.yaml": "tests/entrypoints/test_katib_trial.py checks it and runs a trial",
@@ -81,7 +83,7 @@ def test_kubectl_commands_name_existing_files(command: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_run_or_has_a_reason(command: str) -> None:
     tried = r"-k |--patch-file|annotate|create (secret|rolebinding)|label --dry-run"
-    is_verb = command in VERBS and not command.startswith("python pipeline.py deploy ")
+    is_verb = command in VERBS and not re.match("python pipeline.py (deploy|serve)", command)
     runnable = command in RUNS or is_verb or re.search(tried, command)
     reasons = [reason for pattern, reason in ELSEWHERE.items() if re.fullmatch(pattern, command)]
     assert bool(runnable) != bool(reasons), command

@@ -26,6 +26,7 @@ SHARED = {
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
     "prediction": ("core", "storage", "data", "evaluation", "registry", "parameters"),
     "serving": ("core", "storage", "evaluation", "registry", "parameters"),
+    "model_server": ("core", "storage", "data", "evaluation", "registry", "prediction"),
 }
 # What each module of components/shared/parameters/ may import of the others.
 KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
@@ -103,6 +104,9 @@ PACKAGES = {
         "components.shared.serving.kubernetes_api",
         "runner",
     ),
+    "aiohttp": ("components.shared.model_server",),
+    "grpc": ("components.shared.model_server",),
+    "tritonclient": ("components.shared.model_server",),
     "minio": ("components.shared.storage",),
     "pydantic": ("components.shared",),
     "pydantic_core": ("components.shared.core", "components.shared.parameters"),

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "lineage",
     "s3",
     "deploy",
+    "serve",
     "predict",
     "demo",
 }  # verbs whose own tests call for the document

@@ -56,6 +56,11 @@ class RegisteredModel:
         """Return the registry document; one without versions if the model does not exist."""
         return self._read()[0]
 
+    def etag(self) -> str:
+        """Return the ETag of the registry document, which changes with it; empty if it does not exist."""
+        found = self.store.stat(self._document_name)
+        return found.etag if found else ""
+
     def entry(self, version: int) -> VersionEntry:
         """Return the entry of a version in the registry document. Raises UserError if there is no such version."""
         return _entry(self.read(), version)

@@ -9,17 +9,14 @@ from PIL import Image
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.npy import write_npy
-from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.prediction.drift import DriftReportDocument
 from components.shared.prediction.reference import reference
-from components.shared.registry.champion import Verdict
-from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
 from runner.prediction import predict
 from runner.prediction.predict import PredictDocument
-from tests.prediction.programs import CLASSES, write_package
+from tests.prediction.programs import CLASSES, register_package, write_package
 from tests.runner.verbs import answered, run_verb
-from tests.small_packages import evaluation_of, provenance_of, write_dataset
+from tests.small_packages import evaluation_of, write_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -34,19 +31,6 @@ def package(tmp_path: Path) -> Path:
 def picture(tmp_path: Path) -> Path:
     Image.fromarray(np.full((20, 20, 3), 250, np.uint8)).save(tmp_path / "white.jpg")
     return tmp_path / "white.jpg"
-
-
-def _register(store: Store, package: Path, name: str, wins: bool = True) -> None:
-    """Register the package; it becomes the champion if it wins."""
-    document, model = PackageDocument.read(package / "package.json"), RegisteredModel(store, name)
-    digests = {"test_split_digest": "a" * 64, "model_digest": "b" * 64}
-    entry = model.reserve_version(document.digest, accuracy=0.5, images=10, run_id="run", **digests)
-    for other in ("model.safetensors", "model.json", "model.pt2", "predictions.npy"):
-        (package / other).write_bytes(b"-")
-    files = {path.name: (path, "") for path in package.iterdir() if path.name != "model.onnx"}
-    files[model.versions.onnx_path] = (package / "model.onnx", "")
-    model.versions.upload(entry, files, document, provenance_of(), package)
-    model.finalize(entry.version, lambda _: Verdict(wins, None, "made so"))
 
 
 def _write_reference(folder: Path) -> None:
@@ -82,11 +66,11 @@ def test_the_champion_is_taken_from_the_store(
     words = [str(picture), "--store", uri, "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="no model was named, and there is none in the store; give --model NAME"):
         run_verb(predict, *words)
-    _register(store, package, "first")
+    register_package(store, package, "first")
     document = answered(predict, *words)
     assert isinstance(document, PredictDocument)
     assert (document.predictions.model, document.predictions.predicted) == ("first/1", {"dark": 0, "light": 1})
-    _register(store, package, "second", wins=False)
+    register_package(store, package, "second", wins=False)
     with pytest.raises(UserError, match="no model was named, and there are 2: first, second; give --model NAME"):
         run_verb(predict, *words)
     with pytest.raises(UserError, match="second has no champion; give --model second/VERSION"):
@@ -142,12 +126,12 @@ def test_drift_is_judged_by_the_files_of_a_version(
 ) -> None:
     pictures = write_dataset(tmp_path / "dataset", 200, CLASSES, side=16)
     words = [str(pictures), "--store", uri, "--output"]
-    _register(store, package, "first")
+    register_package(store, package, "first")
     assert run_verb(predict, *words, str(tmp_path / "none")) == 0
     said = "drift is not judged: version 1 of first has no reference; register a newer evaluation of it"
     assert said in capsys.readouterr().out.splitlines()
     _write_reference(package)
-    _register(store, package, "second")
+    register_package(store, package, "second")
     words += [str(tmp_path / "found"), "--model", "second"]
     assert {one.name for one in _drift(*words).findings} >= {"entropy", "confidence"}
     store.put_bytes(b"{}", "models/second/versions/1/drift.json")

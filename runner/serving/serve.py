@@ -1,0 +1,95 @@
+"""Verb `serve`: serve a version of a model, or a package, by the v2 protocol on this machine.
+
+python pipeline.py serve    # `make serve`
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.shared.core import log
+from components.shared.core.document import Count, Sha256
+from components.shared.core.errors import UserError
+from components.shared.core.printable import say
+from components.shared.model_server.champion import Champion, Current
+from components.shared.model_server.options import options_of
+from components.shared.model_server.program import open_folder, open_version
+from components.shared.model_server.server import Address, serve
+from components.shared.registry.registry import model_names
+from runner.answer import Answer
+from runner.registry.models import existing_model
+from runner.registry.store import store_of
+
+NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
+
+
+class ServeDocument(Answer):
+    """What was served last, and where."""
+
+    FORMAT = "torch2kubeflow/serve"
+
+    name: str  # of the model
+    version: str
+    package_digest: Sha256
+    host: str
+    port: Count
+    grpc_port: Count
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM, and return the exit code."""
+    with log.named("serve"), _current(arguments) as current:
+
+        def started(address: Address) -> None:
+            for line in _lines(current, address):
+                say(line, flush=True)
+            arguments.document = _document(current, address)
+
+        serve(current, options_of(arguments), started)
+    return 0
+
+
+@contextmanager
+def _current(arguments: argparse.Namespace) -> Iterator[Current]:
+    """Yield what --model names: a folder's package, a version, or a champion that is followed."""
+    given, threads = arguments.model, arguments.threads
+    if given and (Path(given) / "package.json").is_file():
+        yield Current(open_folder(Path(given), threads))
+        return
+    named = NAME.fullmatch(given) if given else None
+    if given and not named:
+        raise UserError(
+            f"--model {given} is neither a folder with package.json nor a model",
+            "give NAME, NAME/VERSION, or the folder package of a run",
+        )
+    with store_of(arguments) as store:
+        model = existing_model(store, named["name"] if named else _only(model_names(store)))
+        version = named["version"] if named else None
+        if version and version != "champion":
+            yield Current(open_version(model, int(version), threads))
+        else:
+            yield Champion(model, threads)
+
+
+def _only(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    found = f"there are {len(names)}: {', '.join(names[:5])}" if names else "there is none in the store"
+    raise UserError(f"no model was named, and {found}", "give --model NAME, or --model FOLDER with a package")
+
+
+def _lines(current: Current, address: Address) -> Iterator[str]:
+    served = current.served
+    follows = ", and each new champion," * isinstance(current, Champion)
+    yield f"{served.name}, version {served.version}{follows} is served (Ctrl-C ends it)"
+    yield f"  REST  http://{address.host}:{address.port}/v2/models/{served.name}"
+    yield f"  gRPC  {address.host}:{address.grpc_port}"
+
+
+def _document(current: Current, address: Address) -> ServeDocument:
+    served = current.served
+    return ServeDocument(
+        name=served.name, version=served.version, package_digest=served.package.digest, **address._asdict()
+    )
