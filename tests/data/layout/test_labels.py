@@ -58,7 +58,7 @@ def test_a_path_tells_pictures_of_one_name_apart() -> None:
         (
             "id,label\n7,cat\n",
             "",
-            "no column of labels.csv names pictures of the source; set label_columns=.*id, label",
+            "no column of labels.csv names pictures of the source; write their names .*, or set label_columns=.*id, la",
         ),
         ("id,a,b\n1,1,0\n2,0,1\n", "", "which column of labels.csv has the classes is not clear; set .*id, a, b"),
         ("id,label\n1,cat\n", "id,breed", "labels.csv has no column 'breed'; set label_columns=PICTURE,CLASS"),

@@ -126,7 +126,8 @@ def _columns(source: str, table: Table, names: Names, label_columns: str) -> tup
     hits = [sum(bool(names.matching(row[number])) for row in sample) for number in range(len(table.columns))]
     file = hits.index(max(hits))
     if not hits[file]:
-        raise UserError(f"{source}: no column of {table.name} names pictures of the source", remedy)
+        message = f"{source}: no column of {table.name} names pictures of the source"
+        raise UserError(message, f"write their names or paths as they are in the source, or {remedy}")
     others = [number for number in range(len(table.columns)) if number != file]
     label = _label_column(table.columns, others)
     if label is None:
