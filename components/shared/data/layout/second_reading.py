@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from components.shared.data.layout.search import Search
-from components.shared.data.layout.split_names import beside_classes, splits_of
+from components.shared.data.layout.split_names import beside_classes, leads_on, splits_of
 
 SAME_SHARE = 0.5  # of a folder's sub-folders, from which on they are those of the other folders
 
@@ -64,10 +64,11 @@ def _refuse_splits_below(search: Search, root: int, tops: list[str], inner: list
 
 
 def _alike(under: Mapping[str, Collection[str]]) -> list[str]:
-    """Return those folders of which many sub-folders have the names of sub-folders of others."""
-    times = Counter(name for names in under.values() for name in names)
-    shared = {top: sum(times[name] > 1 for name in names) for top, names in under.items()}
-    return [top for top, names in under.items() if shared[top] >= max(2, SAME_SHARE * len(names))]
+    """Return the folders of which many sub-folders have names that are in others, too, if there are two such names."""
+    telling = {top: {name for name in names if not leads_on(name, top)} for top, names in under.items()}
+    times = Counter(name for names in telling.values() for name in names)
+    shared = {top: sum(times[name] > 1 for name in names) for top, names in telling.items()}
+    return [top for top, names in telling.items() if shared[top] >= max(1, SAME_SHARE * len(names)) and len(times) > 1]
 
 
 def _shown(names: list[str]) -> str:
