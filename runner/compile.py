@@ -81,7 +81,12 @@ def package_of(pipeline: BaseComponent) -> Path:
 
 def read_package(package: Path) -> list[Any]:
     """Return the documents of a compiled pipeline: KFP's own, and the settings for Kubernetes."""
-    return list(yaml.load_all(package.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return documents_in(package.read_text())
+
+
+def documents_in(text: str) -> list[Any]:
+    """Return the documents of a compiled pipeline's text."""
+    return list(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def documents_of(pipeline: BaseComponent) -> list[Any]:

@@ -108,6 +108,12 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports have no diagrams: to draw them takes most of the time of a report."""
+    monkeypatch.setattr("components.shared.evaluation.report.plots._svg", lambda _figure: "")
+
+
 @pytest.fixture(scope="session")
 def exported_digits(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> "Artifacts":
     """The same artifacts with a package, whose program ONNX Runtime can run; tests only read them."""

@@ -110,6 +110,7 @@ def test_a_network_accepts_grey_images_of_any_size(name: str) -> None:
         assert build(name, made_for, channels=1)(pictures(made_for + 18, channels=1)).shape == (2, 10)
 
 
+@pytest.mark.usefixtures("meta")
 @pytest.mark.parametrize("size, seen", [(32, 32), (74, 74), (75, 19)])
 def test_the_stem_preserves_the_resolution_of_small_images(size: int, seen: int) -> None:
     network, shapes = build("resnet18", size).eval(), []

@@ -28,9 +28,12 @@ from tests.repository.documents import DOCUMENTS, ROOT, anchors, links, paths, r
 MAX_README_LINES = 140
 
 
-@pytest.mark.parametrize("path", generated(), ids=relative)
+GENERATED = generated()
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=relative)
 def test_generated_documents_are_current(path: Path) -> None:
-    assert path.read_text() == generated()[path], "run `make docs`"
+    assert path.read_text() == GENERATED[path], "run `make docs`"
 
 
 def test_every_parameter_is_documented_once_in_the_order_of_code() -> None:

@@ -24,7 +24,15 @@ def _sources(*folders: str) -> Iterator[Path]:
 
 @cache
 def _functions(path: Path) -> list[ast.FunctionDef]:
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return [node for node in _statements(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+def _statements(parent: ast.AST) -> Iterator[ast.AST]:
+    """Walk without going into expressions, in which no function is defined."""
+    for node in ast.iter_child_nodes(parent):
+        if not isinstance(node, ast.expr):
+            yield node
+            yield from _statements(node)
 
 
 def _lines(function: ast.FunctionDef) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -18,7 +17,7 @@ from components.shared.core.code_digest import code_digest, code_version
 from components.shared.parameters.form import INPUTS, OPTIONS, OWN_INPUTS, defaults_of
 from components.shared.parameters.table import model_of
 from components.step_table import STEPS
-from runner.compile import compile_pipeline, documents_of
+from runner.compile import compile_pipeline, documents_of, read_package
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {step.name for step in STEPS if step.trains}
@@ -43,7 +42,7 @@ def graph(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def documents(graph: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     path = compile_pipeline(pipeline.GRAPHS[graph], tmp_path_factory.mktemp("compiled") / "pipeline.yaml")
-    return list(yaml.safe_load_all(path.read_text()))
+    return read_package(path)
 
 
 @pytest.fixture(scope="module")

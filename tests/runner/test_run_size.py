@@ -8,9 +8,9 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-import yaml
 
 import pipeline
+from runner.compile import documents_in
 from runner.parameters import parse_parameters
 from runner.run_size import LIMIT, Part, estimate, parts_of_run, total
 from tests.conftest import ROOT
@@ -32,7 +32,7 @@ def recorded_pipeline(name: str) -> list[Any]:
     with tarfile.open(fileobj=BytesIO(lzma.decompress((FIXTURES / "compiled.tar.xz").read_bytes()))) as tar:
         file = tar.extractfile(f"{name}.yaml")
         assert file
-        return list(yaml.safe_load_all(file.read()))
+        return documents_in(file.read().decode())
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,11 @@ def polled_run() -> list[kfp_server_api.V2beta1Run]:
     return [_run(document) for document in _read("run-polled.json")]
 
 
+def ended_run() -> kfp_server_api.V2beta1Run:
+    """Return that run as it was read at its end."""
+    return _run(_read("run-polled.json")[-1])
+
+
 def pod_of(name: str) -> client.V1Pod:
     """Return a pod: `unschedulable`, `oom-killed`, `image-not-found` and the like."""
     return _kubernetes(_read("pods.json")[name]["pod"], "V1Pod")

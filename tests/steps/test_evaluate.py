@@ -91,6 +91,7 @@ def test_the_document_names_data_and_model_and_adds_its_seconds(artifacts: Path)
     assert document.accepted is True and document.reasons == []
 
 
+@pytest.mark.usefixtures("no_diagrams")
 def test_the_result_suits_kubeflow(artifacts: Path, tmp_path: Path) -> None:
     result = evaluated(artifacts, tmp_path)
     assert all(type(value) is float for value in result.metrics.values())
@@ -105,6 +106,7 @@ def test_the_report_is_self_contained_and_escapes_names(artifacts: Path) -> None
         assert name in page.text
 
 
+@pytest.mark.usefixtures("no_diagrams")
 @pytest.mark.parametrize(
     ("thresholds", "reason"),
     [

@@ -6,7 +6,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-import yaml
 from kfp.components import load_component_from_file
 
 import pipeline
@@ -14,7 +13,7 @@ from components.shared.parameters.form import OPTIONS, inputs_of
 from components.shared.parameters.recipe import accepted
 from components.shared.parameters.table import model_of
 from components.step_table import STEPS, names_in
-from runner.compile import compile_pipeline
+from runner.compile import compile_pipeline, read_package
 from runner.graphs import steps_of
 
 PORTS = {
@@ -53,7 +52,7 @@ def test_a_port_calls_its_function_once_and_never_branches(name: str) -> None:
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)
 def test_the_runner_knows_every_step_of_a_compiled_pipeline(graph: str, tmp_path: Path) -> None:
     package = compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")
-    compiled, _ = yaml.safe_load_all(package.read_text())
+    compiled, _ = read_package(package)
     executors = compiled["deploymentSpec"]["executors"]
     found = steps_of(pipeline.GRAPHS[graph])
     assert sorted(name.removeprefix("exec-") for name in executors) == sorted(found)

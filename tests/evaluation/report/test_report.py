@@ -93,6 +93,7 @@ def test_a_perfect_model_has_no_mistakes_to_show() -> None:
     assert "Accepted" in page.text and "Not accepted" not in page.text
 
 
+@pytest.mark.usefixtures("no_diagrams")
 @pytest.mark.parametrize(("shape", "is_named"), [((1, 32, 32), True), ((1, 8, 8), False), ((3, 32, 32), False)])
 def test_the_demo_is_named_if_one_can_draw_for_it(shape: tuple[int, int, int], is_named: bool) -> None:
     found = documents([[4, 1], [0, 5]], ["a", "b"])
@@ -101,6 +102,7 @@ def test_the_demo_is_named_if_one_can_draw_for_it(shape: tuple[int, int, int], i
     assert ("make demo" in assert_self_contained(html).text) == is_named
 
 
+@pytest.mark.usefixtures("no_diagrams")
 def test_a_refused_model_shows_the_reason() -> None:
     page = Page(render(**documents([[0, 5], [5, 0]], ["a", "b"]), mistakes=[]))
     assert "Not accepted" in page.text and "recall 0 of class 'a' is too low" in page.text

@@ -7,7 +7,7 @@ from kfp_server_api import PipelineTaskDetailChildTask, V2beta1Run
 
 import pipeline
 from runner.cluster.run_state import node_id, steps
-from tests.servers.recorded_cluster import polled_run
+from tests.servers.recorded_cluster import ended_run
 
 NODE = "torch2kubeflow-training-4ptts(0).root(0).exit-handler-1(0)"
 
@@ -43,13 +43,13 @@ def cache(run: V2beta1Run, pod: Any) -> None:
 
 
 def test_the_name_of_a_node_is_its_id() -> None:
-    (evaluate,) = [task for task in polled_run()[-1].run_details.task_details if task.display_name == "evaluate"]
+    (evaluate,) = [task for task in ended_run().run_details.task_details if task.display_name == "evaluate"]
     assert evaluate.child_tasks[0].pod_name == node_id(f"{NODE}.evaluate(0)")
 
 
 @pytest.mark.parametrize("name", ["evaluate", "export"])
 def test_of_two_steps_side_by_side_one_is_cached(name: str) -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     cache(run, side_by_side(run)[name])
     found = steps(run, pipeline.training)
     expected = {"evaluate": "done", "export": "done", name: "cached"}
@@ -66,7 +66,7 @@ def test_of_two_steps_side_by_side_one_is_cached(name: str) -> None:
 )
 def test_a_step_is_not_called_starting_for_one_beside_it(attempts: dict[str, str], states: dict[str, str]) -> None:
     """KFP does not say whose attempt is whose: one that has ended, of a step whose end Argo has not seen yet."""
-    run = polled_run()[-1]
+    run = ended_run()
     run.state = "RUNNING"
     side_by_side(run)
     tasks = [task for task in run.run_details.task_details if task.display_name]
@@ -83,7 +83,7 @@ def test_a_step_is_not_called_starting_for_one_beside_it(attempts: dict[str, str
 
 
 def test_the_time_of_steps_side_by_side_is_argos() -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     assert steps(run, pipeline.training)["evaluate"].seconds == 4.0, "the container's own"
     side_by_side(run)
     found = steps(run, pipeline.training)

@@ -7,7 +7,7 @@ from runner.cluster import run
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_messages import Request, to_json
 from tests.servers.kfp_server import OMITTED, KfpServer, Stage
-from tests.servers.recorded_cluster import polled_run, run_of
+from tests.servers.recorded_cluster import ended_run, run_of
 
 ANY = Request("GET", "", {}, {}, b"")
 STEPS = ("resolve", "download", "train", "evaluate")
@@ -37,7 +37,7 @@ def kinds(answer: dict[str, Any]) -> set[tuple[str, ...]]:
 
 def test_a_finished_run_lists_what_kfp_lists(kfp_api: KfpServer) -> None:
     ours = read(kfp_api, "SUCCEEDED", **dict.fromkeys(STEPS, "SUCCEEDED"))
-    assert kinds(ours) == kinds(to_json(polled_run()[-1]))
+    assert kinds(ours) == kinds(to_json(ended_run()))
     assert [one["state"] for one in ours["state_history"]] == ["RUNNING", "SUCCEEDED"]
     launched = [task for task in ours["run_details"]["task_details"] if "display_name" not in task]
     assert len(launched) == len(STEPS) - 1, "none of resolve, which is never cached"

@@ -25,7 +25,7 @@ from tests.runner.doctor.objects import launcher, launcher_secret, s3_config, se
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import log_of_evaluate, polled_run, run_of
+from tests.servers.recorded_cluster import ended_run, log_of_evaluate, run_of
 from tests.servers.s3_server import KEY, SECRET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def summary(folder: Path, run_id: str) -> tuple[Any, ...]:
 def test_the_store_tells_what_the_logs_do_not(
     kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path, leave: Leave
 ) -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     leave(run.run_id, "evaluation", evaluation(min_accuracy=0.8))
     leave(run.run_id, "registration", registration())
     kfp_api.logs[pod("evaluate")] = event("verdict", accuracy=0.1, accepted=True, reasons=[])
@@ -95,7 +95,7 @@ def test_the_store_tells_what_the_logs_do_not(
 def test_a_run_may_have_a_root_of_its_own(
     kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path, server: S3Server, uri: str, leave: Leave
 ) -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     leave(run.run_id, "evaluation", evaluation())
     cluster.add(launcher("minio://bucket/elsewhere", endpoint=server.address))
     run_id = kfp_api.replay("training", run)
@@ -110,7 +110,7 @@ def test_a_cached_verdict_is_read_where_its_run_left_it(
     kfp_api: KfpServer, watched: Watched, tmp_path: Path, leave: Leave
 ) -> None:
     """The run that it is from was deleted, and with it its log."""
-    run = cached(polled_run()[-1])
+    run = cached(ended_run())
     leave(ORIGIN, "evaluation", evaluation())
     address = f"minio://mlpipeline/v2/artifacts/{PIPELINE}/{ORIGIN}/evaluate/543dd048/evaluation"
     kfp_api.logs[pod("register")] = log_of_evaluate().partition('"outputs"')[0] + f'"uri": "{address}"\n'
@@ -124,7 +124,7 @@ def test_a_cached_verdict_is_read_where_its_run_left_it(
 def test_without_the_evaluation_register_tells_the_verdict(
     kfp_api: KfpServer, watched: Watched, tmp_path: Path, leave: Leave, digest: str | None, accepted: bool
 ) -> None:
-    run_id = kfp_api.replay("training", cached(polled_run()[-1]))
+    run_id = kfp_api.replay("training", cached(ended_run()))
     leave(run_id, "registration", registration(None, digest))
     watched(run_id, *CONTEXT)
     assert summary(tmp_path, run_id) == (None, accepted, None, None)
@@ -176,7 +176,7 @@ def test_the_record_of_a_stopped_run_is_corrected(
 def test_a_damaged_document_gives_no_verdict(
     kfp_api: KfpServer, watched: Watched, tmp_path: Path, leave: Leave
 ) -> None:
-    run_id = kfp_api.replay("training", polled_run()[-1])
+    run_id = kfp_api.replay("training", ended_run())
     leave(run_id, "evaluation", evaluation().replace(b'"accepted": true', b'"accepted": false'))
     _, shown = watched(run_id, *CONTEXT)
     assert summary(tmp_path, run_id) == (None, None, None, None)

@@ -22,7 +22,7 @@ from tests.runner.cluster.watch.test_waiting import interrupt
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import pod_of, polled_run, run_of, workflow
+from tests.servers.recorded_cluster import ended_run, pod_of, polled_run, run_of, workflow
 
 EVALUATED = EVENT + json.dumps({"event": "verdict", "accuracy": 0.91, "accepted": True, "reasons": []}) + "\n"
 SIDE_BY_SIDE = ("evaluate", "export")
@@ -152,7 +152,7 @@ def test_kfp_may_be_late_at_the_end_of_a_run(
 
 
 def test_of_two_steps_side_by_side_their_pods_tell_which_waits() -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     steps = run_state.steps(run, training)
     pods = {name: running(pod_of("unschedulable"), f"run(0).root(0).{name}(0).executor(0)") for name in SIDE_BY_SIDE}
     driver = running(pod_of("unschedulable"), "run(0).root(0).export-driver(0)")

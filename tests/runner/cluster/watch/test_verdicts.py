@@ -10,7 +10,7 @@ from kfp_server_api import V2beta1Run
 from components.shared.core.log import EVENT
 from tests.runner.cluster.watch.conftest import Watched
 from tests.servers.kfp_server import KfpServer
-from tests.servers.recorded_cluster import log_of_evaluate, polled_run
+from tests.servers.recorded_cluster import ended_run, log_of_evaluate, polled_run
 
 WORKFLOW = "torch2kubeflow-training-4ptts"  # of the recorded run
 PODS = {"evaluate": 1070299643, "export": 1209803917, "register": 3324135096}  # by the executors' last children
@@ -50,7 +50,7 @@ def cached(run: V2beta1Run) -> V2beta1Run:
 def test_the_verdict_and_the_version_are_those_of_the_events(
     kfp_api: KfpServer, watched: Watched, tmp_path: Path
 ) -> None:
-    run = polled_run()[-1]
+    run = ended_run()
     kfp_api.logs[pod("evaluate")] = event("verdict", accuracy=0.95, accepted=True, reasons=[])
     told = {"name": "digits", "version": 4, "is_champion": False, "reason": "not better"}
     kfp_api.logs[pod("register")] = event("registered", **told)
@@ -62,7 +62,7 @@ def test_the_verdict_and_the_version_are_those_of_the_events(
 
 def test_a_cached_verdict_is_that_of_the_run_it_is_from(kfp_api: KfpServer, watched: Watched, tmp_path: Path) -> None:
     """Where KFP keeps an artifact, and that it prints the inputs of a step, is recorded; a cached run is not."""
-    run, origin = cached(polled_run()[-1]), polled_run()[-1]
+    run, origin = cached(ended_run()), ended_run()
     path = f"minio://mlpipeline/v2/artifacts/torch2kubeflow-training/{ORIGIN}/evaluate/543dd048/evaluation"
     assert "/v2/artifacts/torch2kubeflow-training/" in log_of_evaluate()
     origin.run_id = ORIGIN
@@ -77,7 +77,7 @@ def test_a_cached_verdict_is_that_of_the_run_it_is_from(kfp_api: KfpServer, watc
 @pytest.mark.parametrize("log", ["", "nothing of it\n"])
 def test_a_cached_verdict_whose_run_is_not_named(kfp_api: KfpServer, watched: Watched, log: str) -> None:
     kfp_api.logs[pod("register")] = log
-    _, shown = watched(kfp_api.replay("training", cached(polled_run()[-1])))
+    _, shown = watched(kfp_api.replay("training", cached(ended_run())))
     assert "test accuracy  not known\n" in shown
     assert "verdict        not known\n" in shown
 
@@ -86,14 +86,14 @@ def test_a_cached_verdict_whose_run_was_deleted(kfp_api: KfpServer, watched: Wat
     kfp_api.logs[pod("register")] = (
         f'"uri": "minio://mlpipeline/v2/artifacts/torch2kubeflow-training/{ORIGIN}/evaluate/"'
     )
-    _, shown = watched(kfp_api.replay("training", cached(polled_run()[-1])))
+    _, shown = watched(kfp_api.replay("training", cached(ended_run())))
     assert "test accuracy  not known\n" in shown
 
 
 def test_register_repeats_a_cached_verdict(kfp_api: KfpServer, watched: Watched, tmp_path: Path) -> None:
     told = {"event": "verdict", "accuracy": 0.5, "accepted": False, "reasons": ["too low"]}
     kfp_api.logs[pod("register")] = f"{EVENT}{json.dumps(told)}\n"
-    code, shown = watched(kfp_api.replay("training", cached(polled_run()[-1])))
+    code, shown = watched(kfp_api.replay("training", cached(ended_run())))
     assert (code, summary(tmp_path)["accepted"]) == (0, False)
     assert "verdict        not accepted, not exported: too low" in shown
 
