@@ -363,17 +363,31 @@ def test_nodes_of_a_training_reach_each_other() -> None:
     kubernetes_validate.validate(objects["NetworkPolicy"], LAST_THREE[0], strict=True)
 
 
-@needs_kubectl
-def test_the_role_has_what_doctor_asks_for_many_nodes() -> None:
+def _granted() -> set[tuple[str, str, str]]:
+    """Return what the role of runs may do: API groups, resources and verbs."""
     (role,) = find("standalone", "Role").values()
-    granted = {
+    return {
         (group, resource, verb)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert {*(right[:3] for right in RIGHTS), ("", "pods/log", "get")} <= granted
+
+
+@needs_kubectl
+def test_the_role_has_what_doctor_asks_for_many_nodes() -> None:
+    assert {*(right[:3] for right in RIGHTS), ("", "pods/log", "get")} <= _granted()
+
+
+@needs_kubectl
+def test_docs_tell_what_the_role_lets_a_run_choose() -> None:
+    created = [resource for _, resource, verb in _granted() if verb in ("create", "*")]
+    assert created == ["trainjobs"]
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    for resource in created:
+        found = text.partition(f"**What `create` on {resource} lets a run choose.** ")[2].partition("\n\n")[0]
+        assert all(word in found for word in ("image", "Secrets", "service account", "leave the rule on trainjobs out"))
 
 
 def test_the_fragment_for_katib_meets_the_restricted_profile() -> None:
