@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from components.shared.core.errors import UserError
 from components.shared.core.proxy import fault_of, proxy_for
-from runner.cluster.options import is_in_pod
+from runner.cluster.options import check_encrypted, is_in_pod
 from runner.cluster.rest import ApiError
 
 CONNECT_SECONDS = 3
@@ -70,6 +70,9 @@ def _load(context: str | None, client_configuration: kubernetes.client.Configura
             f"no cluster is known: kubeconfig {path}: {error if exists else 'no such file'}",
             "correct it, give --context, or reach KFP with --host URL",
         ) from None
+    if client_configuration.api_key:
+        remedy = f"give the https:// address of the cluster in the kubeconfig {path}"
+        check_encrypted(client_configuration.host, "the token of the Kubernetes API", remedy)
     _set_proxy(client_configuration)
 
 

@@ -64,7 +64,10 @@ def resolve(arguments: argparse.Namespace) -> Options:
     cookie = read_cookie(arguments.cookie_file) or _secret_variable("KFP_COOKIE")
     token = None if token_file else _secret_variable("KFP_EXISTING_TOKEN")
     if host and (token_file or token or cookie):
-        _check_encrypted(host, "the cookie" if cookie and not (token_file or token) else "the token")
+        secret = "the cookie" if cookie and not (token_file or token) else "the token"
+        check_encrypted(
+            host, secret, "give its https:// address, or none: then KFP is reached through the Kubernetes API"
+        )
     authority = arguments.ca or os.environ.get("SSL_CERT_FILE")
     if authority and not os.access(authority, os.R_OK):
         raise UserError(f"--ca {authority} cannot be read", "give a file of certificates in PEM form")
@@ -115,7 +118,7 @@ def _host(given: str) -> str | None:
     return host
 
 
-def _check_encrypted(host: str, secret: str) -> None:
+def check_encrypted(host: str, secret: str, remedy: str) -> None:
     """Raise UserError if a secret would go over plain HTTP to another machine that is not in this pod's cluster."""
     parts = urlsplit(host)
     name = (parts.hostname or "").rstrip(".")
@@ -125,10 +128,7 @@ def _check_encrypted(host: str, secret: str) -> None:
     if is_in_pod(None):
         is_inside = is_inside or (address.is_private if address else name.count(".") < 2)
     if parts.scheme == "http" and not (is_here or is_inside):
-        raise UserError(
-            f"{secret} would go to {host} without encryption",
-            "give its https:// address, or none: then KFP is reached through the Kubernetes API",
-        )
+        raise UserError(f"{secret} would go to {host} without encryption", remedy)
 
 
 def _page_for_api(host: str, parts: SplitResult) -> UserError:

@@ -295,6 +295,22 @@ def test_without_a_host_kfp_is_reached_by_port_forward(
         assert "Kubernetes refuses to list pods in namespace kubeflow (403" in refusal()
 
 
+def test_a_token_of_a_kubeconfig_needs_encryption(
+    kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    user, host = {"name": "u", "user": {"token": TOKEN}}, "http://kubernetes.example.invalid"
+    context = {"name": "here", "context": {"cluster": "c", "user": "u"}}
+    config = {"clusters": [{"name": "c", "cluster": {"server": host}}], "users": [user], "contexts": [context]}
+    kubeconfig.write_text(yaml.safe_dump({**config, "current-context": "here"}))
+    line = f"the token of the Kubernetes API would go to {host} without encryption; give the https:// address of the"
+    assert refusal().startswith(f"{line} cluster in the kubeconfig {kubeconfig}")
+    kubeconfig.write_text(kubeconfig.read_text().replace("http://", "https://"))
+    assert "without encryption" not in refusal(), "it is not a known host"
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", "nonsense", "contexts: 3", "current-context: x\ncontexts: []"])
 def test_an_unusable_kubeconfig(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
