@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from components.shared.core import log
+from components.shared.core import log, pod
 from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.printable import told
 from components.shared.core.step import step
-from components.shared.core.workflow import is_in_pod
 from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
@@ -59,7 +58,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     planned = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
     if planned:
         log.info(f"{len(values['settings'])} trials, dealt to {len(planned)} pods")
-    if values["deploy"] and not is_in_pod():
+    if values["deploy"] and not pod.is_pod():
         raise UserError(
             "deploy=true serves by the KServe of the cluster that a run is in, and this run is in none",
             "omit it, and deploy by python pipeline.py deploy",

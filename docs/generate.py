@@ -33,6 +33,8 @@ from components.shared.parameters.table import SWEEP, Parameters, SweepParameter
 from components.shared.prediction.batch import PredictionsDocument, PredictionTaskDocument
 from components.shared.prediction.drift import DriftReportDocument
 from components.shared.prediction.reference import DriftDocument
+from components.shared.prediction.retraining import RetrainingDocument
+from components.shared.prediction.training_run import NextRunDocument
 from components.shared.registry.document import RegistrationDocument, RegistryDocument, VersionDocument
 from components.shared.storage.lease import LeaseDocument
 from components.shared.training.checkpoints.state import CheckpointDocument
@@ -74,6 +76,8 @@ DOCUMENTS: tuple[type[Document], ...] = (
     EvaluationDocument,
     DriftDocument,
     DriftReportDocument,
+    RetrainingDocument,
+    NextRunDocument,
     PackageDocument,
     RefusalDocument,
     MeasurementsDocument,

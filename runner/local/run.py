@@ -20,6 +20,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from components.shared.core.errors import UserError, disk_named
 from components.shared.core.files import private_files, sha256_json
 from components.shared.core.printable import say
+from components.shared.prediction.training_run import NEXT_RUN
 from runner.compile import compile_pipeline
 from runner.failures import DONE, Failure
 from runner.git import git_revision
@@ -28,6 +29,7 @@ from runner.kfp_patches import local_runner
 from runner.local import s3_server
 from runner.local.cached_steps import CachedSteps
 from runner.local.fork_server import ForkServer
+from runner.local.next_run import NEXT_RUN_FILE, run_next
 from runner.local.processes import lock_file
 from runner.local.steps import RunState, StepRunner
 from runner.parameters import as_inputs, complete, parse_parameters
@@ -51,7 +53,7 @@ def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
     code = run(pipeline, given, arguments.runs, embedded=embedded, caching=not arguments.no_cache)
     if arguments.json:
         arguments.document = SummaryDocument.read(arguments.runs / "latest" / "summary.json")
-    return code
+    return code or run_next(arguments.runs)
 
 
 @private_files()
@@ -157,7 +159,7 @@ def _step_environment(folder: Path, environment: Mapping[str, str]) -> dict[str,
     temporary = folder.resolve() / "tmp"
     temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    run = {"RUN_ID": folder.name, "REVISION": git_revision()}
+    run = {"RUN_ID": folder.name, "REVISION": git_revision(), NEXT_RUN: str(folder.resolve() / NEXT_RUN_FILE)}
     own = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}  # no code from the folder in which somebody stands
     return {**own, "PATH": path, "TMPDIR": str(temporary), **THREADS, **run}
 

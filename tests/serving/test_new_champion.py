@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.resolve import resolve
-from components.shared.core import workflow
+from components.shared.core import pod
 from components.shared.core.errors import UserError
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.serving import inside, kubernetes_api, new_champion, rollout
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("s3_variables")
 def cluster(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KserveServer]:
     """A cluster, in a pod of which this process seems to be: its DNS has the Services of the predictors."""
     monkeypatch.setattr(rollout, "POLL_SECONDS", 0)
-    monkeypatch.setattr(workflow, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(pod, "ACCOUNT", tmp_path)
     (tmp_path / "namespace").write_text(NAMESPACE)
     with serving_cluster(store, tmp_path) as server:
         address = f"http://127.0.0.1:{server.server_port}"

@@ -12,7 +12,7 @@ from urllib.request import OpenerDirector, ProxyHandler, Request
 import pytest
 
 from components.finish import finish
-from components.shared.core import workflow
+from components.shared.core import pod
 from components.shared.storage.client import open_store
 from tests.servers.s3_server import BUCKET, s3_server
 
@@ -73,7 +73,7 @@ def workflows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (tmp_path / name).write_text(text)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    monkeypatch.setattr(workflow, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(pod, "ACCOUNT", tmp_path)
     monkeypatch.setattr(OpenerDirector, "open", answer)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
     monkeypatch.setattr("ssl.create_default_context", lambda cafile: None)

@@ -3,8 +3,8 @@
 from functools import partial
 from http.client import HTTPConnection
 
+from components.shared.core import pod
 from components.shared.core.errors import UserError
-from components.shared.core.workflow import namespace_of_pod
 from components.shared.serving.kserve import Kserve, Pods
 from components.shared.serving.kubernetes_api import KubernetesApi, api_of_pod
 from components.shared.serving.open_inference import Connect, NotServed
@@ -18,7 +18,7 @@ def kserve_of_pod(namespace: str) -> Kserve:
     Raises UserError if this is no pod of a cluster.
     """
     try:
-        return Kserve(api_of_pod(), namespace or namespace_of_pod())
+        return Kserve(api_of_pod(), namespace or pod.namespace())
     except OSError as error:
         raise UserError(
             f"this is no pod of a cluster ({error})", "deploy from here by python pipeline.py deploy"
@@ -33,7 +33,7 @@ def connect_inside(api: KubernetesApi, pods: Pods) -> Connect:
 
 def _address(api: KubernetesApi, pods: Pods) -> tuple[str, int]:
     found = api.get(f"/api/v1/namespaces/{pods.namespace}/pods", labelSelector=pods.selector).get("items", [])
-    for pod in found:
-        if pod["status"].get("phase") == "Running" and pod["status"].get("podIP"):
-            return str(pod["status"]["podIP"]), int(pods.port)
+    for one in found:
+        if one["status"].get("phase") == "Running" and one["status"].get("podIP"):
+            return str(one["status"]["podIP"]), int(pods.port)
     raise NotServed(f"no pod {pods.selector} runs in namespace {pods.namespace}", "see the pods of the namespace")

@@ -115,7 +115,7 @@ def test_profile_with_its_patches(fresh: KubeServer, kfp_api: KfpServer, examine
     code, table = examine(*WORDS, "--namespace", PROFILE)
     assert code == 0, table
     assert warned(table) == {"Secrets", *OF_ARGO}, table
-    (role,) = find("multi-user", "Role").values()
+    role = find("multi-user", "Role")["torch2kubeflow-runs"]
     assert role["rules"] == [
         {"apiGroups": [LIST_WORKFLOWS.group], "resources": [LIST_WORKFLOWS.resource], "verbs": [LIST_WORKFLOWS.verb]}
     ], "which docs/cluster.md binds by hand"
