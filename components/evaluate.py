@@ -16,13 +16,15 @@ from components.shared.core.files import new_file, new_folder, write_json
 from components.shared.core.npy import write_npy
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset
-from components.shared.evaluation.calibration import Calibration, calibration
-from components.shared.evaluation.classifier import Classifier
-from components.shared.evaluation.document import EvaluationDocument, Metrics
+from components.shared.data.dataset import Dataset, Labels
+from components.shared.evaluation.behavior import Observed, observe
+from components.shared.evaluation.calibration import calibration
+from components.shared.evaluation.classifier import Classifier, on_arrays
+from components.shared.evaluation.document import Behavior, EvaluationDocument
 from components.shared.evaluation.inference import batch_size
 from components.shared.evaluation.metrics import Probabilities, measure, roc_curve
 from components.shared.evaluation.report.report import Mistake, left_out_of, render, worst_mistakes
+from components.shared.evaluation.slices import slices
 from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
 from components.shared.parameters.evaluation import EvaluateRecipe, Gates
@@ -65,13 +67,15 @@ def evaluate(
         delete_superseded(parameters.store, [(trained.document.checkpoint_key, trained.history.checkpoints)])
     prepare_process(parameters.threads)
     with new_folder(evaluation) as folder:
-        probabilities, labels = predict_test_split(Classifier(trained), data)
+        classifier = Classifier(trained)
+        probabilities, labels = predict_test_split(classifier, data)
         write_npy(folder / "predictions.npy", probabilities)
         _write_reference(folder, data, probabilities)
-        figures = measure(probabilities, labels, data.classes)
-        calibrated = calibration(probabilities, labels, trained.document.temperature)
-        document = _describe(figures, calibrated, data, trained, parameters, started)
-        _write_report(report, document, trained, data, worst_mistakes(probabilities, labels, data))
+        images = parameters.behavior_images
+        observed = observe(on_arrays(classifier), data, probabilities, labels, images=images) if images else None
+        behavior = observed.behavior if observed else None
+        document = _describe(probabilities, labels, behavior, data, trained, parameters, started)
+        _write_report(report, document, trained, data, worst_mistakes(probabilities, labels, data), observed)
         document = document.model_copy(update={"seconds": _seconds(trained, started)})
         document.write(folder / "evaluation.json")
     log.info(f"test accuracy {document.accuracy:.2%}: {'; '.join(document.reasons) or 'accepted'}")
@@ -83,16 +87,25 @@ def evaluate(
 
 
 def _describe(
-    metrics: Metrics, calibrated: Calibration, data: Dataset, model: saved_model.Model, gates: Gates, started: float
+    probabilities: Probabilities,
+    labels: Labels,
+    behavior: Behavior | None,
+    data: Dataset,
+    model: saved_model.Model,
+    gates: Gates,
+    started: float,
 ) -> EvaluationDocument:
+    metrics = measure(probabilities, labels, data.classes)
     return EvaluationDocument(
-        **dict(metrics.judge(gates.min_accuracy, gates.min_recall)),
+        **dict(metrics.judge(gates, behavior)),
         **dict(metrics),
         dataset=data.document.name,
         dataset_digest=data.digest,
         model_digest=model.digest,
         code_version=code_digest(__name__),
-        calibration=calibrated,
+        calibration=calibration(probabilities, labels, model.document.temperature),
+        slices=slices(probabilities, labels, data),
+        behavior=behavior,
         seconds=_seconds(model, started),
     )
 
@@ -133,6 +146,7 @@ def _write_report(
     model: saved_model.Model,
     data: Dataset,
     mistakes: Sequence[Mistake],
+    observed: Observed | None,
 ) -> None:
     page = render(
         evaluation=document,
@@ -140,6 +154,7 @@ def _write_report(
         history=model.history,
         left_out=left_out_of(data.document),
         mistakes=mistakes,
+        examples=observed.examples if observed else {},
     )
     with new_file(path) as file:
         file.write(page.encode())

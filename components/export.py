@@ -18,9 +18,10 @@ from components.shared.core.npy import write_npy
 from components.shared.core.resources import thread_count
 from components.shared.core.step import step
 from components.shared.core.torch_runtime import prepare_process
-from components.shared.data.dataset import Dataset, Images
+from components.shared.data.dataset import Dataset, Images, Labels
+from components.shared.evaluation.behavior import observe
 from components.shared.evaluation.classifier import Classifier, on_arrays
-from components.shared.evaluation.document import Metrics
+from components.shared.evaluation.document import Behavior, Metrics
 from components.shared.evaluation.exported_model import (
     Description,
     PackageDocument,
@@ -30,12 +31,12 @@ from components.shared.evaluation.exported_model import (
 )
 from components.shared.evaluation.inference import Classify, batch_size, load_onnx
 from components.shared.evaluation.memory_probe import check_need, latency_batch, measure_need
-from components.shared.evaluation.metrics import measure
+from components.shared.evaluation.metrics import Probabilities, measure
 from components.shared.evaluation.parity import Parity, prove_parity
 from components.shared.evaluation.programs import write_programs
 from components.shared.evaluation.trained_model import open_trained, predict_test_split
 from components.shared.models import saved_model
-from components.shared.parameters.evaluation import ExportRecipe
+from components.shared.parameters.evaluation import ExportRecipe, Gates
 
 REVISION = 2  # of the package's format
 LATENCY_SECONDS = 0.05  # for each program and batch size
@@ -68,7 +69,7 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
     classifier = Classifier(trained)
     predictions, labels = predict_test_split(classifier, data)
     metrics = measure(predictions, labels, data.classes)
-    verdict = metrics.judge(parameters.min_accuracy, parameters.min_recall)
+    verdict = metrics.judge(parameters, _gated_behavior(classifier, data, predictions, labels, parameters))
     with new_folder(package) as folder:
         if not verdict.accepted:
             log.info(f"not accepted, not exported: {'; '.join(verdict.reasons)}")
@@ -90,6 +91,16 @@ def export(*, dataset: str | Path, model: str | Path, recipe: str, package: str 
         measurements.write(folder / "measurements.json")
         _document(folder, description, metrics).write(folder / "package.json")
     log.info(f"the same class in ONNX Runtime, torch.export and PyTorch for {len(predictions):,} test images")
+
+
+def _gated_behavior(
+    classifier: Classifier, data: Dataset, predictions: Probabilities, labels: Labels, gates: Gates
+) -> Behavior | None:
+    """Return what came of the tests that have a threshold."""
+    if not gates.min_behavior:
+        return None
+    classify, names = on_arrays(classifier), gates.min_behavior
+    return observe(classify, data, predictions, labels, images=gates.behavior_images, names=names).behavior
 
 
 def _load(classifier: Classifier, folder: Path, threads: int) -> dict[str, Classify]:

@@ -146,6 +146,11 @@ def test_the_defaults_are_accepted_and_survive_their_text(recipe: type[Recipe]) 
         (Settings, {"learning_rate": 5}, {"learning_rate": 5.0}),
         (Settings, {"batch_size": "64"}, {"batch_size": 64.0}),
         (EvaluateRecipe, {"min_recall": 1}, {"min_recall": 1.0}),
+        (
+            EvaluateRecipe,
+            {"min_behavior": {"noisy": 1, "shifted": 0}},
+            {"min_behavior": {"shifted": 0.0, "noisy": 1.0}},
+        ),
         (SweepRecipe, {"settings": [{"epochs": 2, "bias": True}]}, {"settings": [{"bias": True, "epochs": 2}]}),
     ],
 )
@@ -225,7 +230,7 @@ def test_any_text_is_read_or_refused_in_words(words: list[tuple[str, str]]) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"parameters missing: \['min_accuracy', 'min_recall', 'store', 'threads'\], unknown: \[''\]"),
+        ("", r"parameters missing: \['behavior_images', .*, 'threads'\], unknown: \[''\]"),
         ("min_accuracy=0.5;min_recall=0.5;threads=0", r"parameters missing: \['store'\], unknown: \[\]"),
         ("min_accuracy=0.5;min_recall=0.5;store=;threads=0;a=1", r"parameters missing: \[\], unknown: \['a'\]"),
         ("min_accuracy=x;min_recall=0.5;store=;threads=0", "min_accuracy=x has the wrong type; give a number"),
@@ -234,8 +239,25 @@ def test_any_text_is_read_or_refused_in_words(words: list[tuple[str, str]]) -> N
     ],
 )
 def test_a_text_that_is_no_recipe_is_refused(text: str, message: str) -> None:
+    others = "behavior_images=9;min_behavior={}"
     with pytest.raises(UserError, match=f"^{message}"):
-        EvaluateRecipe.read(text)
+        EvaluateRecipe.read(f"{others};{text}" if text else "")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"noisey": 0.5}, r"'noisey' is not a test \(did you mean noisy\?\)"),
+        ({"noisy": 1.5}, "the value of 'noisy' is no number from 0 to 1"),
+        ({"noisy": "0.5"}, "the value of 'noisy' is no number from 0 to 1"),
+        ({"noisy": True}, "the value of 'noisy' is no number from 0 to 1"),
+        ({"noisy": float("nan")}, "the value of 'noisy' is no number from 0 to 1"),
+    ],
+)
+def test_thresholds_of_no_test_or_no_share_are_refused(value: dict[str, Any], why: str) -> None:
+    accepts = "give an object of numbers from 0 to 1 by shifted, thinned, inverted, noisy or occluded"
+    with pytest.raises(UserError, match=f"^min_behavior=.* is not accepted: {why}; {accepts}$"):
+        EvaluateRecipe.of(min_behavior=value)
 
 
 def test_a_recipe_is_taken_from_the_values_of_a_run() -> None:

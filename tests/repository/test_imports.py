@@ -22,7 +22,7 @@ SHARED = {
     "models": ("core",),
     "parameters": ("core", "storage.endpoint", "data.layout.reading", "data.sources", "models.catalogue"),
     "training": ("core", "storage", "data", "models", "parameters"),
-    "evaluation": ("core", "data", "models"),
+    "evaluation": ("core", "data", "models", "parameters.evaluation"),
     "registry": ("core", "storage", "data", "evaluation", "parameters"),
     "prediction": ("core", "storage", "data", "evaluation", "registry", "parameters"),
     "serving": ("core", "storage", "evaluation", "registry", "parameters"),

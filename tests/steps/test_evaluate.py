@@ -28,7 +28,7 @@ def recipe_of(**values: Any) -> str:
     return recipe_text(EvaluateRecipe, **{"min_accuracy": 0.0, "min_recall": 0.0, "threads": 1, **values})
 
 
-def evaluated(artifacts: Path, folder: Path, store: str = "", /, **thresholds: float) -> Evaluation:
+def evaluated(artifacts: Path, folder: Path, store: str = "", /, **thresholds: Any) -> Evaluation:
     return evaluate(
         dataset=artifacts / "dataset",
         model=artifacts / "model",
@@ -122,6 +122,32 @@ def test_a_model_below_a_threshold_is_refused_with_the_reason(
     assert document.accepted is False
     (found,) = document.reasons
     assert re.fullmatch(reason, found)
+
+
+def test_changed_images_are_predicted_and_can_refuse_a_model(artifacts: Path, tmp_path: Path) -> None:
+    gates = {"min_behavior": {"inverted": 1.0, "shifted": 0.0}, "behavior_images": 40}
+    assert evaluated(artifacts, tmp_path, **gates).accepted is False
+    document = EvaluationDocument.read(tmp_path / "evaluation/evaluation.json")
+    assert document.behavior and document.behavior.images == 40
+    tests = {test.name: test for test in document.behavior.tests}
+    assert list(tests) == ["shifted", "thinned", "inverted", "noisy", "occluded"]
+    assert document.reasons == [f"accuracy {tests['inverted'].accuracy:g} on inverted images is below 1 (min_behavior)"]
+    assert tests["noisy"].unchanged > 0.9 > tests["inverted"].unchanged
+    page = assert_self_contained((tmp_path / "report.html").read_text())
+    text = page.text[page.text.index("Behavior on changed images") :].partition("Worst mistakes")[0]
+    assert all(test.change in text for test in tests.values()) and "100.00%" in text
+    with pytest.raises(UserError, match="min_behavior is given, and behavior_images=0 tests nothing"):
+        evaluated(artifacts, tmp_path / "none", min_behavior={"noisy": 0.5}, behavior_images=0)
+
+
+def test_slices_are_measured_and_changed_images_only_if_asked(artifacts: Path, tmp_path: Path) -> None:
+    evaluated(artifacts, tmp_path, behavior_images=0)
+    document = EvaluationDocument.read(tmp_path / "evaluation/evaluation.json")
+    assert document.behavior is None and document.slices
+    assert [part.accuracy for part in document.slices.by_class] == [row.recall for row in document.per_class]
+    assert [part.images for part in document.slices.by_brightness] == [50, 50, 50]
+    page = assert_self_contained((tmp_path / "report.html").read_text())
+    assert "brightest third" in page.text and "Behavior on changed images" not in page.text
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from components.export import MeasurementsDocument, export
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
-from components.shared.evaluation.document import METRICS
+from components.shared.evaluation.document import METRICS, EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.evaluation.inference import Classify, load_onnx
 from components.shared.evaluation.memory_probe import Need
@@ -142,16 +143,25 @@ def test_the_predictions_are_those_that_were_evaluated(artifacts: Path, package:
     assert found == (artifacts / "evaluation/predictions.npy").read_bytes()
 
 
-@pytest.mark.parametrize(("gate", "reason"), [("min_accuracy", "accuracy 0."), ("min_recall", "recall 0.")])
+@pytest.mark.parametrize(
+    ("gates", "reason"),
+    [
+        ({"min_accuracy": 1.0}, r"accuracy 0\.\d+ is below min_accuracy=1\.0"),
+        ({"min_recall": 1.0}, r"recall 0\.\d+ of class .* is below min_recall=1\.0"),
+        ({"min_behavior": {"occluded": 1.0}}, r"accuracy 0\.\d+ on occluded images is below 1 \(min_behavior\)"),
+    ],
+)
 def test_a_model_that_is_not_accepted_is_not_exported(
-    artifacts: Path, tmp_path: Path, gate: str, reason: str, capsys: pytest.CaptureFixture[str]
+    artifacts: Path, tmp_path: Path, gates: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gates: dict[str, Any] = {gate: 1.0}
     package = exported(artifacts, tmp_path, **gates)
     assert [path.name for path in package.iterdir()] == ["refused.json"]
     (found,) = RefusalDocument.read(package / "refused.json").reasons
-    assert found.startswith(reason) and f"{gate}=1.0" in found
+    assert re.fullmatch(reason, found)
     assert f"[export] not accepted, not exported: {found}\n" in capsys.readouterr().out
+    if "min_behavior" in gates:
+        document = EvaluationDocument.read(artifacts / "evaluation/evaluation.json")
+        assert document.behavior and document.behavior.reasons(gates["min_behavior"]) == [found], "evaluate's verdict"
 
 
 @pytest.mark.slow

@@ -52,7 +52,14 @@ def documents(matrix: list[list[int]], classes: list[str]) -> dict[str, Any]:
     trained = facts(architecture(), parameters={"optimizer": "muon"}, code_version="b" * 12)
     model = ModelDocument(**trained, weights_sha256="a" * 64)
     rows = epoch(data_wait=0.25, seconds=1.5, images_per_second=1234.5)
-    return {"evaluation": evaluation, "model": model, "history": history(rows), "left_out": [f"1 {HOSTILE} left out"]}
+    sentences = [f"1 {HOSTILE} left out"]
+    return {
+        "evaluation": evaluation,
+        "model": model,
+        "history": history(rows),
+        "left_out": sentences,
+        "examples": {},
+    }
 
 
 def picture(channels: int, size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The report of an evaluation: one self-contained HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +65,12 @@ def render(
     history: HistoryDocument,
     left_out: Sequence[str],
     mistakes: Sequence[Mistake],
+    examples: Mapping[str, NDArray[np.uint8]],
 ) -> str:
-    """Return the page of an evaluated model, from its documents; `left_out` are sentences about the data."""
+    """Return the page of an evaluated model, from its documents.
+
+    `left_out` are sentences about the data, and `examples` has an image (C x H x W) of each test of the behavior.
+    """
     matrix, classes = evaluation.confusion_matrix, evaluation.classes
     return page("report.html").render(
         evaluation=evaluation,
@@ -75,6 +79,7 @@ def render(
         epochs=history.epochs,
         has_peak=any(epoch.peak_share for epoch in history.epochs),
         mistakes=[(mistake, data_uri(mistake.image)) for mistake in mistakes],
+        examples={name: data_uri(image) for name, image in examples.items()},
         wrong=sum(map(sum, matrix)) - sum(row[i] for i, row in enumerate(matrix)),
         matrix=_shaded(matrix) if len(classes) <= TABLE_CLASSES else None,
         confusions=_confusions(matrix, classes),

@@ -15,6 +15,7 @@ from components.finish import RecordDocument
 from components.shared.core.log import EVENT
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.metrics import measure
+from components.shared.parameters.evaluation import Gates
 from components.shared.registry.document import RegistrationDocument
 from components.shared.storage.client import Store
 from pipeline import distributed
@@ -38,7 +39,7 @@ def evaluation(min_accuracy: float = 0.5) -> bytes:
     """The document of a model that has 3 of 4 right."""
     metrics = measure(np.eye(2, dtype=np.float32)[[0, 1, 0, 0]], np.array([0, 1, 0, 1]), ["no", "yes"])
     return EvaluationDocument(
-        **dict(metrics.judge(min_accuracy, 0.0)),
+        **dict(metrics.judge(Gates(min_accuracy=min_accuracy, min_recall=0.0))),
         **dict(metrics),
         dataset="digits",
         dataset_digest="1" * 64,
