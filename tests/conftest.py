@@ -19,6 +19,8 @@ import hypothesis
 import pytest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any import of onnxruntime
+# Before any import of PyTorch: its threads would wait for each other in a loop, on CPUs that all test processes share.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 with warnings.catch_warnings():  # packages behind KFP warn when they are imported; later, warnings are errors
     warnings.simplefilter("ignore")
