@@ -3,7 +3,8 @@
 Of a model that is not accepted nothing is exported or registered.
 
 `training` trains once, `sweep` once for each of several settings, of which the best is evaluated, and `distributed` on
-several machines, by a job of Kubeflow Trainer.
+several machines, by a job of Kubeflow Trainer. `prediction` has a model that was exported predict pictures: resolve,
+download, predict in several pods side by side, collect.
 
 python pipeline.py local data=mnist epochs=3     # compile it and run it on this machine
 python pipeline.py local --graph sweep           # the same with another graph
@@ -18,6 +19,7 @@ if __name__ == "__main__":  # before KFP is imported and the graphs are made, wh
     main(lambda: import_module("pipeline").GRAPHS)
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kfp import dsl
@@ -33,30 +35,38 @@ from runner.pods import HOUR, MINUTE, Inputs, Resources, configure_pod
 
 RESOURCES = {  # of the steps that do not train; those that do have parameters for it
     "resolve": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
+    "resolve-prediction": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
     "download": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
     "preprocess": Resources(("1", "4"), ("2Gi", "4Gi"), 6 * HOUR),
     "compare": Resources(("250m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
     "evaluate": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
     "export": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
     "register": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
+    "predict": Resources(("1", "4"), ("2Gi", "4Gi"), 24 * HOUR),
+    "collect": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
     "finish": Resources(("100m", "1"), ("256Mi", "1Gi"), HOUR),
 }
 RECORDED = ("data", "store", "model_name", "options")  # in a run's record, even if resolve failed
 Train = Callable[[PipelineArtifactChannel, PipelineTask, Inputs], PipelineArtifactChannel]
 
 
-def _flow(graph: str, inputs: Inputs, train: Train) -> None:
-    """Connect the steps of the graph whose model comes from `train`."""
+def _finish(graph: str, inputs: Inputs) -> PipelineTask:
+    """Add the step that runs last, whatever happened."""
     recorded = {name: inputs[name] for name in RECORDED}
     run = {"run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER, "run_name": dsl.PIPELINE_JOB_NAME_PLACEHOLDER}
     ended = _add(steps.finish, inputs, graph=graph, **run, **recorded).set_caching_options(False)
     if graph == DISTRIBUTED:  # only this image has what deletes a TrainJob
         ended.set_container_image(steps.TORCH_IMAGE)
-    with dsl.ExitHandler(ended, name="training"):
+    return ended
+
+
+def _flow(graph: str, inputs: Inputs, train: Train) -> None:
+    """Connect the steps of the graph whose model comes from `train`."""
+    with dsl.ExitHandler(_finish(graph, inputs), name="training"):
         resolved = _add(steps.resolve, inputs, graph=graph, **inputs).set_caching_options(False)
         recipe = resolved.outputs
         source = {"data": inputs["data"], "version": recipe["version"], "recipe": recipe["reading"]}
-        raw = _add(steps.download, inputs, **source)
+        raw = _add(steps.download, inputs, **source, needs_labels=True)
         preparation = {"recipe": recipe["preparation"], "prepared_by": recipe["prepared_by"]}
         prepared = _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation)
         data = prepared.outputs["dataset"]
@@ -89,6 +99,20 @@ def _submit(data: PipelineArtifactChannel, resolved: PipelineTask, inputs: Input
     return _add(steps.train_distributed, inputs, dataset=data, recipe=resolved.outputs["training"]).outputs["model"]
 
 
+def _predict(graph: str, inputs: Inputs) -> None:
+    """Connect the steps that predict: raw data -> the table of predictions."""
+    with dsl.ExitHandler(_finish(graph, inputs), name="prediction"):
+        resolved = _add(steps.resolve_prediction, inputs, **inputs).set_caching_options(False)  # whoever is champion
+        recipe = resolved.outputs
+        source = {"data": inputs["data"], "version": recipe["version"], "recipe": recipe["reading"]}
+        raw = _add(steps.download, inputs, **source, needs_labels=False)
+        with dsl.ParallelFor(recipe["Output"], name="parts") as one:
+            predicted = _add(steps.predict, inputs, raw=raw.outputs["raw"], planned=one)
+        shares = dsl.Collected(predicted.outputs["share"])
+        collected = _add(steps.collect, inputs, shares=shares, recipe=recipe["collection"])
+        collected.set_caching_options(False)  # the store may lack by now what an earlier run left there
+
+
 def _add(step: BaseComponent, inputs: Inputs, **arguments: Any) -> PipelineTask:
     """Add a step to the graph, and configure its pod by the pipeline's inputs."""
     task = step(**arguments)
@@ -97,15 +121,20 @@ def _add(step: BaseComponent, inputs: Inputs, **arguments: Any) -> PipelineTask:
 
 
 def _pipeline(graph: str, description: str, train: Train) -> BaseComponent:
-    """Return the pipeline torch2kubeflow-`graph`, with the inputs that shared/parameters/form.py gives it.
+    """Return the pipeline torch2kubeflow-`graph`, whose model comes from `train`."""
+    return _connected(graph, description, partial(_flow, train=train))
 
-    KFP reads them from the signature and docstring of the function that makes the graph, and then calls it with all of
-    them in order.
+
+def _connected(graph: str, description: str, connect: Callable[[str, Inputs], None]) -> BaseComponent:
+    """Return the pipeline torch2kubeflow-`graph` with the inputs that shared/parameters/form.py gives it.
+
+    Its steps are connected by `connect`. KFP reads the inputs from the signature and docstring of the function that
+    makes the graph, and then calls it with all of them in order.
     """
     declared = signature_of(graph)
 
     def flow(*values: Any) -> None:
-        _flow(graph, dict(zip(declared.parameters, values, strict=True)), train)
+        connect(graph, dict(zip(declared.parameters, values, strict=True)))
 
     flow.__signature__ = declared  # type: ignore[attr-defined]
     flow.__doc__ = docstring_of(graph, description)
@@ -117,4 +146,5 @@ def _pipeline(graph: str, description: str, train: Train) -> BaseComponent:
 training = _pipeline("training", "From images to an evaluated, exported classifier.", _train)
 sweep = _pipeline("sweep", "The best of several trainings, evaluated and exported.", _search)
 distributed = _pipeline("distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit)
-GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed}  # by their names for `--graph`
+prediction = _connected("prediction", "Pictures predicted by a registered classifier.", _predict)
+GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed, "prediction": prediction}

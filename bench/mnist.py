@@ -18,7 +18,7 @@ from components.shared.parameters.preparation import PreprocessRecipe, ReadingRe
 def prepare(scratch: Path, source: str = "mnist", **changes: Any) -> Dataset:
     """Download a data set and prepare it in `scratch` with the pipeline's defaults, except for `changes`."""
     version = resolve(graph="training", data=source, options={}).version
-    download(data=source, version=version, recipe=ReadingRecipe().text(), raw=str(scratch / "raw"))
+    download(data=source, version=version, recipe=ReadingRecipe().text(), needs_labels=True, raw=str(scratch / "raw"))
     recipe = PreprocessRecipe.of(**changes).text()
     preprocess(raw=str(scratch / "raw"), recipe=recipe, prepared_by="", dataset=str(scratch / "dataset"))
     return open_dataset(scratch / "dataset")

@@ -28,7 +28,7 @@ from components.download import download
 from components.resolve import resolve
 from components.shared.parameters.preparation import ReadingRecipe
 version = resolve(graph="training", data=sys.argv[1], options={}).version
-download(data=sys.argv[1], version=version, recipe=ReadingRecipe().text(), raw=sys.argv[2])
+download(data=sys.argv[1], version=version, recipe=ReadingRecipe().text(), needs_labels=True, raw=sys.argv[2])
 """
 PREPROCESS = """
 import sys

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _start(module: str) -> float:
-    code = f"import kfp.dsl.executor_main; from components import {module}"
+    code = f"import kfp.dsl.executor_main, {module}"
     return round(median([_seconds([sys.executable, "-c", code]) for _ in range(REPEATS)]), 3)
 
 

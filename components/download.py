@@ -15,10 +15,11 @@ READS = ("components.shared.data.sources.*",)  # modules that open_source import
 
 
 @step
-def download(*, data: str, version: str, recipe: str, raw: str) -> None:
+def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: str) -> None:
     """Fetch the raw files of the data set `data` into the folder `raw`, verified and described by `raw.json`.
 
-    `version` and `recipe` are results of step resolve. Raises UserError if the name, scheme or folder is unknown, no
+    `version` and `recipe` are results of the first step; unless it `needs_labels`, pictures without one are taken, too.
+    Raises UserError if the name, scheme or folder is unknown, no
     mirror can be used, a digest differs, an archive is not safe, the data is no classification set, its version has
     changed, or the recipe is for pictures and there are none.
     """
@@ -26,7 +27,7 @@ def download(*, data: str, version: str, recipe: str, raw: str) -> None:
     parameters = ReadingRecipe.read(recipe)
     with new_folder(raw) as folder:
         source = open_source(data)
-        found = source.fetch(folder, parameters.reading())
+        found = source.fetch(folder, parameters.reading(needs_labels))
         fetched = source.version()
         if fetched != version:
             raise UserError(f"data={data} was {version} when the run began and is {fetched} now", "run it again")

@@ -89,11 +89,40 @@ def resolve(
     )
 
 
-def download(data: str, version: str, recipe: str, raw: Output[Artifact]) -> None:
+def resolve_prediction(
+    data: str,
+    store: str,
+    model_name: str,
+    model: str,
+    parts: int,
+    s3_secret: str,
+    s3_config: str,
+    source_secret: str,
+    options: dict[str, Any],
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Resolved", [("version", str), ("reading", str), ("collection", str), ("Output", list)]
+):
+    """Check every parameter of the run, find the version of the data set and the model, and deal the pictures."""
+    from components.prediction import resolve_prediction
+
+    return resolve_prediction.resolve_prediction(
+        data=data,
+        store=store,
+        model_name=model_name,
+        model=model,
+        parts=parts,
+        s3_secret=s3_secret,
+        s3_config=s3_config,
+        source_secret=source_secret,
+        options=options,
+    )
+
+
+def download(data: str, version: str, recipe: str, needs_labels: bool, raw: Output[Artifact]) -> None:
     """Fetch the raw files of a data set and verify them."""
     from components import download
 
-    download.download(data=data, version=version, recipe=recipe, raw=raw.path)
+    download.download(data=data, version=version, recipe=recipe, needs_labels=needs_labels, raw=raw.path)
 
 
 def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Output[Dataset]) -> None:
@@ -209,6 +238,34 @@ def register(
         registration=registration.path,
         promotion=promotion.path,
     )
+
+
+def predict(raw: Input[Artifact], planned: str, share: Output[Artifact]) -> None:
+    """Predict the pictures of one pod."""
+    from components.prediction import predict
+
+    predict.predict(raw=raw.path, planned=planned, share=share.path)
+
+
+def collect(
+    shares: Input[list[Artifact]],
+    recipe: str,
+    predictions: Output[Artifact],
+    uncertain: Output[HTML],
+    metrics: Output[Metrics],
+) -> None:
+    """Join the predictions of all pods, and show the least certain ones."""
+    from components.prediction import collect
+
+    result = collect.collect(
+        shares=[share.path for share in shares],
+        recipe=recipe,
+        predictions=predictions.path,
+        uncertain=uncertain.path,
+        metrics=metrics.path,
+    )
+    for name, value in result.items():
+        metrics.log_metric(name, value)
 
 
 def finish(

@@ -5,6 +5,9 @@ No step imports this: a description is no part of the code that determines a ste
 
 from typing import NamedTuple
 
+EVERY, TRAINS = "all", "all that train"  # graphs
+PREDICTION = "prediction"  # the graph that does not train
+
 
 class Step(NamedTuple):
     """A step: its name in Kubeflow, its image, and what it makes of what."""
@@ -12,18 +15,29 @@ class Step(NamedTuple):
     name: str
     image: str
     line: str
-    graph: str = ""  # the only graph that has it; empty if all have it
+    graph: str = TRAINS  # the only graph that has it, or which ones do
     trains: bool = False  # whether it runs with the CPUs, memory and GPUs for training
 
     @property
-    def module(self) -> str:
-        """The name of its module, and of its function and port."""
+    def port(self) -> str:
+        """The name of its port, and of its function."""
         return self.name.replace("-", "_")
+
+    @property
+    def module(self) -> str:
+        """The name of its module."""
+        return f"components.{'prediction.' * (self.graph == PREDICTION)}{self.port}"
 
 
 STEPS = (
     Step("resolve", "data", "all parameters -> the recipe of each step; source URI -> the version of the data"),
-    Step("download", "data", "source URI -> raw files, verified"),
+    Step(
+        "resolve-prediction",
+        "data",
+        "all parameters -> the model, and what each pod predicts; source URI -> the version of the data",
+        graph=PREDICTION,
+    ),
+    Step("download", "data", "source URI -> raw files, verified", graph=EVERY),
     Step("preprocess", "data", "raw files -> prepared dataset"),
     Step("train", "torch", "prepared dataset -> model", graph="training", trains=True),
     Step("trial", "torch", "prepared dataset and some settings -> a model for each", graph="sweep", trains=True),
@@ -38,11 +52,15 @@ STEPS = (
     Step("evaluate", "torch", "model and test split -> metrics, report, verdict"),
     Step("export", "torch", "accepted model -> ONNX and torch.export programs, checked against it"),
     Step("register", "torch", "package -> a version in the store; the champion, if better on the same test split"),
-    Step("finish", "data", "how the run ended -> a record, whatever happened"),
+    Step("predict", "serve", "raw files and a package -> a pod's share of the predictions", graph=PREDICTION),
+    Step("collect", "serve", "shares -> the table of predictions, a page, metrics", graph=PREDICTION),
+    Step("finish", "data", "how the run ended -> a record, whatever happened", graph=EVERY),
 )
+MODULES = {step.port: step.module for step in STEPS}
 STEP_LABEL = "app.kubernetes.io/component"  # of a step's pod: the step's name
 
 
 def names_in(graph: str) -> tuple[str, ...]:
     """Return the names of the steps of a graph, in the order in which they run."""
-    return tuple(step.name for step in STEPS if step.graph in ("", graph))
+    shared = (EVERY,) if graph == PREDICTION else (EVERY, TRAINS)
+    return tuple(step.name for step in STEPS if step.graph in (graph, *shared))

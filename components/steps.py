@@ -15,8 +15,10 @@ from components import ports
 from components.entrypoints.run_step import START
 from components.shared.container_images import image
 from components.shared.core.code_digest import code_digest, code_version
+from components.step_table import MODULES
 
 DATA_IMAGE = image("data")
+SERVE_IMAGE = image("serve")
 TORCH_IMAGE = image("torch")
 ITS_IMAGE = {"STEP_IMAGE": TORCH_IMAGE}  # for the pods of the job, and for a version's provenance
 PASSED_ON = [  # to the pods of a TrainJob
@@ -35,13 +37,14 @@ def _component(
     container = component.component_spec.implementation.container
     container.command = START
     # A step refuses to run other code than that from which the pipeline was compiled.
-    code = [code_version(), code_digest(f"components.{port.__name__}")]
+    code = [code_version(), code_digest(MODULES[port.__name__])]
     container.args = [port.__name__, *code, "{{$}}"]
     container.env = dict(env)
     return component
 
 
 resolve = _component(ports.resolve, DATA_IMAGE)
+resolve_prediction = _component(ports.resolve_prediction, DATA_IMAGE)
 download = _component(ports.download, DATA_IMAGE)
 preprocess = _component(ports.preprocess, DATA_IMAGE)
 train = _component(ports.train, TORCH_IMAGE)
@@ -51,4 +54,6 @@ compare = _component(ports.compare, TORCH_IMAGE)
 evaluate = _component(ports.evaluate, TORCH_IMAGE)
 export = _component(ports.export, TORCH_IMAGE)
 register = _component(ports.register, TORCH_IMAGE, ITS_IMAGE)
+predict = _component(ports.predict, SERVE_IMAGE)
+collect = _component(ports.collect, SERVE_IMAGE)
 finish = _component(ports.finish, DATA_IMAGE)

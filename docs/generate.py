@@ -27,11 +27,13 @@ from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument, RefusalDocument
 from components.shared.models.document import HistoryDocument, ModelDocument
 from components.shared.parameters.form import inputs_of
-from components.shared.parameters.help import defaults, groups
+from components.shared.parameters.help import FIELDS, defaults, groups
 from components.shared.parameters.recipe import accepted
-from components.shared.parameters.table import SWEEP, Parameters, SweepParameters, model_of
-from components.shared.prediction.batch import PredictionsDocument, PredictionTaskDocument
+from components.shared.parameters.table import PREDICTION, model_of
+from components.shared.prediction.batch import PredictionTaskDocument
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.drift import DriftReportDocument
+from components.shared.prediction.pods.shares import ShareDocument
 from components.shared.prediction.reference import DriftDocument
 from components.shared.prediction.retraining import RetrainingDocument
 from components.shared.prediction.training_run import NextRunDocument
@@ -121,6 +123,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     PredictDocument,
     PredictionsDocument,
     PredictionTaskDocument,
+    ShareDocument,
 )
 PARAMETERS = """# Parameters
 
@@ -149,6 +152,8 @@ is which. In every run, the first step rejects unknown members and invalid value
 | `deploy.yaml` | like any other parameter: `parameters: {{optimizer: adamw, mixup: 0.2}}` |
 | Kubeflow's form | in the field `options`: `{{"optimizer": "adamw", "mixup": 0.2}}` |
 | KFP's SDK | `Client().create_run_from_pipeline_package(file, {{"options": {{"optimizer": "adamw", "mixup": 0.2}}}})` |
+
+The graph `prediction`, which does not train, has {prediction} alone.
 
 In the form and in the SDK, `batch_size`, `gpus` and `train_cpu` are texts: `"gpus": "1"`.
 
@@ -195,7 +200,7 @@ def _schema(document: type[Document]) -> str:
 
 def _architecture() -> str:
     """Return docs/architecture.md with the present table of steps."""
-    rows = [f"| `{step.name}` | {step.image} | {step.graph or 'all'} | {step.line} |" for step in STEPS]
+    rows = [f"| `{step.name}` | {step.image} | {step.graph} | {step.line} |" for step in STEPS]
     table = "\n".join(["| step | image | graphs | what it does |", "|---|---|---|---|", *rows])
     text = (DOCS / "architecture.md").read_text()
     return re.sub(r"(<!-- steps[^>]*-->\n).*?(<!-- /steps -->)", rf"\1{table}\n\2", text, count=1, flags=re.S)
@@ -204,9 +209,12 @@ def _architecture() -> str:
 def _parameters() -> str:
     tables = []
     for title, names in groups().items():
-        only = "" if names[0] in Parameters.model_fields else f"Only the graph `{SWEEP}` has these.\n\n"
+        having = _having(names[0])
+        only = f"Only the graph `{having[0]}` has these.\n\n" if len(having) == 1 else ""
         tables.append(f"## {title}\n\n{only}{_table(names)}")
-    return PARAMETERS.format(tables="\n\n".join(tables))
+    fields = model_of(PREDICTION).model_fields
+    predicting = ", ".join(f"`{name}`" for names in groups().values() for name in names if name in fields)
+    return PARAMETERS.format(tables="\n\n".join(tables), prediction=predicting)
 
 
 def _table(names: Sequence[str]) -> str:
@@ -216,17 +224,22 @@ def _table(names: Sequence[str]) -> str:
 def _rows(names: Sequence[str]) -> Iterator[str]:
     given = defaults()
     for name in names:
-        field = SweepParameters.model_fields[name]
+        field = FIELDS[name]
         yield f"| `{name}` | `{given[name]}` | {field.description} | {accepted(field)} | {_place(name)} |"
 
 
 def _place(name: str) -> str:
     """Return in words whether a parameter is an input of its own, in the graphs that have it."""
-    having = [graph for graph in pipeline.GRAPHS if name in model_of(graph).model_fields]
+    having = _having(name)
     own = [graph for graph in having if name in inputs_of(graph)]
     if not own:
         return "in `options`"
     return "input" if own == having else f"input of `{'`, `'.join(own)}`, else in `options`"
+
+
+def _having(name: str) -> list[str]:
+    """Return the graphs that have a parameter."""
+    return [graph for graph in pipeline.GRAPHS if name in model_of(graph).model_fields]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Build the images of the steps, push them, and record the digests that `python pipeline.py compile` pins.
 
-python -m runner.build_images build            # `make images`: torch2kubeflow/data and torch, tagged by version
+python -m runner.build_images build            # `make images`: torch2kubeflow/data, serve and torch, tagged by version
 python -m runner.build_images push REGISTRY    # `make push`: also to REGISTRY, and into build/images.json
 """
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def build(tag: str) -> None:
-    """Build both images and tag them by their version and, if it is not empty, by `tag`.
+    """Build the images and tag them by their version and, if it is not empty, by `tag`.
 
     Raises UserError if the tag is not valid, or Docker is not installed or fails.
     """
@@ -58,7 +58,7 @@ def build(tag: str) -> None:
 
 
 def push(registry: str, tag: str) -> None:
-    """Build both images, push them to `registry`, and record their digests in build/images.json.
+    """Build the images, push them to `registry`, and record their digests in build/images.json.
 
     Raises UserError if the git tree is dirty, the registry or tag is not valid, or Docker is not installed or fails.
     """

@@ -17,7 +17,12 @@ from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
 from runner.verbs.parser import parse
 
 CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code that shells show of programs that the signal ends
-GRAPHS = ("training", "sweep", "distributed")  # of pipeline.py here; a user's own may have other parameters
+GRAPHS = (
+    "training",
+    "sweep",
+    "distributed",
+    "prediction",
+)  # of pipeline.py here; a user's own may have other parameters
 Graphs = Callable[[], Mapping[str, Any]]  # makes the pipelines, by the names for `--graph`
 
 

@@ -18,8 +18,9 @@ from components.shared.parameters.preparation import PreprocessRecipe, ReadingRe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import SWEEP
+from components.shared.parameters.table import PREDICTION, SWEEP
 from components.shared.parameters.training import TrainingRecipe
+from components.shared.prediction.pods.chosen import CollectRecipe, ShareRecipe
 from components.shared.training.search.planned import plan
 from runner.compile import documents_of
 from runner.graphs import graph_of
@@ -83,11 +84,28 @@ class Part(NamedTuple):
 def parts_of_run(pipeline: BaseComponent, given: Mapping[str, Any]) -> list[Part]:
     """Return the parts of a run with the given parameters in which every step runs."""
     values = complete(pipeline, given)
+    is_prediction = graph_of(pipeline) == PREDICTION
+    first, outputs, passes = _prediction(values) if is_prediction else _training(values, graph_of(pipeline))
+    outputs = {f"{first}.{name}": text for name, text in {**outputs, "version": 64 * "v"}.items()}
+    return estimate(documents_of(pipeline), as_inputs(pipeline, given), outputs, passes)
+
+
+def _training(values: Values, graph: str) -> tuple[str, dict[str, str], list[str]]:
+    """Return the first step of a graph that trains, the recipes that it returns, and the items of its loop."""
     training = TrainingRecipe.taken_from(values)
-    pods = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph_of(pipeline) == SWEEP else []
-    outputs = {f"resolve.{name}": recipe.taken_from(values).text() for name, recipe in RECIPES.items()}
-    outputs["resolve.version"] = 64 * "v"
-    return estimate(documents_of(pipeline), as_inputs(pipeline, given), outputs, [pod.text() for pod in pods])
+    pods = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
+    recipes = {name: recipe.taken_from(values).text() for name, recipe in RECIPES.items()}
+    return "resolve", recipes, [pod.text() for pod in pods]
+
+
+def _prediction(values: Values) -> tuple[str, dict[str, str], list[str]]:
+    """Return the same of the graph `prediction`; which model it will be, and of what digest, is not known yet."""
+    name = values["model"] if "://" in values["model"] else f"{values['model_name'] or 20 * 'm'}/100"
+    model = {"model": name, "package_digest": 64 * "0", "store": values["store"]}
+    share = ShareRecipe.of(**model, threads=values["threads"], pod=values["parts"] - 1, pods=values["parts"])
+    collection = CollectRecipe.of(**model, drift_threshold=values["drift_threshold"])
+    recipes = {"reading": ReadingRecipe.taken_from(values).text(), "collection": collection.text()}
+    return "resolve-prediction", recipes, values["parts"] * [share.text()]
 
 
 def total(parts: Iterable[Part]) -> int:
@@ -232,7 +250,7 @@ class _Estimate:
         name = source.get("componentInputParameter", "").removeprefix("pipelinechannel--")
         if name.endswith("-loop-item"):
             return item
-        return self.inputs.get(name, self.outputs.get(name.replace("-", ".", 1), ""))
+        return self.inputs.get(name, self.outputs.get(".".join(name.rsplit("-", 1)), ""))
 
 
 def _pull_policy(settings: Document) -> Document:

@@ -23,6 +23,7 @@ from components.shared.core.printable import told_values
 from components.shared.data.dataset import DatasetDocument
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.evaluation.document import EvaluationDocument
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.registry.document import RegistrationDocument
 from components.shared.training.search.outcome import ComparisonDocument, TrialFigures
 
@@ -61,6 +62,16 @@ class Sweep(Part):
     trials: Items[TrialFigures]
 
 
+class Predicted(Part):
+    """The table of a prediction: how many pictures, and how many of them are unusable or have a label."""
+
+    model: str
+    rows: Count
+    errors: Count
+    labelled: Count
+    correct: Count  # of those
+
+
 class SummaryDocument(Document):
     """`summary.json`; what is not known is null, and every path is relative to the run's folder."""
 
@@ -81,6 +92,7 @@ class SummaryDocument(Document):
     reasons: list[str] | None
     registered: Registered | None
     sweep: Sweep | None
+    predicted: Predicted | None = None
     artifacts: dict[str, str]
 
 
@@ -108,6 +120,7 @@ def collect(
     evaluation = _read(EvaluationDocument, folder, artifacts, "evaluation")
     registration = _read(RegistrationDocument, folder, artifacts, "registration")
     comparison = _read(ComparisonDocument, folder, artifacts, "comparison")
+    predictions = _read(PredictionsDocument, folder, artifacts, "predictions")
     return SummaryDocument(
         pipeline=pipeline,
         run_id=folder.name,
@@ -123,6 +136,7 @@ def collect(
         reasons=evaluation.reasons if evaluation else None,
         registered=registered_by(registration) if registration else None,
         sweep=Sweep(best=comparison.best, trials=comparison.trials) if comparison else None,
+        predicted=predicted_by(predictions) if predictions else None,
         artifacts=artifacts,
     )
 
@@ -145,6 +159,11 @@ def registered_by(registration: RegistrationDocument) -> Registered:
         is_champion=registration.is_champion,
         reason=registration.reason,
     )
+
+
+def predicted_by(predictions: PredictionsDocument) -> Predicted:
+    """Return what the summary tells of a table of predictions."""
+    return Predicted(**{name: getattr(predictions, name) for name in Predicted.model_fields})
 
 
 def _artifacts(folder: Path, pipeline: str, steps: Iterable[str]) -> dict[str, str]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TextIO
 
 from components.shared.core.printable import printable, say
-from runner.summary import DatasetFacts, Registered, SummaryDocument, Sweep
+from runner.summary import DatasetFacts, Predicted, Registered, SummaryDocument, Sweep
 
 LINE = re.compile(r"^\[(?P<step>[\w-]+)\] (?P<text>.*)$")
 BAR = re.compile(r"^(?P<label>.*): (?P<percent>\d+) % \((?P<facts>.*)\)$")
 WIDTH = 24
+PREDICTS = "predict"  # the step of a run without a verdict
 UNKNOWN = "not known"  # of a run in the cluster whose logs cannot be read
 
 
@@ -81,15 +82,11 @@ class Terminal:
         for name, step in document.steps.items():
             lines.append(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
         cached = any(step.state == "cached" for step in document.steps.values())
-        accuracy, reasons = document.test_accuracy, document.reasons or [f"why is {UNKNOWN}"]
-        verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
-        source = f" (cached, from run {from_run})" if from_run else ""
         lines += [
             f"{'total':<{column + 10}}{document.seconds:>8.1f}",
             *(["", "cached: reused from earlier runs with the same inputs and code"] * cached),
             "",
-            f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}{source}",
-            f"{'verdict':<15}{verdict[document.accepted]}",
+            *(_predicted(document.predicted) if PREDICTS in document.steps else _judged(document, from_run)),
             *_left_out(document.dataset),
             *_best(document.sweep),
             *_registered(document.registered),
@@ -100,6 +97,29 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
+
+
+def _judged(document: SummaryDocument, from_run: str | None) -> list[str]:
+    """Return the lines about the accuracy of a model and the verdict on it."""
+    accuracy, reasons = document.test_accuracy, document.reasons or [f"why is {UNKNOWN}"]
+    verdict = {True: "accepted", False: f"not accepted, not exported: {'; '.join(reasons)}", None: UNKNOWN}
+    source = f" (cached, from run {from_run})" if from_run else ""
+    return [
+        f"{'test accuracy':<15}{UNKNOWN if accuracy is None else f'{accuracy:.2%}'}{source}",
+        f"{'verdict':<15}{verdict[document.accepted]}",
+    ]
+
+
+def _predicted(found: Predicted | None) -> list[str]:
+    """Return the lines about a table of predictions."""
+    if not found:
+        return [f"{'predicted':<15}{UNKNOWN}"]
+    unusable = f", {found.errors:,} of them unusable" * bool(found.errors)
+    share = f"{found.correct / found.labelled:.2%} of {found.labelled:,} labels" if found.labelled else ""
+    return [
+        f"{'predicted':<15}{found.rows:,} pictures by {found.model}{unusable}",
+        *([f"{'correct':<15}{share}"] * bool(share)),
+    ]
 
 
 def _left_out(dataset: DatasetFacts | None) -> list[str]:

@@ -10,13 +10,13 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("data", "torch")
+NAMES = ("data", "serve", "torch")
 PINNED = re.compile(r"[a-z0-9.:/_-]+@sha256:[0-9a-f]{64}")
 RECORD = ROOT / "build" / "images.json"  # written by `make push`
 
 
 def image(name: str, record: Path = RECORD) -> str:
-    """Return the image `data` or `torch` of the current version: by digest if `record` holds its push, else by tag.
+    """Return an image of the current version, such as `data`: by digest if `record` holds its push, else by tag.
 
     The tag is the version: KFP's cache knows an image by its name only, and must not outlive the image's content.
     """
@@ -29,7 +29,8 @@ def _read(record: Path) -> dict[str, dict[str, str]]:
     """Return the pushed images by their version. Raises UserError if the record is damaged."""
     try:
         found = json.loads(record.read_bytes())
-        images = {name: found["images"][name] for name in NAMES}
+        names = NAMES if found["version"] == image_version() else found["images"]  # earlier code had fewer
+        images = {name: found["images"][name] for name in names}
         if all(PINNED.fullmatch(pushed) for pushed in images.values()):
             return {found["version"]: images}
     except (ValueError, TypeError, KeyError):

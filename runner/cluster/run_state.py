@@ -20,7 +20,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.shared.core.printable import told_values
 from runner.graphs import steps_of
 from runner.parameters import flat
-from runner.summary import Registered, StepState, SummaryDocument, time_text
+from runner.summary import Predicted, Registered, StepState, SummaryDocument, time_text
 
 FINAL = {"SUCCEEDED": "done", "FAILED": "failed", "CANCELED": "canceled", "SKIPPED": "skipped"}
 UNKNOWN = "not known"
@@ -45,6 +45,7 @@ class Verdict(NamedTuple):
     reasons: list[str] | None = None
     registered: Registered | None = None
     from_run: str | None = None  # the run that reported it, if it is another one
+    predicted: Predicted | None = None  # of a prediction, which has no verdict
 
 
 def tasks(run: Any) -> list[Any]:
@@ -128,6 +129,7 @@ def summarise(run: Any, pipeline: BaseComponent, error: str | None, verdict: Ver
         reasons=verdict.reasons,
         registered=verdict.registered,
         sweep=None,
+        predicted=verdict.predicted,
         artifacts={},
     )
 

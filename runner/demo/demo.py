@@ -12,14 +12,13 @@ from components.shared.core.document import Items
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.printable import say
-from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.registry.registry import RegisteredModel, existing_model, model_names
 from components.shared.storage.client import Store
 from runner.answer import Answer
 from runner.demo.folder import check_target, write_page
 from runner.demo.mistakes import TestSplits
 from runner.demo.server import bound_server
 from runner.demo.versions import offer_versions
-from runner.registry.models import existing_model
 from runner.registry.store import store_of
 from runner.terminal import note
 

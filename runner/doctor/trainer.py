@@ -36,7 +36,7 @@ RIGHTS = (
 
 def check_trainer(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
     """Check whether a TrainJob can be created, if the graph creates one."""
-    nodes = preflight.parameters["nodes"]
+    nodes = preflight.parameters.get("nodes", 1)
     if not any(step_of(pod) == JOB_STEP for pod in preflight.pods):
         refused = problem(f"nodes={nodes}, but this graph trains on one node", f"give --graph {DISTRIBUTED}")
         yield refused if nodes > 1 else ok("this graph does not need Kubeflow Trainer")

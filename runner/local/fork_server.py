@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import IO
 
 from components.entrypoints.run_step import main
+from components.step_table import MODULES
 from runner.local.processes import die_with_parent, end_with_parent, name_process
 
 
@@ -114,7 +115,7 @@ def _print_to(output: int) -> None:
 def _import_step(name: str) -> None:
     """Import the step's module; if that fails, so does the step, which then says why."""
     with suppress(Exception):
-        importlib.import_module(f"components.{name}")
+        importlib.import_module(MODULES[name])
 
 
 def _become_step(name: str, environment: dict[str, str], server: int) -> None:

@@ -43,7 +43,7 @@ RUN, FRESH_LINK = re.compile(r"\d{8}-\d{6}(-\d+)?"), re.compile(r"latest\.\d+") 
 THREADS = {"GOMP_SPINCOUNT": "2000"}
 # Artifact -> the name under which a person finds it in the run's folder.
 SHORTCUTS = {"sweep": "sweep.html", "report": "report.html", "model": "model", "package": "package"}
-SHORTCUTS |= {"promotion": "promotion.html"}
+SHORTCUTS |= {"promotion": "promotion.html", "predictions": "predictions", "uncertain": "uncertain.html"}
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:

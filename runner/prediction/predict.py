@@ -16,13 +16,14 @@ from components.shared.data.layout.file_kinds import PICTURES
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
-from components.shared.prediction.batch import MANIFEST, PredictionsDocument, Program, open_program, predict_all
-from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument
-from components.shared.prediction.find_reference import with_reference_beside, with_reference_of_version
+from components.shared.prediction.batch import predict_all
+from components.shared.prediction.document import CSV, MANIFEST, PAGE, PredictionsDocument, sentence
+from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Known
+from components.shared.prediction.find_reference import reference_beside, reference_of_version
 from components.shared.prediction.inputs import Inputs
-from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.prediction.rows import Program, open_program
+from components.shared.registry.registry import RegisteredModel, champion_of, existing_model, model_names
 from runner.answer import Answer
-from runner.registry.models import champion_of, existing_model
 from runner.registry.store import store_of
 
 NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
@@ -42,11 +43,11 @@ def handle(arguments: argparse.Namespace) -> int:
     """Predict, print a summary, and return the exit code."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="torch2kubeflow-")))
-        program = stack.enter_context(_program(arguments, scratch))
+        program, known = stack.enter_context(_program(arguments, scratch))
         with log.named("predict"):
             inputs = Inputs(_data(arguments, scratch / "raw"), program.package)
             threshold = THRESHOLD if arguments.drift_threshold is None else arguments.drift_threshold
-            found = predict_all(inputs, program, arguments.output, threshold)
+            found = predict_all(inputs, program, arguments.output, known, threshold)
     drift = DriftReportDocument.read(arguments.output / REPORT)
     for line in _lines(found, drift, arguments.output):
         say(line)
@@ -55,12 +56,12 @@ def handle(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[Program]:
-    """Yield the program that --model names: that of a folder with a package, or a version of the store."""
+def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Program, Known]]:
+    """Yield the program that --model names, of a folder with a package or a version of the store, and its reference."""
     folder, threads = Path(arguments.model or ""), thread_count(arguments.threads)
     if arguments.model and (folder / "package.json").is_file():
         program = open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
-        yield with_reference_beside(program, _evaluations(folder))
+        yield program, reference_beside(program.model, program.package, _evaluations(folder))
         return
     named = NAME.fullmatch(arguments.model) if arguments.model else None
     if arguments.model and not named:
@@ -76,8 +77,8 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[Program]:
         for path in ("package.json", onnx):
             model.versions.download(document, path, scratch / path)
         program = open_program(scratch / onnx, scratch / "package.json", f"{model.name}/{version}", threads)
-        program = with_reference_of_version(program, model.versions, document, scratch)
-    yield program
+        known = reference_of_version(model.versions, document, scratch)
+    yield program, known
 
 
 def _evaluations(package: Path) -> list[Path]:
@@ -125,12 +126,11 @@ def _alone(picture: Path, folder: Path) -> Path:
 
 def _lines(found: PredictionsDocument, drift: DriftReportDocument, folder: Path) -> Iterator[str]:
     """Yield what people want to know."""
-    unusable = f", {found.errors:,} of them unusable" * bool(found.errors)
-    yield f"{found.rows:,} {'picture' if found.rows == 1 else 'pictures'} predicted by {found.model}{unusable}"
+    yield sentence(found.rows, found.errors, found.model)
     if found.labelled:
         yield f"{found.correct / found.labelled:.2%} of {found.labelled:,} labels predicted correctly"
     yield drift.sentence
     rate = (found.rows - found.resumed_at) / max(found.seconds["all"], 1e-9)
     yield f"{rate:,.0f} pictures/s, {found.seconds['program']:.1f} of {found.seconds['all']:.1f} s by the program"
-    for name in ("predictions.csv", "uncertain.html", MANIFEST):
+    for name in (CSV, PAGE, MANIFEST):
         yield f"  {folder / name}"

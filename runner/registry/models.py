@@ -5,19 +5,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from components.shared.core.document import Items, Part, Size
-from components.shared.core.errors import UserError
 from components.shared.core.printable import say
 from components.shared.registry.champion import previous_champion
 from components.shared.registry.document import RegistryDocument, VersionEntry
-from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
+from components.shared.registry.registry import (
+    HOW_TO_REGISTER,
+    NO_MODELS,
+    RegisteredModel,
+    StillNeeded,
+    existing_model,
+    model_names,
+)
 from components.shared.storage.client import Store
 from runner.answer import Answer
 from runner.registry.retention import Retention, RetentionError
 from runner.registry.store import store_of
 
 KEPT = "kept "
-NO_MODELS = "has no models yet"
-HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
 
 
 class ModelFacts(Part):
@@ -65,24 +69,6 @@ def handle(arguments: argparse.Namespace) -> int:
         for line in ACTIONS[arguments.action](arguments, store):
             say(line)
     return 0
-
-
-def existing_model(store: Store, name: str) -> RegisteredModel:
-    """Return the model of that name. Raises UserError if the store does not have it."""
-    names = model_names(store)
-    if not names:
-        raise UserError(f"{store.uri()} has no model {name}: it {NO_MODELS}", HOW_TO_REGISTER)
-    if name not in names:
-        raise UserError(f"{store.uri()} has no model {name}", f"it has {', '.join(names)}")
-    return RegisteredModel(store, name)
-
-
-def champion_of(model: RegisteredModel, remedy: str) -> int:
-    """Return the champion of this moment. Raises UserError with the remedy if there is none."""
-    champion = model.read().champion
-    if champion is None:
-        raise UserError(f"{model.name} has no champion", remedy)
-    return champion
 
 
 def _facts(registry: RegistryDocument) -> ModelFacts:

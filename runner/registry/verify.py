@@ -18,9 +18,8 @@ from components.shared.models.document import ModelDocument
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
-from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.registry import RegisteredModel, existing_model
 from runner.answer import Answer
-from runner.registry.models import existing_model
 from runner.registry.pickles import pickles
 from runner.registry.store import store_of
 from runner.verbs.options import DEFAULT
@@ -173,7 +172,7 @@ def _download(source: str, recipe: ReadingRecipe, raw: str) -> None:
     from components.resolve import resolve
 
     version = resolve(graph=DEFAULT, options={}, data=source).version
-    download(data=source, version=version, recipe=recipe.text(), raw=raw)
+    download(data=source, version=version, recipe=recipe.text(), needs_labels=True, raw=raw)
 
 
 def _lineage(arguments: argparse.Namespace, model: RegisteredModel, number: int) -> int:

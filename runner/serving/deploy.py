@@ -9,7 +9,7 @@ from components.shared.core import log
 from components.shared.core.document import Items
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
-from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.registry import RegisteredModel, champion_of, existing_model
 from components.shared.serving import rollout
 from components.shared.serving.kserve import Kserve, Pods
 from components.shared.serving.kubernetes_api import KubernetesApi
@@ -21,7 +21,6 @@ from components.shared.serving.status import ServedFacts, ServiceFacts, read_sta
 from runner.answer import Answer
 from runner.cluster.kube import kube_client
 from runner.local import s3_server
-from runner.registry.models import champion_of, existing_model
 from runner.registry.store import store_of
 from runner.serving.port_forward import connections
 from runner.terminal import UNKNOWN, note

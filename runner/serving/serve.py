@@ -17,9 +17,8 @@ from components.shared.model_server.champion import Champion, Current
 from components.shared.model_server.options import options_of
 from components.shared.model_server.program import open_folder, open_version
 from components.shared.model_server.server import Address, serve
-from components.shared.registry.registry import model_names
+from components.shared.registry.registry import existing_model, model_names
 from runner.answer import Answer
-from runner.registry.models import existing_model
 from runner.registry.store import store_of
 
 NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")

@@ -15,6 +15,7 @@ from components.shared.core import code_digest as module
 from components.shared.core.code_digest import code_digest, code_version
 from components.shared.core.errors import UserError
 from components.shared.core.step import step
+from components.step_table import MODULES
 from runner.graphs import steps_of
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def copy(tmp_path: Path) -> Path:
 
 def changed_steps(copy: Path) -> set[str]:
     """Return the steps whose digest differs between the repository and its copy."""
-    modules = {step: f"components.{step.replace('-', '_')}" for step in STEPS}
+    modules = {step: MODULES[step.replace("-", "_")] for step in STEPS}
     return {step for step, name in modules.items() if code_digest(name) != code_digest(name, copy)}
 
 
@@ -63,13 +64,14 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
     ("path", "steps"),
     [
         (REPORT, {"evaluate"}),
-        (REPORT.with_name("page.html"), {"evaluate", "compare", "register"}),
+        (REPORT.with_name("page.html"), {"evaluate", "compare", "register", "collect"}),
         (AUGMENTATION, TRAIN),
         (LOOP, TRAIN),
         (Path("components/entrypoints/local_worker.py"), {"train", "trial"}),
         (Path("components/entrypoints/trainjob_worker.py"), {"train-distributed"}),
         (SHARED / "data/splits.py", {"resolve", "preprocess"}),  # resolve looks for what this code prepared
-        (SHARED / "data/sources/http.py", {"resolve", "download"}),
+        (SHARED / "data/sources/http.py", {"resolve", "resolve-prediction", "download"}),
+        (SHARED / "prediction/rows.py", {"predict", "collect"}),  # collect knows by it where the rows are stored
         (SHARED / "core/__init__.py", set(STEPS) - {"finish"}),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "-".join(sorted(value)),
@@ -141,7 +143,7 @@ def test_other_pythons_give_the_same_digests(version: str) -> None:
     installed = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}*/bin/python"))
     python = next(map(str, installed), None) or shutil.which(f"python{version}")
     code = "from components.shared.core.code_digest import code_digest as d; import sys; print(*map(d, sys.argv[1:]))"
-    names = [f"components.{step.replace('-', '_')}" for step in STEPS]
+    names = list(MODULES.values())
     if not python:
         pytest.skip(f"there is no python{version} here")
     found = subprocess.run([python, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow  # each needs the real server
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=version_of("digits"), recipe=READING, raw=str(folder))
+    download(data="digits", version=version_of("digits"), recipe=READING, needs_labels=True, raw=str(folder))
     return folder
 
 

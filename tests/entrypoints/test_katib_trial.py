@@ -121,7 +121,9 @@ def prepared(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
-        download(data="digits", version=version_of("digits"), recipe=READING, raw=str(folder / "raw"))
+        download(
+            data="digits", version=version_of("digits"), recipe=READING, needs_labels=True, raw=str(folder / "raw")
+        )
         recipe = recipe_text(PreprocessRecipe, test_fraction=0.2, store=store)
         preprocess(raw=str(folder / "raw"), recipe=recipe, prepared_by="", dataset=str(folder / "data"))
     names = [entry.name for entry in open_store(store, server.environment).list("datasets")]

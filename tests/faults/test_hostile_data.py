@@ -99,7 +99,7 @@ def test_a_hostile_archive_ends_download_in_one_line(
     data = str(given) if by == "path" else f"{web_server.url}/{given.name}"
     with pytest.raises(UserError, match=reason) as refused:
         with confined(tmp_path):
-            download(data=data, version=version_of(data), recipe=READING, raw=str(tmp_path / "raw"))
+            download(data=data, version=version_of(data), recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
         prepare(tmp_path / "raw", tmp_path / "dataset", 0)
     assert len(str(refused.value)) < 1000
     assert {path.name for path in tmp_path.iterdir()} <= {given.name, cache.parent.name, "raw"}
@@ -113,7 +113,7 @@ def test_a_hostile_picture_is_refused_or_left_out(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     given, raw = packed(tmp_path, {**PETS, f"cat/{name}": PICTURES[name]()}, "zip"), tmp_path / "raw"
     with confined(tmp_path):
-        download(data=str(given), version=version_of(str(given)), recipe=READING, raw=str(raw))
+        download(data=str(given), version=version_of(str(given)), recipe=READING, needs_labels=True, raw=str(raw))
     with pytest.raises(UserError, match=rf"cat/{re.escape(name)} cannot be used: .*max_bad_images"):
         prepare(raw, tmp_path / "dataset", 0)
     assert not list(tmp_path.glob("dataset*"))

@@ -129,7 +129,13 @@ def names_in_archives(suffix: str, folder: Path) -> Target:
         with suppress(ValueError):  # the archive's writer refuses a name
             path.write_bytes(_pack(suffix, [(name, contents[kind]) for name, kind in zip(names, kinds, strict=True)]))
         with redirect_stdout(io.StringIO()):
-            download(data=str(path), version=open_source(str(path)).version(), recipe=recipe, raw=str(folder / "raw"))
+            download(
+                data=str(path),
+                version=open_source(str(path)).version(),
+                recipe=recipe,
+                needs_labels=True,
+                raw=str(folder / "raw"),
+            )
         raw = open_raw(folder / "raw")
         assert sum(len(chunk.labels) for chunk in raw.chunks(3)) == sum(raw.counts.values())
 

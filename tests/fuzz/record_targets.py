@@ -111,7 +111,13 @@ def labels(suffix: str, folder: Path) -> Target:
     def read(content: bytes) -> None:
         path = packed(folder, {**PICTURES, "labels.csv": content}, suffix)
         with redirect_stdout(io.StringIO()):
-            download(data=str(path), version=open_source(str(path)).version(), recipe=recipe, raw=str(folder / "raw"))
+            download(
+                data=str(path),
+                version=open_source(str(path)).version(),
+                recipe=recipe,
+                needs_labels=True,
+                raw=str(folder / "raw"),
+            )
         raw = open_raw(folder / "raw")
         taken = [label for chunk in raw.chunks(3) for label in chunk.labels]
         assert 0 < len(taken) == sum(raw.counts.values()) <= len(PICTURES)

@@ -22,10 +22,12 @@ import requests
 import yaml
 
 import pipeline
+from components.shared.container_images import NAMES
 from components.shared.core.code_digest import code_digest
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.training.loop import ENGINE
+from components.step_table import MODULES
 from runner.compile import compile_pipeline
 from tests.conftest import ROOT
 from tests.images.containers import base_image, docker_client, registry
@@ -65,10 +67,11 @@ def _unconditional(pins: dict[str, str]) -> dict[str, str]:
     return {pin.partition(" ;")[0]: hashes for pin, hashes in pins.items()}
 
 
-@pytest.mark.parametrize("name", ["data", "torch", "kfp"])
+@pytest.mark.parametrize("name", ["data", "serve", "torch", "kfp"])
 def test_the_locks_of_the_images_pin_the_same_versions(name: str) -> None:
     pins = _pins(ROOT / "docker" / f"{name}.txt")
-    wanted = {line for line in (ROOT / "docker" / f"{name}.in").read_text().splitlines() if not line.startswith("#")}
+    lines = (ROOT / "docker" / f"{name}.in").read_text().splitlines()
+    wanted = {line.partition("[")[0] for line in lines if not line.startswith("#")}
     assert {_normalized(name) for name in wanted} <= _names(pins), "run `make lock`"
     assert _unconditional(pins).items() <= _unconditional(_pins(ROOT / "requirements.txt")).items(), "run `make lock`"
 
@@ -92,18 +95,20 @@ def _reached(module: str, seen: set[str]) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)
 def test_an_image_holds_what_its_steps_import(tmp_path: Path, graph: str) -> None:
-    data, torch = (_names(_pins(ROOT / "docker" / f"{name}.txt")) for name in ("data", "torch"))
+    pins = {name: _names(_pins(ROOT / "docker" / f"{name}.txt")) for name in NAMES}
+    holds = {name: pins["data"] | pins[name] for name in NAMES}
     distributions = packages_distributions()
     trainjob = {
         "components.shared.training.distributed.trainjob.backend"
     }  # only in that graph does `finish` delete jobs
     unreached = set() if graph == "distributed" else trainjob
     for step, image in _steps(compile_pipeline(pipeline.GRAPHS[graph], tmp_path / "pipeline.yaml")).items():
-        modules = {name.partition(".")[0] for name in _reached(f"components.{step.replace('-', '_')}", unreached)}
+        modules = {name.partition(".")[0] for name in _reached(MODULES[step.replace("-", "_")], unreached)}
         others = modules - sys.stdlib_module_names - {"components"}
         packages = {_normalized(distributions[name][0]) for name in others}
-        assert packages <= data | torch, step
-        assert (packages <= data) == ("/data" in image), f"{step} runs in the smaller image that will do"
+        (name,) = (name for name in NAMES if f"/{name}" in image)
+        assert packages <= holds[name], step
+        assert (packages <= pins["data"]) == (name == "data"), f"{step} runs in the smaller image that will do"
 
 
 def test_a_step_in_an_image_imports_no_code_of_its_folder(tmp_path: Path) -> None:
@@ -243,7 +248,7 @@ def built(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["data", "torch"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_image_carries_commit_and_version(built: Built, client: docker.DockerClient, name: str) -> None:
     image = client.images.get(f"torch2kubeflow/{name}:v1")
     assert f"torch2kubeflow/{name}:{built.version}" in image.tags
@@ -270,7 +275,7 @@ print(json.dumps({
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["data", "torch"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_image_holds_only_the_code_which_is_read_only(built: Built, client: docker.DockerClient, name: str) -> None:
     shown = client.containers.run(f"torch2kubeflow/{name}:v1", ["python", "-c", INSIDE], remove=True)
     assert json.loads(shown) == {
@@ -378,9 +383,9 @@ def test_the_build_of_pytorch_is_passed_to_uv(client: docker.DockerClient, tmp_p
 
 
 def _digests(host: str, tag: str) -> dict[str, str]:
-    """Return the names of both images with the digests that the registry reports."""
+    """Return the names of the images with the digests that the registry reports."""
     found = {}
-    for name in ("data", "torch"):
+    for name in NAMES:
         url = f"http://{host}/v2/torch2kubeflow/{name}/manifests/{tag}"
         headers = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
         digest = requests.head(url, headers=headers, timeout=10).headers["Docker-Content-Digest"]

@@ -10,9 +10,11 @@ from PIL import Image
 
 from components.shared.core.errors import UserError
 from components.shared.evaluation.inference import Classify
-from components.shared.prediction import batch, table
-from components.shared.prediction.batch import PredictionsDocument, Program, open_program, predict_all
+from components.shared.prediction import table, uncertain
+from components.shared.prediction.batch import predict_all
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.inputs import Inputs
+from components.shared.prediction.rows import Program, open_program
 from tests.evaluation.page import assert_self_contained
 from tests.prediction.programs import write_package
 from tests.prediction.test_inputs import fetched
@@ -72,7 +74,7 @@ def test_the_table_has_a_row_for_each_picture(inputs: Inputs, program: Program, 
 def test_the_page_shows_the_least_certain_pictures(
     inputs: Inputs, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "LEAST_CERTAIN", 3)
+    monkeypatch.setattr(uncertain, "LEAST_CERTAIN", 3)
     predict_all(inputs, program, tmp_path / "out")
     html = (tmp_path / "out/uncertain.html").read_text()
     assert_self_contained(html)

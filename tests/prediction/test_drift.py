@@ -10,10 +10,11 @@ import pytest
 from components.shared.core.errors import UserError
 from components.shared.core.npy import write_npy
 from components.shared.prediction import drift, table
-from components.shared.prediction.batch import Program, open_program, predict_all
-from components.shared.prediction.drift import DriftReportDocument, Reference, judge_drift, read_reference
+from components.shared.prediction.batch import predict_all
+from components.shared.prediction.drift import DriftReportDocument, Known, Reference, judge_drift, read_reference
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.reference import MAX_VECTORS, reference
+from components.shared.prediction.rows import Program, open_program
 from tests.evaluation.page import assert_self_contained
 from tests.prediction.programs import CLASSES, write_package
 from tests.small_packages import write_dataset
@@ -41,7 +42,7 @@ def _reference(program: Program, images: int = 1000, shift: int = 0) -> Referenc
 
 
 def _judged(inputs: Inputs, program: Program, known: Reference | None, folder: Path) -> DriftReportDocument:
-    predict_all(inputs, program._replace(reference=known), folder)
+    predict_all(inputs, program, folder, Known(known, f"{program.model} has no reference"))
     return DriftReportDocument.read(folder / "drift-report.json")
 
 
@@ -63,7 +64,7 @@ def test_other_pictures_have_drifted(inputs: Inputs, program: Program, tmp_path:
 
 def test_a_high_threshold_finds_nothing(inputs: Inputs, program: Program, tmp_path: Path) -> None:
     known = _reference(program, shift=40)
-    predict_all(inputs, program._replace(reference=known), tmp_path / "out", drift_threshold=1000)
+    predict_all(inputs, program, tmp_path / "out", Known(known), drift_threshold=1000)
     report = DriftReportDocument.read(tmp_path / "out/drift-report.json")
     assert not report.drifted and min(one.corrected_p_value for one in report.measures) < 1e-9
 

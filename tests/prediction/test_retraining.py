@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.prediction.batch import PredictionsDocument
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.drift import DriftMeasure, DriftReportDocument
 from components.shared.prediction.retraining import (
     Claim,

@@ -12,11 +12,12 @@ import pipeline
 from components.shared.data.dataset import SPLITS
 from components.shared.parameters import form
 from components.shared.parameters.evaluation import Gates
+from components.shared.parameters.help import FIELDS
 from components.shared.parameters.pods import Pods
 from components.shared.parameters.preparation import Preparation
 from components.shared.parameters.registration import Registration
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import SweepParameters
+from components.shared.parameters.table import model_of
 from components.shared.parameters.training import Settings
 from components.step_table import STEPS
 from docs.generate import generated
@@ -38,7 +39,7 @@ def test_generated_documents_are_current(path: Path) -> None:
 
 def test_every_parameter_is_documented_once_in_the_order_of_code() -> None:
     groups = [re.findall(r"^\| `(\w+)` \| `", part, re.M) for part in read("docs/parameters.md").split("\n## ")]
-    assert sorted(name for group in groups for name in group) == sorted(SweepParameters.model_fields)
+    assert sorted(name for group in groups for name in group) == sorted(FIELDS)
     for recipe in (Settings, Preparation, Gates, Registration, Pods, SweepRecipe):
         (group,) = [group for group in groups if set(recipe.model_fields) <= set(group)]
         assert [name for name in group if name in recipe.model_fields] == list(recipe.model_fields)
@@ -48,7 +49,7 @@ def test_every_parameter_is_documented_once_in_the_order_of_code() -> None:
 def test_documents_mark_the_inputs_of_a_pipeline(graph: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| `.*\| ([^|]+) \|$", read("docs/parameters.md"), re.M)
     inputs = {name for name, place in rows if place == "input" or f"input of `{graph}`" in place}
-    assert inputs - set(form.OWN_INPUTS["sweep"] if graph != "sweep" else ()) == set(form.inputs_of(graph))
+    assert inputs & model_of(graph).model_fields.keys() == set(form.inputs_of(graph))
     assert {*form.inputs_of(graph), form.OPTIONS} == set(pipeline.GRAPHS[graph].component_spec.inputs)
 
 
@@ -61,7 +62,7 @@ def test_examples_of_options_are_accepted() -> None:
     options = json.loads(shown)
     assert json.loads(sdk) == {form.OPTIONS: options} and yaml.safe_load(deployed) == options
     assert parse_inputs(pipeline.training, words.split()) == {form.OPTIONS: options}
-    assert form.merge_options("training", {}, options).optimizer == options["optimizer"]
+    assert form.merge_options("training", {}, options).values()["optimizer"] == options["optimizer"]
 
 
 def test_accurate_settings_are_those_that_were_measured() -> None:
@@ -95,7 +96,7 @@ def test_every_field_of_the_summary_is_described() -> None:
 
 
 def test_images_of_the_steps_are_those_of_the_cluster_page() -> None:
-    found = re.findall(r"^\| `(data|torch)`.*? \| ([\w, -]+) \|", read("docs/cluster.md"), re.M)
+    found = re.findall(r"^\| `(data|serve|torch)`.*? \| ([\w, -]+) \|", read("docs/cluster.md"), re.M)
     described = {(step, image) for image, names in found for step in names.split(", ")}
     assert described == {(step.name, step.image) for step in STEPS}
 

@@ -29,10 +29,9 @@ SHARED = {
     "model_server": ("core", "storage", "data", "evaluation", "registry", "prediction"),
 }
 # What each module of components/shared/parameters/ may import of the others.
-KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "pods")
+KINDS = ("preparation", "training", "evaluation", "registration", "sweep", "prediction", "pods")
 PARAMETERS: dict[str, tuple[str, ...]] = {
-    "logins": (),
-    "recipe": ("logins",),
+    "recipe": (),
     "common": ("recipe",),
     "kubernetes_values": (),
     **{kind: ("recipe", "common") for kind in KINDS},
@@ -65,15 +64,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "pipeline": ("components", "runner.cli", "runner.kfp_patches", "runner.pods"),
     "components.__init__": (),
     "components.step_table": (),
-    "components.ports": tuple(f"components.{module}" for module in MODULES),
+    "components.ports": MODULES,
     "components.steps": (
         "components.entrypoints.run_step",
         "components.ports",
         "components.shared.container_images",
         "components.shared.core.code_digest",
+        "components.step_table",
     ),
     "components.entrypoints": ("components.shared",),
-    **{f"components.{module}": ("components.shared",) for module in MODULES},
+    **{module: ("components.shared",) for module in MODULES},
+    "components.prediction.__init__": (),
     **{
         f"components.shared.{layer}": tuple(f"components.shared.{other}" for other in others)
         for layer, others in SHARED.items()
@@ -209,9 +210,12 @@ def test_architecture_has_the_same_layers() -> None:
 
 @pytest.mark.parametrize(
     "step",
-    [*(pytest.param(step.module, marks=pytest.mark.slow) for step in STEPS if step.image == "data"), "register"],
+    [
+        *(pytest.param(step.module, marks=pytest.mark.slow) for step in STEPS if step.image in ("data", "serve")),
+        "components.register",
+    ],
 )
 def test_steps_without_torch_do_not_load_it(step: str) -> None:
-    code = f"import sys, components.{step}; print('torch' in sys.modules, 'kfp' in sys.modules)"
+    code = f"import sys, {step}; print('torch' in sys.modules, 'kfp' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "False False\n"

@@ -119,7 +119,7 @@ def test_add_a_data_source(repository: Repository, local_run: Callable[..., str]
 
 def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> None:
     repository.write("components/tally.py", STEP)
-    port = "    download.download(data=data, version=version, recipe=recipe, raw=raw.path)\n"
+    port = "    download.download(data=data, version=version, recipe=recipe, needs_labels=needs_labels, raw=raw.path)\n"
     repository.insert("components/ports.py", port, PORT)
     component = "download = _component(ports.download, DATA_IMAGE)\n"
     repository.insert("components/steps.py", component, component.replace("download", "tally"))

@@ -279,7 +279,7 @@ def test_each_graph_is_compiled_to_its_own_file(
         assert stop.value.code == 0
         return [Path(line).name for line in capsys.readouterr().out.splitlines()]
 
-    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml"]
+    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml", "prediction.yaml"]
     names = [yaml.safe_load_all(path.read_text()) for path in (tmp_path / "pipeline.yaml", tmp_path / "sweep.yaml")]
     assert [next(documents)["pipelineInfo"]["name"] for documents in names] == [
         "torch2kubeflow-training",
@@ -293,7 +293,7 @@ def test_each_graph_is_compiled_to_its_own_file(
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
 def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = _refused(capsys, verb, "--graph", "sweeep")
-    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed\n"
+    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed or prediction\n"
 
 
 def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
@@ -331,7 +331,7 @@ def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         main(lambda: pipeline.GRAPHS, ["compile", "--graph", "sweeep", "--json"])
     shown = capsys.readouterr()
-    message, remedy = "--graph sweeep does not exist", "give training or sweep or distributed"
+    message, remedy = "--graph sweeep does not exist", "give training or sweep or distributed or prediction"
     assert ErrorDocument.parse(shown.out.encode(), "stdout") == ErrorDocument(
         message=message, remedy=remedy, exit_code=2
     )

@@ -14,9 +14,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import pipeline
 from components.shared.core.code_digest import code_digest, code_version
-from components.shared.parameters.form import INPUTS, OPTIONS, OWN_INPUTS, defaults_of
-from components.shared.parameters.table import model_of
-from components.step_table import STEPS
+from components.shared.parameters.form import OPTIONS, defaults_of, inputs_of
+from components.shared.parameters.table import PREDICTION, model_of
+from components.step_table import MODULES, STEPS
 from runner.compile import compile_pipeline, documents_of, read_package
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,9 @@ RECIPES = {  # step and input -> the output of step resolve that it gets, if bot
     ("evaluate", "recipe"): "evaluation",
     ("export", "recipe"): "export",
     ("register", "recipe"): "registration",
+    ("collect", "recipe"): "collection",
 }
+FIRST = {PREDICTION: "resolve-prediction"}  # the step by which a graph begins; that of the others is `resolve`
 
 
 @pytest.fixture(scope="module", params=pipeline.GRAPHS)
@@ -91,7 +93,7 @@ def test_compiling_is_byte_identical(tmp_path: Path) -> None:
 def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
     assert set(parameters) == set(pipeline.GRAPHS[graph].component_spec.inputs)
-    assert set(parameters) == {*INPUTS, *OWN_INPUTS.get(graph, ()), OPTIONS}
+    assert set(parameters) == {*inputs_of(graph), OPTIONS}
     defaults = defaults_of(graph)
     for name, parameter in parameters.items():
         assert parameter.HasField("default_value"), name
@@ -101,7 +103,8 @@ def test_every_parameter_has_a_default_and_a_description(spec: Any, graph: str) 
 
 def test_few_parameters_are_inputs_and_the_others_are_options(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
-    assert len(parameters) <= MAX_INPUTS < len(model_of(graph).model_fields) / 2
+    assert len(parameters) <= MAX_INPUTS
+    assert graph == PREDICTION or len(model_of(graph).model_fields) / 2 > MAX_INPUTS
     options = parameters[OPTIONS]
     assert options.parameter_type == pipeline_spec_pb2.ParameterType.STRUCT
     assert options.HasField("default_value") and json_format.MessageToDict(options.default_value) == {}
@@ -115,14 +118,15 @@ def test_an_input_is_described_as_its_parameter(spec: Any, graph: str) -> None:
 
 
 def test_resolve_gets_every_input_and_its_graph(documents: list[dict[str, Any]], graph: str) -> None:
-    (resolve,) = [task for name, task, _ in _tasks(documents[0]) if name == "resolve"]
+    (resolve,) = [task for name, task, _ in _tasks(documents[0]) if name == FIRST.get(graph, "resolve")]
     given = {name: value for name, value in resolve["inputs"]["parameters"].items() if name != "graph"}
     expected = {name: {"componentInputParameter": f"pipelinechannel--{name}"} for name in defaults_of(graph)}
     assert given == expected
-    assert resolve["inputs"]["parameters"]["graph"] == {"runtimeValue": {"constant": graph}}
+    named = None if graph == PREDICTION else {"runtimeValue": {"constant": graph}}
+    assert resolve["inputs"]["parameters"].get("graph") == named
 
 
-def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[str, Any]]) -> None:
+def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[str, Any]], graph: str) -> None:
     recipes = {
         (name, given): value["taskOutputParameter"]
         for name, task, _ in _tasks(documents[0])
@@ -130,9 +134,9 @@ def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[st
         if given in ("recipe", "training") and "taskOutputParameter" in value
     }
     for (name, given), source in recipes.items():
-        assert source == {"producerTask": "resolve", "outputParameterKey": RECIPES[name, given]}
+        assert source == {"producerTask": FIRST.get(graph, "resolve"), "outputParameterKey": RECIPES[name, given]}
     steps = {name for name, given in recipes if given == "recipe"}
-    assert steps >= {"preprocess", "evaluate", "export", "register"}
+    assert steps >= ({"download"} if graph == PREDICTION else {"preprocess", "evaluate", "export", "register"})
 
 
 def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
@@ -143,7 +147,7 @@ def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict
         assert "pip install" not in " ".join(container["command"])
 
 
-def test_inputs_of_a_task_are_inputs_of_its_group(documents: list[dict[str, Any]]) -> None:
+def test_inputs_of_a_task_are_inputs_of_its_group(documents: list[dict[str, Any]], graph: str) -> None:
     seen = 0
     for name, task, around in _tasks(documents[0]):
         known = set(around.get("inputDefinitions", {}).get("parameters", {}))
@@ -152,7 +156,7 @@ def test_inputs_of_a_task_are_inputs_of_its_group(documents: list[dict[str, Any]
             asked |= set(re.findall(r"inputs\.parameters\['([^']+)'\]", str(value.get("runtimeValue"))))
             assert asked <= known, name
             seen += len(asked)
-    assert seen > 50
+    assert seen > (20 if graph == PREDICTION else 50)
 
 
 def test_resources_and_secrets_are_inputs_of_the_group(
@@ -185,21 +189,27 @@ def test_every_pod_has_limits_labels_and_an_unprivileged_user(pods: dict[str, An
 def test_only_training_asks_for_gpus_and_their_nodes(
     graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    (train,) = (step.name for step in STEPS if step.trains and step.graph == graph)
+    trains = [step.name for step in STEPS if step.trains and step.graph == graph]
     asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
     assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
-    assert asking == {train}
-    assert containers[train]["resources"]["accelerator"] == {
+    assert asking == set(trains) and len(trains) == (graph != PREDICTION)
+    for train in trains:
+        _check_gpus(pods[train], containers[train])
+
+
+def _check_gpus(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    assert container["resources"]["accelerator"] == {
         "resourceType": "{{$.inputs.parameters['pipelinechannel--gpu_resource']}}",
         "resourceCount": "{{$.inputs.parameters['pipelinechannel--gpus']}}",
     }
-    (shared_memory,) = pods[train]["emptyDirMounts"]
+    (shared_memory,) = pod["emptyDirMounts"]
     assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
 
 
-def test_parameters_of_resources_are_text(spec: Any) -> None:
+def test_parameters_of_resources_are_text(spec: Any, graph: str) -> None:
     parameters = spec.root.input_definitions.parameters
-    for name in ("gpus", "gpu_resource", "train_cpu", "train_memory", "s3_secret", "s3_config", "source_secret"):
+    trains = ("gpus", "gpu_resource", "train_cpu", "train_memory")
+    for name in ("s3_secret", "s3_config", "source_secret", *(() if graph == PREDICTION else trains)):
         assert parameters[name].parameter_type == pipeline_spec_pb2.ParameterType.STRING, name
 
 
@@ -212,7 +222,9 @@ def test_s3_keys_are_optional_references_only(pods: dict[str, Any]) -> None:
         assert {key["envVar"] for key in config["keyToEnv"]} == {"AWS_ENDPOINT_URL_S3", "AWS_REGION"}
         (files,) = pods[step]["configMapAsVolume"]
         assert files["optional"] and files["mountPath"] == "/etc/torch2kubeflow"
-        assert bool(others) == (step in ("resolve", "download")), f"{step}: the keys of the source, where it is read"
+        assert bool(others) == (step in ("resolve", "resolve-prediction", "download")), (
+            f"{step}: the keys of the source, where it is read"
+        )
         for source in others:
             assert source["optional"] and len(source["keyToEnv"]) == 6
             assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
@@ -221,7 +233,7 @@ def test_s3_keys_are_optional_references_only(pods: dict[str, Any]) -> None:
 def test_every_step_is_started_with_the_code_that_it_must_have(containers: dict[str, Any]) -> None:
     for step, container in containers.items():
         port = step.replace("-", "_")
-        assert container["args"] == [port, code_version(), code_digest(f"components.{port}"), "{{$}}"]
+        assert container["args"] == [port, code_version(), code_digest(MODULES[port]), "{{$}}"]
 
 
 def test_run_and_image_are_variables_where_they_are_recorded(pods: dict[str, Any], containers: dict[str, Any]) -> None:
@@ -236,13 +248,14 @@ def test_run_and_image_are_variables_where_they_are_recorded(pods: dict[str, Any
 
 
 def test_only_what_looks_at_the_world_outside_is_never_cached(
-    documents: list[dict[str, Any]], containers: dict[str, Any]
+    graph: str, documents: list[dict[str, Any]], containers: dict[str, Any]
 ) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
-    assert {name for name in containers if not cached[name]} == {"resolve", "register", "finish"}
+    last = "collect" if graph == PREDICTION else "register"
+    assert {name for name in containers if not cached[name]} == {FIRST.get(graph, "resolve"), last, "finish"}
     (download,) = [task for name, task, _ in _tasks(documents[0]) if name == "download"]
     version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]
-    assert version == {"producerTask": "resolve", "outputParameterKey": "version"}
+    assert version == {"producerTask": FIRST.get(graph, "resolve"), "outputParameterKey": "version"}
 
 
 def test_no_cached_step_has_the_run_as_an_input(documents: list[dict[str, Any]]) -> None:
@@ -264,7 +277,9 @@ def test_finish_runs_whatever_happened(documents: list[dict[str, Any]]) -> None:
     assert finish["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
 
 
-def test_evaluate_and_export_wait_for_the_same_steps(documents: list[dict[str, Any]]) -> None:
+def test_evaluate_and_export_wait_for_the_same_steps(documents: list[dict[str, Any]], graph: str) -> None:
+    if graph == PREDICTION:
+        return
     waits = {name: set(task.get("dependentTasks", [])) for name, task, _ in _tasks(documents[0])}
     assert waits["evaluate"] == waits["export"] and waits["register"] > {"evaluate", "export"}
     assert not [name for name, task, _ in _tasks(documents[0]) if "condition" in task.get("triggerPolicy", {})]
@@ -285,6 +300,20 @@ def test_a_sweep_has_a_trial_pod_for_each_planned_text() -> None:
     assert trials == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--trial-trials"}
     for step in ("evaluate", "export", "register"):
         assert "pipelinechannel--trial" not in str(tasks[step]), "only the best model is evaluated"
+
+
+def test_a_prediction_has_a_pod_for_each_part() -> None:
+    spec = json_format.MessageToDict(pipeline.prediction.pipeline_spec)
+    tasks = {name: task for name, task, _ in _tasks(spec)}
+    loop = tasks["for-loop-2"]
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--resolve-prediction-Output"}
+    assert tasks["predict"]["inputs"]["parameters"] == {
+        "planned": {"componentInputParameter": loop["parameterIterator"]["itemInput"]}
+    }
+    shares = tasks["collect"]["inputs"]["artifacts"]["shares"]["taskOutputArtifact"]
+    assert shares == {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--predict-share"}
+    labels = {name: task["inputs"]["parameters"].get("needs_labels") for name, task in tasks.items()}
+    assert labels["download"] == {"runtimeValue": {"constant": False}}
 
 
 def test_a_step_passes_its_resources_to_the_job_that_it_submits() -> None:

@@ -79,9 +79,9 @@ def test_a_changed_client_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_a_step_is_started_without_a_shell(step: Step) -> None:
     """So a signal to the process reaches the step, and python3 is found on the path that the runner sets."""
-    container = getattr(steps, step.module).component_spec.implementation.container
+    container = getattr(steps, step.port).component_spec.implementation.container
     assert container.command == ["python3", "-m", "components.entrypoints.run_step"]
-    assert container.args == [step.module, code_version(), code_digest(f"components.{step.module}"), "{{$}}"]
+    assert container.args == [step.port, code_version(), code_digest(step.module), "{{$}}"]
 
 
 def test_a_step_that_names_its_port_is_accepted_and_run() -> None:
@@ -110,13 +110,13 @@ def test_a_task_is_set_up_without_reading_the_stack(monkeypatch: pytest.MonkeyPa
 
         @dsl.pipeline
         def flow() -> None:
-            steps.download(data="digits", version="1", recipe="").set_cpu_limit("1")
+            steps.download(data="digits", version="1", recipe="", needs_labels=True).set_cpu_limit("1")
 
 
 def test_a_task_without_a_container_is_refused_as_before() -> None:
     @dsl.pipeline
     def inner() -> None:
-        steps.download(data="digits", version="1", recipe="")
+        steps.download(data="digits", version="1", recipe="", needs_labels=True)
 
     with quick_tasks(), pytest.raises(ValueError, match="can only be used on single-step components"):
 

@@ -52,11 +52,12 @@ def test_the_estimate_agrees_with_a_real_run(run: str, name: str, trials: int, c
     assert sum(map(sum, (part[1:] for part in parts))) == pytest.approx(sum(RECORDED[run].values()), rel=0.05)
 
 
-def parts_of(graph: str, trials: int = 0) -> list[Part]:
-    """The estimated parts of a run of the present code; a sweep is one on 4 pods."""
+def parts_of(graph: str, trials: int = 0, pods: int = 0) -> list[Part]:
+    """The estimated parts of a run of the present code; a sweep is one on 4 pods, a prediction one on `pods`."""
     settings = [{"learning_rate": round(0.0005 * number, 4)} for number in range(1, trials + 1)]
     words = [f"{name}={value}" for name, value in INPUTS.items()]
     words += [f"settings={json.dumps(settings)}"] if settings else []
+    words += [f"parts={pods}"] if pods else []
     return parts_of_run(pipeline.GRAPHS[graph], parse_parameters(pipeline.GRAPHS[graph], words))
 
 
@@ -74,6 +75,8 @@ def test_the_documented_sizes_are_those_of_the_estimate() -> None:
     for trials in (3, 24, 200):
         name = f"sweep of {trials} trials on 4 pods" if trials > 3 else "sweep of 3 trials"
         runs[name] = parts_of("sweep", trials)
+    for pods in (1, 10, 200):
+        runs[f"prediction by {pods} {'pods' if pods > 1 else 'pod'}"] = parts_of("prediction", pods=pods)
     found = {name: total(parts) for name, parts in runs.items()}
     found |= {PARTS.get(part.name, part.name): part.nodes + part.spec for part in runs["training"]}
     assert documented.keys() == found.keys()

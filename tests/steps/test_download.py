@@ -29,13 +29,15 @@ LABELS = np.array([0, 2, 1], np.uint8)
 
 
 def get(data: object, tmp_path: Path, name: str = "raw") -> Raw:
-    download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / name))
+    download(data=str(data), version=version_of(str(data)), recipe=READING, needs_labels=True, raw=str(tmp_path / name))
     return open_raw(tmp_path / name)
 
 
 def refused(data: object, tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / "raw"))
+        download(
+            data=str(data), version=version_of(str(data)), recipe=READING, needs_labels=True, raw=str(tmp_path / "raw")
+        )
     assert not list(tmp_path.glob("raw*"))
 
 
@@ -102,7 +104,7 @@ def test_a_folder_of_pictures_is_packed(tmp_path: Path) -> None:
 
 def changed_since(data: str, version: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"was .* when the run began and is .* now; run it again"):
-        download(data=data, version=version, recipe=READING, raw=str(tmp_path / "raw"))
+        download(data=data, version=version, recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
     assert not list(tmp_path.glob("raw*"))
 
 

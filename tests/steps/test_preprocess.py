@@ -40,7 +40,7 @@ def prepare(raw: Path, dataset: Path, **settings: Any) -> Dataset:
 
 def raw_of(source: Path, tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
-    download(data=source.as_uri(), version=version_of(source.as_uri()), recipe=READING, raw=str(raw))
+    download(data=source.as_uri(), version=version_of(source.as_uri()), recipe=READING, needs_labels=True, raw=str(raw))
     return raw
 
 
@@ -72,7 +72,7 @@ def ordered(images: Images) -> list[bytes]:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = tmp_path_factory.mktemp("digits") / "raw"
-    download(data="digits", version=version_of("digits"), recipe=READING, raw=str(raw))
+    download(data="digits", version=version_of("digits"), recipe=READING, needs_labels=True, raw=str(raw))
     return raw
 
 

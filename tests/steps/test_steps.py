@@ -11,8 +11,8 @@ from kfp.components import load_component_from_file
 import pipeline
 from components.shared.parameters.form import OPTIONS, inputs_of
 from components.shared.parameters.recipe import accepted
-from components.shared.parameters.table import model_of
-from components.step_table import STEPS, names_in
+from components.shared.parameters.table import PREDICTION, model_of
+from components.step_table import MODULES, STEPS, names_in
 from runner.compile import compile_pipeline, read_package
 from runner.graphs import steps_of
 
@@ -23,7 +23,8 @@ PORTS = {
 }
 
 TAKEN = {  # by the steps that take any inputs of a pipeline
-    "resolve": {name for graph in pipeline.GRAPHS for name in inputs_of(graph)},
+    "resolve": {name for graph in pipeline.GRAPHS if graph != PREDICTION for name in inputs_of(graph)},
+    "resolve_prediction": set(inputs_of(PREDICTION)),
     "finish": set(pipeline.RECORDED),
 }
 
@@ -31,7 +32,7 @@ TAKEN = {  # by the steps that take any inputs of a pipeline
 @pytest.mark.parametrize("name", PORTS)
 def test_port_and_function_have_the_same_parameters(name: str) -> None:
     port = {argument.arg for argument in PORTS[name].args.args}
-    function = inspect.signature(getattr(importlib.import_module(f"components.{name}"), name))
+    function = inspect.signature(getattr(importlib.import_module(MODULES[name]), name))
     named = [parameter for parameter in function.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     own = {parameter.name for parameter in named}
     others = set(function.parameters) - own  # the name of **inputs
@@ -68,7 +69,7 @@ def test_the_table_of_steps_has_the_order_of_the_run(graph: str) -> None:
 
 
 def test_the_table_of_steps_is_that_of_the_ports() -> None:
-    assert {step.module for step in STEPS} == PORTS.keys()
+    assert {step.port for step in STEPS} == PORTS.keys()
 
 
 @pytest.mark.parametrize("graph", pipeline.GRAPHS)

@@ -43,7 +43,7 @@ def code_digest(module: str, root: Path = ROOT) -> str:
     parts = {name: _read(root, name)[0] for name in _reached(root, module)}
     for name in list(parts):
         parts |= {path: (root / path).read_text() for path in _read(root, name)[2]}
-    port = _ports(root).get(module.removeprefix(f"{PACKAGE}."))
+    port = _ports(root).get(module.rpartition(".")[2])
     return sha256_json([*sorted(parts.items()), port])[:12]
 
 

@@ -10,7 +10,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.resources import thread_count
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import Classify, batch_size
-from components.shared.prediction.batch import open_program
+from components.shared.prediction.rows import open_program
 from components.shared.registry.registry import RegisteredModel
 
 FOLDER_NAME = "model"  # of a package that no registry gives a name

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from components.shared.core.errors import UserError
-from components.shared.parameters.recipe import Accepts, Recipe, fitting, parameter
+from components.shared.parameters.recipe import Accepts, Recipe, fitting, matching, parameter
 from components.shared.storage.endpoint import parse_uri
 
 
@@ -30,7 +30,23 @@ class Threads(Recipe):
     """The CPUs that a step uses."""
 
     threads: Annotated[int, Field(ge=0, le=1024)] = parameter(
-        0, "CPU threads of PyTorch; 0 takes what the CPU quota allows. The number slightly changes the weights."
+        0,
+        "CPU threads of PyTorch or ONNX Runtime; 0 takes what the CPU quota allows. In a training the number slightly "
+        "changes the weights.",
+    )
+
+
+class ModelName(Recipe):
+    """The name of a model in the store."""
+
+    model_name: Annotated[
+        str,
+        matching(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?"),
+        Accepts("lower-case letters, digits and -, at most 63"),
+    ] = parameter(
+        "",
+        "Name of the model in the store. A training registers an accepted model under it, empty under the data set's "
+        "name; a prediction is made by it, empty by the only model.",
     )
 
 
@@ -40,5 +56,7 @@ class StoreUri(Recipe):
     store: Annotated[
         str, fitting(lambda value: not value or is_s3_uri(value)), Accepts("s3://bucket or s3://bucket/prefix")
     ] = parameter(
-        "", "s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models; empty stores nothing."
+        "",
+        "s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models, predictions; empty stores "
+        "nothing.",
     )

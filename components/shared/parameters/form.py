@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.shared.core.errors import UserError
-from components.shared.parameters.recipe import AsText, kind, marker, unknown
+from components.shared.parameters.recipe import AsText, Recipe, kind, marker, unknown
 from components.shared.parameters.sweep import SETTINGS, as_columns
-from components.shared.parameters.table import DISTRIBUTED, SWEEP, Parameters, check_nodes, model_of
+from components.shared.parameters.table import DISTRIBUTED, PREDICTION, SWEEP, check, model_of
 
 OPTIONS = "options"
-INPUTS = (
+INPUTS = (  # of a graph that trains
     "data",
     "store",
     "network",
@@ -36,13 +36,14 @@ INPUTS = (
     "s3_config",
     "source_secret",
 )
-OWN_INPUTS = {SWEEP: ("settings",), DISTRIBUTED: ("nodes",)}  # of one graph
+OWN_INPUTS = {SWEEP: ("settings",), DISTRIBUTED: ("nodes",)}  # of one of these graphs
+PREDICTION_INPUTS = ("data", "store", "model_name", "model", "parts", "s3_secret", "s3_config", "source_secret")
 OPTIONS_LINE = 'All other parameters of docs/parameters.md, by name, such as {"optimizer": "adamw", "mixup": 0.2}.'
 
 
 def inputs_of(graph: str) -> tuple[str, ...]:
     """Return the inputs of a graph, without `options`."""
-    return INPUTS + OWN_INPUTS.get(graph, ())
+    return PREDICTION_INPUTS if graph == PREDICTION else INPUTS + OWN_INPUTS.get(graph, ())
 
 
 def signature_of(graph: str) -> inspect.Signature:
@@ -72,7 +73,7 @@ def defaults_of(graph: str) -> dict[str, Any]:
     return {name: values[name] for name in inputs_of(graph)} | {OPTIONS: {}}
 
 
-def merge_options(graph: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Parameters:
+def merge_options(graph: str, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> Recipe:
     """Return the parameters of a run of a graph from its inputs and options.
 
     Raises UserError for the first that is unknown, given twice or not accepted.
@@ -84,7 +85,7 @@ def merge_options(graph: str, inputs: Mapping[str, Any], options: Mapping[str, A
             refused = unknown(name, [name for name in model_of(graph).model_fields if name not in inputs])
             raise UserError(f"options: {refused.message}", refused.remedy)
     parameters = model_of(graph).of(**inputs, **options)
-    check_nodes(graph, parameters.nodes, parameters.store)
+    check(graph, parameters)
     return parameters
 
 

@@ -6,11 +6,12 @@ import textwrap
 from components.shared.parameters.common import Seed, StoreUri, Threads
 from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.pods import Pods
+from components.shared.parameters.prediction import PredictionRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import Source, SweepParameters
+from components.shared.parameters.table import PredictionParameters, Source, SweepParameters
 from components.shared.parameters.training import TrainingRecipe
 
 GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the first group that has it
@@ -21,13 +22,15 @@ GROUPS: dict[str, tuple[type[Recipe], ...]] = {  # a parameter belongs to the fi
     "Registration": (RegisterRecipe,),
     "Pods in a cluster": (Pods,),
     "Sweeps": (SweepRecipe,),
+    "Prediction": (PredictionRecipe,),
 }
+FIELDS = {**SweepParameters.model_fields, **PredictionParameters.model_fields}  # every parameter of every graph
 MARGIN = 38  # columns left of the descriptions
 
 
 def groups() -> dict[str, list[str]]:
     """Return the names of all parameters by group, each once."""
-    left, found = list(SweepParameters.model_fields), {}
+    left, found = list(FIELDS), {}
     for title, recipes in GROUPS.items():
         found[title] = [name for recipe in recipes for name in recipe.model_fields if name in left]
         left = [name for name in left if name not in found[title]]
@@ -37,7 +40,7 @@ def groups() -> dict[str, list[str]]:
 
 def defaults() -> dict[str, str]:
     """Return the default of each parameter as the pipeline has it."""
-    values = SweepParameters.of().values()
+    values = {**SweepParameters.of().values(), **PredictionParameters.of().values()}
     return {name: value or '""' if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
@@ -48,6 +51,6 @@ def listed(columns: int) -> str:
     for title, names in groups().items():
         shown += ["", f"{title.lower()}:"]
         for name in names:
-            begin, line = f"  {name}={given[name]} ", SweepParameters.model_fields[name].description or ""
+            begin, line = f"  {name}={given[name]} ", FIELDS[name].description or ""
             shown += textwrap.wrap(line, columns, initial_indent=f"{begin:<{MARGIN}}", subsequent_indent=" " * MARGIN)
     return "\n".join(shown)

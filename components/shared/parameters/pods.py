@@ -31,7 +31,23 @@ def _refuse_tolerations(tolerations: list[Any]) -> str:
     return ""
 
 
-class Pods(Recipe):
+class Secrets(Recipe):
+    """The Secrets and the ConfigMap of all pods."""
+
+    s3_secret: Name = parameter(
+        "torch2kubeflow-s3",
+        "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it, the pod's own identity is used.",
+    )
+    s3_config: Name = parameter(
+        "torch2kubeflow-s3",
+        "ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION and, for an authority of your own, ca.crt; all may be absent.",
+    )
+    source_secret: Name = parameter(
+        "torch2kubeflow-source", "Secret with the same names, for a data source in another S3."
+    )
+
+
+class Pods(Secrets):
     """The resources and the nodes of the pods that train, and the Secrets of all."""
 
     gpu_resource: Annotated[
@@ -57,14 +73,3 @@ class Pods(Recipe):
         explained(refuse_memory),
         Accepts("a Kubernetes quantity such as 16Gi"),
     ] = parameter("4Gi", "Memory of the training pod, in a cluster.")
-    s3_secret: Name = parameter(
-        "torch2kubeflow-s3",
-        "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without it, the pod's own identity is used.",
-    )
-    s3_config: Name = parameter(
-        "torch2kubeflow-s3",
-        "ConfigMap with AWS_ENDPOINT_URL_S3, AWS_REGION and, for an authority of your own, ca.crt; all may be absent.",
-    )
-    source_secret: Name = parameter(
-        "torch2kubeflow-source", "Secret with the same names, for a data source in another S3."
-    )

@@ -74,9 +74,9 @@ class ReadingRecipe(Recipe):
             raise UserError(f"label_columns={self.label_columns} has no effect without labels", "set labels=FILE.csv")
         return self
 
-    def reading(self) -> Reading:
-        """Return how to read a source."""
-        return Reading(self.data_layout, self.labels, self.label_columns)
+    def reading(self, needs_labels: bool) -> Reading:
+        """Return how to read a source, of which each picture `needs_labels`, or may have one."""
+        return Reading(self.data_layout, self.labels, self.label_columns, needs_labels)
 
 
 class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):

@@ -19,10 +19,13 @@ from pydantic_core import PydanticCustomError
 
 from components.shared.core.document import MAX_COUNT
 from components.shared.core.errors import UserError, did_you_mean
-from components.shared.parameters.logins import refuse_login
+from components.shared.core.printable import has_login
 
 PLAIN = "/:,.-_~+@ "  # that neither JSON nor a recipe has to escape
 WRONG_TYPE = "wrong_type"
+# Logins in addresses, which Kubeflow would keep for ever among the parameters of a run.
+KEYS = "AWS_ACCESS_KEY_ID and {prefix}AWS_SECRET_ACCESS_KEY, for a cluster into the Secret that {secret} names"
+WEB = "give an address that needs no login, such as a presigned one; for runs on this machine, ~/.netrc may hold it"
 TYPES: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -255,6 +258,22 @@ def _refusal(recipe: type[Recipe], error: ValidationError, values: Mapping[str, 
         return UserError(f"{name}={json.dumps(value)} has the wrong type", f"give {TYPES[kind(field)]}")
     why = f": {cause}" if isinstance(cause, Refused) else ""
     return UserError(f"{name}={_word(value)} is not accepted{why}", f"give {accepted(field)}")
+
+
+def refuse_login(name: str, value: str) -> None:
+    """Raise UserError, without the value, if that of the parameter `name` is an address with a user or a key."""
+    if not has_login(value):
+        return
+    scheme = value.strip().partition("://")[0].lower()
+    message = f"{name}={scheme}://... holds a login, which everybody could read among the parameters of the run"
+    raise UserError(message, _remedy(name, scheme))
+
+
+def _remedy(name: str, scheme: str) -> str:
+    if scheme == "s3":
+        prefix, secret = ("SOURCE_", "source_secret") if name == "data" else ("", "s3_secret")
+        return f"give s3://bucket/..., and put the keys into {prefix}{KEYS.format(prefix=prefix, secret=secret)}"
+    return WEB if scheme in ("http", "https") else "leave it out"
 
 
 def unknown(name: str, names: list[str]) -> UserError:

@@ -4,19 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.shared.parameters.common import StoreUri, Threads
+from components.shared.parameters.common import ModelName, StoreUri, Threads
 from components.shared.parameters.deployment import Deployment
-from components.shared.parameters.recipe import Accepts, Recipe, matching, parameter
+from components.shared.parameters.recipe import parameter
 
 
-class Registration(Recipe):
+class Registration(ModelName):
     """How a model enters the registry."""
 
-    model_name: Annotated[
-        str,
-        matching(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?"),
-        Accepts("lower-case letters, digits and -, at most 63"),
-    ] = parameter("", "Name under which an accepted model is registered in the store; empty takes the data set's name.")
     significance: Annotated[float, Field(ge=0, le=1)] = parameter(
         0.05, "P-value of McNemar's test below which a better model replaces the champion."
     )

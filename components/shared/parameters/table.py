@@ -8,8 +8,9 @@ from components.shared.core.errors import UserError
 from components.shared.data.sources import schemes
 from components.shared.models import catalogue
 from components.shared.parameters.evaluation import ExportRecipe
-from components.shared.parameters.pods import Pods
-from components.shared.parameters.preparation import PreprocessRecipe
+from components.shared.parameters.pods import Pods, Secrets
+from components.shared.parameters.prediction import PredictionRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.recipe import Accepts, Recipe, fitting, parameter
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
@@ -17,6 +18,7 @@ from components.shared.parameters.training import TrainingRecipe
 
 SWEEP = "sweep"  # the graph that searches for the best settings
 DISTRIBUTED = "distributed"  # the graph that trains on several machines
+PREDICTION = "prediction"  # the graph that predicts, the only one that does not train
 
 
 class Source(Recipe):
@@ -28,7 +30,7 @@ class Source(Recipe):
 
 
 class Parameters(Pods, RegisterRecipe, ExportRecipe, TrainingRecipe, PreprocessRecipe, Source):
-    """The parameters that all graphs have."""
+    """The parameters that all graphs that train have."""
 
     @model_validator(mode="after")
     def _check_image_size(self) -> Self:
@@ -50,9 +52,24 @@ class SweepParameters(SweepRecipe, Parameters):
     """The parameters of graph `sweep`."""
 
 
-def model_of(graph: str) -> type[Parameters]:
+class PredictionParameters(Secrets, PredictionRecipe, ReadingRecipe, Source):
+    """The parameters of graph `prediction`."""
+
+
+MODELS: dict[str, type[Recipe]] = {SWEEP: SweepParameters, PREDICTION: PredictionParameters}
+
+
+def model_of(graph: str) -> type[Recipe]:
     """Return the parameters of a graph."""
-    return SweepParameters if graph == SWEEP else Parameters
+    return MODELS.get(graph, Parameters)
+
+
+def check(graph: str, parameters: Recipe) -> None:
+    """Raise UserError if parameters that are accepted each by itself do not suit the graph."""
+    if isinstance(parameters, PredictionRecipe):
+        parameters.check()
+    if isinstance(parameters, Parameters):
+        check_nodes(graph, parameters.nodes, parameters.store)
 
 
 def check_nodes(graph: str, nodes: int, store: str) -> None:

@@ -118,6 +118,13 @@ class Reference(NamedTuple):
     vectors: Vectors
 
 
+class Known(NamedTuple):
+    """The reference of a model, or why it has none."""
+
+    reference: Reference | None
+    no_reference: str = ""
+
+
 class Predicted(NamedTuple):
     """What predicted pictures look like: the counts of all of them, and the vectors of some."""
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,15 @@ class Inputs:
         counts = self._data.counts
         return sum(counts.values())
 
-    def batches(self, first: int = 0) -> Iterator[Batch]:
-        """Yield the pictures from number `first` on, in batches of `size`, the last of which may be smaller.
+    def batches(self, first: int = 0, end: int | None = None) -> Iterator[Batch]:
+        """Yield the pictures from number `first` to before `end`, in batches of `size`; the last one may be smaller.
 
-        Those before are not decoded. A picture that cannot be used is a row with its error. Raises UserError if a file
-        is missing or damaged.
+        Those before are not decoded, and those from `end` on, which is a multiple of `size`, are not read. A picture
+        that cannot be used is a row with its error. Raises UserError if a file is missing or damaged.
         """
         with self._decoder() as decode_all:
-            for chunk in _regrouped(self._chunks(), first, self.size):
+            chunks = _regrouped(self._chunks(), first, self.size)
+            for chunk in islice(chunks, None if end is None else max(end - first, 0) // self.size):
                 yield self._prepared(chunk, decode_all)
 
     def take(self, numbers: Sequence[int]) -> Iterator[Batch]:

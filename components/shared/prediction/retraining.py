@@ -15,7 +15,7 @@ from components.shared.core.printable import told
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.parameters.table import Parameters
-from components.shared.prediction.batch import PredictionsDocument
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.drift import DriftReportDocument
 from components.shared.prediction.training_run import Started, Wanted
 from components.shared.registry.document import VersionDocument

@@ -117,6 +117,11 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05}.parquet"
 
 
+def part_number(path: Path) -> int:
+    """Return the number in the path of a part."""
+    return int(path.stem.removeprefix("part-"))
+
+
 def read_part(path: Path, columns: list[str]) -> pa.Table:
     """Return the rows of a part. Raises UserError if it is damaged, or lacks a column as one of older code may."""
     try:
@@ -125,6 +130,11 @@ def read_part(path: Path, columns: list[str]) -> pa.Table:
         return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a Parquet file ({error})", "delete it, and predict again") from None
+
+
+def row_count(path: Path) -> int:
+    """Return the number of rows of a part."""
+    return int(pq.read_metadata(path).num_rows)
 
 
 def part_rows(batch: int) -> int:

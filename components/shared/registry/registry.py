@@ -24,6 +24,8 @@ Rule = Callable[[RegistryDocument], bool]  # of what a document says
 ATTEMPTS = 200  # to update a registry document that others update too
 MAX_WAIT_SECONDS = 2.0
 DECISION_BYTES = 2**14  # at most, in the registry document
+NO_MODELS = "has no models yet"
+HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
 
 
 class StillNeeded(Exception):
@@ -232,6 +234,24 @@ class RegisteredModel:
             f"{self.store.uri(self._document_name)} was changed by others in each of {ATTEMPTS} attempts",
             "try again later",
         )
+
+
+def existing_model(store: Store, name: str) -> RegisteredModel:
+    """Return the model of that name. Raises UserError if the store does not have it."""
+    names = model_names(store)
+    if not names:
+        raise UserError(f"{store.uri()} has no model {name}: it {NO_MODELS}", HOW_TO_REGISTER)
+    if name not in names:
+        raise UserError(f"{store.uri()} has no model {name}", f"it has {', '.join(names)}")
+    return RegisteredModel(store, name)
+
+
+def champion_of(model: RegisteredModel, remedy: str) -> int:
+    """Return the champion of this moment. Raises UserError with the remedy if there is none."""
+    champion = model.read().champion
+    if champion is None:
+        raise UserError(f"{model.name} has no champion", remedy)
+    return champion
 
 
 def _entry(registry: RegistryDocument, version: int) -> VersionEntry:

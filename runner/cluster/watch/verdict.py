@@ -1,6 +1,7 @@
 """The verdict on a run's model, as its steps reached it: nobody else reaches one.
 
-It stands in what `evaluate` and `register` left in the store of KFP's artifacts; their logs tell it too.
+It stands in what `evaluate` and `register` left in the store of KFP's artifacts; their logs tell it too. A prediction
+has none: what stands there is how many pictures `collect` found predicted.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from components.shared.core.document import Document
 from components.shared.core.errors import UserError
 from components.shared.core.log import read_event
 from components.shared.evaluation.document import EvaluationDocument
+from components.shared.prediction.document import PredictionsDocument
 from components.shared.registry.document import RegistrationDocument
 from runner.cluster import run_state
 from runner.cluster.artifacts.left import Left
@@ -20,7 +22,7 @@ from runner.cluster.logs import read_log
 from runner.cluster.run_state import Verdict
 from runner.cluster.watch.origin import get_run, origin_id
 from runner.cluster.watch.view import View
-from runner.summary import Registered, registered_by
+from runner.summary import Predicted, Registered, predicted_by, registered_by
 
 Read = TypeVar("Read", bound=Document)
 Told = dict[str, Any]  # accuracy, accepted and reasons
@@ -41,6 +43,8 @@ class _Search:
     why_unseen: str | None = None  # what the steps left
 
     def verdict(self) -> Verdict:
+        if "collect" in self.steps:
+            return Verdict(predicted=self._predicted())
         told, origin = self._evaluated()
         registration = self._read(RegistrationDocument, self.run.run_id, "register") if self._ran("register") else None
         told = told or self._by_register(registration)
@@ -53,6 +57,17 @@ class _Search:
             registered=registered_by(registration) if registration else self._registered(),
             from_run=origin,
         )
+
+    def _predicted(self) -> Predicted | None:
+        """Return what `collect`, which is never cached, has joined."""
+        if not self._ran("collect"):
+            return None
+        if document := self._read(PredictionsDocument, self.run.run_id, "collect"):
+            return predicted_by(document)
+        event = _last(read_log(self.view.connection, self.run, "collect"), "predicted")
+        if not event and self.why_unseen:
+            self.view.refuse("artifacts", self.why_unseen)
+        return Predicted(**{name: event[name] for name in Predicted.model_fields}) if event else None
 
     def _evaluated(self) -> tuple[Told, str | None]:
         """Return what `evaluate` found, and in which run, if it is another one."""

@@ -19,7 +19,7 @@ INPUTS = Path(__file__).parents[1] / "inputs"
 def prepared(data: Path, folder: Path, **settings: object) -> Dataset:
     recipe = PreprocessRecipe.of(**settings)
     reading = ReadingRecipe.taken_from(recipe.values()).text()
-    download(data=str(data), version=version_of(str(data)), recipe=reading, raw=str(folder / "raw"))
+    download(data=str(data), version=version_of(str(data)), recipe=reading, needs_labels=True, raw=str(folder / "raw"))
     preprocess(raw=str(folder / "raw"), recipe=recipe.text(), prepared_by="", dataset=str(folder / "dataset"))
     return open_dataset(folder / "dataset")
 
@@ -110,4 +110,6 @@ def test_the_layout_that_was_set_is_in_the_document(tmp_path: Path) -> None:
 def test_a_layout_for_data_without_pictures_is_refused(tmp_path: Path) -> None:
     recipe = ReadingRecipe.of(data_layout="classes").text()
     with pytest.raises(UserError, match="data_layout=classes has no effect: data=digits has no picture files; leave"):
-        download(data="digits", version=version_of("digits"), recipe=recipe, raw=str(tmp_path / "raw"))
+        download(
+            data="digits", version=version_of("digits"), recipe=recipe, needs_labels=True, raw=str(tmp_path / "raw")
+        )

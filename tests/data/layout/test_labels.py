@@ -85,7 +85,7 @@ def test_a_table_that_is_not_utf8_is_refused() -> None:
 
 def raw_of(data: Path, folder: Path, **settings: str) -> Raw:
     recipe = ReadingRecipe.of(**settings).text()
-    download(data=str(data), version=version_of(str(data)), recipe=recipe, raw=str(folder / "raw"))
+    download(data=str(data), version=version_of(str(data)), recipe=recipe, needs_labels=True, raw=str(folder / "raw"))
     return open_raw(folder / "raw")
 
 

@@ -43,7 +43,9 @@ SIDECARS = ("cat/0.xml", "dog/2.json", "classes.txt", "labels.csv", "cat/0.mat")
 
 
 def raw_of(data: Path, tmp_path: Path) -> Raw:
-    download(data=str(data), version=version_of(str(data)), recipe=READING, raw=str(tmp_path / "raw"))
+    download(
+        data=str(data), version=version_of(str(data)), recipe=READING, needs_labels=True, raw=str(tmp_path / "raw")
+    )
     return open_raw(tmp_path / "raw")
 
 

@@ -39,7 +39,7 @@ def environment(server: S3Server, cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def get(data: str, raw: Path) -> Raw:
-    download(data=data, version=version_of(data), recipe=READING, raw=str(raw))
+    download(data=data, version=version_of(data), recipe=READING, needs_labels=True, raw=str(raw))
     return open_raw(raw)
 
 
@@ -100,7 +100,7 @@ def test_objects_that_change_during_the_run_are_refused(server: S3Server, tmp_pa
     store = open_store(PETS, server.environment)
     store.put_bytes(picture(99), "dog/new.png")
     with pytest.raises(UserError, match=r"was listing:.* when the run began and is listing:.* now; run it again"):
-        download(data=PETS, version=version, recipe=READING, raw=str(tmp_path / "raw"))
+        download(data=PETS, version=version, recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
     store.remove("dog/new.png")
     assert not list(tmp_path.glob("raw*"))
 

@@ -31,7 +31,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
     version = version_of("toy://6")
-    download(data="toy://6", version=version, recipe=READING, raw=str(tmp_path / "raw"))
+    download(data="toy://6", version=version, recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
     raw = open_raw(tmp_path / "raw")
     assert (raw.source, raw.document.version, raw.counts, raw.classes) == (
         "toy://6",
@@ -44,7 +44,7 @@ def test_a_new_scheme_is_one_module_and_one_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy")
 def test_a_new_scheme_is_pinned(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data=toy://6 was toy 5 when the run began and is toy 6 now; run it again"):
-        download(data="toy://6", version="toy 5", recipe=READING, raw=str(tmp_path / "raw"))
+        download(data="toy://6", version="toy 5", recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
 
 
 @pytest.mark.usefixtures("toy")

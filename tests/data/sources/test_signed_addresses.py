@@ -40,7 +40,7 @@ def test_a_signature_fetches_and_is_told_nowhere(
 ) -> None:
     web_server.script = list(script)  # type: ignore[arg-type]
     version = version_of(signed)
-    download(data=signed, version=version, recipe=READING, raw=str(tmp_path / "raw"))
+    download(data=signed, version=version, recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
     raw = open_raw(tmp_path / "raw")
     assert (version, raw.name) == (f"ETag: {etag(PETS)}", "pets.tar.gz")
     assert raw.source == f"{web_server.url}/pets.tar.gz?..."
@@ -52,7 +52,7 @@ def test_a_signature_fetches_and_is_told_nowhere(
 def test_an_archive_without_a_name_is_called_by_its_address(web_server: WebServer, tmp_path: Path) -> None:
     web_server.files[f"/{QUERY}"] = PETS
     data = f"{web_server.url}/{QUERY}"
-    download(data=data, version=version_of(data), recipe=READING, raw=str(tmp_path / "raw"))
+    download(data=data, version=version_of(data), recipe=READING, needs_labels=True, raw=str(tmp_path / "raw"))
     assert open_raw(tmp_path / "raw").name == f"{web_server.url}/?..."
 
 

@@ -1,0 +1,93 @@
+"""Step collect: the shares of all pods -> the whole table of predictions, with a page and metrics.
+
+It is never cached: with a store, what others have removed there is stored again.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.shared.core import log
+from components.shared.core.files import new_folder, write_json
+from components.shared.core.step import step
+from components.shared.prediction.document import CSV, MANIFEST, PAGE, PredictionsDocument, sentence
+from components.shared.prediction.drift import REPORT, DriftReportDocument, judge_drift
+from components.shared.prediction.find_reference import reference_of
+from components.shared.prediction.overview import summarise, write_page
+from components.shared.prediction.pods.chosen import CollectRecipe
+from components.shared.prediction.pods.shares import ReadShare, read_shares
+from components.shared.prediction.pods.stored import StoredPredictions, key_of
+from components.shared.prediction.table import write_csv
+from components.shared.prediction.uncertain import least_certain
+
+TOLD = ("model", "rows", "errors", "labelled", "correct")  # to the runner
+
+
+@step
+def collect(
+    *, shares: Sequence[str | Path], recipe: str, predictions: str | Path, uncertain: str | Path, metrics: str | Path
+) -> dict[str, float]:
+    """Join the `shares` to folder `predictions`, write the page `uncertain`, and return the metrics.
+
+    The metrics are written to file `metrics`, too. With a store, the table is committed there. Raises UserError if the
+    shares are not those of one table, or the store cannot be used.
+    """
+    parameters, found = CollectRecipe.read(recipe), read_shares(shares)
+    with new_folder(predictions) as folder, tempfile.TemporaryDirectory() as scratch:
+        known = reference_of(parameters.chosen, parameters.store, found[0].package, Path(scratch))
+        parts = [Path(shutil.copyfile(part, folder / part.name)) for share in found for part in share.parts]
+        write_csv(parts, folder / CSV)
+        document = _summary(found, parts)
+        least = least_certain(parts, found[0].document.part_rows)
+        images = {number: image for share in found for number, image in share.pictures()}
+        drift = judge_drift(parts, known.reference, document.model, parameters.drift_threshold, known.no_reference)
+        drift.write(folder / REPORT)
+        write_page(folder / PAGE, document, drift, found[0].package, least, images)
+        if parameters.store:
+            _commit(parameters, found, parts, folder, document)
+        shutil.move(folder / PAGE, uncertain)
+        document.write(folder / MANIFEST)
+    log.info(sentence(document.rows, document.errors, document.model))
+    log.event("predicted", **{name: getattr(document, name) for name in TOLD})
+    log.info(drift.sentence)
+    figures = _metrics(found, document, drift)
+    write_json(metrics, figures)
+    return figures
+
+
+def _summary(found: Sequence[ReadShare], parts: Sequence[Path]) -> PredictionsDocument:
+    documents = [share.document for share in found]
+    return summarise(
+        parts,
+        found[0].package,
+        model=documents[0].model,
+        data_digest=documents[0].data_digest,
+        resumed_at=sum(document.resumed for document in documents),
+        seconds={name: sum(document.seconds[name] for document in documents) for name in ("all", "program")},
+    )
+
+
+def _commit(
+    parameters: CollectRecipe,
+    found: Sequence[ReadShare],
+    parts: Sequence[Path],
+    folder: Path,
+    document: PredictionsDocument,
+) -> None:
+    """Make the predictions in the store whole."""
+    key = key_of(parameters.chosen, document.data_digest, found[0].document.part_rows)
+    stored = StoredPredictions(parameters.store, parameters.chosen, key)
+    stored.restore(parts)
+    is_new = stored.commit(folder, document, (PAGE, REPORT))
+    log.info(f"the predictions are {'in' if is_new else 'already in'} {stored.uri}")
+
+
+def _metrics(found: Sequence[ReadShare], document: PredictionsDocument, drift: DriftReportDocument) -> dict[str, float]:
+    """Return the metrics for Kubeflow: there is an accuracy of labels, and the rate of a pod if any was predicted."""
+    metrics: dict[str, float] = {"rows": document.rows, "errors": document.errors}
+    if document.labelled:
+        metrics["accuracy"] = document.correct / document.labelled
+    if predicted := sum(share.document.predicted for share in found):
+        metrics["images_per_second"] = predicted / max(document.seconds["all"], 1e-9)
+    return metrics | drift.scalars()

@@ -1,0 +1,46 @@
+"""The parameters of the graph `prediction`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.shared.core.errors import UserError
+from components.shared.parameters.common import ModelName, StoreUri, Threads
+from components.shared.parameters.recipe import Accepts, Recipe, matching, parameter
+
+CHAMPION, VERSIONS = "champion", "versions/"
+
+
+class Predicting(Recipe):
+    """Which model predicts, and in how many pods."""
+
+    model: Annotated[
+        str,
+        matching(rf"{CHAMPION}|{VERSIONS}[1-9]\d{{0,8}}|(s3|file)://\S+"),
+        Accepts(f"{CHAMPION}, {VERSIONS}N, or the s3:// or file:// URI of a package's folder"),
+    ] = parameter(
+        CHAMPION,
+        "What predicts: champion (the one at the start of the run), a version such as versions/7, or the s3:// or "
+        "file:// URI of a package's folder.",
+    )
+    parts: Annotated[int, Field(ge=1, le=200)] = parameter(
+        1, "Number of pods that predict side by side, each a share of the pictures."
+    )
+
+
+class Drift(Recipe):
+    """When pictures differ too much from those that the model was evaluated on."""
+
+    drift_threshold: Annotated[float, Field(ge=0, le=1_000_000)] = parameter(
+        0.2, "Population stability index above which a difference from the model's test images is drift."
+    )
+
+
+class PredictionRecipe(Drift, Predicting, ModelName, Threads, StoreUri):
+    """All that step resolve-prediction needs to know of the model, the pods and the drift."""
+
+    def check(self) -> None:
+        """Raise UserError if the model is one of a store, and there is no store."""
+        if "://" not in self.model and not self.store:
+            message = f"model={self.model} is a model of the store, and store= is empty"
+            raise UserError(message, "give store=s3://bucket/prefix, or as model= the URI of a package's folder")

@@ -1,0 +1,128 @@
+"""The model that predicts: a version in a store, the champion or another, or a package in a folder.
+
+It is chosen once, and named from then on by what never changes: model and version, or a URI, and the package's digest.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from components.shared.core.errors import UserError
+from components.shared.evaluation.exported_model import PackageDocument
+from components.shared.parameters.common import StoreUri, Threads
+from components.shared.parameters.prediction import CHAMPION, VERSIONS, Drift
+from components.shared.registry.registry import RegisteredModel, champion_of, existing_model, model_names
+from components.shared.storage.client import Store, open_store
+
+PROGRAM, PACKAGE = "model.onnx", "package.json"
+
+
+class Chosen(NamedTuple):
+    """A model that predicts, as the table names it (`digits/7`, or the URI of a folder), and its package's digest."""
+
+    name: str
+    package_digest: str
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its folder below those of all predictions in a store."""
+        return "packages" if "://" in self.name else self.name.partition("/")[0]
+
+
+class ModelRecipe(StoreUri):
+    """The model that was chosen, and the store."""
+
+    model: str = ""  # digits/7, or the URI of a folder
+    package_digest: str = ""
+
+    @property
+    def chosen(self) -> Chosen:
+        """Return the model."""
+        return Chosen(self.model, self.package_digest)
+
+
+class CollectRecipe(ModelRecipe, Drift):
+    """All that step collect needs to know."""
+
+
+class ShareRecipe(ModelRecipe, Threads):
+    """All that the pod of a share needs to know."""
+
+    pod: int = 0  # from 0
+    pods: int = 1
+
+
+def choose_model(store: str, model_name: str, model: str) -> Chosen:
+    """Return the model that parameter `model` names at this moment, of those named `model_name` in the store.
+
+    Raises UserError if there is none.
+    """
+    if "://" in model:
+        return Chosen(model.rstrip("/"), _read_package(model.rstrip("/")).digest)
+    opened = open_store(store, os.environ)
+    found = existing_model(opened, model_name or _only(opened, model_names(opened)))
+    remedy = f"give model={VERSIONS}N, or promote a version"
+    version = champion_of(found, remedy) if model == CHAMPION else int(model.removeprefix(VERSIONS))
+    return Chosen(f"{found.name}/{version}", found.read_version(version).package_digest)
+
+
+def fetch_package(chosen: Chosen, store: str, folder: Path) -> None:
+    """Write `model.onnx` and `package.json` of the model to an existing folder.
+
+    Raises UserError if they are not there, or the package is not the one that was chosen.
+    """
+    if "://" in chosen.name:
+        for name in (PROGRAM, PACKAGE):
+            _copy(chosen.name, name, folder / name)
+    else:
+        _fetch_version(chosen.name, store, folder)
+    found = PackageDocument.read(folder / PACKAGE).digest
+    if found != chosen.package_digest:
+        message = f"the package of {chosen.name} was {chosen.package_digest} when the run began and is {found} now"
+        raise UserError(message, "run it again")
+
+
+def local_path(folder: str) -> Path | None:
+    """Return the path of a file:// URI; None of another one."""
+    return Path(url2pathname(urlsplit(folder).path)) if folder.startswith("file://") else None
+
+
+def _only(store: Store, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UserError(f"{store.uri()} has no model yet", "run a training first, or give model= a package's folder")
+    raise UserError(f"{store.uri()} has {len(names)} models: {', '.join(names[:5])}", "give model_name=NAME")
+
+
+def _fetch_version(name: str, store: str, folder: Path) -> None:
+    model_name, _, version = name.partition("/")
+    model = RegisteredModel(open_store(store, os.environ), model_name)
+    document = model.read_version(int(version))
+    model.versions.download(document, PACKAGE, folder / PACKAGE)
+    model.versions.download(document, model.versions.onnx_path, folder / PROGRAM)
+
+
+def _read_package(folder: str) -> PackageDocument:
+    """Return the document of the package in a folder. Raises UserError if the package is not whole."""
+    if local := local_path(folder):
+        has_program, document = (local / PROGRAM).is_file(), PackageDocument.read(local / PACKAGE)
+    else:
+        store = open_store(folder, os.environ)
+        has_program = store.exists(PROGRAM)
+        document = PackageDocument.parse(store.get_bytes(PACKAGE)[0], f"{folder}/{PACKAGE}")
+    if not has_program:
+        message = f"{folder} has no {PROGRAM}"
+        raise UserError(message, f"give the folder of a whole package, or model={VERSIONS}N for a version of the store")
+    return document
+
+
+def _copy(folder: str, name: str, target: Path) -> None:
+    if local := local_path(folder):
+        shutil.copyfile(local / name, target)
+    else:
+        open_store(folder, os.environ).get_file(name, target)
