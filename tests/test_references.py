@@ -3,6 +3,7 @@
 tests/fixtures/cd652ef/README.md says what there is and how it was made: pytest tests/test_references.py
 """
 
+import csv
 import json
 import lzma
 import tarfile
@@ -13,30 +14,39 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 import pipeline
+from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import SPLITS
 from components.shared.data.dataset_store import SHARDS, open_stored_dataset, read_recipe
 from components.shared.models.document import ModelDocument
 from components.shared.registry.registry import RegisteredModel, model_names
+from components.shared.serving import rollout
+from components.shared.serving.inference_service import RUNTIME
 from components.shared.storage.client import Store, open_store
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import CheckpointDocument, StateDict
 from runner.parameters import flat, parse_inputs, parse_parameters
+from runner.prediction import predict
 from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
+from runner.serving import deploy
 from tests.conftest import Runner
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_messages import parse, to_json
 from tests.servers.kfp_server import KfpServer
+from tests.servers.kserve.server import kserve_server
 from tests.servers.s3_server import BUCKET, S3Server
+from tests.serving.conftest import add_namespace
 from tests.training.states import state_of
 
 FOLDER = Path(__file__).parent / "fixtures" / "cd652ef"
 PREFIX, NAMESPACE = "team", "team-vision"
 CHAMPION = 2  # of the kept store
+OLD_IMAGES = 20
 STOPPED_AFTER = 30  # steps, the training whose checkpoint is kept
 SUNDAYS = ["epochs=10", 'node_selector={"disk": "ssd"}', "flip=true"]
 CRONS = {"nightly": "0 0 2 * * *", "sunday": "0 0 4 * * sun", "daily": "0 0 0 * * *", "often": ""}
@@ -89,6 +99,74 @@ def test_each_version_is_intact_but_for_its_pickle(
     *files, problem = capsys.readouterr().out.splitlines()
     assert all("sha256=" in line for line in files) and len(files) == 7, "nothing else is wrong"
     assert f"versions/{number}/model.pt2 holds pickles" in problem and ": data/sample_inputs/model.pt; run" in problem
+
+
+@pytest.fixture
+def old_test_images(reached: Store, tmp_path: Path) -> tuple[Path, list[str]]:
+    """Return a folder of test images of the champion, and the classes that cd652ef predicted for them."""
+    model = RegisteredModel(reached, "digits")
+    document = model.read_version(CHAMPION)
+    expected = document.provenance.dataset_digest
+    recipes = {entry.name.split("/")[1] for entry in reached.list("datasets")} - {"shards"}
+    (recipe,) = [name for name in recipes if read_recipe(reached, name)[0] == expected]
+    data = open_stored_dataset(reached.uri(f"datasets/{recipe}"), tmp_path)
+    predicted = model.versions.read_predictions(document, model.entry(CHAMPION).images)[:OLD_IMAGES].argmax(axis=1)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(data.take("test", range(OLD_IMAGES))):
+        Image.fromarray(image[0]).save(folder / f"{number:02}.png")
+    return folder, [document.classes[number] for number in predicted]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["version", "package"])
+def test_an_old_package_predicts_what_it_predicted_then(
+    reached: Store,
+    old_test_images: tuple[Path, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    pictures, expected = old_test_images
+    named, package = "digits/champion", tmp_path / "package"
+    if kind == "package":
+        model = RegisteredModel(reached, "digits")
+        package.mkdir()
+        for path in ("package.json", model.versions.onnx_path):
+            model.versions.download(model.read_version(CHAMPION), path, package / Path(path).name)
+        assert "preparation" not in json.loads((package / "package.json").read_text())
+        named = str(package)
+    words = [str(pictures), "--model", named, "--output", str(tmp_path / "out"), "--store", reached.uri()]
+    assert run_verb(predict, *words) == 0
+    beside = f"beside {package} is no evaluation with a drift.json"
+    without = {"version": "version 2 of digits has no reference; register a newer evaluation of it", "package": beside}
+    assert without[kind] in capsys.readouterr().out
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [(row["source"], row["class"], row["error"]) for row in rows] == [
+        (f"{number:02}.png", name, "") for number, name in enumerate(expected)
+    ]
+
+
+@pytest.mark.slow
+def test_an_old_version_is_deployed_untested_as_it_says(
+    reached: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rollout, "POLL_SECONDS", 0)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    words = ["digits", "--store", reached.uri(), "--serving-namespace", "serve", "--pause", "0"]
+    with kserve_server() as cluster:
+        cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        add_namespace(cluster, "serve")
+        cluster.add_runtime(RUNTIME)
+        with pytest.raises(UserError, match=r"^digits version 2 keeps no test images, .* deploy digits/2 --no-smoke-"):
+            run_verb(deploy, *words)
+        assert cluster.changes == []
+        assert run_verb(deploy, *words, "--no-smoke-test") == 0
+        (service,) = [found for found in cluster.objects.values() if "predictor" in found.get("spec", {})]
+    uri = RegisteredModel(reached, "digits").uri(CHAMPION)
+    assert service["spec"]["predictor"]["model"]["storageUri"] == f"{uri}/serving"
+    assert "version 2    100 % of the traffic, ready" in capsys.readouterr().out
 
 
 @pytest.mark.slow
