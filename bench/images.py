@@ -15,7 +15,7 @@ from typing import Any
 from kfp import compiler, dsl
 from measure import ROOT, median, write_result
 
-from components.shared.container_images import image
+from components.shared.container_images import NAMES, image
 from tests.images.containers import base_image, docker_client
 
 RUNS = 5
@@ -31,7 +31,7 @@ def main() -> None:
         base_image(client),
     ):
         cold, again = _seconds(["make", "-s", "images"]), _seconds(["make", "-s", "images"])
-        sizes = {name: client.images.get(image(name)).attrs["Size"] for name in ("data", "torch")}
+        sizes = {name: client.images.get(image(name)).attrs["Size"] for name in NAMES}
         steps = {name: _step(image(name), Path(scratch)) for name in sizes}
     document = {
         "megabytes": {name: round(size / 1e6) for name, size in sizes.items()},

@@ -24,9 +24,10 @@ def test_a_pushed_image_is_named_by_its_digest(tmp_path: Path) -> None:
 
 
 def test_an_image_of_other_code_is_not_taken(tmp_path: Path) -> None:
-    name = image("data", _pushed(tmp_path / "images.json", "000000000000"))
-    assert name == f"torch2kubeflow/data:{image_version()}"
-    assert not is_pinned(name)
+    for names in (NAMES, ("data", "torch")):  # as earlier versions had them
+        name = image("data", _pushed(tmp_path / "images.json", "000000000000", names))
+        assert name == f"torch2kubeflow/data:{image_version()}"
+        assert not is_pinned(name)
 
 
 def test_a_push_of_fewer_images_by_earlier_code_is_no_damage(tmp_path: Path) -> None:
@@ -48,3 +49,8 @@ def test_a_damaged_record_of_a_push_is_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / "images.json").write_text(text)
     with pytest.raises(UserError, match=r"images\.json is damaged; delete it, and run `make push` again"):
         image("data", tmp_path / "images.json")
+
+
+def test_a_record_without_one_of_the_images_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images\.json is damaged"):
+        image("data", _pushed(tmp_path / "images.json", image_version(), ("data", "torch")))

@@ -26,19 +26,24 @@ from components.shared.container_images import NAMES
 from components.shared.core.code_digest import code_digest
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
+from components.shared.model_server.options import PORT
+from components.shared.model_server.server import Address
 from components.shared.training.loop import ENGINE
 from components.step_table import MODULES
 from runner.compile import compile_pipeline
 from tests.conftest import ROOT
 from tests.images.containers import base_image, docker_client, registry
+from tests.model_server.running_server import SHAPE, ask, binary
+from tests.prediction.programs import write_package
 from tests.sample_files import picture
 
 CLASSES = ("cat", "dog", "owl")
+SERVE = ("python", "-m", "components.entrypoints.serve_model")
 PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "options": {"threads": 1}}
 PARAMETERS |= {"min_accuracy": 0.0, "min_recall": 0.0}
 FILES = (".dockerignore", ".gitignore", "Makefile", "pipeline.py", "requirements-uv.txt")
 FOLDERS = ("components", "docker", "runner")
-DATA_BYTES = 450e6
+BYTES = {"data": 450e6, "serve": 800e6}
 
 
 def _steps(package: Path) -> dict[str, str]:
@@ -257,8 +262,9 @@ def test_an_image_carries_commit_and_version(built: Built, client: docker.Docker
 
 
 @pytest.mark.slow
-def test_the_data_image_is_small(built: Built, client: docker.DockerClient) -> None:
-    assert client.images.get("torch2kubeflow/data:v1").attrs["Size"] <= DATA_BYTES
+@pytest.mark.parametrize("name", BYTES)
+def test_images_without_pytorch_are_small(built: Built, client: docker.DockerClient, name: str) -> None:
+    assert client.images.get(f"torch2kubeflow/{name}:v1").attrs["Size"] <= BYTES[name]
 
 
 INSIDE = """
@@ -284,6 +290,45 @@ def test_an_image_holds_only_the_code_which_is_read_only(built: Built, client: d
         "holds": ["/opt/app", "/opt/app/components", "/opt/venv"],
         "writable": [],
     }
+
+
+@pytest.mark.slow
+def test_the_image_serve_serves_locked_down(built: Built, client: docker.DockerClient, tmp_path: Path) -> None:
+    write_package(tmp_path, SHAPE)
+    tmp_path.chmod(0o755)
+    body, headers = binary(np.zeros((1, *SHAPE), np.uint8))
+    locked: dict[str, Any] = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
+    container = client.containers.run(
+        "torch2kubeflow/serve:v1",
+        [*SERVE, "--package", "/package", "--host", "0.0.0.0"],
+        **locked,
+        tmpfs={"/tmp": ""},
+        volumes={str(tmp_path): {"bind": "/package", "mode": "ro"}},
+        ports={f"{PORT}/tcp": ("127.0.0.1", None)},
+        detach=True,
+    )
+    try:
+        while b"gRPC at" not in container.logs():
+            container.reload()
+            assert container.status == "running", container.logs()
+        container.reload()
+        port = int(container.ports[f"{PORT}/tcp"][0]["HostPort"])
+        answer = ask(Address("127.0.0.1", port, 0), "/v2/models/model/infer", body, **headers)
+        assert answer.status == 200 and b'"model_name": "model"' in answer.content
+        container.stop(timeout=30)
+        assert container.wait()["StatusCode"] == 0
+    finally:
+        container.remove(force=True)
+
+
+@pytest.mark.slow
+def test_the_image_serve_has_what_prediction_needs(built: Built, client: docker.DockerClient) -> None:
+    folder = ROOT / "components" / "shared" / "prediction"
+    names = [f"components.shared.prediction.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"]
+    code = f"import importlib, kfp, sys; [importlib.import_module(n) for n in {names}]; print('torch' in sys.modules)"
+    command = ["python", "-W", "ignore", "-c", code]
+    shown = client.containers.run("torch2kubeflow/serve:v1", command, environment={"_KFP_RUNTIME": "true"}, remove=True)
+    assert shown == b"False\n"
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +406,7 @@ def test_pushed_images_are_pinned_and_pulled_by_digest(
     """The lock has no PyTorch, whose gigabytes take minutes to push: train cannot import it, and ends the run."""
     code = ROOT / "components" / "__init__.py"
     changed = {"components/__init__.py": code.read_text() + "# pushed\n", "docker/torch.txt": "not-asked-for\n"}
+    changed["docker/serve.txt"] = (ROOT / "docker" / "kfp.txt").read_text()  # for the same reason
     with registry(place) as host:
         pushed = _built(_checkout(tmp_path / "checkout", **changed), "push", f"REGISTRY={host}", "TORCH_LOCK=kfp.txt")
         record = json.loads((pushed.checkout / "build" / "images.json").read_text())
