@@ -3,6 +3,9 @@
 import asyncio
 import http.client
 import json
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,7 @@ from components.shared.model_server.model import Model
 from components.shared.model_server.options import Options
 from components.shared.model_server.program import open_folder
 from components.shared.model_server.server import Address, running
+from tests.conftest import ROOT
 from tests.prediction.programs import write_package
 
 NAME = "shades"
@@ -116,3 +120,30 @@ def message(images: NDArray[np.uint8], **changes: Any) -> Any:
     given = service_pb2.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=images.shape)
     fields = {"model_name": NAME, "inputs": [given], "raw_input_contents": [images.tobytes()]}
     return service_pb2.ModelInferRequest(**{**fields, **changes})
+
+
+class Running(NamedTuple):
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: Address
+    lines: list[str]
+
+
+@contextmanager
+def server_process(*words: str) -> Iterator[Running]:
+    """Serve by a command, whose lines go to stderr; kill it if the block has not ended it."""
+    command = [sys.executable, *words, "--port", "0", "--grpc-port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines: list[str] = []
+    try:
+        assert process.stdout
+        while not lines or "gRPC" not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], lines
+        ports = re.findall(r"127\.0\.0\.1:(\d+)", "".join(lines))
+        yield Running(process, Address("127.0.0.1", *map(int, ports)), lines)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

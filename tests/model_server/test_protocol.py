@@ -176,6 +176,8 @@ def test_wrong_outputs_and_models_are_refused(address: Address) -> None:
 
 
 GRPC = grpc.StatusCode
+SHARED = service_pb2.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=IMAGES[:1].shape)
+SHARED.parameters["shared_memory_region"].string_param = "a"
 WRONG_MESSAGES: dict[str, tuple[dict[str, Any], Any]] = {
     "another model": ({"model_name": "other"}, GRPC.NOT_FOUND),
     "another version": ({"model_version": "9"}, GRPC.NOT_FOUND),
@@ -183,6 +185,7 @@ WRONG_MESSAGES: dict[str, tuple[dict[str, Any], Any]] = {
     "too few bytes": ({"raw_input_contents": [b"a"]}, GRPC.INVALID_ARGUMENT),
     "no bytes": ({"raw_input_contents": []}, GRPC.INVALID_ARGUMENT),
     "the bytes of two inputs": ({"raw_input_contents": [b"a", b"b"]}, GRPC.INVALID_ARGUMENT),
+    "shared memory": ({"inputs": [SHARED]}, GRPC.INVALID_ARGUMENT),
     "another output": (
         {"outputs": [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name="logits")]},
         GRPC.INVALID_ARGUMENT,

@@ -111,8 +111,8 @@ def _images(program: Served, request: Any) -> Images:
         raise Refused(f"one input is expected, {program.package.input.name}, not {len(request.inputs)}")
     (tensor,) = request.inputs
     shape = check_input(program, tensor.name, tensor.datatype, list(tensor.shape))
-    if unknown := [*tensor.parameters]:
-        raise Refused(f"the input has a parameter that is not known: {unknown[0][:60]}")
+    if unknown := {*tensor.parameters} - {"binary_data_size"}:  # which KServe's client sends, as by REST
+        raise Refused(f"the input has a parameter that is not known: {min(unknown)[:60]}")
     if len(request.raw_input_contents) > 1:
         raise Refused(f"the bytes of {len(request.raw_input_contents)} inputs were sent, and there is one")
     if request.raw_input_contents:

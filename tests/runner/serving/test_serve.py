@@ -6,12 +6,9 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import NamedTuple
 
 import jsonschema
 import numpy as np
@@ -24,7 +21,7 @@ from components.shared.model_server.server import Address
 from components.shared.storage.client import Store
 from runner.serving import serve
 from tests.conftest import ROOT
-from tests.model_server.running_server import SHAPE, ask, binary, head, served
+from tests.model_server.running_server import SHAPE, ask, binary, head, served, server_process
 from tests.prediction.programs import register_package, write_package
 from tests.repository.documents import blocks, read
 from tests.runner.verbs import run_verb
@@ -32,33 +29,6 @@ from tests.runner.verbs import run_verb
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 IMAGES = np.zeros((1, *SHAPE), np.uint8)
 pytestmark = pytest.mark.slow
-
-
-class Running(NamedTuple):
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    address: Address
-    lines: list[str]
-
-
-@contextmanager
-def _process(*words: str) -> Iterator[Running]:
-    """Serve by a command, whose lines go to stderr; kill it if the block has not ended it."""
-    command = [sys.executable, *words, "--port", "0", "--grpc-port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines: list[str] = []
-    try:
-        assert process.stdout
-        while not lines or "gRPC" not in lines[-1]:
-            lines.append(process.stdout.readline())
-            assert lines[-1], lines
-        ports = re.findall(r"127\.0\.0\.1:(\d+)", "".join(lines))
-        yield Running(process, Address("127.0.0.1", *map(int, ports)), lines)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -72,7 +42,7 @@ def test_sigterm_answers_what_is_in_flight(package: Path) -> None:
     length = headers["Inference_Header_Content_Length"]
     start = f"POST /v2/models/model/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
     sent = f"{start}Inference-Header-Content-Length: {length}\r\n\r\n".encode() + body
-    with _process("pipeline.py", "serve", "--model", str(package), "--json") as (process, address, lines):
+    with server_process("pipeline.py", "serve", "--model", str(package), "--json") as (process, address, lines):
         assert re.fullmatch(r"model, version \w{12} is served \(Ctrl-C ends it\)\n", lines[0])
         with socket.create_connection((address.host, address.port), timeout=30) as connection:
             connection.sendall(sent[:-100])
@@ -104,7 +74,7 @@ def _until_refused(address: Address) -> None:
 def test_the_program_of_the_image_serves_a_package(package: Path) -> None:
     words = ("-m", "components.entrypoints.serve_model", "--package", str(package), "--model", "shades")
     body, headers = binary(IMAGES)
-    with _process(*words) as (process, address, _):
+    with server_process(*words) as (process, address, _):
         assert head(ask(address, "/v2/models/shades/infer", body, **headers))["model_name"] == "shades"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
@@ -120,7 +90,7 @@ def test_models_of_a_store_are_served(package: Path, store: Store, uri: str) -> 
         ("pipeline.py", "serve", "--store", uri),
         ("-m", "components.entrypoints.serve_model", "--store", uri, "--model", "mnist/1"),
     ):
-        with _process(*words) as (_, address, lines):
+        with server_process(*words) as (_, address, lines):
             assert words[0] == "-m" or "mnist, version 1, and each new champion, is served" in lines[0]
             found = head(ask(address, "/v2/models/mnist/infer", body, **headers))
             assert (found["model_name"], found["model_version"]) == ("mnist", "1")
