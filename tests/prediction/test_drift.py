@@ -69,6 +69,13 @@ def test_a_high_threshold_finds_nothing(inputs: Inputs, program: Program, tmp_pa
     assert not report.drifted and min(one.corrected_p_value for one in report.measures) < 1e-9
 
 
+def test_a_difference_that_may_be_chance_is_no_drift(inputs: Inputs, program: Program, tmp_path: Path) -> None:
+    predict_all(inputs, program, tmp_path / "out", Known(_reference(program), ""), drift_threshold=0)
+    report = DriftReportDocument.read(tmp_path / "out/drift-report.json")
+    assert not report.drifted and max(one.psi for one in report.measures) > 0
+    assert report.sentence.endswith(", may be chance")
+
+
 def test_parts_do_not_change_the_report(
     inputs: Inputs, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

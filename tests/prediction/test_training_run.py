@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,13 @@ def test_in_a_profile_the_account_gets_a_token_for_kfp(
 ) -> None:
     for one in (*kfp_api.pipelines.values(), *kfp_api.experiments.values()):
         one.namespace = "team-a"
+    earlier = datetime(2025, 1, 1, tzinfo=UTC)
+    shared = api.V2beta1Pipeline(pipeline_id="p", display_name="torch2kubeflow-training", created_at=earlier)
+    kfp_api.pipelines["p"] = shared
     in_profile.append("for KFP")
-    assert start_in_cluster(WANTED) == Started(_started(kfp_api, own).run_id)
+    started = start_in_cluster(WANTED)
+    assert started == Started(_started(kfp_api, own).run_id)
+    assert not kfp_api.asked("GET /pipelines/p/versions"), "the namespace's own comes first"
     (listed,) = kfp_api.asked("GET /pipelines")
     assert listed.query["namespace"] == "team-a" and listed.headers["authorization"] == "Bearer for KFP"
     in_profile[0] = "of another audience"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import chi2_contingency
 
 from components.shared.prediction.two_samples import (
     compare_classes,
@@ -59,6 +60,13 @@ def test_a_few_pictures_of_rare_classes_are_no_drift() -> None:
     reference, new = RANDOM.multinomial(3000, np.full(300, 1 / 300)), RANDOM.multinomial(300, np.full(300, 1 / 300))
     found = compare_classes(reference, new, 0)
     assert found.psi.value > 0.2 and found.p_value > 0.05
+
+
+def test_rare_classes_count_as_one() -> None:
+    counts = np.array([900, 80, *[1] * 20]), np.array([88, 7, *[1, 0, 0, 0] * 5])
+    pooled = [[900, 80, 20], [88, 7, 5]]
+    expected = chi2_contingency(pooled, correction=False).pvalue
+    assert expected < 0.2 and compare_classes(*counts, 0).p_value == pytest.approx(expected)
 
 
 def test_a_classifier_tells_apart_what_differs() -> None:

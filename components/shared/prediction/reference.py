@@ -75,17 +75,12 @@ def vectors_of(images: Images, probabilities: Probabilities) -> Vectors:
     return np.column_stack([_statistics(pixels, probabilities), _thumbnails(pixels.mean(axis=1))]).astype(np.float32)
 
 
-def statistics(images: Images, probabilities: Probabilities) -> Vectors:
-    """Return the statistics of each image (uint8, N x C x H x W) and its probabilities, in the order of their names.
+def _statistics(pixels: NDArray[Any], probabilities: Probabilities) -> Vectors:
+    """Return the statistics of each image (N x C x H x W, pixels of 0..1) and its probabilities.
 
     They are brightness (mean), contrast (standard deviation), sharpness (mean absolute difference of neighbours) and
-    saturation (mean range of the channels) of pixels scaled to 0..1, confidence (highest probability), and entropy
-    (nats).
+    saturation (mean range of the channels), confidence (highest probability), and entropy (nats).
     """
-    return _statistics(images.astype(np.float32) / 255, probabilities)
-
-
-def _statistics(pixels: NDArray[Any], probabilities: Probabilities) -> Vectors:
     gray = pixels.mean(axis=1)
     steps = [np.abs(np.diff(gray, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
     found = [gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), (steps[0] + steps[1]) / 2]
