@@ -119,7 +119,7 @@ def old_test_images(reached: Store, tmp_path: Path) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["version", "package"])
+@pytest.mark.parametrize("kind", ["version", "address", "package"])
 def test_an_old_package_predicts_what_it_predicted_then(
     reached: Store,
     old_test_images: tuple[Path, list[str]],
@@ -136,11 +136,13 @@ def test_an_old_package_predicts_what_it_predicted_then(
             model.versions.download(model.read_version(CHAMPION), path, package / Path(path).name)
         assert "preparation" not in json.loads((package / "package.json").read_text())
         named = str(package)
-    words = [str(pictures), "--model", named, "--output", str(tmp_path / "out"), "--store", reached.uri()]
-    assert run_verb(predict, *words) == 0
-    beside = f"beside {package} is no evaluation with a drift.json"
-    without = {"version": "version 2 of digits has no reference; register a newer evaluation of it", "package": beside}
-    assert without[kind] in capsys.readouterr().out
+    store = ["--store", reached.uri()]
+    if kind == "address":
+        named, store = RegisteredModel(reached, "digits").uri(CHAMPION), []
+    assert run_verb(predict, str(pictures), "--model", named, "--output", str(tmp_path / "out"), *store) == 0
+    of_version = "version 2 of digits has no reference; register a newer evaluation of it"
+    of_package = f"beside {package} is no evaluation with a drift.json"
+    assert (of_package if kind == "package" else of_version) in capsys.readouterr().out
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         rows = [*csv.DictReader(file)]
     assert [(row["source"], row["class"], row["error"]) for row in rows] == [

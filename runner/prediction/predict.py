@@ -1,7 +1,6 @@
 """Verb `predict`: predict pictures by a version of the registry, or by a package."""
 
 import argparse
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from components.shared.core import log
-from components.shared.core.errors import UserError
 from components.shared.core.printable import say, told
 from components.shared.core.resources import thread_count
 from components.shared.data.layout.file_kinds import PICTURES
@@ -22,11 +20,9 @@ from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDoc
 from components.shared.prediction.find_reference import reference_beside, reference_of_version
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.rows import Program, open_program
-from components.shared.registry.registry import RegisteredModel, champion_of, existing_model, model_names
+from components.shared.registry.registry import champion_of
 from runner.answer import Answer
-from runner.registry.store import store_of
-
-NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
+from runner.registry.address import address_of_model, model_at
 
 
 class PredictDocument(Answer):
@@ -63,15 +59,11 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Pro
         program = open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
         yield program, reference_beside(program.model, program.package, _evaluations(folder))
         return
-    named = NAME.fullmatch(arguments.model) if arguments.model else None
-    if arguments.model and not named:
-        raise UserError(
-            f"--model {arguments.model} is neither a folder with package.json nor a model",
-            "give NAME, NAME/VERSION, or the folder package of a run",
-        )
-    with store_of(arguments) as store:
-        model = existing_model(store, named["name"] if named else _only(model_names(store)))
-        version = _version(model, named["version"] if named else None)
+    address = address_of_model(arguments.model)
+    with model_at(arguments, address) as model:
+        version = address.version if address else None
+        if version is None:
+            version = champion_of(model, f"give --model {model.name}/VERSION")
         document = model.read_version(version)
         onnx = model.versions.onnx_path
         for path in ("package.json", onnx):
@@ -84,19 +76,6 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Pro
 def _evaluations(package: Path) -> list[Path]:
     """Return where the evaluation of a package may be: in it, beside it, or where a local run leaves both."""
     return [package, package.parent / "evaluation", package.resolve().parent.parent / "evaluate" / "evaluation"]
-
-
-def _only(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    found = f"there are {len(names)}: {', '.join(names[:5])}" if names else "there is none in the store"
-    raise UserError(f"no model was named, and {found}", "give --model NAME, or --model FOLDER with a package")
-
-
-def _version(model: RegisteredModel, given: str | None) -> int:
-    if given and given != "champion":
-        return int(given)
-    return champion_of(model, f"give --model {model.name}/VERSION")
 
 
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:

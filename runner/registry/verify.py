@@ -1,7 +1,6 @@
 """Verbs `verify` and `lineage`: check a version against its digests, and show what it was made from."""
 
 import argparse
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,11 @@ from components.shared.models.document import ModelDocument
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.registry.document import Provenance, VersionDocument
-from components.shared.registry.registry import RegisteredModel, existing_model
+from components.shared.registry.registry import RegisteredModel
 from runner.answer import Answer
+from runner.registry.address import model_at, read_address
 from runner.registry.pickles import pickles
-from runner.registry.store import store_of
 from runner.verbs.options import DEFAULT
-
-ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)/(?:versions/)?(?P<version>\d+)/?")
 
 
 class VerifyDocument(Answer):
@@ -55,15 +52,13 @@ class LineageDocument(Answer):
 
 def handle(arguments: argparse.Namespace) -> int:
     """Carry out the verb, and return the exit code."""
-    found = ADDRESS.fullmatch(arguments.address)
-    if not found:
+    address = read_address(arguments.address)
+    if not address or address.version is None:
         raise UserError(
             f"{arguments.address} is not a version", "give NAME/VERSION or s3://.../models/NAME/versions/VERSION"
         )
-    if found["store"] and arguments.store:
-        raise UserError(f"--store={arguments.store} was given, but {arguments.address} names a store", "omit --store")
-    with store_of(arguments, found["store"]) as store:
-        return VERBS[arguments.verb](arguments, existing_model(store, found["name"]), int(found["version"]))
+    with model_at(arguments, address) as model:
+        return VERBS[arguments.verb](arguments, model, address.version)
 
 
 def _verify(arguments: argparse.Namespace, model: RegisteredModel, number: int) -> int:

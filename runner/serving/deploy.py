@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import re
 from collections.abc import Callable
 
 from components.shared.core import log
 from components.shared.core.document import Items
 from components.shared.core.errors import UserError
 from components.shared.core.printable import say
-from components.shared.registry.registry import RegisteredModel, champion_of, existing_model
+from components.shared.registry.registry import RegisteredModel, champion_of
 from components.shared.serving import rollout
 from components.shared.serving.kserve import Kserve, Pods
 from components.shared.serving.kubernetes_api import KubernetesApi
@@ -21,11 +20,9 @@ from components.shared.serving.status import ServedFacts, ServiceFacts, read_sta
 from runner.answer import Answer
 from runner.cluster.kube import kube_client
 from runner.local import s3_server
-from runner.registry.store import store_of
+from runner.registry.address import Address, model_at, read_address
 from runner.serving.port_forward import connections
 from runner.terminal import UNKNOWN, note
-
-ADDRESS = re.compile(r"(?:(?P<store>s3://.+)/models/)?(?P<name>[^/]+)(?:/(?:versions/)?(?P<version>\d+))?/?")
 
 
 class DeployDocument(Answer):
@@ -41,8 +38,8 @@ class DeployDocument(Answer):
 
 def handle(arguments: argparse.Namespace) -> int:
     """Carry out the verb; return 0, or 1 if the version does not serve."""
-    found = ADDRESS.fullmatch(arguments.address)
-    if not found:
+    address = read_address(arguments.address)
+    if not address:
         raise UserError(f"{arguments.address} is not a model", "give NAME, NAME/VERSION, or its s3:// address")
     client = kube_client(arguments.context)
     kserve = Kserve(KubernetesApi(client), _namespace(arguments))
@@ -50,16 +47,16 @@ def handle(arguments: argparse.Namespace) -> int:
     failure, result = None, None
     with log.named("deploy"):
         try:
-            result = _act(arguments, kserve, found, reach)
+            result = _act(arguments, kserve, address, reach)
         except Failed as error:
             failure = str(error)
             say(f"failed: {error}")
-    _answer(arguments, kserve, found["name"], result, failure)
+    _answer(arguments, kserve, address.name, result, failure)
     return 1 if failure else 0
 
 
 def _act(
-    arguments: argparse.Namespace, kserve: Kserve, address: re.Match[str], reach: Callable[[Pods], Connect]
+    arguments: argparse.Namespace, kserve: Kserve, address: Address, reach: Callable[[Pods], Connect]
 ) -> SmokeTest | None:
     rules = Rules(
         shares=arguments.canary,
@@ -72,7 +69,7 @@ def _act(
     if arguments.status:
         return None
     if arguments.rollback:
-        rollout.roll_back(kserve, address["name"], rules)
+        rollout.roll_back(kserve, address.name, rules)
         return None
     return _deploy(arguments, kserve, address, rules, reach)
 
@@ -80,20 +77,18 @@ def _act(
 def _deploy(
     arguments: argparse.Namespace,
     kserve: Kserve,
-    address: re.Match[str],
+    address: Address,
     rules: Rules,
     reach: Callable[[Pods], Connect],
 ) -> SmokeTest | None:
-    name = address["name"]
-    _check_store(arguments, address["store"])
-    with store_of(arguments, address["store"]) as store:
-        model = existing_model(store, name)
-        version = int(address["version"]) if address["version"] else _champion(model)
+    _check_store(address.store or arguments.store)
+    with model_at(arguments, address) as model:
+        version = _champion(model) if address.version is None else address.version
         found = servable(model, version, has_test=not arguments.no_smoke_test)
     kserve.find_mode(rules.mode)  # that there is a KServe at all comes first
     kserve.check_namespace(arguments.kfp_namespace)
     test = None if arguments.no_smoke_test else lambda pods: found.test(reach(pods))
-    return rollout.deploy(kserve, name, found.target, rules, test)
+    return rollout.deploy(kserve, address.name, found.target, rules, test)
 
 
 def _namespace(arguments: argparse.Namespace) -> str:
@@ -102,10 +97,7 @@ def _namespace(arguments: argparse.Namespace) -> str:
     return str(named or arguments.kfp_namespace)
 
 
-def _check_store(arguments: argparse.Namespace, named: str | None) -> None:
-    if named and arguments.store:
-        raise UserError(f"--store={arguments.store} was given, but the address names a store", "omit --store")
-    uri = named or arguments.store
+def _check_store(uri: str | None) -> None:
     if not uri or uri.rstrip("/") == s3_server.STORE:
         raise UserError(
             "the store of `make run` is on this machine, where no cluster can read it",

@@ -4,24 +4,19 @@ python pipeline.py serve    # `make serve`
 """
 
 import argparse
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from components.shared.core import log
 from components.shared.core.document import Count, Sha256
-from components.shared.core.errors import UserError
 from components.shared.core.printable import say
 from components.shared.model_server.champion import Champion, Current
 from components.shared.model_server.options import options_of
 from components.shared.model_server.program import open_folder, open_version
 from components.shared.model_server.server import Address, serve
-from components.shared.registry.registry import existing_model, model_names
 from runner.answer import Answer
-from runner.registry.store import store_of
-
-NAME = re.compile(r"(?P<name>[a-z0-9-]+)(?:/(?P<version>champion|\d+))?")
+from runner.registry.address import address_of_model, model_at
 
 
 class ServeDocument(Answer):
@@ -57,26 +52,12 @@ def _current(arguments: argparse.Namespace) -> Iterator[Current]:
     if given and (Path(given) / "package.json").is_file():
         yield Current(open_folder(Path(given), threads))
         return
-    named = NAME.fullmatch(given) if given else None
-    if given and not named:
-        raise UserError(
-            f"--model {given} is neither a folder with package.json nor a model",
-            "give NAME, NAME/VERSION, or the folder package of a run",
-        )
-    with store_of(arguments) as store:
-        model = existing_model(store, named["name"] if named else _only(model_names(store)))
-        version = named["version"] if named else None
-        if version and version != "champion":
-            yield Current(open_version(model, int(version), threads))
+    address = address_of_model(given)
+    with model_at(arguments, address) as model:
+        if address and address.version is not None:
+            yield Current(open_version(model, address.version, threads))
         else:
             yield Champion(model, threads)
-
-
-def _only(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    found = f"there are {len(names)}: {', '.join(names[:5])}" if names else "there is none in the store"
-    raise UserError(f"no model was named, and {found}", "give --model NAME, or --model FOLDER with a package")
 
 
 def _lines(current: Current, address: Address) -> Iterator[str]:

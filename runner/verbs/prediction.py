@@ -15,7 +15,7 @@ def _predict(parser: argparse.ArgumentParser) -> None:
 """
     text = "the pictures: a picture, a folder, an archive, a prepared dataset, a URI, or the name of a data set"
     parser.add_argument("data", metavar="DATA", help=text)
-    text = "NAME (its champion), NAME/VERSION, or a folder with a package (default: the only model of the store)"
+    text = "NAME (its champion), NAME/VERSION, its s3:// address, or a package's folder (default: the only model)"
     parser.add_argument("--model", metavar="MODEL", help=text)
     text = "a new or empty folder, or that of an interrupted run of the same (%(default)s)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help=text)

@@ -49,7 +49,7 @@ requests in flight are still answered then. A new champion replaces the old one 
   python pipeline.py serve --model mnist/3 --port 8080
   python pipeline.py serve --model runs/latest/package
 """
-    text = "NAME (its champion), NAME/VERSION, or a folder with a package (default: the only model of the store)"
+    text = "NAME (its champion), NAME/VERSION, its s3:// address, or a package's folder (default: the only model)"
     parser.add_argument("--model", metavar="MODEL", help=text)
     add_options(parser)
     add_store(parser)
