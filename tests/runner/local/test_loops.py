@@ -86,6 +86,7 @@ def test_kfp_leaves_print_as_it_was(tmp_path: Path) -> None:
     assert builtins.print is before
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_loop_at_once(tmp_path: Path) -> None:
     log = tmp_path / "runs"
 
