@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from components.shared.parameters.table import SweepParameters
+from components.shared.parameters.table import PredictionParameters, SweepParameters
 from runner.verbs.options import Verb
 from runner.verbs.parser import VERBS, parse
 from tests.conftest import ROOT
@@ -35,7 +35,7 @@ def test_the_help_of_a_run_lists_every_parameter(capsys: pytest.CaptureFixture[s
         parse(["run", "--help"])
     shown = capsys.readouterr().out.partition("parameters, with their defaults")[2].splitlines()
     names = [line.split("=")[0].strip() for line in shown if re.match(r"  \w+=", line)]
-    assert sorted(names) == sorted(SweepParameters.model_fields)
+    assert sorted(names) == sorted({*SweepParameters.model_fields, *PredictionParameters.model_fields})
     assert "  epochs=3                            Passes over the training split." in shown
 
 
