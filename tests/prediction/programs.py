@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.helper
+from onnx import helper
 
 from components.shared.core.document import Fingerprint
 from components.shared.core.files import sha256_file
@@ -14,6 +13,7 @@ from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.registry.champion import Verdict
 from components.shared.registry.registry import RegisteredModel
 from components.shared.storage.client import Store
+from tests.small_onnx import save_classifier
 from tests.small_packages import package_of, provenance_of
 
 CLASSES = ["dark", "light"]
@@ -23,29 +23,17 @@ def write_package(
     folder: Path, image_shape: Sequence[int] = (1, 16, 16), slope: float = 0.05, **changes: Any
 ) -> PackageDocument:
     """Write `model.onnx` and `package.json`: the probability of light is the logistic function of the mean pixel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensor, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
-    weights = onnx.helper.make_tensor("weights", kinds.FLOAT, [1, 2], np.array([-slope, slope], np.float32))
-    middle = onnx.helper.make_tensor("middle", kinds.FLOAT, [1], np.array([127.5], np.float32))
-    axes = onnx.helper.make_tensor("axes", kinds.INT64, [1], np.array([1]))
+    weights = {
+        "weights": np.array([[-slope, slope]], np.float32),
+        "middle": np.array([127.5], np.float32),
+        "axes": np.array([1]),
+    }
     nodes = [
-        onnx.helper.make_node("Cast", ["images"], ["pixels"], to=kinds.FLOAT),
-        onnx.helper.make_node("Flatten", ["pixels"], ["rows"]),
-        onnx.helper.make_node("ReduceMean", ["rows", "axes"], ["means"], keepdims=1),
-        onnx.helper.make_node("Sub", ["means", "middle"], ["centred"]),
-        onnx.helper.make_node("MatMul", ["centred", "weights"], ["logits"]),
-        onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMean", ["rows", "axes"], ["means"], keepdims=1),
+        helper.make_node("Sub", ["means", "middle"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "weights"], ["logits"]),
     ]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "light",
-        [tensor("images", kinds.UINT8, ["batch", *image_shape])],
-        [tensor("probabilities", kinds.FLOAT, ["batch", len(CLASSES)])],
-        [weights, middle, axes],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    onnx.save_model(model, folder / "model.onnx")
-    path = folder / "model.onnx"
+    path = save_classifier(folder / "model.onnx", nodes, weights, image_shape, len(CLASSES))
     file = Fingerprint(sha256=sha256_file(path), bytes=path.stat().st_size)
     files = {"model.onnx": file, "model.pt2": Fingerprint(sha256="c" * 64, bytes=1)}
     package = package_of(classes=CLASSES, image_shape=image_shape, files=files, **changes)

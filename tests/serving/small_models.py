@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from components.shared.registry.document import VersionDocument
 from components.shared.serving.smoke_test import Samples
+from tests.small_onnx import save_classifier
 from tests.small_packages import CLASSES, package_of, version_of
 
 NAME = "shades"
@@ -19,19 +19,8 @@ SHAPE = (1, 4, 4)
 def write_onnx(path: Path, seed: int) -> Path:
     """Write a classifier with random weights; its batch may have any size."""
     weights = np.random.default_rng(seed).normal(0, 0.01, (16, 2)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["numbers"], ["rows"]),
-        helper.make_node("MatMul", ["rows", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *SHAPE])
-    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph(nodes, "small", [images], [probabilities], [numpy_helper.from_array(weights, "weights")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    return path
+    nodes = [helper.make_node("MatMul", ["rows", "weights"], ["logits"])]
+    return save_classifier(path, nodes, {"weights": weights}, SHAPE, 2)
 
 
 def samples_of(path: Path, images: int = 20) -> Samples:
