@@ -15,7 +15,8 @@ MINUTE, HOUR = 60, 3600
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 S3_SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_REGION")
 READ_THE_SOURCE = ("resolve", "resolve-prediction", "download")
-KNOW_THEIR_RUN = ("train-distributed", "register")  # for the labels of the job, and for a version's provenance
+# For the labels of the job, for a version's provenance, and for who started a training run.
+KNOW_THEIR_RUN = ("train-distributed", "register", "collect")
 
 Text: TypeAlias = str | PipelineParameterChannel
 Inputs: TypeAlias = dict[str, Any]  # of a pipeline

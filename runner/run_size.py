@@ -103,7 +103,7 @@ def _prediction(values: Values) -> tuple[str, dict[str, str], list[str]]:
     name = values["model"] if "://" in values["model"] else f"{values['model_name'] or 20 * 'm'}/100"
     model = {"model": name, "package_digest": 64 * "0", "store": values["store"]}
     share = ShareRecipe.of(**model, threads=values["threads"], pod=values["parts"] - 1, pods=values["parts"])
-    collection = CollectRecipe.of(**model, drift_threshold=values["drift_threshold"])
+    collection = CollectRecipe.taken_from({**values, **model})
     recipes = {"reading": ReadingRecipe.taken_from(values).text(), "collection": collection.text()}
     return "resolve-prediction", recipes, values["parts"] * [share.text()]
 

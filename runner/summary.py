@@ -70,6 +70,8 @@ class Predicted(Part):
     errors: Count
     labelled: Count
     correct: Count  # of those
+    drift: str  # what was found, in words
+    training: str  # what followed of it; empty without drift
 
 
 class SummaryDocument(Document):

@@ -119,6 +119,8 @@ def _predicted(found: Predicted | None) -> list[str]:
     return [
         f"{'predicted':<15}{found.rows:,} pictures by {found.model}{unusable}",
         *([f"{'correct':<15}{share}"] * bool(share)),
+        f"{'drift':<15}{found.drift.removeprefix('drift: ')}",
+        *([f"{'training':<15}{found.training}"] * bool(found.training)),
     ]
 
 

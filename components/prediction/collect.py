@@ -3,14 +3,17 @@
 It is never cached: with a store, what others have removed there is stored again.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.core import log
+from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
+from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.prediction.document import CSV, MANIFEST, PAGE, PredictionsDocument, sentence
 from components.shared.prediction.drift import REPORT, DriftReportDocument, judge_drift
 from components.shared.prediction.find_reference import reference_of
@@ -18,10 +21,14 @@ from components.shared.prediction.overview import summarise, write_page
 from components.shared.prediction.pods.chosen import CollectRecipe
 from components.shared.prediction.pods.shares import ReadShare, read_shares
 from components.shared.prediction.pods.stored import StoredPredictions, key_of
+from components.shared.prediction.retraining import Retraining, retrain_if_drifted, settings_of
 from components.shared.prediction.table import write_csv
+from components.shared.prediction.training_run import start_run
 from components.shared.prediction.uncertain import least_certain
+from components.shared.registry.registry import RegisteredModel
+from components.shared.storage.client import open_store
 
-TOLD = ("model", "rows", "errors", "labelled", "correct")  # to the runner
+TOLD = ("model", "rows", "errors", "labelled", "correct", "drift", "training")  # to the runner
 
 
 @step
@@ -43,14 +50,17 @@ def collect(
         images = {number: image for share in found for number, image in share.pictures()}
         drift = judge_drift(parts, known.reference, document.model, parameters.drift_threshold, known.no_reference)
         drift.write(folder / REPORT)
+        document = document.model_copy(update={"drift": drift.sentence})
         write_page(folder / PAGE, document, drift, found[0].package, least, images)
         if parameters.store:
             _commit(parameters, found, parts, folder, document)
         shutil.move(folder / PAGE, uncertain)
+        document = document.model_copy(update={"training": _train_again(parameters, drift, document)})
         document.write(folder / MANIFEST)
     log.info(sentence(document.rows, document.errors, document.model))
     log.event("predicted", **{name: getattr(document, name) for name in TOLD})
-    log.info(drift.sentence)
+    for line in filter(None, (document.drift, document.training)):
+        log.info(line)
     figures = _metrics(found, document, drift)
     write_json(metrics, figures)
     return figures
@@ -81,6 +91,33 @@ def _commit(
     stored.restore(parts)
     is_new = stored.commit(folder, document, (PAGE, REPORT))
     log.info(f"the predictions are {'in' if is_new else 'already in'} {stored.uri}")
+
+
+def _train_again(parameters: CollectRecipe, drift: DriftReportDocument, document: PredictionsDocument) -> str:
+    """Start a training run after drift; return what was done, or why nothing was, in words."""
+    if not drift.drifted:
+        return ""
+    if not parameters.retrain:
+        return "no training run: retrain=false"
+    if "://" in parameters.model:
+        return "no training run: only a version of the store is trained again, and a package predicted"
+    store = open_store(parameters.store, os.environ)
+    name, _, number = parameters.model.partition("/")
+    same = {} if parameters.retrain_data else ReadingRecipe.taken_from(parameters.values()).values()
+    how = Retraining(
+        store=store,
+        model=name,
+        data=parameters.data,
+        retrain_data=parameters.retrain_data,
+        cooldown=parameters.retrain_cooldown,
+        parameters={**settings_of(RegisteredModel(store, name).read_version(int(number))), **same},
+        run_id=os.environ.get("RUN_ID", ""),
+        start=start_run,
+    )
+    try:
+        return retrain_if_drifted(drift, document, how)
+    except UserError as error:  # the predictions are there, and the next ones try again
+        return f"no training run could be started: {error}"
 
 
 def _metrics(found: Sequence[ReadShare], document: PredictionsDocument, drift: DriftReportDocument) -> dict[str, float]:

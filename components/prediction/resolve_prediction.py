@@ -50,7 +50,7 @@ def resolve_prediction(*, options: Mapping[str, Any], **inputs: Any) -> Resolved
     return Resolved(
         version=version,
         reading=ReadingRecipe.taken_from(values).text(),
-        collection=CollectRecipe.of(**model, drift_threshold=parameters.drift_threshold).text(),
+        collection=CollectRecipe.taken_from({**values, **model}).text(),
         Output=[
             ShareRecipe.of(**model, threads=parameters.threads, pod=pod, pods=parameters.parts).text()
             for pod in range(parameters.parts)

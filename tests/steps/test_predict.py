@@ -116,7 +116,7 @@ def test_pods_make_the_table_of_one_process(package: Path, raw: Path, tmp_path: 
     for name in (*PARTS, "predictions.csv"):
         assert (tmp_path / "predictions" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     found = PredictionsDocument.read(tmp_path / "predictions/predictions.json")
-    different = {"seconds": whole.seconds}
+    different = {"seconds": whole.seconds, "drift": whole.drift}
     assert found.model_copy(update=different) == whole and (found.rows, found.errors) == (PICTURES, 1)
     page = (tmp_path / "uncertain").read_text()
     assert "Not judged: version 1 of light has no reference" in page

@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from components.shared.core.errors import UserError
+from components.shared.data.sources import schemes
 from components.shared.parameters.common import ModelName, StoreUri, Threads
-from components.shared.parameters.recipe import Accepts, Recipe, matching, parameter
+from components.shared.parameters.recipe import Accepts, Recipe, fitting, matching, parameter
 
 CHAMPION, VERSIONS = "champion", "versions/"
 
@@ -29,10 +30,20 @@ class Predicting(Recipe):
 
 
 class Drift(Recipe):
-    """When pictures differ too much from those that the model was evaluated on."""
+    """When pictures differ too much from those that the model was evaluated on, and what follows."""
 
     drift_threshold: Annotated[float, Field(ge=0, le=1_000_000)] = parameter(
         0.2, "Population stability index above which a difference from the model's test images is drift."
+    )
+    retrain: bool = parameter(
+        True,
+        "Whether drift starts a training run of the model: on retrain_data, or on the pictures if all have a label.",
+    )
+    retrain_data: Annotated[
+        str, fitting(lambda value: not value or schemes.is_accepted(value)), Accepts(schemes.accepted())
+    ] = parameter("", "What to train on after drift, as data names it; empty takes the pictures if all have a label.")
+    retrain_cooldown: Annotated[float, Field(ge=0, le=8760)] = parameter(
+        24.0, "Hours that lie at least between two training runs of a model that drift starts."
     )
 
 

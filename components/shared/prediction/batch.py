@@ -63,7 +63,7 @@ def predict_all(
     least = least_certain(parts, rows)
     write_page(folder / PAGE, document, drift, program.package, least, pictures_of(inputs, least))
     seconds = {"all": time.monotonic() - started, "program": timed.seconds}
-    document = document.model_copy(update={"seconds": seconds})
+    document = document.model_copy(update={"seconds": seconds, "drift": drift.sentence})
     document.write(folder / MANIFEST)
     return document
 

@@ -23,6 +23,8 @@ class PredictionsDocument(Document):
     parts: dict[str, Fingerprint]
     resumed_at: Count  # rows that an interrupted run had predicted
     seconds: dict[str, Number]  # of this run: in all, and by the program
+    drift: str = ""  # what was found, in words
+    training: str = ""  # what followed of it
 
 
 def sentence(rows: int, errors: int, model: str) -> str:

@@ -15,6 +15,7 @@ from components.shared.core.errors import UserError
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.common import StoreUri, Threads
 from components.shared.parameters.prediction import CHAMPION, VERSIONS, Drift
+from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.registry.registry import RegisteredModel, champion_of, existing_model, model_names
 from components.shared.storage.client import Store, open_store
 
@@ -45,8 +46,10 @@ class ModelRecipe(StoreUri):
         return Chosen(self.model, self.package_digest)
 
 
-class CollectRecipe(ModelRecipe, Drift):
-    """All that step collect needs to know."""
+class CollectRecipe(ModelRecipe, Drift, ReadingRecipe):
+    """All that step collect needs to know, also to train again on the same pictures."""
+
+    data: str = ""
 
 
 class ShareRecipe(ModelRecipe, Threads):
