@@ -9,7 +9,7 @@ import pytest
 from components.shared.core import log
 from components.shared.data.layout.left_out import Tally
 from components.shared.training.search.outcome import TrialFigures
-from runner.summary import DatasetFacts, Registered, StepState, SummaryDocument, Sweep
+from runner.summary import DatasetFacts, Predicted, Registered, StepState, SummaryDocument, Sweep
 from runner.terminal import Terminal
 
 
@@ -106,6 +106,33 @@ def test_the_table_guesses_nothing() -> None:
     stream = io.StringIO()
     Terminal(stream).show_table(summary(), [])
     assert stream.getvalue().splitlines()[-2:] == ["test accuracy  not known", "verdict        not known"]
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        (None, ["predicted      not known"]),
+        (
+            Predicted(model="m/1", rows=2000, errors=2, labelled=0, correct=0, drift="no drift: small", training=""),
+            ["predicted      2,000 pictures by m/1, 2 of them unusable", "drift          no drift: small"],
+        ),
+        (
+            Predicted(model="m/1", rows=4, errors=0, labelled=4, correct=3, drift="drift: large", training="run 7"),
+            [
+                "predicted      4 pictures by m/1",
+                "correct        75.00% of 4 labels",
+                "drift          large",
+                "training       run 7",
+            ],
+        ),
+    ],
+)
+def test_the_table_of_a_prediction_has_no_verdict(found: Predicted | None, lines: list[str]) -> None:
+    stream = io.StringIO()
+    steps = {"predict": StepState(state="done", seconds=1.0)}
+    Terminal(stream).show_table(summary(steps=steps, predicted=found), [])
+    shown = stream.getvalue().splitlines()
+    assert shown[-len(lines) :] == lines and not [line for line in shown if line.startswith(("test acc", "verdict"))]
 
 
 def test_the_table_names_the_best_trial_of_a_sweep() -> None:

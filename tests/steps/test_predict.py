@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,19 @@ from components.prediction.collect import collect
 from components.prediction.predict import predict
 from components.prediction.resolve_prediction import Resolved, resolve_prediction
 from components.shared.core.errors import UserError
+from components.shared.core.npy import write_npy
 from components.shared.parameters.form import OPTIONS, defaults_of
 from components.shared.parameters.table import PREDICTION
 from components.shared.prediction import inputs, table
 from components.shared.prediction.batch import predict_all
 from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.pods.shares import ShareDocument, share_of
+from components.shared.prediction.reference import reference
 from components.shared.prediction.rows import open_program
+from components.shared.prediction.training_run import NEXT_RUN, NextRunDocument
 from components.shared.storage.client import Store
 from tests.conftest import ROOT
-from tests.prediction.programs import register_package, write_package
+from tests.prediction.programs import CLASSES, register_package, write_package
 from tests.prediction.test_inputs import fetched
 
 pytestmark = pytest.mark.usefixtures("s3_variables")
@@ -75,10 +80,10 @@ def raw(tmp_path: Path) -> Path:
     return fetched(tmp_path / "pictures", tmp_path / "raw")
 
 
-def _resolve(store: str, **changes: Any) -> Resolved:
+def _resolve(store: str, options: Mapping[str, Any] = MappingProxyType({}), **changes: Any) -> Resolved:
     given = {name: value for name, value in defaults_of(PREDICTION).items() if name != OPTIONS}
     given |= {"data": "digits", "store": store, "parts": PODS, **changes}
-    return resolve_prediction(options={"threads": 1}, **given)
+    return resolve_prediction(options={"threads": 1, **options}, **given)
 
 
 def _predict(resolved: Resolved, raw: Path, folder: Path) -> list[Path]:
@@ -250,6 +255,45 @@ def test_shares_of_another_table_are_not_joined(raw: Path, tmp_path: Path, uri: 
     with pytest.raises(UserError, match="are not of one table; run it again"):
         _collect(resolved, [second, first], tmp_path)
     assert not (tmp_path / "predictions").exists()
+
+
+def test_drift_starts_a_training_run_once(
+    tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_package(tmp_path / "package")
+    dark = np.random.default_rng(7).integers(0, 60, (200, 1, 16, 16), np.uint8)
+    document, vectors = reference([(dark, np.full((200, 2), 0.5, np.float32))], CLASSES)
+    write_npy(tmp_path / "package/reference.npy", vectors)
+    document.write(tmp_path / "package/drift.json")
+    register_package(store, tmp_path / "package", "light")
+    for number in range(100):
+        path = tmp_path / f"pictures/{'dark' if number < 50 else 'light'}/{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), number * 2 + 50, np.uint8)).save(path)
+    raw = fetched(tmp_path / "pictures", tmp_path / "raw")
+    data = (tmp_path / "pictures").as_uri()
+    monkeypatch.setenv(NEXT_RUN, str(tmp_path / "next-run.json"))
+
+    kept = _resolve(uri, data=data, options={"retrain": False})
+    shares = _predict(kept, raw, tmp_path)
+    metrics = _collect(kept, shares, tmp_path / "kept")
+    assert metrics["drift findings"] > 0 and not (tmp_path / "next-run.json").exists()
+    assert _training(tmp_path / "kept") == "no training run: retrain=false"
+    resolved = _resolve(uri, data=data)
+    assert resolved.Output == kept.Output, "pods do not depend on what follows of drift"
+    _collect(resolved, shares, tmp_path / "first")
+    assert _training(tmp_path / "first").startswith("training run retrain-light-")
+    wanted = NextRunDocument.read(tmp_path / "next-run.json").parameters
+    assert (wanted["data"], wanted["store"], wanted["model_name"]) == (data, uri, "light")
+    _collect(resolved, shares, tmp_path / "second")
+    assert "was started for the same data" in _training(tmp_path / "second")
+    other = _resolve(uri, data=data, options={"retrain_data": "digits"})
+    _collect(other, shares, tmp_path / "third")
+    assert "and the next one may be started 24 hours later" in _training(tmp_path / "third")
+
+
+def _training(folder: Path) -> str:
+    return PredictionsDocument.read(folder / "predictions/predictions.json").training
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1797, 100_000, 1_000_000])
