@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
+from components.shared.model_server import batching
 from components.shared.model_server.batching import Batcher
 from components.shared.model_server.metrics import Metrics
 from components.shared.model_server.program import Served
@@ -161,3 +162,25 @@ def test_a_client_that_is_gone_is_not_predicted_for() -> None:
 
     _run(use, max_delay=0)
     assert program.batches == [1, 1]
+
+
+def test_a_quick_program_is_not_handed_to_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+    program = Program()
+    classify = program.served.classify
+
+    def noted(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return classify(images)
+
+    served = program.served._replace(classify=noted)
+
+    async def use(batcher: Batcher) -> None:
+        for _ in range(2):
+            assert (await batcher.predict(served, _images(3)))[0, 0] == 3
+        monkeypatch.setattr(batching, "QUICK_SECONDS", 0)
+        assert (await batcher.predict(served, _images(3)))[0, 0] == 3
+
+    monkeypatch.setattr(batching, "QUICK_SECONDS", 10)
+    _run(use)
+    assert threads == [False, True, False]

@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.shared.core.errors import UserError
 from components.shared.data.dataset import Images
 from components.shared.evaluation.metrics import Probabilities
 from components.shared.model_server.metrics import Metrics
 from components.shared.model_server.program import Served
 
+QUICK_SECONDS = 0.0005  # what takes less is predicted in the loop: to hand it to the thread and back takes as long
+
 Answer = asyncio.Future[Probabilities]
+Work = asyncio.Future[tuple[Probabilities, float]]
 
 
 class _Request(NamedTuple):
@@ -29,13 +33,14 @@ class _Request(NamedTuple):
 
 
 class Batcher:
-    """Predicts the images of requests, one batch at a time, in a thread. It belongs to the loop that calls it."""
+    """Predicts the images of requests, one batch at a time. It belongs to the loop that calls it."""
 
     def __init__(self, max_batch: int, max_delay: float, metrics: Metrics) -> None:
         self._max_batch, self._max_delay, self._metrics = max_batch, max_delay, metrics
         self._waiting: deque[_Request] = deque()
         self._is_busy = False
         self._timer: asyncio.TimerHandle | None = None
+        self._pace: tuple[Served, float] | None = None  # the program of the last batch, and its seconds for an image
         self._thread = ThreadPoolExecutor(1, "predict")
 
     async def predict(self, program: Served, images: Images) -> Probabilities:
@@ -63,12 +68,20 @@ class Batcher:
         loop = asyncio.get_running_loop()
         due = self._waiting[0].since + self._max_delay
         if at_once or loop.time() >= due or self._fills_a_batch():
-            self._is_busy = True
-            batch = self._take()
-            work = loop.run_in_executor(self._thread, _predict, [request.images for request in batch], batch[0].program)
-            work.add_done_callback(lambda done: self._answer(batch, done))
+            self._work(self._take())
         else:
             self._timer = loop.call_at(due, self._start)
+
+    def _work(self, batch: Sequence[_Request]) -> None:
+        """Predict a batch: in the thread, unless the last one lets expect that it is done at once."""
+        program, images = batch[0].program, [request.images for request in batch]
+        count, loop = sum(map(len, images)), asyncio.get_running_loop()
+        if self._pace and self._pace[0] is program and count * self._pace[1] < QUICK_SECONDS:
+            self._answer(batch, _done(loop.create_future(), images, program))
+            return
+        self._is_busy = True
+        work = loop.run_in_executor(self._thread, _predict, images, program)
+        work.add_done_callback(lambda done: self._answer(batch, done))
 
     def _limit(self, program: Served) -> int:
         return min(self._max_batch, program.images_at_once)
@@ -94,12 +107,14 @@ class Batcher:
                 batch.append(request)
         return batch
 
-    def _answer(self, batch: Sequence[_Request], work: asyncio.Future[tuple[Probabilities, float]]) -> None:
+    def _answer(self, batch: Sequence[_Request], work: Work) -> None:
         """Give each request its rows, and start the next batch."""
         self._is_busy = False
         error, start = work.exception(), 0
         if not error:
-            self._metrics.predicted(batch[0].program, len(batch), *work.result())
+            found, seconds = work.result()
+            self._pace = batch[0].program, seconds / len(found)
+            self._metrics.predicted(batch[0].program, len(batch), found, seconds)
         for request in batch:
             end = start + len(request.images)
             if not request.answer.done():
@@ -108,7 +123,17 @@ class Batcher:
                 else:
                     request.answer.set_result(work.result()[0][start:end])
             start = end
-        self._start()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._start)
+
+
+def _done(work: Work, images: Sequence[Images], program: Served) -> Work:
+    """Do the work now."""
+    try:
+        work.set_result(_predict(images, program))
+    except UserError as error:
+        work.set_exception(error)
+    return work
 
 
 def _predict(images: Sequence[Images], program: Served) -> tuple[Probabilities, float]:
