@@ -124,7 +124,7 @@ def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> No
     repository.insert("components/ports.py", port, PORT)
     component = "download = _component(ports.download, DATA_IMAGE)\n"
     repository.insert("components/steps.py", component, component.replace("download", "tally"))
-    assert "test_the_table_of_steps_is_that_of_the_ports" in repository.failures(STEPS)
+    assert "KeyError: 'tally'" in repository.run("-c", "import pipeline").stderr
     row = '    Step("tally", "data", "model -> the number of its files"),\n'
     repository.insert_before("components/step_table.py", '    Step("evaluate", ', row)
     resources = '\n    "tally": Resources(("1", "1"), ("256Mi", "1Gi"), 10 * MINUTE),'
@@ -139,7 +139,7 @@ def test_add_a_step(repository: Repository, local_run: Callable[..., str]) -> No
         "test_every_field_of_the_summary_is_described",
         "test_picture_of_the_pipeline_has_every_step_of_a_training",
     }
-    repository.insert("docs/cluster.md", "| `data` | resolve, download, preprocess, ", "tally, ")
+    repository.insert("docs/cluster.md", "| `data` | resolve, resolve-prediction, download, preprocess, ", "tally, ")
     repository.insert("docs/summary.md", "The steps are resolve, download, preprocess, ", "tally, ")
     repository.insert("docs/pipeline.svg", ">preprocess</text>", "<text>tally</text>")
     repository.insert("docs/generate.py", "DOCUMENTS: tuple[type[Document], ...] = (\n", "    TallyDocument,\n")
