@@ -22,7 +22,9 @@ from components.shared.parameters.table import PREDICTION
 from components.shared.prediction import inputs, table
 from components.shared.prediction.batch import predict_all
 from components.shared.prediction.document import PredictionsDocument
+from components.shared.prediction.pods.chosen import Chosen
 from components.shared.prediction.pods.shares import ShareDocument, share_of
+from components.shared.prediction.pods.stored import StoredPredictions
 from components.shared.prediction.reference import reference
 from components.shared.prediction.rows import open_program
 from components.shared.prediction.training_run import NEXT_RUN, NextRunDocument
@@ -164,6 +166,20 @@ def test_a_new_champion_under_way_changes_nothing(
     assert again.Output != resolved.Output and "model=light/2" in again.Output[0]
     assert _resolve(uri, model="versions/1") == resolved
     assert _resolve(uri).Output == again.Output, "so that a cache knows the same champion again"
+    _collect(again, _predict(again, raw, tmp_path / "again"), tmp_path / "again")
+    found = PredictionsDocument.read(tmp_path / "again/predictions/predictions.json")
+    assert (found.model, found.resumed_at) == ("light/2", 0), "nothing is taken from the old champion's"
+    assert len({entry.name.split("/")[2] for entry in store.list("predictions/light")}) == 2
+
+
+@pytest.mark.usefixtures("package")
+def test_of_two_pods_at_one_part_the_first_one_counts(tmp_path: Path, uri: str) -> None:
+    stored = StoredPredictions(uri, Chosen("light/1", "a" * 64), "b" * 64)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / PARTS[0]).write_text(name)
+        stored.keep_part(0, tmp_path / name)
+    assert (tmp_path / "second" / PARTS[0]).read_text() == "first"
 
 
 def test_what_others_removed_is_stored_again(package: Path, raw: Path, tmp_path: Path, store: Store, uri: str) -> None:
