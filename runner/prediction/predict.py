@@ -17,7 +17,7 @@ from components.shared.data.sources.schemes import open_source
 from components.shared.prediction.batch import predict_all
 from components.shared.prediction.document import CSV, MANIFEST, PAGE, PredictionsDocument, sentence
 from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Known
-from components.shared.prediction.find_reference import reference_beside, reference_of_version
+from components.shared.prediction.find_reference import evaluations_of, reference_beside, reference_of_version
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.rows import Program, open_program
 from components.shared.registry.registry import champion_of
@@ -57,7 +57,7 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Pro
     folder, threads = Path(arguments.model or ""), thread_count(arguments.threads)
     if arguments.model and (folder / "package.json").is_file():
         program = open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
-        yield program, reference_beside(program.model, program.package, _evaluations(folder))
+        yield program, reference_beside(program.model, program.package, evaluations_of(folder))
         return
     address = address_of_model(arguments.model)
     with model_at(arguments, address) as model:
@@ -71,11 +71,6 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Pro
         program = open_program(scratch / onnx, scratch / "package.json", f"{model.name}/{version}", threads)
         known = reference_of_version(model.versions, document, scratch)
     yield program, known
-
-
-def _evaluations(package: Path) -> list[Path]:
-    """Return where the evaluation of a package may be: in it, beside it, or where a local run leaves both."""
-    return [package, package.parent / "evaluation", package.resolve().parent.parent / "evaluate" / "evaluation"]
 
 
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:

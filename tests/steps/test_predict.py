@@ -214,6 +214,7 @@ def test_without_a_store_a_package_predicts(package: Path, raw: Path, tmp_path: 
     shares = _predict(resolved, raw, tmp_path)
     metrics = _collect(resolved, shares, tmp_path)
     assert metrics["rows"] == PICTURES and _stored(store) == []
+    assert f"Not judged: beside {package.as_uri()} is no evaluation" in (tmp_path / "uncertain").read_text()
     _whole(package, raw, tmp_path / "whole", model=package.as_uri())
     assert (tmp_path / "predictions/predictions.csv").read_bytes() == (tmp_path / "whole/predictions.csv").read_bytes()
 

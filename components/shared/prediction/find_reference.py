@@ -19,7 +19,7 @@ def reference_of(chosen: Chosen, store: str, package: PackageDocument, scratch: 
     """Return the reference of a chosen model, whose files go to `scratch`. Raises UserError if it is damaged."""
     if "://" in chosen.name:
         folder = local_path(chosen.name)
-        return reference_beside(chosen.name, package, [folder, folder.parent / "evaluation"] if folder else [])
+        return reference_beside(chosen.name, package, evaluations_of(folder) if folder else [])
     name, _, version = chosen.name.partition("/")
     model = RegisteredModel(open_store(store, os.environ), name)
     return reference_of_version(model.versions, model.read_version(int(version)), scratch)
@@ -37,6 +37,11 @@ def reference_of_version(versions: Versions, document: VersionDocument, scratch:
         versions.download(document, name, scratch / name)
     with raise_as_corrupt():
         return Known(read_reference(scratch, document.classes))
+
+
+def evaluations_of(package: Path) -> list[Path]:
+    """Return where the evaluation of a package may be: in it, beside it, or where a local run leaves both."""
+    return [package, package.parent / "evaluation", package.resolve().parent.parent / "evaluate" / "evaluation"]
 
 
 def reference_beside(model: str, package: PackageDocument, folders: Sequence[Path]) -> Known:
