@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from measure import ROOT, median, write_result
+from packages import SHAPES, write_package
 
-NETWORKS = {"lenet5": [1, 32, 32], "resnet18": [3, 224, 224]}
 CLIENT = ROOT / ".venv-clients" / "bin" / "python"
 BATCH = 64
 CONNECTIONS = 2  # of which one sends while the other waits for its answer
@@ -48,17 +48,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=1000, help="at batch 1, of LeNet-5; a tenth of ResNet-18")
     parser.add_argument("--batches", type=int, default=200, help="of 64 images, of LeNet-5; a fiftieth of ResNet-18")
-    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", choices=SHAPES, default=list(SHAPES))
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[:2]
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.networks:
             package = Path(scratch) / name
-            _write_package(package, name, NETWORKS[name])
+            write_package(package, name)
             is_small = name == "lenet5"
             requests = arguments.requests // (1 if is_small else 10), arguments.batches // (1 if is_small else 50)
-            found[name] = _measure(package, NETWORKS[name], cores, arguments.rounds, *requests)
+            found[name] = _measure(package, SHAPES[name], cores, arguments.rounds, *requests)
             print(name, json.dumps(found[name]["medians"]), flush=True)
     print(write_result("serving", {"load_average": os.getloadavg()[0], "networks": found}).relative_to(ROOT))
 
@@ -127,25 +127,6 @@ def _child(core: int, command: list[str]) -> dict[str, Any]:
     done.check_returncode()
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def _write_package(folder: Path, network: str, shape: list[int]) -> None:
-    """Export a network with random weights."""
-    from components.shared.evaluation.classifier import Classifier
-    from components.shared.evaluation.programs import write_programs
-    from components.shared.models.document import ModelDocument
-    from components.shared.models.factory import build
-    from components.shared.models.saved_model import Model
-    from tests.models.documents import architecture, facts, history
-    from tests.small_packages import fingerprint, package_of
-
-    folder.mkdir()
-    design = architecture(name=network, image_shape=shape)
-    document = ModelDocument(**facts(design), weights_sha256="0" * 64).sealed()
-    made = package_of(classes=document.classes, image_shape=shape)
-    write_programs(Classifier(Model(build(design), document, history())), folder, made, name=network, opset=18)
-    files = {name: fingerprint(folder / name) for name in ("model.onnx", "model.pt2")}
-    package_of(classes=document.classes, image_shape=shape, files=files).write(folder / "package.json")
 
 
 if __name__ == "__main__":
