@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from onnx import helper
+from PIL import Image
 
 from components.shared.core.document import Fingerprint
 from components.shared.core.files import sha256_file
@@ -53,3 +54,12 @@ def register_package(store: Store, package: Path, name: str, wins: bool = True) 
     model.versions.upload(entry, files, document, provenance_of(), package)
     model.finalize(entry.version, lambda _: Verdict(wins, None, "made so"))
     return entry.version
+
+
+def write_shades(folder: Path, count: int) -> None:
+    """Write pictures of which the higher numbers are lighter, in a folder for each class; one of them is broken."""
+    for number in range(count):
+        path = folder / CLASSES[number >= count // 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), number * 6 + 2, np.uint8)).save(path)
+    (folder / "light" / "30.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")

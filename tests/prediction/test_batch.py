@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from components.shared.core.errors import UserError
 from components.shared.evaluation.inference import Classify
@@ -16,7 +15,7 @@ from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.rows import Program, open_program
 from tests.evaluation.page import assert_self_contained
-from tests.prediction.programs import write_package
+from tests.prediction.programs import write_package, write_shades
 from tests.prediction.test_inputs import fetched
 
 PICTURES = 43
@@ -31,11 +30,7 @@ def program(tmp_path: Path) -> Program:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Pictures of which the higher numbers are lighter; one is broken."""
-    for number in range(PICTURES):
-        path = tmp_path / f"pictures/{'dark' if number < PICTURES // 2 else 'light'}/{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((16, 16), number * 6 + 2, np.uint8)).save(path)
-    (tmp_path / "pictures/light/30.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    write_shades(tmp_path / "pictures", PICTURES)
     return fetched(tmp_path / "pictures", tmp_path / "raw")
 
 

@@ -30,7 +30,7 @@ from components.shared.prediction.rows import open_program
 from components.shared.prediction.training_run import NEXT_RUN, NextRunDocument
 from components.shared.storage.client import Store
 from tests.conftest import ROOT
-from tests.prediction.programs import CLASSES, register_package, write_package
+from tests.prediction.programs import CLASSES, register_package, write_package, write_shades
 from tests.prediction.test_inputs import fetched
 
 pytestmark = pytest.mark.usefixtures("s3_variables")
@@ -74,11 +74,7 @@ def package(tmp_path: Path, store: Store) -> Path:
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Pictures of which the higher numbers are lighter; one is broken."""
-    for number in range(PICTURES):
-        path = tmp_path / f"pictures/{'dark' if number < PICTURES // 2 else 'light'}/{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((16, 16), number * 6 + 2, np.uint8)).save(path)
-    (tmp_path / "pictures/light/30.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    write_shades(tmp_path / "pictures", PICTURES)
     return fetched(tmp_path / "pictures", tmp_path / "raw")
 
 
