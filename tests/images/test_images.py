@@ -411,7 +411,8 @@ def test_pushed_images_are_pinned_and_pulled_by_digest(
         pushed = _built(_checkout(tmp_path / "checkout", **changed), "push", f"REGISTRY={host}", "TORCH_LOCK=kfp.txt")
         record = json.loads((pushed.checkout / "build" / "images.json").read_text())
         assert record == {"version": pushed.version, "images": _digests(host, pushed.version)}
-        assert set(_steps(pushed.package).values()) == set(record["images"].values())
+        graphs = (pushed.package, pushed.package.with_name("prediction.yaml"))
+        assert {image for graph in graphs for image in _steps(graph).values()} == set(record["images"].values())
         _remove(client, {name for name in _our_images(client) if pushed.version in name or host in name})
         assert not _our_images(client) & set(record["images"].values()), "so they are pulled"
         done = _run(pushed.package, pictures, tmp_path / "root")

@@ -98,7 +98,7 @@ def test_latest_is_that_of_all_graphs(kfp_api: KfpServer, capsys: pytest.Capture
         assert rerun.handle(arguments, *chosen) == 0
         return _newest(kfp_api).pipeline_version_reference.pipeline_id
 
-    with pytest.raises(UserError, match="torch2kubeflow-distributed has no run; start one"):
+    with pytest.raises(UserError, match="torch2kubeflow-prediction has no run; start one"):
         again()
     ids = []
     for graph in ("sweep", "training"):
