@@ -18,8 +18,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a disk of a given size"),
 ]
-# In KiB. A run of these words needs 9 MiB, most of them for what its S3 server stores.
-SIZES = (16, 128, 600, 2500, 4000, 5500, 6500, 7500, 8500)
+# In KiB. A run of these words needs 8.5 MiB, most of them for what its S3 server stores.
+SIZES = (16, 128, 600, 2500, 4000, 5500, 6500, 7500, 8000)
 ENOUGH = 200_000
 
 
