@@ -1,7 +1,7 @@
 """How often drift is found where there is none, and where there is: `python bench/drift.py` (10 minutes).
 
-The test images of a data set, as LeNet-5 sees them, are dealt anew each time: half of them become the reference, and
-some of the others, changed or not, are judged. Writes `bench/results/drift.json`.
+The test images of a data set, as LeNet-5 sees them, are dealt in another way each time: half of them become the
+reference, and some of the others, changed or not, are judged. Writes `bench/results/drift.json`.
 """
 
 import argparse

@@ -65,10 +65,9 @@ def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Pro
         if version is None:
             version = champion_of(model, f"give --model {model.name}/VERSION")
         document = model.read_version(version)
-        onnx = model.versions.onnx_path
-        for path in ("package.json", onnx):
-            model.versions.download(document, path, scratch / path)
-        program = open_program(scratch / onnx, scratch / "package.json", f"{model.name}/{version}", threads)
+        model.versions.download_package(document, scratch)
+        name = f"{model.name}/{version}"
+        program = open_program(scratch / "model.onnx", scratch / "package.json", name, threads)
         known = reference_of_version(model.versions, document, scratch)
     yield program, known
 

@@ -113,13 +113,7 @@ def count(text: str) -> int:
 
 
 def days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1
-    if not 0 <= days < 36_500:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of days; give 0 or more")
-    return days
+    return _number(text, 36_500, "a number of days; give 0 or more")
 
 
 def percents(text: str) -> tuple[int, ...]:
@@ -132,23 +126,22 @@ def percents(text: str) -> tuple[int, ...]:
 
 
 def seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; give 0 or more")
-    return seconds
+    return _number(text, 1_000_000, "a number of seconds; give 0 or more")
 
 
 def psi(text: str) -> float:
+    return _number(text, 1_000_000, "a population stability index; give 0 or more, such as 0.2")
+
+
+def _number(text: str, end: float, wanted: str) -> float:
+    """Return the number from 0 to below `end` that a text is."""
     try:
-        psi = float(text)
+        number = float(text)
     except ValueError:
-        psi = -1
-    if not 0 <= psi < 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text} is not a population stability index; give 0 or more, such as 0.2")
-    return psi
+        number = -1
+    if not 0 <= number < end:
+        raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
+    return number
 
 
 def port(text: str) -> int:

@@ -45,14 +45,9 @@ def open_version(model: RegisteredModel, version: int, threads: int) -> Served:
     """Open a version of the registry, whose files are checked by their digests. Raises UserError."""
     document = model.read_version(version)
     with tempfile.TemporaryDirectory(prefix="torch2kubeflow-") as scratch:
-        for path in ("package.json", model.versions.onnx_path):
-            model.versions.download(document, path, Path(scratch) / path)
-        program = open_program(
-            Path(scratch) / model.versions.onnx_path,
-            Path(scratch) / "package.json",
-            f"{model.name}/{version}",
-            thread_count(threads),
-        )
+        onnx, package = Path(scratch) / "model.onnx", Path(scratch) / "package.json"
+        model.versions.download_package(document, Path(scratch))
+        program = open_program(onnx, package, f"{model.name}/{version}", thread_count(threads))
     if program.package.digest != document.package_digest:
         raise UserError(f"{model.uri(version)} holds another package than version.json says", document.REMEDY)
     return _warm(Served(model.name, str(version), program.package, program.classify))

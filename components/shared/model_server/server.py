@@ -1,4 +1,4 @@
-"""The server: both protocols at their ports, until it is told to stop; then what is in flight is answered."""
+"""The server: both protocols at their ports, until it is stopped; then what is in flight is answered."""
 
 import asyncio
 import signal

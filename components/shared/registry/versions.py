@@ -75,6 +75,11 @@ class Versions:
         """Write one file of the version that `document` describes to `target`, if it matches its digest."""
         self.store.get_file(f"{self._folder(document.version)}/{path}", target, document.files[path].sha256)
 
+    def download_package(self, document: VersionDocument, folder: Path) -> None:
+        """Write `package.json` and `model.onnx` of the version that `document` describes to a folder, as above."""
+        self.download(document, "package.json", folder / "package.json")
+        self.download(document, self.onnx_path, folder / "model.onnx")
+
     def read_predictions(self, document: VersionDocument, images: int) -> NDArray[np.float32]:
         """Return what the version that `document` describes predicted: probabilities (float32, images x classes)."""
         return self._read_array(document, "predictions.npy", (images, len(document.classes)), np.float32)

@@ -105,9 +105,7 @@ def _only(store: Store, names: Sequence[str]) -> str:
 def _fetch_version(name: str, store: str, folder: Path) -> None:
     model_name, _, version = name.partition("/")
     model = RegisteredModel(open_store(store, os.environ), model_name)
-    document = model.read_version(int(version))
-    model.versions.download(document, PACKAGE, folder / PACKAGE)
-    model.versions.download(document, model.versions.onnx_path, folder / PROGRAM)
+    model.versions.download_package(model.read_version(int(version)), folder)
 
 
 def _read_package(folder: str) -> PackageDocument:
