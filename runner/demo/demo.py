@@ -9,10 +9,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from components.shared.core.document import Items
-from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.printable import say
-from components.shared.registry.registry import RegisteredModel, existing_model, model_names
+from components.shared.registry.registry import RegisteredModel, model_names, named_or_only
 from components.shared.storage.client import Store
 from runner.answer import Answer
 from runner.demo.folder import check_target, write_page
@@ -69,8 +68,7 @@ def _write(arguments: argparse.Namespace, url: str | None) -> DemoDocument:
 
 
 def _model(store: Store, name: str | None) -> RegisteredModel:
-    """Return the model of that name; without one the only model of the store, or that of MNIST."""
-    names = model_names(store)
-    if name is None and len(names) > 1 and DEFAULT not in names:
-        raise UserError(f"{store.uri()} has several models ({', '.join(names)})", "name one of them")
-    return existing_model(store, name or (names[0] if len(names) == 1 else DEFAULT))
+    """Return the model of that name; without one that of MNIST, or the only model of the store."""
+    if name is None and DEFAULT in model_names(store):
+        name = DEFAULT
+    return named_or_only(store, name or "", "name one of them")

@@ -22,7 +22,7 @@ from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.rows import Program, open_program
 from components.shared.registry.registry import champion_of
 from runner.answer import Answer
-from runner.registry.address import address_of_model, model_at
+from runner.registry.address import GivenModel, given_by_option
 
 
 class PredictDocument(Answer):
@@ -54,22 +54,24 @@ def handle(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _program(arguments: argparse.Namespace, scratch: Path) -> Iterator[tuple[Program, Known]]:
     """Yield the program that --model names, of a folder with a package or a version of the store, and its reference."""
-    folder, threads = Path(arguments.model or ""), thread_count(arguments.threads)
-    if arguments.model and (folder / "package.json").is_file():
-        program = open_program(folder / "model.onnx", folder / "package.json", str(folder), threads)
-        yield program, reference_beside(program.model, program.package, evaluations_of(folder))
-        return
-    address = address_of_model(arguments.model)
-    with model_at(arguments, address) as model:
-        version = address.version if address else None
-        if version is None:
-            version = champion_of(model, f"give --model {model.name}/VERSION")
-        document = model.read_version(version)
-        model.versions.download_package(document, scratch)
-        name = f"{model.name}/{version}"
-        program = open_program(scratch / "model.onnx", scratch / "package.json", name, threads)
-        known = reference_of_version(model.versions, document, scratch)
+    threads = thread_count(arguments.threads)
+    with given_by_option(arguments) as given:
+        if isinstance(given, Path):
+            program = open_program(given / "model.onnx", given / "package.json", str(given), threads)
+            known = reference_beside(program.model, program.package, evaluations_of(given))
+        else:
+            program, known = _of_version(given, scratch, threads)
     yield program, known
+
+
+def _of_version(given: GivenModel, scratch: Path, threads: int) -> tuple[Program, Known]:
+    model, version = given
+    if version is None:
+        version = champion_of(model, f"give --model {model.name}/VERSION")
+    document = model.read_version(version)
+    model.versions.download_package(document, scratch)
+    program = open_program(scratch / "model.onnx", scratch / "package.json", f"{model.name}/{version}", threads)
+    return program, reference_of_version(model.versions, document, scratch)
 
 
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:

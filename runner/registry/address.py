@@ -4,11 +4,11 @@ import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from components.shared.core.errors import UserError
-from components.shared.registry.registry import RegisteredModel, existing_model, model_names
-from components.shared.storage.client import Store
+from components.shared.registry.registry import RegisteredModel, named_or_only
 from runner.registry.store import store_of
 
 ADDRESS = re.compile(
@@ -34,15 +34,31 @@ def read_address(text: str) -> Address | None:
     return Address(text, found["store"], found["name"], version)
 
 
-def address_of_model(given: str | None) -> Address | None:
-    """Return what option --model names; None if it was not given. Raises UserError if it is no model."""
+class GivenModel(NamedTuple):
+    """A model of a store, and which of its versions; None stands for its champion."""
+
+    model: RegisteredModel
+    version: int | None
+
+
+@contextmanager
+def given_by_option(arguments: argparse.Namespace) -> Iterator[Path | GivenModel]:
+    """Yield what --model names: a folder with a package, or a model of the store; without it the only one there.
+
+    Raises UserError if it names neither.
+    """
+    given = arguments.model
+    if given and (Path(given) / "package.json").is_file():
+        yield Path(given)
+        return
     address = read_address(given) if given else None
     if given and not address:
         raise UserError(
             f"--model {given} is neither a folder with package.json nor a model",
             "give NAME, NAME/VERSION, or the folder package of a run",
         )
-    return address
+    with model_at(arguments, address) as model:
+        yield GivenModel(model, address.version if address else None)
 
 
 @contextmanager
@@ -54,12 +70,6 @@ def model_at(arguments: argparse.Namespace, address: Address | None) -> Iterator
     if address and address.store and arguments.store:
         raise UserError(f"--store={arguments.store} was given, but {address.text} names a store", "omit --store")
     with store_of(arguments, address.store if address else None) as store:
-        yield existing_model(store, address.name if address else _only_model(store))
-
-
-def _only_model(store: Store) -> str:
-    names = model_names(store)
-    if len(names) == 1:
-        return names[0]
-    found = f"there are {len(names)}: {', '.join(names[:5])}" if names else "there is none in the store"
-    raise UserError(f"no model was named, and {found}", "give --model NAME, or --model FOLDER with a package")
+        yield named_or_only(
+            store, address.name if address else "", "give --model NAME, or --model FOLDER with a package"
+        )

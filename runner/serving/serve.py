@@ -16,7 +16,7 @@ from components.shared.model_server.options import options_of
 from components.shared.model_server.program import open_folder, open_version
 from components.shared.model_server.server import Address, serve
 from runner.answer import Answer
-from runner.registry.address import address_of_model, model_at
+from runner.registry.address import given_by_option
 
 
 class ServeDocument(Answer):
@@ -48,16 +48,14 @@ def handle(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _current(arguments: argparse.Namespace) -> Iterator[Current]:
     """Yield what --model names: a folder's package, a version, or a champion that is followed."""
-    given, threads = arguments.model, arguments.threads
-    if given and (Path(given) / "package.json").is_file():
-        yield Current(open_folder(Path(given), threads))
-        return
-    address = address_of_model(given)
-    with model_at(arguments, address) as model:
-        if address and address.version is not None:
-            yield Current(open_version(model, address.version, threads))
+    threads = arguments.threads
+    with given_by_option(arguments) as given:
+        if isinstance(given, Path):
+            yield Current(open_folder(given, threads))
+        elif given.version is None:
+            yield Champion(given.model, threads)
         else:
-            yield Champion(model, threads)
+            yield Current(open_version(given.model, given.version, threads))
 
 
 def _lines(current: Current, address: Address) -> Iterator[str]:

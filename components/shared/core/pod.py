@@ -11,9 +11,14 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SECONDS = 30  # for an answer
 
 
+def is_in_cluster() -> bool:
+    """Return whether this process runs in a pod, which may lack the token of its service account."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
 def is_pod() -> bool:
     """Return whether this process runs in a pod that has the token of its service account."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").exists()
+    return is_in_cluster() and (ACCOUNT / "token").exists()
 
 
 def namespace() -> str:

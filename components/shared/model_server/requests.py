@@ -7,13 +7,13 @@ from components.shared.data.dataset import Images
 from components.shared.evaluation.metrics import Probabilities
 from components.shared.model_server.program import Served
 from components.shared.model_server.tensors import (
-    DATATYPES,
     Refused,
     check_input,
     check_outputs,
     images_of_bytes,
     images_of_numbers,
 )
+from components.shared.registry.triton import DATATYPES
 
 LENGTH_OF_HEADER = "Inference-Header-Content-Length"  # bytes of the JSON, if bytes of tensors follow it
 

@@ -13,13 +13,13 @@ from components.shared.data.dataset import Images
 from components.shared.model_server.model import EXTENSIONS, SERVER, Model, configuration, metadata
 from components.shared.model_server.program import Served
 from components.shared.model_server.tensors import (
-    DATATYPES,
     Refused,
     check_input,
     check_outputs,
     images_of_bytes,
     images_of_numbers,
 )
+from components.shared.registry.triton import DATATYPES
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

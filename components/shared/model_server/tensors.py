@@ -8,8 +8,7 @@ import numpy as np
 from components.shared.data.dataset import Images
 from components.shared.evaluation.exported_model import Tensor
 from components.shared.model_server.program import Served
-
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+from components.shared.registry.triton import DATATYPES
 
 
 class Refused(Exception):

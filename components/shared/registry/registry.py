@@ -246,6 +246,21 @@ def existing_model(store: Store, name: str) -> RegisteredModel:
     return RegisteredModel(store, name)
 
 
+def named_or_only(store: Store, name: str, remedy: str) -> RegisteredModel:
+    """Return the model of that name, or the only one of the store if it is empty.
+
+    Raises UserError if there is none, and one with the remedy if it has to be named.
+    """
+    if name:
+        return existing_model(store, name)
+    names = model_names(store)
+    if not names:
+        raise UserError(f"{store.uri()} {NO_MODELS}", HOW_TO_REGISTER)
+    if len(names) > 1:
+        raise UserError(f"{store.uri()} has {len(names)} models: {', '.join(names[:5])}", remedy)
+    return RegisteredModel(store, names[0])
+
+
 def champion_of(model: RegisteredModel, remedy: str) -> int:
     """Return the champion of this moment. Raises UserError with the remedy if there is none."""
     champion = model.read().champion

@@ -1,9 +1,13 @@
-"""Triton's model repository inside a version: `serving/` is what the storageUri of KServe points to."""
+"""Triton's model repository inside a version: `serving/` is what the storageUri of KServe points to.
+
+The names that it has in common with the Open Inference Protocol (v2) are those of all our servers and clients.
+"""
 
 from components.shared.evaluation.exported_model import Tensor
 
 MAX_BATCH = 256  # images in one request
 DIGEST = "package_digest"  # the parameter by which a server tells which package it serves
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # how the protocol calls those of programs
 
 
 def onnx_path(name: str) -> str:
@@ -25,6 +29,6 @@ def config(name: str, inputs: Tensor, outputs: Tensor, digest: str) -> str:
     return f"""name: "{name}"
 platform: "onnxruntime_onnx"
 max_batch_size: {MAX_BATCH}
-input [ {{ name: "{inputs.name}" data_type: TYPE_UINT8 dims: {inputs.sizes} }} ]
-output [ {{ name: "{outputs.name}" data_type: TYPE_FP32 dims: {outputs.sizes} }} ]
+input [ {{ name: "{inputs.name}" data_type: TYPE_{DATATYPES[inputs.dtype]} dims: {inputs.sizes} }} ]
+output [ {{ name: "{outputs.name}" data_type: TYPE_{DATATYPES[outputs.dtype]} dims: {outputs.sizes} }} ]
 {parameter}"""

@@ -19,7 +19,6 @@ from components.shared.registry import triton
 BINARY = "binary_tensor_data"  # the extension's name
 LENGTH_OF_HEADER = "Inference-Header-Content-Length"
 MAX_BYTES = 2**26  # of an answer
-DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 Connect = Callable[[], HTTPConnection]
 
@@ -52,7 +51,11 @@ class ServedModel:
     def predict(self, images: NDArray[np.uint8], inputs: Tensor, outputs: Tensor) -> NDArray[np.float32]:
         """Return the probabilities of images (N x C x H x W), as the model's output (N x classes)."""
         is_binary = BINARY in self._ask("GET", "/v2").get("extensions", [])
-        tensor: dict[str, Any] = {"name": inputs.name, "datatype": DATATYPES[inputs.dtype], "shape": list(images.shape)}
+        tensor: dict[str, Any] = {
+            "name": inputs.name,
+            "datatype": triton.DATATYPES[inputs.dtype],
+            "shape": list(images.shape),
+        }
         if is_binary:
             tensor["parameters"] = {"binary_data_size": images.nbytes}
         else:

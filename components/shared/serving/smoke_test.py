@@ -13,7 +13,8 @@ from components.shared.core.document import Count, Number, Part, Sha256
 from components.shared.evaluation.exported_model import Tensor
 from components.shared.evaluation.parity import ParityError, largest_difference
 from components.shared.registry.document import VersionDocument
-from components.shared.serving.open_inference import DATATYPES, Connect, NotServed, ServedModel
+from components.shared.registry.triton import DATATYPES
+from components.shared.serving.open_inference import Connect, NotServed, ServedModel
 
 OTHER = "it serves something else: see the storageUri of its pod, and the log"
 

@@ -153,7 +153,7 @@ def test_a_damaged_package_is_left_out(filled: Store, server: S3Server, tmp_path
 
 def test_the_model_is_the_only_one_or_named(filled: Store, exported_digits: Artifacts, tmp_path: Path) -> None:
     register(exported_digits, filled, tmp_path / "registered-again", "others")
-    with pytest.raises(UserError, match=r"has several models \(digits, others\); name one of them"):
+    with pytest.raises(UserError, match=r"has 2 models: digits, others; name one of them"):
         make(filled, tmp_path / "demo")
     assert make(filled, tmp_path / "demo", "others").name == "others"
     with pytest.raises(UserError, match="has no model letters; it has digits, others"):

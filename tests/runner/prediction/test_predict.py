@@ -64,14 +64,14 @@ def test_the_champion_is_taken_from_the_store(
     package: Path, picture: Path, tmp_path: Path, store: Store, uri: str
 ) -> None:
     words = [str(picture), "--store", uri, "--output", str(tmp_path / "out")]
-    with pytest.raises(UserError, match="no model was named, and there is none in the store; give --model NAME"):
+    with pytest.raises(UserError, match="has no models yet; run the pipeline"):
         run_verb(predict, *words)
     register_package(store, package, "first")
     document = answered(predict, *words)
     assert isinstance(document, PredictDocument)
     assert (document.predictions.model, document.predictions.predicted) == ("first/1", {"dark": 0, "light": 1})
     register_package(store, package, "second", wins=False)
-    with pytest.raises(UserError, match="no model was named, and there are 2: first, second; give --model NAME"):
+    with pytest.raises(UserError, match="has 2 models: first, second; give --model NAME"):
         run_verb(predict, *words)
     with pytest.raises(UserError, match="second has no champion; give --model second/VERSION"):
         run_verb(predict, *words, "--model", "second")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.registry.address import Address, address_of_model, read_address
+from runner.registry.address import Address, read_address
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from runner.registry.address import Address, address_of_model, read_address
     ],
 )
 def test_a_text_names_a_version_or_a_champion(text: str, store: str | None, name: str, version: int | None) -> None:
-    assert read_address(text) == Address(text, store, name, version) == address_of_model(text)
+    assert read_address(text) == Address(text, store, name, version)
 
 
 @pytest.mark.parametrize(

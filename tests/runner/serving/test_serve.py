@@ -82,7 +82,7 @@ def test_the_program_of_the_image_serves_a_package(package: Path) -> None:
 
 @pytest.mark.usefixtures("s3_variables")
 def test_models_of_a_store_are_served(package: Path, store: Store, uri: str) -> None:
-    with pytest.raises(UserError, match="no model was named, and there is none in the store; give --model NAME"):
+    with pytest.raises(UserError, match="has no models yet; run the pipeline"):
         run_verb(serve, "--store", uri)
     register_package(store, package, "mnist")
     body, headers = binary(IMAGES)

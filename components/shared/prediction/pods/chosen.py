@@ -5,7 +5,6 @@ It is chosen once, and named from then on by what never changes: model and versi
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -16,8 +15,8 @@ from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.common import StoreUri, Threads
 from components.shared.parameters.prediction import CHAMPION, VERSIONS, Drift
 from components.shared.parameters.preparation import ReadingRecipe
-from components.shared.registry.registry import RegisteredModel, champion_of, existing_model, model_names
-from components.shared.storage.client import Store, open_store
+from components.shared.registry.registry import RegisteredModel, champion_of, named_or_only
+from components.shared.storage.client import open_store
 
 PROGRAM, PACKAGE = "model.onnx", "package.json"
 
@@ -67,7 +66,7 @@ def choose_model(store: str, model_name: str, model: str) -> Chosen:
     if "://" in model:
         return Chosen(model.rstrip("/"), _read_package(model.rstrip("/")).digest)
     opened = open_store(store, os.environ)
-    found = existing_model(opened, model_name or _only(opened, model_names(opened)))
+    found = named_or_only(opened, model_name, "give model_name=NAME")
     remedy = f"give model={VERSIONS}N, or promote a version"
     version = champion_of(found, remedy) if model == CHAMPION else int(model.removeprefix(VERSIONS))
     return Chosen(f"{found.name}/{version}", found.read_version(version).package_digest)
@@ -92,14 +91,6 @@ def fetch_package(chosen: Chosen, store: str, folder: Path) -> None:
 def local_path(folder: str) -> Path | None:
     """Return the path of a file:// URI; None of another one."""
     return Path(url2pathname(urlsplit(folder).path)) if folder.startswith("file://") else None
-
-
-def _only(store: Store, names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise UserError(f"{store.uri()} has no model yet", "run a training first, or give model= a package's folder")
-    raise UserError(f"{store.uri()} has {len(names)} models: {', '.join(names[:5])}", "give model_name=NAME")
 
 
 def _fetch_version(name: str, store: str, folder: Path) -> None:

@@ -3,12 +3,12 @@
 Both backends use the SDK `kubeflow`.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from components.shared.core.pod import is_in_cluster
 from components.shared.training.distributed.trainjob.manifest import JobSpec, TaskConfig
 
 POLL_SECONDS = 1.0  # between two requests, while a backend waits for an end or for log lines
@@ -52,7 +52,7 @@ class TrainJobBackend(Protocol):
 @contextmanager
 def open_backend(config: TaskConfig, poll_seconds: float = POLL_SECONDS) -> Iterator[TrainJobBackend]:
     """Yield the backend of this pod's namespace, whose jobs' pods get what `config` says; else that of this machine."""
-    if _is_in_cluster():
+    if is_in_cluster():
         from components.shared.training.distributed.trainjob.kubernetes_backend import KubernetesBackend
 
         yield KubernetesBackend(config, poll_seconds)
@@ -68,12 +68,8 @@ def open_backend(config: TaskConfig, poll_seconds: float = POLL_SECONDS) -> Iter
 
 def delete_jobs(run_id: str) -> list[str]:
     """Delete the jobs that a run has submitted, and return their names: none without a cluster or Trainer in it."""
-    if not _is_in_cluster():
+    if not is_in_cluster():
         return []
     from components.shared.training.distributed.trainjob.kubernetes_backend import KubernetesBackend
 
     return KubernetesBackend().delete_all(run_id)
-
-
-def _is_in_cluster() -> bool:
-    return "KUBERNETES_SERVICE_HOST" in os.environ
