@@ -13,9 +13,11 @@ from runner.cluster import run_state
 from runner.cluster.api import find_pipeline, find_run, latest_runs, names_of
 from runner.cluster.connection import Connection, connect
 from runner.cluster.run_facts import RunFacts, facts
+from runner.cluster.watch.failure import UNREADABLE, error_of, find_failure
 from runner.cluster.watch.lag import settled
+from runner.cluster.watch.nodes import STEP as DISTRIBUTED
+from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.pods import correct_by_pods, reasons_of
-from runner.cluster.watch.reasons import Reason
 from runner.cluster.watch.view import View
 from runner.graphs import graph_of
 
@@ -23,12 +25,13 @@ SHOWN = 10
 
 
 class StepStatus(Part):
-    """A step of a run: its state and, while it waits, Kubernetes' reason."""
+    """A step of a run: its state, Kubernetes' reason while it waits, and why it or a node of it ended."""
 
     step: str
     state: str
     seconds: Number
     waits: str | None
+    error: str | None
 
 
 class StatusDocument(Answer):
@@ -57,30 +60,48 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     pipeline, run = find_run(connection, arguments.run, pipelines)
     view = View(connection, run.run_id)
     run, pods = settled(view, run, pipeline)
+    view.correct_record(run)
     say(f"{run.display_name}: {run_state.state(run)}")
-    steps = _print_steps(run, pipeline, pods, reasons_of(view, pods))
+    steps = _steps(view, run, pipeline, pods)
+    _print_steps(run, steps)
     arguments.document = StatusDocument(run=facts(connection, run), steps=steps)
     say(connection.ui_link("run", run.run_id))
     return 0
 
 
-def _print_steps(run: Any, pipeline: BaseComponent, pods: list[Any], reasons: dict[str, Reason]) -> list[StepStatus]:
-    """Print and return state and seconds of each step, and why it waits; print the whole run's, if it has ended."""
-    steps = run_state.steps(run, pipeline)
+def _steps(view: View, run: Any, pipeline: BaseComponent, pods: list[Any]) -> list[StepStatus]:
+    """Return state and seconds of each step, why it waits, and why it failed."""
+    steps, nodes = run_state.steps(run, pipeline), Nodes(view)
     correct_by_pods(steps, pods)
-    column = max(map(len, steps)) + 2
-    for name, step in steps.items():
-        say(f"{name:<{column}}{step.state:<10}{step.seconds:>8.1f}")
-        if name in reasons:
-            say(f"{'':<{column}}waits: {reasons[name]}")
-    if run.state in run_state.FINAL:
-        say(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
+    found = nodes.beside(pods)
+    reasons = reasons_of(nodes, pods, found)
+    errors = {DISTRIBUTED: "; ".join(nodes.newly_killed(found))}
+    failure = find_failure(view, run, run_state.failed_step(run, pipeline), nodes)
+    if failure.step and run_state.has_failed(run):
+        errors[failure.step] = error_of(run, failure) or UNREADABLE
     return [
         StepStatus(
-            step=name, state=step.state, seconds=step.seconds, waits=str(reasons[name]) if name in reasons else None
+            step=name,
+            state=step.state,
+            seconds=step.seconds,
+            waits=str(reasons[name]) if name in reasons else None,
+            error=errors.get(name) or None,
         )
         for name, step in steps.items()
     ]
+
+
+def _print_steps(run: Any, steps: list[StepStatus]) -> None:
+    """Print the steps and, if the run has ended, the seconds of the whole."""
+    column = max(len(step.step) for step in steps) + 2
+    for step in steps:
+        say(f"{step.step:<{column}}{step.state:<10}{step.seconds:>8.1f}")
+        if step.waits:
+            say(f"{'':<{column}}waits: {step.waits}")
+        if step.error:
+            say(f"{'':<{column}}{step.error}")
+    if run.state in run_state.FINAL:
+        say(f"{'total':<{column + 10}}{run_state.seconds(run, run.created_at, run.finished_at):>8.1f}")
 
 
 def _print_runs(connection: Connection, pipelines: tuple[BaseComponent, ...]) -> list[RunFacts]:

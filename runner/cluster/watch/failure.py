@@ -6,7 +6,7 @@ from typing import Any
 
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
-from runner.cluster.logs import read_log
+from runner.cluster.logs import HINT, read_log
 from runner.cluster.watch.nodes import Nodes
 from runner.cluster.watch.reasons import AGAIN, Reason, signal_reason, why_killed
 from runner.cluster.watch.view import View
@@ -16,6 +16,7 @@ from runner.failures import Failure, read_failure
 ADDED = re.compile(r"[IWEF]\d{4} [\d:.]+ |time=|Error: exit status |\[KFP Executor ")
 DUMP = re.compile(r"\[KFP Executor .*Got executor_input:")  # a JSON document on the lines below
 TRACEBACK = "Traceback (most recent call last):"
+UNREADABLE = f"its log cannot be read from here; {HINT}"
 KILLED = {"killed": 9, "terminated": 15, "bus error": 7, "segmentation fault": 11, "aborted": 6}
 # The words of Go, in which the launcher is written, and a shell's exit codes.
 SIGNALED = re.compile(rf"exit status (?P<code>129|1[3-9]\d)\b|signal: (?P<name>{'|'.join(KILLED)})")
@@ -36,6 +37,13 @@ def find_failure(view: View, run: Any, step: str | None, nodes: Nodes) -> Failur
     if not reason and not log:
         reason = next(reversed(nodes.killed.values()), None) or _deleted(view, step)
     return Failure(step, () if reason else _crash(failure.lines), killed=str(reason) if reason else None)
+
+
+def error_of(run: Any, failure: Failure) -> str | None:
+    """Return in one line why a run ended: what the step reported, else what KFP reports of the run or step."""
+    of_task = next((t.error.message for t in run_state.tasks(run) if t.display_name == failure.step and t.error), None)
+    of_run = run.error.message if run.error and not (run_state.has_failed(run) and failure.step) else None
+    return failure.error if failure.is_known else of_run or of_task or failure.error
 
 
 class OwnLines:

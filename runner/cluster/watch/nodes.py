@@ -1,10 +1,11 @@
 """The nodes of a distributed training: pods of the TrainJobs of a run, which have no label of the run themselves."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from runner.cluster.watch.reasons import why_killed
+from runner.cluster.watch.reasons import Reason, is_creating, step_of, why_killed, why_waiting
 from runner.cluster.watch.view import View
 
 STEP = "train-distributed"
@@ -36,11 +37,29 @@ class Nodes:
         pods = [pod for job in sorted(self.jobs) for pod in self.view.labelled(f"{JOB_LABEL}={job}")]
         return [Node(int((pod.metadata.annotations or {}).get(RANK, 0)), pod) for pod in pods]
 
-    def newly_killed(self) -> Iterator[str]:
+    def beside(self, pods: Iterable[Any]) -> list[Node]:
+        """Return the nodes if one of these pods of the run is that of the step which waits for them."""
+        return self.find() if any(step_of(pod) == STEP for pod in pods) else []
+
+    def waiting(self, nodes: Iterable[Node]) -> Reason | None:
+        """Return why nodes do not start, and which; None if nothing is known to keep one."""
+        ranks: dict[Reason, list[str]] = defaultdict(list)
+        for rank, pod in nodes:
+            reason = why_waiting(pod, self.view.events(pod) if is_creating(pod) else (), STEP)
+            if reason and not pod.metadata.deletion_timestamp:
+                ranks[reason].append(str(rank))
+        told = [f"{_named(which)}: {reason.text}" for reason, which in ranks.items()]
+        return Reason("; ".join(told), " or ".join(dict.fromkeys(one.remedy for one in ranks))) if told else None
+
+    def newly_killed(self, nodes: Iterable[Node]) -> Iterator[str]:
         """Yield what has ended nodes since the last call; that a restart takes away the pods of all is no news."""
-        for rank, pod in self.find():
+        for rank, pod in nodes:
             reason = None if pod.metadata.deletion_timestamp else why_killed(pod, STEP)
             if reason and pod.metadata.name not in self.killed:
                 verb = ":" if reason.text.startswith("its ") else " was"
                 self.killed[pod.metadata.name] = f"node {rank}{verb} {reason}"
                 yield self.killed[pod.metadata.name]
+
+
+def _named(ranks: list[str]) -> str:
+    return f"{'node' if len(ranks) == 1 else 'nodes'} {', '.join(ranks)}"

@@ -1,16 +1,17 @@
 """The pods of a run while it runs: why one waits, and how a training goes on."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.training.distributed.trainjob.backend import WAITING
 from runner.cluster import run_state
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
-from runner.cluster.watch.nodes import Nodes
+from runner.cluster.watch.nodes import Node, Nodes
 from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, is_driver, step_of, why_waiting
 from runner.cluster.watch.view import View
 from runner.summary import StepState
@@ -48,9 +49,10 @@ def container_seconds(pods: list[Any]) -> float | None:
     return sum(spans) if spans and len(spans) == len(pods) else None
 
 
-def reasons_of(view: View, pods: list[Any]) -> dict[str, Reason]:
-    """Return why steps of the run wait, by step."""
-    return dict(_reasons(view, pods))
+def reasons_of(nodes: Nodes, pods: list[Any], found: Iterable[Node]) -> dict[str, Reason]:
+    """Return why steps of the run wait, by step; one that runs may wait for the nodes that were found."""
+    waiting = nodes.waiting(found)
+    return ({DISTRIBUTED: waiting} if waiting else {}) | dict(_reasons(nodes.view, pods))
 
 
 def _reasons(view: View, pods: list[Any]) -> Iterator[tuple[str, Reason]]:
@@ -77,19 +79,25 @@ class Pods:
 
     def show(self, pods: list[Any]) -> None:
         """Show what has changed since the last call."""
-        reasons = reasons_of(self.view, pods)
+        nodes = self.nodes.beside(pods)
+        reasons = reasons_of(self.nodes, pods, nodes)
         for step, reason in reasons.items():
             if self.reasons.get(step) != reason:
                 self.terminal.show(f"[{step}] waits: {reason}")
         self.reasons = reasons
-        if any(step_of(pod) == DISTRIBUTED for pod in pods):
-            self._show_killed_nodes()
+        self._show_killed(nodes)
         if self.terminal.live:
             self._show_training([pod for pod in pods if pod.status.phase == LIVE_PHASE and step_of(pod) in TRAINING])
 
-    def _show_killed_nodes(self) -> None:
+    def _may_show(self, text: str) -> bool:
+        """Return whether a training's line is new, and not what Kubernetes has told of its nodes."""
+        if text.startswith(WAITING) and DISTRIBUTED in self.reasons:
+            self.printed.add(text)
+        return text not in self.printed
+
+    def _show_killed(self, nodes: list[Node]) -> None:
         """Show what ended nodes, unless the step has printed the same."""
-        for killed in self.nodes.newly_killed():
+        for killed in self.nodes.newly_killed(nodes):
             if killed not in self.printed:
                 self.printed.add(killed)
                 self.terminal.show(f"[{DISTRIBUTED}] {killed}")
@@ -100,7 +108,7 @@ class Pods:
         for pod in pods:
             texts = list(self._texts(pod))
             bars += [text for text in texts if BAR.match(text)][-1:]
-            fresh += [text for text in texts if not BAR.match(text) and text not in self.printed]
+            fresh += [text for text in texts if not BAR.match(text) and self._may_show(text)]
         if bars or fresh:
             self.terminal.erase()
         for text in fresh:

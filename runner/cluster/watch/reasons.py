@@ -47,13 +47,16 @@ def is_driver(pod: Any) -> bool:
     return ".executor(" not in (pod.metadata.annotations or {}).get(NODE_NAME, "")
 
 
-def why_waiting(pod: Any, events: Iterable[Any] = ()) -> Reason | None:
-    """Return why a pod does not start; None if nothing is known to keep it."""
+def why_waiting(pod: Any, events: Iterable[Any] = (), step: str | None = None) -> Reason | None:
+    """Return why a pod does not start; None if nothing is known to keep it.
+
+    The pods of a TrainJob do not say which `step` they belong to.
+    """
     if pod.status.phase != "Pending":
         return None
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False" and condition.message:
-            return _unscheduled(pod, condition.message)
+            return _unscheduled(pod, condition.message, step or step_of(pod))
     for status in _containers(pod):
         if (waiting := status.state and status.state.waiting) and waiting.reason in UNPULLED + REFUSED:
             return _not_started(status, waiting)
@@ -121,9 +124,8 @@ def _evicted(pod: Any, step: str) -> Reason:
     return Reason(f"evicted: {message}", AGAIN)
 
 
-def _unscheduled(pod: Any, message: str) -> Reason:
-    step = step_of(pod)
-    remedies = [_shortage(pod, resource) for resource in dict.fromkeys(SHORT_OF.findall(message))]
+def _unscheduled(pod: Any, message: str, step: str) -> Reason:
+    remedies = [_shortage(pod, resource, step) for resource in dict.fromkeys(SHORT_OF.findall(message))]
     if TAINT.search(message):
         remedies.append("give tolerations= for the taints" if step in TRAINING else "free a node from taints")
     if SELECTOR.search(message):
@@ -133,11 +135,11 @@ def _unscheduled(pod: Any, message: str) -> Reason:
     return Reason(text, " or ".join(remedies) or "`python pipeline.py doctor` looks at the nodes")
 
 
-def _shortage(pod: Any, resource: str) -> str:
+def _shortage(pod: Any, resource: str, step: str) -> str:
     """Return what helps a pod for which no node has enough of a resource."""
     asked = (_resources(pod).requests or {}).get(resource, "?")
     parameter = {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus" if "/" in resource else None)
-    if step_of(pod) not in TRAINING or not parameter:
+    if step not in TRAINING or not parameter:
         return f"make room on a node for {asked} of {resource}"
     return f"give a smaller {parameter}= (now {asked})"
 

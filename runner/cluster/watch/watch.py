@@ -14,9 +14,8 @@ from components.shared.core.printable import say
 from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.connection import Connection
-from runner.cluster.logs import HINT
 from runner.cluster.rest import ApiError
-from runner.cluster.watch.failure import find_failure
+from runner.cluster.watch.failure import UNREADABLE, error_of, find_failure
 from runner.cluster.watch.lag import Lag
 from runner.cluster.watch.pods import Pods, container_seconds, correct_by_pods, may_be_stale
 from runner.cluster.watch.verdict import find_verdict
@@ -28,7 +27,6 @@ from runner.terminal import Terminal, ask
 POLL_SECONDS = 5.0
 PATIENCE = 600.0  # seconds for which a server that does not answer is asked again and again
 KEEP_IN_FILE = "give --token-file or --cookie-file, which are read again: a variable cannot be renewed meanwhile"
-UNREADABLE = f"its log cannot be read from here; {HINT}"
 
 
 @dataclass
@@ -140,20 +138,12 @@ class Watch:
         say("terminating; waiting for the end")
         return True
 
-    def _error(self, run: Any, failure: Failure) -> str | None:
-        """Return in one line why the run ended: what the step reported, else what KFP reports of the run or step."""
-        of_task = next(
-            (t.error.message for t in run_state.tasks(run) if t.display_name == failure.step and t.error), None
-        )
-        of_run = run.error.message if run.error and not (run_state.has_failed(run) and failure.step) else None
-        return failure.error if failure.is_known else of_run or of_task or failure.error
-
     def _close(self, run: Any, failure: Failure, runs: Path) -> int:
         """Write the summary, print how the run ended, and return the exit code."""
         path = runs / self.run_id / "summary.json"
         self.view.correct_record(run)
         verdict = find_verdict(self.view, run, self.pipeline)
-        document = run_state.summarise(run, self.pipeline, self._error(run, failure), verdict)
+        document = run_state.summarise(run, self.pipeline, error_of(run, failure), verdict)
         for name, seconds in self.measured.items():
             document.steps[name].seconds = seconds
         with private_files():

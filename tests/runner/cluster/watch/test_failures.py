@@ -12,17 +12,16 @@ from components.shared.core.errors import UserError
 from components.shared.core.log import EVENT
 from runner.cluster import run_state
 from runner.cluster.watch.failure import own_lines
-from runner.cluster.watch.nodes import JOB_LABEL, RANK
 from runner.cluster.watch.pods import container_seconds
 from runner.cluster.watch.reasons import why_killed
 from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
-from tests.runner.cluster.watch.test_progress import DISTRIBUTED, distributed_run
+from tests.runner.cluster.watch.test_progress import DISTRIBUTED, distributed_run, node_of
 from tests.runner.cluster.watch.test_progress import running as running_pod
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import log_of_evaluate, node_pod, pod_of, run_of, trainjob
+from tests.servers.recorded_cluster import log_of_evaluate, pod_of, run_of
 
 # What KFP 2.17's launcher writes after a step that failed; the step's own words are recorded only for one that ended.
 LAUNCHER = "F1129 13:21:49.100000      16 main.go:56] failed to execute component: {}\nError: exit status 1\n"
@@ -119,12 +118,38 @@ def test_the_dump_of_kfp_is_no_line_of_the_step() -> None:
     assert list(own_lines(DUMP + "[evaluate] here\n\n" + LAUNCHER.format("signal: killed"))) == ["[evaluate] here"]
 
 
+def test_status_says_why_a_step_failed(
+    kfp_api: KfpServer, cluster: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.add(pod_of("oom-killed"))
+    run_id = kfp_api.replay("training", run_of("killed"))
+    error = "killed for want of memory: its limit is 350Mi; give more train_memory="
+    assert after("train", status_lines(capsys, run_id, *CONTEXT)) == error
+    cluster.remove("pods", POD)
+    told = "its log cannot be read from here; give --context"
+    assert after("train", status_lines(capsys, run_id, *CONTEXT)).startswith(told)
+    goes_on = run_of("killed")
+    goes_on.state, goes_on.finished_at = "RUNNING", None
+    run_id = kfp_api.replay("training", goes_on)
+    assert after("train", status_lines(capsys, run_id)).startswith("evaluate"), "step finish has not ended"
+
+
+def status_lines(capsys: pytest.CaptureFixture[str], run_id: str, *words: str, graph: str = "training") -> list[str]:
+    capsys.readouterr()
+    assert run_verb(status, run_id, *words, pipeline=pipeline.GRAPHS[graph]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def after(step: str, lines: list[str]) -> str:
+    """What stands below a step."""
+    (number,) = [number for number, line in enumerate(lines) if line.startswith(f"{step} ")]
+    return lines[number + 1].strip()
+
+
 def killed_node(rank: int, job: str, run_id: str) -> tuple[Any, Any]:
     """Return the recorded TrainJob and the pod of a node, with the recorded end of another pod killed for memory."""
-    found, pod, killed = trainjob(), node_pod(), pod_of("oom-killed")
-    found["metadata"] |= {"name": job, "labels": {"pipeline/runid": run_id}}
-    pod.metadata.name, pod.metadata.labels[JOB_LABEL] = f"{job}-{rank}", job
-    pod.metadata.annotations[RANK] = str(rank)
+    found, pod = node_of(job, rank, run_id)
+    killed = pod_of("oom-killed")
     pod.spec.containers[0].resources = client.V1ResourceRequirements(limits={"memory": "2Gi"})
     pod.status = killed.status
     (status,) = [one for one in pod.status.container_statuses if one.name == "main"]
@@ -133,12 +158,12 @@ def killed_node(rank: int, job: str, run_id: str) -> tuple[Any, Any]:
 
 
 def test_a_node_of_a_trainjob_killed_for_memory_is_named(
-    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running, ended = distributed_run(), run_of("stopped")
     ended.state_history = [entry for entry in ended.state_history if entry.state != "CANCELING"]
-    node = f"{DISTRIBUTED}(0).root(0).train-distributed(0).executor(0)"
-    cluster.add(step_pod := running_pod(pod_of("unschedulable"), node, running.run_id))
+    name = f"{DISTRIBUTED}(0).root(0).train-distributed(0).executor(0)"
+    cluster.add(step_pod := running_pod(pod_of("unschedulable"), name, running.run_id))
     job, pod = killed_node(1, "train-7", running.run_id)
     _, deleted = killed_node(0, "train-7", running.run_id)
     deleted.metadata.deletion_timestamp = "2026-11-29T13:29:41Z"
@@ -150,9 +175,11 @@ def test_a_node_of_a_trainjob_killed_for_memory_is_named(
         for one in (pod, deleted, step_pod):
             cluster.remove("pods", one.metadata.name)
 
+    killed = "node 1 was killed for want of memory: its limit is 2Gi; give more train_memory="
+    run_id = kfp_api.replay("distributed", running)
+    assert after("train-distributed", status_lines(capsys, run_id, *CONTEXT, graph="distributed")) == killed
     clock.at = [(20.0, clean_up)]
     _, shown = watched(kfp_api.replay("distributed", *[running] * 6, ended), *CONTEXT, graph=pipeline.distributed)
-    killed = "node 1 was killed for want of memory: its limit is 2Gi; give more train_memory="
     assert shown.count(f"train-distributed {killed}\n") == 1
     assert "node 0" not in shown, "it was taken away because the other one ended"
     assert f"error: train-distributed failed: {killed}\n" in shown

@@ -19,7 +19,7 @@ from components.shared.parameters.evaluation import Gates
 from components.shared.registry.document import RegistrationDocument
 from components.shared.storage.client import Store
 from pipeline import distributed
-from runner.control import stop
+from runner.control import status, stop
 from tests.runner.cluster.watch.conftest import CONTEXT, Watched
 from tests.runner.cluster.watch.test_verdicts import ORIGIN, cached, event, pod
 from tests.runner.doctor.objects import launcher, launcher_secret, s3_config, secret
@@ -166,9 +166,10 @@ def test_the_record_of_a_stopped_run_is_corrected(
     assert unseen + "only KFP's API was reached; give --context too" in shown and recorded(run_id) == "FAILED"
     code, shown = watched(run_id, *CONTEXT, graph=distributed)
     assert (code, recorded(run_id)) == (3, "CANCELED") and unseen not in shown
-    record(run_id)
-    assert run_verb(stop, run_id, *CONTEXT, pipeline=distributed) == 0
-    assert recorded(run_id) == "CANCELED"
+    for verb in (stop, status):
+        record(run_id)
+        assert run_verb(verb, run_id, *CONTEXT, pipeline=distributed) == 0
+        assert recorded(run_id) == "CANCELED"
     cluster.denied = {"get secrets"}
     run_verb(stop, run_id, *CONTEXT, pipeline=distributed)
     assert f"note: {unseen}Kubernetes refuses to read Secret torch2kubeflow-s3" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """How a training goes on, shown from the log of its pod: on a terminal only, its progress in place."""
 
+import json
 import re
 from typing import Any
 
@@ -8,14 +9,18 @@ from kfp_server_api import V2beta1Run
 from kubernetes import client
 
 import pipeline
+from runner.cluster.watch.nodes import JOB_LABEL, RANK
+from runner.control import status
 from tests.runner.cluster.watch.conftest import CONTEXT, Clock, Watched
 from tests.runner.cluster.watch.test_waiting import interrupt
+from tests.runner.verbs import answered
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
-from tests.servers.recorded_cluster import log_of_evaluate, pod_of, run_of
+from tests.servers.recorded_cluster import log_of_evaluate, node_pod, pod_of, run_of, trainjob
 
 EPOCH = "[train] epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s\n"
 BAR = "[train] epoch 2/9: {} % (25,200/60,000 images, 16,900 images/s, loss 0.12)\n"
+GRAPH = pipeline.distributed
 DISTRIBUTED = "torch2kubeflow-distributed-65hzv"
 
 
@@ -36,6 +41,15 @@ def distributed_run() -> V2beta1Run:
         if task.start_time == step.start_time:
             task.state = "RUNNING"
     return run
+
+
+def node_of(job: str, rank: int, run_id: str) -> tuple[Any, Any]:
+    """Return the recorded TrainJob and the pod of a node of it."""
+    found, pod = trainjob(), node_pod()
+    found["metadata"] |= {"name": job, "labels": {"pipeline/runid": run_id}}
+    pod.metadata.name, pod.metadata.labels[JOB_LABEL] = f"{job}-{rank}", job
+    pod.metadata.annotations[RANK] = str(rank)
+    return found, pod
 
 
 def set_log(cluster: KubeServer, pod: Any, text: str) -> None:
@@ -81,6 +95,38 @@ def test_a_distributed_training_is_shown(
         "train-distributed waiting for a node: 0/1 nodes are available: 1 Insufficient cpu.",
         "train-distributed epoch 1/9: loss 0.41, accuracy 88.20 %, 16,900 images/s",
     ]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_nodes_that_wait_are_told_with_the_parameter(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, live: bool
+) -> None:
+    run = distributed_run()
+    step = running(pod_of("unschedulable"), f"{DISTRIBUTED}(0).root(0).train-distributed(0).executor(0)", run.run_id)
+    told = "0/1 nodes are available: 1 Insufficient cpu"
+    set_log(cluster, step, f"[train-distributed] waiting for a node: {told}.\n")
+    statuses = [pod_of(name).status for name in ("unschedulable", "unschedulable", "image-not-found")]
+    nodes = [node_of("train-7", rank, run.run_id) for rank in range(3)]
+    for (_, pod), found in zip(nodes, statuses, strict=True):
+        pod.status, pod.spec.containers[0].resources = found, pod_of("unschedulable").spec.containers[1].resources
+    cluster.add(step, *(pod for _, pod in nodes))
+    cluster.custom["trainjobs"] = [nodes[0][0]]
+    run_id = kfp_api.replay("distributed", run)
+    image = "image 127.0.0.1:5000/me/torch2kubeflow/torch:nosuch cannot be pulled: not found"
+    remedy = "give a smaller train_cpu= (now 4) or push it with `make push`, or let the service account pull"
+    waits = f"nodes 0, 1: {told}; node 2: {image}; {remedy}"
+    answer = json.loads(answered(status, run_id, *CONTEXT, pipeline=GRAPH).to_json())
+    (found,) = [step for step in answer["steps"] if step["waits"]]
+    assert found["step"] == "train-distributed" and found["waits"].startswith(waits)
+    clock.at = [(20.0, lambda: cluster.custom["trainjobs"].clear()), (25.0, lambda: start(nodes)), (40.0, interrupt)]
+    _, shown = watched(run_id, *CONTEXT, graph=GRAPH, live=live)
+    assert shown.count(f"train-distributed waits: {waits}") == shown.count("waits") == 1
+    assert "waiting for a node" not in shown, "the step says the same, without the remedy"
+
+
+def start(nodes: list[tuple[Any, Any]]) -> None:
+    for _, pod in nodes:
+        pod.status = client.V1PodStatus(phase="Running")
 
 
 def test_each_trial_that_runs_has_a_row(

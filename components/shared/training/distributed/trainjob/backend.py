@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from components.shared.core.pod import is_in_cluster
 from components.shared.training.distributed.trainjob.manifest import JobSpec, TaskConfig
 
+WAITING = "waiting for a node"  # the start of what step train-distributed says of a node that does not start
 POLL_SECONDS = 1.0  # between two requests, while a backend waits for an end or for log lines
 
 

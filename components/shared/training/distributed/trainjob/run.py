@@ -15,7 +15,13 @@ from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 from components.shared.training.distributed.handoff import Job, job_name
 from components.shared.training.distributed.task import Result, TaskDocument
-from components.shared.training.distributed.trainjob.backend import JobState, TrainJobBackend, Trouble, open_backend
+from components.shared.training.distributed.trainjob.backend import (
+    WAITING,
+    JobState,
+    TrainJobBackend,
+    Trouble,
+    open_backend,
+)
 from components.shared.training.distributed.trainjob.manifest import WORKER, JobSpec, TaskConfig
 
 SUBMISSIONS = 3  # of a job that is deleted by others or ends without a result
@@ -103,7 +109,7 @@ def _submit(backend: TrainJobBackend, job: Job, task: TaskDocument, spec: JobSpe
 def _log_trouble(now: Trouble, told: Trouble) -> Trouble:
     """Log what is new, and return what was logged."""
     if now.pending and now.pending != told.pending:
-        log.info(f"waiting for a node: {now.pending}")
+        log.info(f"{WAITING}: {now.pending}")
     if now.killed and now.killed != told.killed:
         log.info(f"{now.killed}; {MORE_MEMORY}")
     return Trouble(now.pending or told.pending, now.killed or told.killed)
