@@ -9,7 +9,7 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.model_server.metrics import Metrics
 from components.shared.model_server.program import Served, open_version
-from components.shared.registry.registry import RegisteredModel
+from components.shared.registry.registry import RegisteredModel, champion_of
 
 
 class Current:
@@ -30,9 +30,7 @@ class Champion(Current):
         """Open the champion. Raises UserError if there is none, or it cannot be opened."""
         self._model, self._threads, self._told = model, threads, ""
         self._etag = model.etag()
-        champion = model.read().champion
-        if champion is None:
-            raise UserError(f"{model.name} has no champion", f"give --model {model.name}/VERSION, or promote one")
+        champion = champion_of(model, f"give --model {model.name}/VERSION, or promote one")
         super().__init__(open_version(model, champion, threads))
 
     async def follow(self, metrics: Metrics, seconds: float) -> None:

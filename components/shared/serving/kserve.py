@@ -73,9 +73,12 @@ class Kserve:
         spec = found["spec"]
         formats = [one["name"] for one in spec.get("supportedModelFormats", [])]
         protocols = spec.get("protocolVersions") or ["v1"]
-        if spec.get("disabled") or MODEL_FORMAT not in formats or PROTOCOL not in protocols:
-            why = "is disabled" if spec.get("disabled") else f"does not serve {MODEL_FORMAT} by protocol {PROTOCOL}"
-            raise UserError(f"{found['kind']} {name} {why}", f"name another one with --runtime{self._suitable()}")
+        runtime = f"{found['kind']} {name}"
+        if spec.get("disabled"):
+            raise UserError(f"{runtime} is disabled", f"name another one with --runtime{self._suitable()}")
+        if MODEL_FORMAT not in formats or PROTOCOL not in protocols:
+            message = f"{runtime} does not serve {MODEL_FORMAT} by protocol {PROTOCOL}"
+            raise UserError(message, f"name another one with --runtime{self._suitable()}")
 
     def _runtime(self, name: str) -> Object | None:
         """Return a runtime; None if it may not be read. Raises UserError if there is none of that name."""
