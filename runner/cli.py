@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from components.shared.core.errors import UserError
 from components.shared.core.printable import printable_json, say
 from runner.failures import INTERRUPTED, USER_ERROR, find_user_error
-from runner.verbs.parser import parse
+from runner.verbs.parser import WrongWords, parse
 
 CLOSED_PIPE = 128 + signal.SIGPIPE  # the exit code that shells show of programs that the signal ends
 GRAPHS = (
@@ -45,12 +45,21 @@ def main(graphs: Graphs, argv: Sequence[str] | None = None) -> None:
 
 def _run(graphs: Graphs, argv: Sequence[str] | None) -> int:
     """Run one verb and return the exit code; with --json, print nothing but its document on stdout."""
-    arguments = parse(argv)
+    try:
+        arguments = parse(argv)
+    except WrongWords as wrong:
+        if "--json" in (sys.argv[1:] if argv is None else argv):
+            _print_document(_document_of(UserError(wrong.message, "see --help"), USER_ERROR))
+        raise
     with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
         code = _handle(arguments, graphs)
     if arguments.json and arguments.document:
-        sys.stdout.write(printable_json(arguments.document.to_json().decode()))
+        _print_document(arguments.document)
     return code
+
+
+def _print_document(document: Any) -> None:
+    sys.stdout.write(printable_json(document.to_json().decode()))
 
 
 def _handle(arguments: argparse.Namespace, graphs: Graphs) -> int:
@@ -105,7 +114,11 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def _failed(arguments: argparse.Namespace, error: UserError, code: int) -> int:
     say(f"error: {error}", file=sys.stderr)
     if arguments.json:
-        from runner.answer import ErrorDocument  # pydantic takes time, and most verbs need none
-
-        arguments.document = ErrorDocument.of(error, code)
+        arguments.document = _document_of(error, code)
     return code
+
+
+def _document_of(error: UserError, code: int) -> Any:
+    from runner.answer import ErrorDocument  # pydantic takes time, and most verbs need none
+
+    return ErrorDocument.of(error, code)

@@ -92,6 +92,11 @@ def add_store(parser: argparse.ArgumentParser, default: Any = None) -> None:
 def add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the run's name, instead of the pipeline's with the time")
     parser.add_argument("--description", metavar="TEXT", help="what Kubeflow's UI shows beside the run's name")
+    parser.add_argument("--label", "--labels", type=_no_label, help=argparse.SUPPRESS)
+
+
+def _no_label(text: str) -> str:
+    raise argparse.ArgumentTypeError(f"{text} cannot be kept: KFP has no labels of runs; give --name or --description")
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:

@@ -6,22 +6,24 @@ not.
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
-from components.shared.core.printable import told
+from components.shared.core.printable import say, told
+from runner.failures import USER_ERROR
 from runner.verbs import cluster, local, prediction, runs, serving, store
 
 VERBS = (*local.VERBS, *cluster.VERBS, *runs.VERBS, *store.VERBS, *prediction.VERBS, *serving.VERBS)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the words and options of a verb, with its `module`. Exits for help, and if they are wrong."""
+    """Return the words and options of a verb, with its `module`; exit for help. Raises WrongWords if they are wrong."""
     arguments, rest = _parser().parse_known_args(argv)
     # argparse takes the words before the first option, and leaves those after it.
     if rest and ("parameters" not in arguments or any(word.startswith("-") for word in rest)):
-        _parser().error(told(f"unrecognized arguments: {' '.join(rest)}"))
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.parameters = [*arguments.parameters, *rest]  # the list may be the parser's own default
     return arguments
@@ -63,11 +65,26 @@ def _add_json(parser: argparse.ArgumentParser, default: Any = False) -> None:
             _add_json(action, argparse.SUPPRESS)
 
 
+class WrongWords(SystemExit):
+    """The end of a verb whose words or options are wrong, which was printed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(USER_ERROR)
+        self.message = message
+
+
 class _ExactParser(argparse.ArgumentParser):
     """A parser, also of each verb, that refuses shortened options and shows its texts as they are."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and end."""
+        message = told(message)
+        self.print_usage(sys.stderr)
+        say(f"{self.prog}: error: {message}", file=sys.stderr)
+        raise WrongWords(message)
 
     def format_help(self) -> str:
         """Return the help, with a list of the parameters if the verb takes any."""

@@ -338,6 +338,27 @@ def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) ->
     assert (stop.value.code, shown.err) == (2, f"error: {message}; {remedy}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "--hots=h"], "unrecognized arguments: --hots=h"),
+        (["upgrade"], "argument VERB: invalid choice: 'upgrade'"),
+        (
+            ["run", "--label", "team=a"],
+            "argument --label/--labels: team=a cannot be kept: KFP has no labels of runs; give --name or --description",
+        ),
+    ],
+)
+def test_with_json_words_that_are_wrong_are_a_document(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"error: {message}" in _refused(capsys, *words)
+    with pytest.raises(SystemExit):
+        main(lambda: pipeline.GRAPHS, [*words, "--json"])
+    document = ErrorDocument.parse(capsys.readouterr().out.encode(), "stdout")
+    assert document.message.startswith(message) and document.exit_code == 2
+
+
 def test_with_json_stdout_has_the_document_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
