@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,6 +23,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import SPLITS
 from components.shared.data.dataset_store import SHARDS, open_stored_dataset, read_recipe
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.models.document import ModelDocument
 from components.shared.registry.registry import RegisteredModel, model_names
 from components.shared.serving import rollout
@@ -35,6 +37,7 @@ from runner.registry import models, verify
 from runner.schedules import apply, deploy_file, recurring, schedule
 from runner.serving import deploy
 from tests.conftest import Runner
+from tests.model_server.running_server import ask, binary, floats, head, server_process
 from tests.runner.verbs import run_verb
 from tests.servers.kfp_messages import parse, to_json
 from tests.servers.kfp_server import KfpServer
@@ -130,12 +133,7 @@ def test_an_old_package_predicts_what_it_predicted_then(
     pictures, expected = old_test_images
     named, package = "digits/champion", tmp_path / "package"
     if kind == "package":
-        model = RegisteredModel(reached, "digits")
-        package.mkdir()
-        for path in ("package.json", model.versions.onnx_path):
-            model.versions.download(model.read_version(CHAMPION), path, package / Path(path).name)
-        assert "preparation" not in json.loads((package / "package.json").read_text())
-        named = str(package)
+        named = str(_old_package(reached, package))
     store = ["--store", reached.uri()]
     if kind == "address":
         named, store = RegisteredModel(reached, "digits").uri(CHAMPION), []
@@ -148,6 +146,35 @@ def test_an_old_package_predicts_what_it_predicted_then(
     assert [(row["source"], row["class"], row["error"]) for row in rows] == [
         (f"{number:02}.png", name, "") for number, name in enumerate(expected)
     ]
+
+
+def _old_package(store: Store, folder: Path) -> Path:
+    """Write the champion's package to a new folder, and return that."""
+    model = RegisteredModel(store, "digits")
+    folder.mkdir()
+    for path in ("package.json", model.versions.onnx_path):
+        model.versions.download(model.read_version(CHAMPION), path, folder / Path(path).name)
+    assert "preparation" not in json.loads((folder / "package.json").read_text())
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["champion", "version", "package"])
+def test_an_old_package_is_served_and_predicts_as_then(
+    reached: Store, old_test_images: tuple[Path, list[str]], tmp_path: Path, kind: str
+) -> None:
+    pictures, expected = old_test_images
+    given = {"champion": "digits", "version": f"digits/{CHAMPION}", "package": str(tmp_path / "package")}[kind]
+    digest = PackageDocument.read(_old_package(reached, tmp_path / "package") / "package.json").digest
+    name, version = ("model", digest[:12]) if kind == "package" else ("digits", str(CHAMPION))
+    images = np.stack([np.asarray(Image.open(path))[None] for path in sorted(pictures.iterdir())])
+    body, headers = binary(images)
+    with server_process("pipeline.py", "serve", "--model", given, "--store", reached.uri()) as (_, address, lines):
+        assert lines[0].startswith(f"{name}, version {version}")
+        answer = ask(address, f"/v2/models/{name}/infer", body, **headers)
+        told = ask(address, f"/v2/models/{name}/config").json["parameters"]["package_digest"]["string_value"]
+    assert head(answer)["model_version"] == version and told == digest
+    assert floats(answer).argmax(axis=1).astype(str).tolist() == expected
 
 
 @pytest.mark.slow
