@@ -154,7 +154,8 @@ def _cell(value: Any) -> str:
 
 def _prune(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     done, lines = "would remove " if arguments.dry_run else "removed ", []
-    for line in prune(store, days=arguments.older_than, keep=arguments.keep, is_dry=arguments.dry_run):
+    days, predictions = arguments.older_than, arguments.predictions_older_than
+    for line in prune(store, days=days, keep=arguments.keep, predictions=predictions, is_dry=arguments.dry_run):
         lines.append(line)
         yield line
     arguments.document = PruneDocument(
@@ -166,10 +167,12 @@ def _prune(arguments: argparse.Namespace, store: Store) -> Iterator[str]:
     )
 
 
-def prune(store: Store, *, days: float, keep: int | None, is_dry: bool) -> Iterator[str]:
+def prune(
+    store: Store, *, days: float, keep: int | None, predictions: float | None = None, is_dry: bool
+) -> Iterator[str]:
     """Remove from a store what retention does not need, unless `is_dry`; yield a line about each."""
     try:
-        for found in Retention(store, days).unneeded(keep):
+        for found in Retention(store, days, predictions).unneeded(keep):
             try:
                 if not is_dry:
                     found.remove()

@@ -2,6 +2,7 @@
 
 Leftovers are unneeded once they are older than a given number of days, for a younger one may still be in use. Complete
 versions stay whatever their age, unless only the newest are to be kept; the champion and the one before it always stay.
+Complete predictions stay, too, unless they are to go at an age of their own.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -14,6 +15,8 @@ from components.shared.core.errors import CorruptDataError
 from components.shared.data import prepared_index
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.prepared_index import DATASETS, dataset_folder
+from components.shared.prediction.document import MANIFEST
+from components.shared.prediction.pods import stored as predictions
 from components.shared.registry.champion import previous_champion
 from components.shared.registry.document import RegistryDocument
 from components.shared.registry.registry import RegisteredModel, StillNeeded, model_names
@@ -38,9 +41,11 @@ class RetentionError(Exception):
 class Retention:
     """The rule applied to one store; it changes nothing by itself."""
 
-    def __init__(self, store: Store, days: float) -> None:
-        """Take what was written more than `days` ago for old."""
-        self._store, self._before = store, datetime.now(UTC) - timedelta(days=days)
+    def __init__(self, store: Store, days: float, prediction_days: float | None = None) -> None:
+        """Take what was written more than `days` ago for old; complete predictions have own days (None: never)."""
+        now = datetime.now(UTC)
+        self._store, self._before = store, now - timedelta(days=days)
+        self._predicted_before = None if prediction_days is None else now - timedelta(days=prediction_days)
 
     def unneeded(self, keep: int | None) -> Iterator[Unneeded]:
         """Yield what can be removed; of each model the newest `keep` versions stay (None: all).
@@ -56,6 +61,7 @@ class Retention:
         yield from self._folders(checkpoints.FOLDER, lambda key, n: f"{n} checkpoints of the training {key[:12]}")
         yield from self._folders(asha.FOLDER, lambda sweep, n: f"{n} rungs of the sweep {sweep[:12]}")
         yield from self._folders(handoff.FOLDER, lambda job, n: f"{n} files of the job {job}")
+        yield from self._predictions()
         yield from self._uploads()
         yield from self._index()
         yield from self._datasets(removed)
@@ -94,6 +100,24 @@ class Retention:
         for name, entries in self._by_folder(under):
             if self._are_old(entries):
                 yield self._objects(describe(name, len(entries)), entries)
+
+    def _predictions(self) -> Iterator[Unneeded]:
+        """Yield old predictions: those that are to go, and those that were never completed."""
+        for name, entries in self._by_folder(predictions.FOLDER, depth=2):
+            manifest = f"{predictions.FOLDER}/{name}/{MANIFEST}"
+            is_complete = manifest in {entry.name for entry in entries}
+            before = self._predicted_before if is_complete else self._before
+            if before and self._are_old(entries, before):
+                model, _, key = name.partition("/")
+                size = f"{len(entries)} files, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"
+                state = "" if is_complete else ", which were never completed"
+                names = [entry.name for entry in entries if entry.name != manifest]
+                remove = partial(self._remove_predictions, manifest, names)
+                yield Unneeded(f"the predictions {key[:12]} by {model}, {size}{state}", remove)
+
+    def _remove_predictions(self, manifest: str, names: Sequence[str]) -> None:
+        self._store.remove(manifest)  # first, so that it describes complete ones as long as it is there
+        self._store.remove(*names)
 
     def _uploads(self) -> Iterator[Unneeded]:
         for upload in self._store.unfinished_uploads(self._before):
@@ -141,15 +165,16 @@ class Retention:
                         raise RetentionError(f"it is unknown what a version was trained on: {error}") from None
         return digests
 
-    def _by_folder(self, under: str) -> Iterator[tuple[str, list[Entry]]]:
-        for name, entries in groupby(self._store.list(under), lambda entry: entry.name.split("/")[1]):
-            yield name, list(entries)
+    def _by_folder(self, under: str, depth: int = 1) -> Iterator[tuple[str, list[Entry]]]:
+        """Yield the folders so deep below `under`, and all that each holds."""
+        for name, entries in groupby(self._store.list(under), lambda entry: entry.name.split("/")[1 : depth + 1]):
+            yield "/".join(name), list(entries)
 
     def _objects(self, description: str, entries: Sequence[Entry]) -> Unneeded:
         return Unneeded(description, partial(self._store.remove, *(entry.name for entry in entries)))
 
-    def _are_old(self, entries: Sequence[Entry]) -> bool:
-        return len(entries) > 0 and all(map(self._is_old, entries))
+    def _are_old(self, entries: Sequence[Entry], before: datetime | None = None) -> bool:
+        return len(entries) > 0 and all(self._is_old(entry, before) for entry in entries)
 
-    def _is_old(self, entry: Entry) -> bool:
-        return entry.modified is not None and entry.modified < self._before
+    def _is_old(self, entry: Entry, before: datetime | None = None) -> bool:
+        return entry.modified is not None and entry.modified < (before or self._before)

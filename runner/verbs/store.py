@@ -28,8 +28,10 @@ def _models(parser: argparse.ArgumentParser) -> None:
     diff.add_argument("other", type=int, metavar="OTHER")
     prune = actions.add_parser("prune", help="remove unneeded versions, and leftovers of interrupted runs")
     prune.add_argument("--keep", type=count, metavar="N", help="newest versions of each model to keep (default all)")
-    text = f"minimum age of the checkpoints, prepared data and unfinished uploads to remove (default {DAYS:.0f})"
+    text = f"minimum age of the checkpoints, prepared data and unfinished work to remove (default {DAYS:.0f})"
     prune.add_argument("--older-than", type=days, default=DAYS, metavar="DAYS", help=text)
+    text = "minimum age of complete predictions to remove (default: they stay)"
+    prune.add_argument("--predictions-older-than", type=days, metavar="DAYS", help=text)
     prune.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     for action in actions.choices.values():
         add_store(action, argparse.SUPPRESS)

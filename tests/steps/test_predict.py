@@ -1,6 +1,7 @@
 """A prediction by its steps: the model is chosen once, pods share the pictures, and a killed one goes on."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from components.shared.prediction.reference import reference
 from components.shared.prediction.rows import open_program
 from components.shared.prediction.training_run import NEXT_RUN, NextRunDocument
 from components.shared.storage.client import Store
+from runner.registry import models
 from tests.conftest import ROOT
 from tests.prediction.programs import CLASSES, register_package, write_package, write_shades
 from tests.prediction.test_inputs import fetched
@@ -189,6 +191,31 @@ def test_what_others_removed_is_stored_again(package: Path, raw: Path, tmp_path:
     before = store.stat(entries["predictions.json"].name)
     _collect(resolved, shares, tmp_path / "third")
     assert store.stat(entries["predictions.json"].name) == before, "it is written once"
+
+
+def test_old_predictions_are_pruned_and_made_again(
+    package: Path, raw: Path, tmp_path: Path, store: Store, uri: str
+) -> None:
+    def pruned(**given: Any) -> list[str]:
+        return [line for line in models.prune(store, keep=None, **given) if "predictions" in line]
+
+    complete = _resolve(uri)
+    _collect(complete, _predict(complete, raw, tmp_path / "complete"), tmp_path)
+    write_package(tmp_path / "better", slope=0.1)
+    register_package(store, tmp_path / "better", "light")
+    _predict(_resolve(uri), raw, tmp_path / "interrupted")
+    assert pruned(days=1, predictions=1, is_dry=False) == [], "a young one may be under way"
+    (line,) = pruned(days=0, is_dry=True)
+    assert re.fullmatch(
+        r"would remove the predictions \w{12} by light, 6 files, .* MB, which were never completed", line
+    )
+    assert pruned(days=0, is_dry=False) == [line.replace("would remove", "removed")]
+    assert _stored(store) == sorted([*OTHERS, *PARTS]), "complete ones stay"
+    (line,) = pruned(days=7, predictions=0, is_dry=False)
+    assert re.fullmatch(r"removed the predictions \w{12} by light, 10 files, .* MB", line) and _stored(store) == []
+    _collect(complete, _predict(complete, raw, tmp_path / "again"), tmp_path / "again")
+    assert _stored(store) == sorted([*OTHERS, *PARTS])
+    assert [*store.list("models")], "versions are no predictions"
 
 
 def test_a_damaged_part_is_predicted_again(package: Path, raw: Path, tmp_path: Path, store: Store, uri: str) -> None:
