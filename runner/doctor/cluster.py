@@ -13,6 +13,7 @@ from runner.cluster.artifacts.location import parse_yaml
 
 SECONDS = (5, 15)  # to connect, to answer
 ARGO = "workflow-controller-configmap"  # the configuration of Argo's controller
+PROFILE_ACCOUNT = "default-editor"  # of a Profile, with which KFP runs its pods
 PROFILE = {"app.kubernetes.io/part-of": "kubeflow-profile"}
 
 
@@ -31,7 +32,7 @@ class Cluster:
     @property
     def service_account(self) -> str:
         """Return the name of the service account that KFP gives to a pipeline's pods."""
-        return "pipeline-runner" if self.is_standalone else "default-editor"
+        return "pipeline-runner" if self.is_standalone else PROFILE_ACCOUNT
 
     def read(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Return the object that `call` reads, or None if it does not exist. Raises ApiException if it is refused."""

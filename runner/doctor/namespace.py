@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from components.shared.storage.endpoint import AWS
 from runner.cluster.artifacts.location import ACCESS, ENDPOINT, REGION, SECRET
-from runner.doctor.cluster import PROFILE, Cluster
+from runner.doctor.cluster import PROFILE, PROFILE_ACCOUNT, Cluster
 from runner.doctor.finding import Finding, ok, problem, warning
 from runner.doctor.launcher import has_role
-from runner.doctor.preflight import Preflight
+from runner.doctor.preflight import Preflight, step_of
 from runner.doctor.rights import Right, described, lacking, rules
 
+PROFILE_MANIFESTS = "manifests/overlays/multi-user"
 # What KFP's launcher and Argo's executor do with the pod's service account.
 RIGHTS = (
     Right("", "configmaps", "get"),
@@ -19,6 +20,12 @@ RIGHTS = (
     Right("argoproj.io", "workflowtaskresults", "patch"),
 )
 LIST_WORKFLOWS = Right("argoproj.io", "workflows", "list")  # of step finish
+RETRAIN_STEP = "collect"
+RETRAIN_RIGHTS = (  # of the step that starts a training run after drift, where KFP has many users
+    *(Right("pipelines.kubeflow.org", "pipelines", verb) for verb in ("get", "list")),
+    *(Right("pipelines.kubeflow.org", "runs", verb) for verb in ("get", "list", "create")),
+    Right("", "serviceaccounts/token", "create", name=PROFILE_ACCOUNT),
+)
 
 
 def check_namespace(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
@@ -73,17 +80,37 @@ def check_service_account(cluster: Cluster, preflight: Preflight) -> Iterator[Fi
     missing = lacking(cluster, RIGHTS)
     if missing:
         yield problem(f"service account {name} may not {described(missing)}", f"add to its Role: {rules(missing)}")
-    elif lacking(cluster, [LIST_WORKFLOWS]):
-        bind = (
-            f"apply manifests/overlays/multi-user, then kubectl -n {cluster.namespace} create rolebinding "
-            f"torch2kubeflow-runs --role=torch2kubeflow-runs --serviceaccount={cluster.namespace}:{name}"
-        )
+    else:
+        found = [*_check_finish(cluster), *_check_retraining(cluster, preflight)]
+        yield from found or [ok(f"service account {name} has the rights that a run needs")]
+
+
+def _check_finish(cluster: Cluster) -> Iterator[Finding]:
+    name = cluster.service_account
+    if lacking(cluster, [LIST_WORKFLOWS]):
+        add = f"add to its Role: {rules([LIST_WORKFLOWS])}"
         yield warning(
             f"service account {name} may not {LIST_WORKFLOWS}: finish records a run that was stopped as failed",
-            f"add to its Role: {rules([LIST_WORKFLOWS])}" if cluster.is_standalone else bind,
+            add if cluster.is_standalone else _bind(cluster, "torch2kubeflow-runs"),
         )
-    else:
-        yield ok(f"service account {name} has the rights that a run needs")
+
+
+def _check_retraining(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
+    """Check that drift can start a training run; KFP with one user checks no rights."""
+    starts_one = any(step_of(pod) == RETRAIN_STEP for pod in preflight.pods) and preflight.parameters["retrain"]
+    missing = [] if cluster.is_standalone or not starts_one else lacking(cluster, RETRAIN_RIGHTS)
+    if missing:
+        yield warning(
+            f"service account {cluster.service_account} may not {described(missing)}: drift starts no training run",
+            f"{_bind(cluster, 'torch2kubeflow-retrain')}; or give retrain=false",
+        )
+
+
+def _bind(cluster: Cluster, role: str) -> str:
+    return (
+        f"apply {PROFILE_MANIFESTS}, then kubectl -n {cluster.namespace} create rolebinding "
+        f"{role} --role={role} --serviceaccount={cluster.namespace}:{cluster.service_account}"
+    )
 
 
 def _check_keys(values: dict[str, str] | None, name: str) -> list[Finding]:

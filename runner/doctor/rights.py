@@ -20,12 +20,16 @@ DENIED = re.compile(r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: 
 
 
 class Right(NamedTuple):
-    """The right to do something with all objects of one kind, in one namespace or, if none is named, in all."""
+    """The right to do something with all objects of one kind, in one namespace or, if none is named, in all.
+
+    A part of an object is written as `pods/log`; with a `name`, the right is to this object alone.
+    """
 
     group: str
     resource: str
     verb: str
     namespace: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}{f' in namespace {self.namespace}' if self.namespace else ''}"
@@ -76,8 +80,14 @@ def _either(words: list[str]) -> str:
 
 
 def _may(cluster: Cluster, right: Right) -> bool:
+    resource, _, part = right.resource.partition("/")
     attributes = V1ResourceAttributes(
-        group=right.group, resource=right.resource, verb=right.verb, namespace=cluster.namespace
+        group=right.group,
+        resource=resource,
+        subresource=part or None,
+        name=right.name or None,
+        verb=right.verb,
+        namespace=cluster.namespace,
     )
     review = V1LocalSubjectAccessReview(
         metadata=V1ObjectMeta(namespace=cluster.namespace),

@@ -170,7 +170,9 @@ class KubeServer(ThreadingHTTPServer):
             return model
         asked = model.spec.resource_attributes
         assert model.spec.user and asked.namespace == model.metadata.namespace == request.namespace
-        allowed = f"{asked.verb} {asked.resource}" not in self.account_lacks
+        resource = f"{asked.resource}/{asked.subresource}" if asked.subresource else asked.resource
+        assert "/" not in asked.resource, "RBAC takes the part of an object as subresource"
+        allowed = f"{asked.verb} {resource}" not in self.account_lacks
         model.status = client.V1SubjectAccessReviewStatus(allowed=allowed)
         return model
 

@@ -6,7 +6,8 @@ from kubernetes.client.exceptions import ApiException
 
 from runner.doctor.cluster import ARGO, SECONDS, Cluster, argo_setting
 from runner.doctor.finding import Finding, message_of, ok, problem, unknown, warning
-from runner.doctor.preflight import Preflight, trains
+from runner.doctor.pods.loads import amounts_of
+from runner.doctor.preflight import Preflight, step_of, trains
 
 LEVEL = "pod-security.kubernetes.io/enforce"
 REFUSALS = (400, 403, 422)  # a webhook chooses the status of its refusal; the default is 400
@@ -38,23 +39,24 @@ def check_pod_security(cluster: Cluster, preflight: Preflight) -> Iterator[Findi
 
 
 def check_admission(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
-    """Ask the cluster to create the training pod, as a dry run that leaves nothing behind."""
-    (pod,) = filter(trains, preflight.pods)
+    """Ask the cluster to create the training pod, or else the largest, as a dry run that leaves nothing behind."""
+    pod = max(preflight.pods, key=lambda pod: (trains(pod), amounts_of(pod.spec)["memory"]))
+    name = "training pod" if trains(pod) else f"pod of step {step_of(pod)}"
     try:
         cluster.core.create_namespaced_pod(cluster.namespace, pod, dry_run="All", _request_timeout=SECONDS)
     except ApiException as error:
         message = message_of(error)
         if error.status not in REFUSALS or "cannot create resource" in message:
             raise
-        yield _refusal(message)
+        yield _refusal(name, message)
     else:
-        yield ok("the cluster would admit the training pod (checked by a dry run)")
+        yield ok(f"the cluster would admit the {name} (checked by a dry run)")
 
 
-def _refusal(message: str) -> Finding:
-    text = f"the cluster refuses the training pod: {message}"
+def _refusal(name: str, message: str) -> Finding:
+    text = f"the cluster refuses the {name}: {message}"
     if "does not support dry run" in message:  # from a webhook that was not called
-        return unknown(f"the training pod cannot be checked: {message}", "watch a run's first pods instead")
+        return unknown(f"the {name} cannot be checked: {message}", "watch a run's first pods instead")
     if "exceeded quota" in message:
         return warning(text, "wait until other runs end, ask for less, or have the quota raised")
     if "violates PodSecurity" in message:

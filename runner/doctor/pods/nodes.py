@@ -84,7 +84,8 @@ def _fitting(now: list[Room], fitting: list[Load], when: str, are_all: bool) -> 
     """Return the text about what fits: the loads that train one by one, and the others together."""
     trained = [f"{_asked(load)}{_places(now, load)}" for load in fitting if load.trains]
     names = [load.name for load in fitting if not load.trains]
-    return f"room {when} for {'; for '.join([*trained, 'every other step' if are_all else ', '.join(names)])}"
+    others = ("every other step" if trained else "every step") if are_all else ", ".join(names)
+    return f"room {when} for {'; for '.join([*trained, others])}"
 
 
 def _places(rooms: list[Room], load: Load) -> str:

@@ -16,6 +16,7 @@ from runner.parameters import complete
 from tests.servers.kfp_server import KfpServer
 from tests.servers.kube_server import KubeServer
 
+IMAGES = (steps.DATA_IMAGE, steps.SERVE_IMAGE, steps.TORCH_IMAGE)
 STANDALONE, PROFILE = "kubeflow", "ada"  # namespaces: KFP's own, and a user's
 PUBLIC, PRIVATE = "AKIDOCTOR", "kept-secret-2f9c"
 CLOSED_S3 = "http://127.0.0.1:1"  # nothing listens there
@@ -153,7 +154,7 @@ def node(name: str, *taints: str, labels: dict[str, str] | None = None, **alloca
         spec=client.V1NodeSpec(taints=[_taint(text) for text in taints]),
         status=client.V1NodeStatus(
             allocatable=amounts,
-            images=[client.V1ContainerImage(names=[image]) for image in (steps.DATA_IMAGE, steps.TORCH_IMAGE)],
+            images=[client.V1ContainerImage(names=[image]) for image in IMAGES],
         ),
     )
 

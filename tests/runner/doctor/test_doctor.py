@@ -28,6 +28,20 @@ def test_healthy_cluster_has_no_problem(cluster: KubeServer, examine: Examine) -
         assert f" {name} " in table
 
 
+@pytest.mark.parametrize(
+    ("graph", "words", "pod"),
+    [("sweep", [], "training pod"), ("prediction", ["store=s3://bucket/team"], "pod of step predict")],
+)
+def test_other_graphs_have_no_problem_either(
+    cluster: KubeServer, examine: Examine, graph: str, words: list[str], pod: str
+) -> None:
+    code, table = examine(*words, graph=graph)
+    assert code == 0, table
+    assert "0 problems, 0 warnings, " in table
+    assert f"ok admission the cluster would admit the {pod} (checked by a dry run)" in table
+    assert ("room now for every step\n" in table) == (graph == "prediction")
+
+
 def test_nothing_is_changed(cluster: KubeServer, examine: Examine) -> None:
     examine()
     assert cluster.requests

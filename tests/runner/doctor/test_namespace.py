@@ -1,7 +1,10 @@
 """Doctor's checks of the namespace: its kind, Secrets and ConfigMap, and service account."""
 
 import pytest
+import yaml
 
+from runner.doctor.namespace import RETRAIN_RIGHTS
+from tests.manifests.manifests import MANIFESTS
 from tests.runner.doctor.objects import (
     PRIVATE,
     PROFILE,
@@ -112,3 +115,34 @@ def test_a_service_account_that_may_not_list_workflows(
         f"as failed -> {remedy}",
         *(["--namespace", PROFILE] if is_profile else []),
     )
+
+
+def test_the_rights_to_train_again_are_those_of_the_role() -> None:
+    documents = yaml.safe_load_all((MANIFESTS / "overlays/multi-user/rbac.yaml").read_text())
+    (role,) = [one for one in documents if one["metadata"]["name"] == "torch2kubeflow-retrain"]
+    granted = {
+        (group, resource, verb, name)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+    assert {(one.group, one.resource, one.verb, one.name) for one in RETRAIN_RIGHTS} == granted
+
+
+def test_a_service_account_that_may_not_train_again_after_drift(
+    cluster: KubeServer, kfp_api: KfpServer, examine: Examine
+) -> None:
+    cluster.account_lacks = {"create runs", "create serviceaccounts/token"}
+    words = ("model=champion", "store=s3://bucket/team")
+    lacks = "may not create runs, nor create serviceaccounts/token: drift starts no training run"
+    assert lacks not in examine(*words, graph="prediction")[1], "KFP with one user checks no rights"
+    set_version(kfp_api, "2.17.0", multi_user=True)
+    make_profile(cluster)
+    _, table = examine(*words, "--namespace", PROFILE, graph="prediction")
+    bind = f"create rolebinding torch2kubeflow-retrain --role=torch2kubeflow-retrain --serviceaccount={PROFILE}:"
+    remedy = f"apply manifests/overlays/multi-user, then kubectl -n {PROFILE} {bind}default-editor; or give retrain"
+    assert f"warning service account service account default-editor {lacks} -> {remedy}=false" in table
+    assert lacks not in examine(*words, "retrain=false", "--namespace", PROFILE, graph="prediction")[1]
+    assert lacks not in examine("--namespace", PROFILE)[1], "a graph that trains"
