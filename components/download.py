@@ -41,5 +41,12 @@ def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: s
 
 def _check_kind(data: str, kind: Kind, parameters: ReadingRecipe) -> None:
     """Raise UserError if a parameter about pictures was set for data of another kind."""
-    if kind != "pictures" and (changes := parameters.changes()):
-        raise UserError(f"{changes.split(';')[0]} has no effect: data={data} has no picture files", "leave it out")
+    if kind == "pictures":
+        if parameters.label_columns and not parameters.labels:
+            message = f"label_columns={parameters.label_columns} has no effect without labels"
+            raise UserError(message, "set labels=FILE.csv")
+        return
+    used = {"label_columns": ""} if kind == "samples" else {}
+    if changes := parameters.model_copy(update=used).changes():
+        what = "says the classes by itself" if kind == "samples" else "has no picture files"
+        raise UserError(f"{changes.split(';')[0]} has no effect: data={data} {what}", "leave it out")

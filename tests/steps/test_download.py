@@ -13,6 +13,7 @@ import pytest
 from components.download import download
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
+from components.shared.data.archives import shards
 from components.shared.data.raw import Chunk, Raw, open_raw
 from components.shared.data.sources import packing
 from components.shared.data.sources.catalogue import CATALOGUE, File, Mirror
@@ -143,7 +144,7 @@ def test_packing_is_reproducible(tmp_path: Path) -> None:
 
 
 def test_many_pictures_are_packed_into_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
     raw = get(folder_of(tmp_path / "pets", PICTURES), tmp_path)
     assert len(raw.document.files) == 4
     assert samples(raw) == of_pictures()

@@ -1,7 +1,8 @@
 """Raw data on disk, as it was downloaded: writer and reader side by side.
 
-A folder of few large files (IDX pairs, CIFAR's binary batches, or archives of pictures) and `raw.json`, written last,
-which lists source, kind, classes, counts per split, and every file with its digest.
+A folder of few large files (IDX pairs, CIFAR's binary batches, archives of pictures, or samples as samples/stored.py
+has them) and `raw.json`, written last, which lists source, kind, classes, counts per split, and every file with its
+digest.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +22,12 @@ from components.shared.data.archives.names import plain
 from components.shared.data.layout.folder_layout import NO_SPLITS, Layout
 from components.shared.data.layout.label_table import LABELS, read_labels
 from components.shared.data.layout.left_out import LeftOut
+from components.shared.data.samples.stored import UNLABELLED, read_samples
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx
 from components.shared.data.sources.schemes import Kind, RawDescription
 
-UNLABELLED = -1
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
 AGAIN = "download it again"
@@ -67,7 +68,7 @@ class RawDocument(Document):
     seconds: dict[str, Number]  # that each step took
     splits: dict[SplitName, Pair] | None = None  # of kind idx
     layout: Layout | None = None  # of kind pictures
-    left_out: LeftOut | None = None  # of kind pictures; null if it is not known
+    left_out: LeftOut | None = None  # of kinds pictures and samples; null if it is not known
     source_sha256: Sha256 | None = None  # of a downloaded archive
 
     @model_validator(mode="after")
@@ -114,7 +115,7 @@ class Raw:
 
     @property
     def kind(self) -> Kind:
-        """Return `idx`, `cifar` or `pictures`."""
+        """Return `idx`, `cifar`, `pictures` or `samples`."""
         return self.document.kind
 
     @property
@@ -141,7 +142,12 @@ class Raw:
             path = self.folder / file.path
             if not path.is_file() or sha256_file(path) != file.sha256:
                 raise UserError(f"{path} is missing or differs from its digest in raw.json", AGAIN)
-        read = {"idx": self._idx_chunks, "cifar": self._cifar_chunks, "pictures": self._picture_chunks}
+        read = {
+            "idx": self._idx_chunks,
+            "cifar": self._cifar_chunks,
+            "pictures": self._picture_chunks,
+            "samples": self._sample_chunks,
+        }
         for chunk in read[self.kind](size):
             if len(chunk.labels) and chunk.labels.max() >= len(self.classes):
                 raise UserError(
@@ -193,6 +199,17 @@ class Raw:
                         yield pending.chunk()
                         pending = _Pending()
                     pending.add(split, label, member.name, content.read())
+        if pending.names:
+            yield pending.chunk()
+
+    def _sample_chunks(self, size: int) -> Iterator[Chunk]:
+        pending = _Pending()
+        files = [file.path for file in self.document.files]
+        for sample in read_samples(self.folder, files, self.counts):
+            if pending.names and (pending.split != sample.split or pending.is_full(size)):
+                yield pending.chunk()
+                pending = _Pending()
+            pending.add(*sample)
         if pending.names:
             yield pending.chunk()
 

@@ -63,15 +63,17 @@ class ReadingRecipe(Recipe):
         str,
         fitting(lambda text: not text or len(text.split(",")) == 2),
         Accepts("PICTURE,CLASS, the names of two columns"),
-    ] = parameter("", "PICTURE,CLASS: the columns of that CSV; empty finds them.")
+    ] = parameter(
+        "",
+        "PICTURE,CLASS: the columns of that CSV, of a manifest or of Parquet; of WebDataset what the pictures end in, "
+        "and cls or a field of .json. Empty finds them.",
+    )
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if self.labels and self.data_layout != "auto":
             message = f"data_layout={self.data_layout} has no effect with labels={self.labels}"
             raise UserError(message, "leave out one of them")
-        if self.label_columns and not self.labels:
-            raise UserError(f"label_columns={self.label_columns} has no effect without labels", "set labels=FILE.csv")
         return self
 
     def reading(self, needs_labels: bool) -> Reading:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS, Dataset, Images, open_dataset
 from components.shared.data.decode import BadPicture, Decoder, decoder, fit_arrays
-from components.shared.data.raw import UNLABELLED, Chunk, Raw, open_raw
+from components.shared.data.raw import Chunk, Raw, open_raw
+from components.shared.data.samples.stored import UNLABELLED
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import batch_size
 

@@ -138,7 +138,6 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, settings: dict[str
     ("settings", "message"),
     [
         ({"labels": "a.csv", "data_layout": "classes"}, "data_layout=classes has no effect with labels=a.csv"),
-        ({"label_columns": "a,b"}, "label_columns=a,b has no effect without labels; set labels=FILE.csv"),
         (
             {"labels": "a.csv", "label_columns": "a"},
             "label_columns=a is not accepted; give PICTURE,CLASS, the names of",

@@ -18,7 +18,7 @@ def folder_members(folder: Path) -> Iterator[Member]:
         if name.endswith("/"):
             yield Member(name, 0, True, _no_file)
         else:
-            yield Member(name, path.stat().st_size, False, partial(_file, path))
+            yield Member(name, path.stat().st_size, False, partial(_file, path), place=partial(_link, path))
 
 
 def entries(root: Path, start: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
@@ -73,6 +73,10 @@ def _refuse_unreadable(root: Path, error: OSError) -> None:
 
 def _file(path: Path) -> IO[bytes]:
     return open(path, "rb")
+
+
+def _link(path: Path, place: Path) -> None:
+    place.symlink_to(path.absolute())
 
 
 def _no_file() -> IO[bytes]:

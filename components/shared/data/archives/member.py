@@ -1,9 +1,11 @@
 """What a folder, an archive or a bucket holds: a file or a folder."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, FileKind, kind_by_name, kind_by_start
@@ -18,10 +20,19 @@ class Member:
     is_folder: bool
     open: Callable[[], AbstractContextManager[IO[bytes]]]
     read_start: Callable[[], bytes] | None = None  # where opening the whole would cost much
+    place: Callable[[Path], object] | None = None  # puts the file at a path, where that costs less than reading it
 
     def kind(self) -> FileKind:
         """Return what kind of file it is, by its name or else by its first bytes."""
         return kind_by_name(self.name) or kind_by_start(self.name, self._start())
+
+    def save(self, path: Path) -> None:
+        """Put the file at a path of this machine, for reading."""
+        if self.place:
+            self.place(path)
+            return
+        with self.open() as content, open(path, "wb") as file:
+            shutil.copyfileobj(content, file)
 
     def _start(self) -> bytes:
         if self.read_start:

@@ -1,6 +1,5 @@
 """Archives within an archive, a folder or a bucket, read in their place."""
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,12 +31,19 @@ def unnested(
             yield member
 
 
+def stem(name: str) -> str:
+    """Return an archive's name without its suffix."""
+    return name[: -len(_suffix(name))]
+
+
 def _read(member: Member, read: Callable[[Path], Iterator[Member]], source: str, folder: Path) -> Iterator[Member]:
-    suffix = max((suffix for suffix in SUFFIXES if member.name.lower().endswith(suffix)), key=len)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        copy = Path(scratch) / f"nested{suffix}"
-        with member.open() as content, open(copy, "wb") as file:
-            shutil.copyfileobj(content, file)
+        copy = Path(scratch) / f"nested{_suffix(member.name)}"
+        member.save(copy)
         with source_named(copy, f"{source}: {member.name}"):
             for inner in read(copy):
-                yield replace(inner, name=f"{member.name[: -len(suffix)]}/{inner.name}")
+                yield replace(inner, name=f"{stem(member.name)}/{inner.name}")
+
+
+def _suffix(name: str) -> str:
+    return max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import FileKind
 from components.shared.data.layout.left_out import LeftOut, Tally
 
@@ -12,6 +13,8 @@ CLASS_IN_NAME = re.compile(r"([^\W\d_]+(?:[ ._-][^\W\d_]+)*)[ ._-]?\(?\d+\)?")
 NO_CLASSES = {"img", "image", "dsc", "dscn", "dscf", "pxl", "pic", "picture", "photo", "frame", "file", "screenshot"}
 TABLES = (".csv", ".tsv")
 SHOWN_TABLES = 9
+CLASS_LIST = "classnames.txt"
+MAX_LIST_BYTES = 2**24
 
 
 def class_in_name(name: str) -> str:
@@ -28,7 +31,9 @@ class Survey:
         self.folders: Counter[str] = Counter()
         self.tables: list[str] = []  # that may hold labels
         self.left_out = Tally()
-        self.has_idx = self.has_archives = False  # files of another kind of data set, and archives in the source
+        self.has_idx = self.is_webdataset = False  # files of another kind of data set, and samples in tars
+        self.archives: list[str] = []  # in the source
+        self.class_list: tuple[str, bytes] | None = None  # of WebDataset: a file with its class names, line by line
         self.unread_archive = ""  # the first of a kind that is not read
         self._named: dict[str, Counter[str]] = {}
         self._unnamed: set[str] = set()
@@ -46,7 +51,7 @@ class Survey:
     @property
     def has_only_archives(self) -> bool:
         """Return whether there are archives and no pictures."""
-        return self.has_archives and not self.pictures
+        return bool(self.archives) and not self.pictures
 
     def add_folder(self, name: str) -> None:
         """Note a folder, which may be empty."""
@@ -78,6 +83,12 @@ class Survey:
         folder = name.rpartition("/")[0]
         self.folders[folder] -= 1
         self.left_out.add("unlabelled", f"in {folder or 'the top folder'}", name)
+
+    def see_class_list(self, member: Member) -> None:
+        """Keep the file that may list the classes."""
+        if member.name.rpartition("/")[2] == CLASS_LIST and member.size <= MAX_LIST_BYTES and not self.class_list:
+            with member.open() as file:
+                self.class_list = (member.name, file.read())
 
     def named(self, folder: str) -> Counter[str]:
         """Return the number of a folder's pictures by the classes in their names; nothing if some have none."""

@@ -5,9 +5,8 @@ They become few large files, because a cluster copies artifacts file by file.
 
 import os
 import shutil
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,7 +17,8 @@ from components.shared.data.archives.broken import source_named
 from components.shared.data.archives.kinds import SUFFIXES, archive_kind, is_unread_archive, refuse_unread_name
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
-from components.shared.data.archives.nested import is_nested_archive, unnested
+from components.shared.data.archives.nested import is_nested_archive, stem, unnested
+from components.shared.data.archives.shards import PictureShards
 from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
 from components.shared.data.layout.folder_layout import (
     NO_SPLITS,
@@ -29,14 +29,17 @@ from components.shared.data.layout.folder_layout import (
 )
 from components.shared.data.layout.label_search import Given
 from components.shared.data.layout.label_table import LABELS, write_labels
+from components.shared.data.layout.left_out import Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
 from components.shared.data.raw import MAX_PICTURE_BYTES
+from components.shared.data.samples.classes import Classes, listed_classes
+from components.shared.data.samples.description import Found, describe_samples
+from components.shared.data.samples.file_splits import file_splits
+from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
 from components.shared.data.sources.schemes import RawDescription
-
-SHARD_BYTES = 256 * 2**20
 
 Members = Callable[[], Iterator[Member]]
 Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
@@ -58,17 +61,20 @@ def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescrip
 
 
 def _describe_archive(archive: Path, source: str, reading: Reading) -> RawDescription:
-    folder, given = archive.parent, Given(reading)
-    survey = _survey(members(archive), source, given)
-    if survey.has_only_archives:
-        nested = _nested(partial(members, archive), source, given, folder, archive)
-        description = _pack_survey(*nested, source, given, folder)
-        archive.unlink(missing_ok=True)
-        return description
-    if survey.has_only_idx:
-        return _copy_idx(members(archive), source, folder)
-    description, _ = _describe_pictures(survey, source, given, folder)
-    return description | {"files": [archive.name, *description["files"]]}
+    folder, given, found = archive.parent, Given(reading), partial(members, archive)
+    with _closed(seen := found()):
+        survey = _survey(seen, source, given, Recognition(reading, [""]))
+    if survey.is_webdataset:
+        description = _pack_webdataset(found(), {"": NO_SPLITS}, survey, source, reading, folder)
+    elif survey.has_only_archives:
+        description = _pack_archives(found, survey, source, given, folder, archive)
+    elif survey.has_only_idx:
+        return _copy_idx(found(), source, folder)
+    else:
+        description, _ = _describe_pictures(survey, source, given, folder)
+        return description | {"files": [archive.name, *description["files"]]}
+    archive.unlink(missing_ok=True)
+    return description
 
 
 def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Reading, folder: Path) -> RawDescription:
@@ -80,21 +86,48 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     given = Given(reading)
     survey = _survey(list_all(), source, given)
     if survey.has_only_archives:
-        return _pack_survey(*_nested(list_all, source, given, folder), source, given, folder)
+        return _pack_archives(list_all, survey, source, given, folder)
     return _pack_survey(survey, list_all, read_pictures, source, given, folder)
 
 
-def _nested(
-    list_all: Members, source: str, given: Given, folder: Path, archive: Path | None = None
-) -> tuple[Survey, Members, Pictures]:
-    """Return what the archives in a source hold, which may be an archive itself: a survey, and all members twice."""
+def _pack_archives(
+    list_all: Members, survey: Survey, source: str, given: Given, folder: Path, archive: Path | None = None
+) -> RawDescription:
+    """Pack what the archives in a source hold, which may be an archive itself."""
     log.info(f"{source} holds no pictures but archives, which are read one by one")
 
     def found(_: Callable[[str], bool] = bool) -> Iterator[Member]:
         inner = unnested(list_all(), members, source, folder)
         return limited(archive, inner) if archive else inner
 
-    return _survey(found(), source, given), found, found
+    tops = [stem(name) for name in survey.archives]
+    with _closed(seen := found()):
+        inner = _survey(seen, source, given, Recognition(given.reading, {*tops}))
+    if inner.is_webdataset:
+        splits = file_splits(source, tops)
+        return _pack_webdataset(found(), splits, survey, source, given.reading, folder)
+    return _pack_survey(inner, found, found, source, given, folder)
+
+
+def _pack_webdataset(
+    found: Iterator[Member], splits: Mapping[str, str], survey: Survey, source: str, reading: Reading, folder: Path
+) -> RawDescription:
+    """Pack the samples of tars, of which each stands for a folder that has its split."""
+    left_out = Tally()
+    classes = Classes(source, *listed_classes(source, survey.class_list))
+    with _closed(found):
+        samples = WebDataset(source, splits, reading, left_out).samples(found)
+        return describe_samples(Found(samples, classes, left_out), source, reading.needs_labels, folder)
+
+
+@contextmanager
+def _closed(found: Iterator[Member]) -> Iterator[None]:
+    """Close what yields the members at the end of the block, so that no copy of an archive stays after an error."""
+    try:
+        yield
+    finally:
+        if isinstance(found, Generator):
+            found.close()
 
 
 def _pack_survey(
@@ -108,22 +141,27 @@ def _pack_survey(
     return description | {"files": [*_pack(wanted, folder, progress), *description["files"]]}
 
 
-def _survey(found: Iterator[Member], source: str, given: Given) -> Survey:
+def _survey(found: Iterator[Member], source: str, given: Given, recognition: Recognition | None = None) -> Survey:
+    """Return what a source holds; of tars in which samples are recognized, no more than that."""
     survey = Survey()
     for member in found:
         name = member.name.rstrip("/")
+        if recognition and recognition.see(member):
+            survey.is_webdataset = True
+            break
         if member.is_folder:
             if not junk_in(name):
                 survey.add_folder(name)
         elif IDX_NAME.fullmatch(name.rpartition("/")[2]) and not junk_in(name):
             survey.has_idx = True
         elif is_nested_archive(member):
-            survey.has_archives = True
+            survey.archives.append(name)
             survey.leave_out(FileKind("other", Path(name).suffix.lower()), name)
         elif (kind := member.kind()) != PICTURE:
             survey.leave_out(kind, name)
             survey.unread_archive = survey.unread_archive or name * is_unread_archive(name)
             given.see_file(source, member)
+            survey.see_class_list(member)
         elif member.size > MAX_PICTURE_BYTES:
             raise UserError(
                 f"{source} holds {name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
@@ -174,25 +212,14 @@ def _name(source: str) -> str:
 
 
 def _pack(found: Iterator[Member], folder: Path, progress: log.Progress) -> Sequence[str]:
-    """Write pictures to few tar files: the same bytes for the same pictures, whatever their times and owners."""
-    shards: list[str] = []
-    with ExitStack() as opened:
-        written = SHARD_BYTES
+    """Write pictures to few tar files."""
+    with PictureShards(folder, "pictures") as shards:
         for member in found:
             with opened_picture(member) as content:
-                if not content:
-                    continue
-                if written >= SHARD_BYTES:
-                    opened.close()
-                    shards.append(f"pictures-{len(shards):05}.tar")
-                    shard = opened.enter_context(tarfile.open(folder / shards[-1], "w", format=tarfile.PAX_FORMAT))
-                    written = 0
-                info = tarfile.TarInfo(member.name)
-                info.size = member.size
-                shard.addfile(info, content)
-                written += member.size
-                progress.advance(1)
-    return shards
+                if content:
+                    shards.add(member.name, member.size, content)
+                    progress.advance(1)
+    return shards.names
 
 
 def _copy_idx(found: Iterator[Member], source: str, folder: Path) -> RawDescription:

@@ -91,7 +91,8 @@ def _members(store: Store) -> Iterator[Member]:
 
 
 def _member(store: Store, entry: Entry, readers: ThreadPoolExecutor) -> Member:
-    member = Member(entry.name, entry.size, False, partial(_open, store, entry))
+    place = partial(store.get_file, entry.name)  # not by way of the memory
+    member = Member(entry.name, entry.size, False, partial(_open, store, entry), place=place)
     if kind_by_name(entry.name):
         return member
     start = readers.submit(store.get_start, entry.name, START_BYTES) if entry.size else None

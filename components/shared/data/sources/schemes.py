@@ -17,7 +17,7 @@ from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE
 
-Kind = Literal["idx", "cifar", "pictures"]
+Kind = Literal["idx", "cifar", "pictures", "samples"]
 
 
 class RawDescription(TypedDict):
@@ -30,7 +30,7 @@ class RawDescription(TypedDict):
     files: Sequence[str]
     splits: NotRequired[Mapping[str, Mapping[str, str]]]  # of kind idx: the files of images and labels by split
     layout: NotRequired[JsonObject]  # of kind pictures: the fields of Layout
-    left_out: NotRequired[LeftOut]  # of kind pictures: what is in the source besides
+    left_out: NotRequired[LeftOut]  # of kinds pictures and samples: what is in the source besides
     source_sha256: NotRequired[str]  # of a downloaded archive
 
 
