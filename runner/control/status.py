@@ -17,7 +17,7 @@ from runner.cluster.watch.failure import UNREADABLE, error_of, find_failure
 from runner.cluster.watch.lag import settled
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Nodes
-from runner.cluster.watch.pods import correct_by_pods, reasons_of
+from runner.cluster.watch.pods import correct_by_pods, measure, reasons_of
 from runner.cluster.watch.view import View
 from runner.graphs import graph_of
 
@@ -73,6 +73,7 @@ def _steps(view: View, run: Any, pipeline: BaseComponent, pods: list[Any]) -> li
     """Return state and seconds of each step, why it waits, and why it failed."""
     steps, nodes = run_state.steps(run, pipeline), Nodes(view)
     correct_by_pods(steps, pods)
+    measure(steps, view.pods(quietly=True))
     found = nodes.beside(pods)
     reasons = reasons_of(nodes, pods, found)
     errors = {DISTRIBUTED: "; ".join(nodes.newly_killed(found))}

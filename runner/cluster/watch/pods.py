@@ -9,6 +9,7 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from components.shared.training.distributed.trainjob.backend import WAITING
+from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Node, Nodes
@@ -47,6 +48,14 @@ def container_seconds(pods: list[Any]) -> float | None:
     ended = [one.state.terminated for one in statuses if one.state.terminated]
     spans = [(one.finished_at - one.started_at).total_seconds() for one in ended if one.started_at and one.finished_at]
     return sum(spans) if spans and len(spans) == len(pods) else None
+
+
+def measure(steps: dict[str, StepState], pods: list[Any]) -> None:
+    """Give steps that have ended the seconds of their containers, as far as these pods of the run tell them."""
+    for name, step in steps.items():
+        own = container_seconds([pod for pod in pods if (pod.metadata.labels or {}).get(STEP_LABEL) == name])
+        if own is not None and step.state in ("done", "failed"):
+            step.seconds = own
 
 
 def reasons_of(nodes: Nodes, pods: list[Any], found: Iterable[Node]) -> dict[str, Reason]:

@@ -43,13 +43,17 @@ class View:
     say: Callable[[str], None] = note
     refused: set[str] = field(default_factory=set)
 
-    def pods(self, labels: str = "") -> list[Any]:
-        """Return the run's pods that have these labels too; none if Kubernetes does not list them."""
-        return self.labelled(",".join(filter(None, (f"{RUN_LABEL}={self.run_id}", labels))))
+    def pods(self, labels: str = "", quietly: bool = False) -> list[Any]:
+        """Return the run's pods that have these labels too; none if Kubernetes does not list them.
 
-    def labelled(self, labels: str) -> list[Any]:
+        That is said once, unless `quietly`.
+        """
+        return self.labelled(",".join(filter(None, (f"{RUN_LABEL}={self.run_id}", labels))), quietly)
+
+    def labelled(self, labels: str, quietly: bool = False) -> list[Any]:
         """Return the pods with these labels, oldest first; none if Kubernetes does not list them."""
-        found = self._ask("pods", "list", lambda kube: kube.list_namespaced_pod(**self._of(label_selector=labels)))
+        asked = self._of(label_selector=labels)
+        found = self._ask("pods", "list", lambda kube: kube.list_namespaced_pod(**asked), quietly)
         return sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp) if found else []
 
     def events(self, pod: Any) -> list[Any]:
@@ -87,8 +91,6 @@ class View:
 
     def tasks(self, quietly: bool = False) -> list[Any] | None:
         """Return the tasks of the run's Workflow; None if it cannot be read or is gone, which may not be said yet."""
-        if quietly and not self.connection.kube:
-            return None
         found = self.custom("argoproj.io", "v1alpha1", "workflows", quietly)
         return tasks_in(found[0]) if found else None
 
@@ -114,7 +116,8 @@ class View:
         if resource in self.refused:
             return None
         if kube is None:
-            self.refuse(resource, "only KFP's API was reached; give --context too")
+            if not quietly:
+                self.refuse(resource, "only KFP's API was reached; give --context too")
             return None
         try:
             return ask(kube)

@@ -124,7 +124,11 @@ def test_status_says_why_a_step_failed(
     cluster.add(pod_of("oom-killed"))
     run_id = kfp_api.replay("training", run_of("killed"))
     error = "killed for want of memory: its limit is 350Mi; give more train_memory="
-    assert after("train", status_lines(capsys, run_id, *CONTEXT)) == error
+    lines = status_lines(capsys, run_id, *CONTEXT)
+    assert after("train", lines) == error
+    assert ["train", "failed", "18.0"] in [line.split() for line in lines], (
+        "as run --wait says, not 22 by its pod in Argo"
+    )
     cluster.remove("pods", POD)
     told = "its log cannot be read from here; give --context"
     assert after("train", status_lines(capsys, run_id, *CONTEXT)).startswith(told)
