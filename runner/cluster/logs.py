@@ -56,7 +56,8 @@ def without_error(text: str | None) -> str | None:
 def _from_pods(kube: kubernetes.client.CoreV1Api, namespace: str, labels: str, times: bool) -> str | None:
     """Return the logs of the last attempt of each pass, of the pods with these labels; failed ones come last."""
     try:
-        pods = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
+        found = kube.list_namespaced_pod(namespace, label_selector=labels, _request_timeout=30).items
+        pods = [pod for pod in found if pod.status.phase != "Pending"]  # which has no log yet
         last = {_pass_of(pod): pod for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp)}
         names = [pod.metadata.name for pod in sorted(last.values(), key=lambda pod: pod.status.phase == "Failed")]
         read = kube.read_namespaced_pod_log

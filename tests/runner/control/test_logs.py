@@ -103,6 +103,21 @@ def test_logs_come_from_the_pods_if_they_can_be_read(
         assert capsys.readouterr().out.splitlines()[0] == "from KFP"
 
 
+def test_a_pass_that_waits_does_not_hide_the_logs_of_others(
+    run_id: str, cluster: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, phase in enumerate(("Running", "Pending", "Failed", "Pending")):
+        labels = {"pipeline/runid": run_id, "app.kubernetes.io/component": "train"}
+        node = f"run-7.root.loop.item({number // 2}:a).train.executor({number % 2})"
+        metadata = client.V1ObjectMeta(name=f"pod-{number}", namespace="kubeflow", labels=labels)
+        metadata.annotations = {"workflows.argoproj.io/node-name": node}
+        metadata.creation_timestamp = f"2026-01-01T00:00:0{number}Z"
+        cluster.add(client.V1Pod(metadata=metadata, status=client.V1PodStatus(phase=phase)))
+    cluster.logs |= {"pod-0": "first pass", "pod-2": "second pass, first attempt"}
+    assert run_verb(logs, run_id, "train", *HERE) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == ["first pass", "second pass, first attempt"]
+
+
 def test_a_log_that_cannot_be_read(kfp_api: KfpServer, run_id: str) -> None:
     kfp_api.script("GET .*/log", *[error(403)] * 4)
     with pytest.raises(UserError, match=f"no log of train of run {run_id} can be read; give --context"):
