@@ -15,25 +15,36 @@ ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Leftovers:
-    """The pods that have not ended, and the TrainJobs, of a run; `unseen` says why they cannot be seen."""
+    """The pods that have not ended, and the TrainJobs, of a run; `unseen` says by kind why they cannot be seen."""
 
-    def __init__(self, connection: Connection, run_id: str) -> None:
+    def __init__(self, connection: Connection, run_id: str, has_jobs: bool) -> None:
         self._kube: Any = connection.kube
         self._namespace, self._run_id = connection.namespace, run_id
+        self._kinds = {"pods": self._pods, **({"TrainJobs": self._trainjobs} if has_jobs else {})}
         self._jobs: set[str] = set()  # seen so far: their pods outlive them
-        self.unseen = "" if connection.kube else "give --context to see them"
+        self.unseen = {} if connection.kube else {"pods": "give --context to see them"}
+
+    @property
+    def seen(self) -> list[str]:
+        """Return the kinds that can be seen."""
+        return [kind for kind in self._kinds if kind not in self.unseen and "pods" not in self.unseen]
 
     def find(self) -> list[str] | None:
-        """Return the names of what is there; None if it cannot be seen."""
-        if self.unseen:
-            return None
+        """Return the names of what is there; None if nothing is, as far as it can be seen."""
+        found = [name for kind in self.seen for name in self._names(kind)]
+        return found or (None if self.unseen else [])
+
+    def _names(self, kind: str) -> list[str]:
         try:
-            return [*self._active_pods(f"{RUN_LABEL}={self._run_id}"), *self._trainjobs()]
+            return list(self._kinds[kind]())
         except ApiError as error:
             if error.status not in (401, 403):
                 raise
-            self.unseen = str(error)
-            return None
+            self.unseen[kind] = str(error)
+            return []
+
+    def _pods(self) -> Iterator[str]:
+        return self._active_pods(f"{RUN_LABEL}={self._run_id}")
 
     def _active_pods(self, labels: str) -> Iterator[str]:
         with kube_errors(f"list pods in namespace {self._namespace}"):

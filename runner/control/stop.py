@@ -14,9 +14,11 @@ from runner.cluster.api import find_run
 from runner.cluster.connection import Connection, connect
 from runner.cluster.rest import ApiError
 from runner.cluster.run_facts import RunFacts, facts, has_ended, parameters_of
+from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.view import View
 from runner.control.leftovers import Leftovers
 from runner.failures import DONE, FAILED
+from runner.graphs import steps_of
 
 POLL_SECONDS = 2.0
 PATIENCE = 300.0  # seconds until what is not gone is named; a pod has 30 to end by itself
@@ -29,15 +31,15 @@ class StopDocument(Answer):
 
     run: RunFacts
     had_ended: bool  # before it could be stopped
-    leftovers: Items[str] | None  # pods and TrainJobs that are not gone; null: they cannot be seen
+    leftovers: Items[str] | None  # pods and TrainJobs that are not gone; null: not all can be seen
     store: str | None  # which has its checkpoints, if it made any
 
 
 def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
     """Terminate the run, and wait; return 1 if it or what it started is not gone in time."""
     connection = connect(arguments)
-    run = find_run(connection, arguments.run, pipelines).run
-    leftovers = Leftovers(connection, run.run_id)
+    pipeline, run = find_run(connection, arguments.run, pipelines)
+    leftovers = Leftovers(connection, run.run_id, has_jobs=DISTRIBUTED in steps_of(pipeline))
     had_ended = has_ended(run) or not _terminate(connection, run.run_id)
     if not had_ended:
         say(f"terminating {run.display_name}; waiting for its end", flush=True)
@@ -86,10 +88,9 @@ def _print_end(run: Any, had_ended: bool, left: list[str] | None, leftovers: Lef
         say(f"{run.display_name} has not ended after {PATIENCE / 60:.0f} minutes; it is {run_state.state(run)}")
     if left:
         say(f"not gone yet: {', '.join(left)}")
-    elif left is None:
-        say(f"whether its pods are gone is not known: {leftovers.unseen}")
-    else:
-        say("its pods and TrainJobs are gone")
+    elif leftovers.seen:
+        say(f"its {' and '.join(leftovers.seen)} are gone")
+    say(*(f"whether its {kind} are gone is not known: {why}" for kind, why in leftovers.unseen.items()))
 
 
 def _print_what_stays(store: str | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp import dsl
 from kubernetes import client
 
 from components.shared.core.errors import UserError
@@ -14,7 +15,7 @@ from runner.cluster import run
 from runner.cluster.watch.nodes import GROUP, JOB_LABEL, VERSION
 from runner.control import stop
 from tests.conftest import ROOT
-from tests.runner.verbs import answered, run_verb
+from tests.runner.verbs import _step, answered, pipeline, run_verb
 from tests.servers.kfp_http import error
 from tests.servers.kfp_server import KfpServer, Stage
 from tests.servers.kube_server import KubeServer, kube_server
@@ -53,11 +54,16 @@ def cluster(tmp_path: Path, kfp_api: KfpServer) -> Iterator[KubeServer]:
         yield server
 
 
-@pytest.fixture
-def run_id(kfp_api: KfpServer) -> str:
+@dsl.pipeline(name="torch2kubeflow-distributed", description="One with a TrainJob.")
+def distributed(data: str = "mnist") -> None:
+    _step("train_distributed")()
+
+
+@pytest.fixture(params=[distributed])
+def run_id(kfp_api: KfpServer, request: pytest.FixtureRequest) -> str:
     """The id of a run that trains, with a store."""
     kfp_api.plan = [Stage("RUNNING", {"train": "RUNNING"})]
-    run_verb(run)
+    run_verb(run, pipeline=request.param)
     (found,) = kfp_api.runs.values()
     found.runtime_config.parameters = {"options": {"store": "s3://bucket/team"}}
     return str(found.run_id)
@@ -87,7 +93,7 @@ def test_stop_waits_until_pods_and_trainjob_are_gone(
         36: lambda: cluster.remove("pods", "node-0"),  # it outlives its job
     }
     capsys.readouterr()
-    assert run_verb(stop, run_id, "--context", "loopback") == 0
+    assert run_verb(stop, run_id, "--context", "loopback", pipeline=distributed) == 0
     assert clock.now == 36
     lines = capsys.readouterr().out.splitlines()
     assert [line.rpartition(": ")[2] for line in lines[1:3]] == ["canceled", "its pods and TrainJobs are gone"]
@@ -100,7 +106,7 @@ def test_what_does_not_end_is_named(
 ) -> None:
     cluster.add(_pod("train-pod", **_of_run(run_id)))
     cluster.custom["trainjobs"] = [_trainjob(run_id)]
-    assert run_verb(stop, "latest", "--context", "loopback") == 1
+    assert run_verb(stop, "latest", "--context", "loopback", pipeline=distributed) == 1
     assert stop.PATIENCE <= clock.now < stop.PATIENCE + 10
     assert f"not gone yet: pod train-pod, TrainJob {JOB}\n" in capsys.readouterr().out
 
@@ -127,20 +133,38 @@ def test_a_run_that_ends_meanwhile_is_no_error(
         error(400, "Row not found")(handler, request)
 
     kfp_api.script("POST .*:terminate", ended, error(400, "no right"))
-    assert run_verb(stop, run_id) == 0
+    assert run_verb(stop, run_id, pipeline=distributed) == 0
     kfp_api.runs[run_id].state = "RUNNING"
     with pytest.raises(UserError, match="no right"):
-        run_verb(stop, run_id)
+        run_verb(stop, run_id, pipeline=distributed)
 
 
 def test_without_rights_on_pods_it_says_what_is_not_known(
     kfp_api: KfpServer, cluster: KubeServer, clock: Clock, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.denied = {"list pods"}
-    assert run_verb(stop, run_id, "--context", "loopback") == 0
+    assert run_verb(stop, run_id, "--context", "loopback", pipeline=distributed) == 0
     out = capsys.readouterr().out
     refused = "Kubernetes refuses to list pods in namespace kubeflow (403 Forbidden); ask for that right"
     assert out.count(f"whether its pods are gone is not known: {refused}") == 1
+
+
+@pytest.mark.parametrize("run_id", [distributed, pipeline], indirect=True)
+def test_without_rights_on_trainjobs_pods_are_waited_for(
+    cluster: KubeServer, clock: Clock, run_id: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    """Only the graph `distributed` has TrainJobs: of other runs nothing is unknown without that right."""
+    graph = request.node.callspec.params["run_id"]
+    cluster.add(_pod("train-pod", **_of_run(run_id)))
+    cluster.denied = {"list trainjobs"}
+    clock.after = {10: lambda: cluster.remove("pods", "train-pod")}
+    capsys.readouterr()
+    assert run_verb(stop, run_id, "--context", "loopback", pipeline=graph) == 0
+    assert clock.now == 10
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "its pods are gone"
+    unseen = "whether its TrainJobs are gone is not known: Kubernetes refuses to list TrainJobs in namespace kubeflow"
+    assert lines[3].startswith(unseen) == (graph is distributed)
 
 
 def test_the_labels_are_those_of_a_real_cluster() -> None:
@@ -152,7 +176,7 @@ def test_the_labels_are_those_of_a_real_cluster() -> None:
 def test_the_document_of_stop(
     kfp_api: KfpServer, clock: Clock, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = answered(stop, run_id)
+    document = answered(stop, run_id, pipeline=distributed)
     assert isinstance(document, stop.StopDocument)
     assert (document.run.run_id, document.run.state, document.had_ended) == (run_id, "canceled", False)
     assert (document.leftovers, document.store) == (None, "s3://bucket/team")
