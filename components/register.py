@@ -201,7 +201,7 @@ class _Challenger:
         """Return the names of the files of the reference for drift, which older evaluations do not have."""
         return REFERENCE if (self.evaluation_folder / REFERENCE[0]).exists() else ()
 
-    def provenance(self) -> Provenance:
+    def provenance(self, recipe: RegisterRecipe) -> Provenance:
         """Return what the version is made from. Raises UserError if the dataset does not say where it comes from."""
         data, model = self.data.document, self.model
         if data.source is None or data.raw_digest is None or data.parameters is None:
@@ -213,6 +213,7 @@ class _Challenger:
             test_split_digest=digest_of_test_split(self.data),
             model_digest=self.package.model_digest,
             parameters=model.parameters,
+            registration=recipe.kept(),
             seed=model.seed,
             threads=model.threads,
             torch=model.torch,
@@ -250,7 +251,7 @@ def _default_name(data: Dataset) -> str:
 
 def _register(challenger: _Challenger, model: RegisteredModel, parameters: RegisterRecipe, scratch: Path) -> _Outcome:
     significance, threads = parameters.significance, thread_count(parameters.threads)
-    package, provenance = challenger.package, challenger.provenance()
+    package, provenance = challenger.package, challenger.provenance(parameters)
     entry = model.reserve_version(
         package.digest,
         accuracy=package.test_accuracy,

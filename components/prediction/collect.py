@@ -21,7 +21,7 @@ from components.shared.prediction.overview import summarise, write_page
 from components.shared.prediction.pods.chosen import CollectRecipe
 from components.shared.prediction.pods.shares import ReadShare, read_shares
 from components.shared.prediction.pods.stored import StoredPredictions, key_of
-from components.shared.prediction.retraining import Retraining, retrain_if_drifted, settings_of
+from components.shared.prediction.retraining import Retraining, remark_of, retrain_if_drifted, settings_of
 from components.shared.prediction.table import write_csv
 from components.shared.prediction.training_run import start_run
 from components.shared.prediction.uncertain import least_certain
@@ -104,15 +104,17 @@ def _train_again(parameters: CollectRecipe, drift: DriftReportDocument, document
     store = open_store(parameters.store, os.environ)
     name, _, number = parameters.model.partition("/")
     same = {} if parameters.retrain_data else ReadingRecipe.taken_from(parameters.values()).values()
+    version = RegisteredModel(store, name).read_version(int(number))
     how = Retraining(
         store=store,
         model=name,
         data=parameters.data,
         retrain_data=parameters.retrain_data,
         cooldown=parameters.retrain_cooldown,
-        parameters={**settings_of(RegisteredModel(store, name).read_version(int(number))), **same},
+        parameters={**settings_of(version), **same},
         run_id=os.environ.get("RUN_ID", ""),
         start=start_run,
+        remark=remark_of(version),
     )
     try:
         return retrain_if_drifted(drift, document, how)

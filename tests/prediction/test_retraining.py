@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.parameters.registration import RegisterRecipe
 from components.shared.prediction.document import PredictionsDocument
 from components.shared.prediction.drift import DriftMeasure, DriftReportDocument
 from components.shared.prediction.retraining import (
     Claim,
     Retraining,
     RetrainingDocument,
+    remark_of,
     retrain_if_drifted,
     settings_of,
 )
@@ -227,15 +229,27 @@ def test_of_several_processes_one_starts_a_run(store: Store, uri: str) -> None:
 def test_a_version_is_trained_again_by_its_own_settings() -> None:
     origin = DataOrigin(name="n", source="s", raw_digest="", parameters={"image_size": 28, "labels": "old.csv"})
     settings = {"network": "resnet18", "epochs": 3, "gone_since": 1}
-    version = version_of(
-        package_of(classes=["0"], image_shape=(1, 28, 28)),
-        provenance=provenance_of(data=origin, parameters=settings, seed=7),
-    )
-    assert settings_of(version) == {"network": "resnet18", "image_size": 28, "seed": 7}
+    given = {"min_accuracy": 0.6, "min_behavior": {"noisy": 0.5}, "keep_samples": False, "deploy": True}
+    kept = RegisterRecipe.of(store="s3://bucket/other", model_name="other", threads=3, **given).kept()
+    package = package_of(classes=["0"], image_shape=(1, 28, 28))
+    made = {"data": origin, "parameters": settings, "seed": 7}
+    version = version_of(package, provenance=provenance_of(**made, registration=kept))
+    trained = {"network": "resnet18", "image_size": 28, "seed": 7}
+    assert settings_of(version) == {**trained, **given} and not remark_of(version)
+    older = version_of(package, provenance=provenance_of(**made))
+    assert settings_of(older) == trained
+    assert remark_of(older).startswith("version 1 does not keep its min_accuracy")
+
+
+def test_what_is_not_known_of_a_version_is_said(how: Retraining) -> None:
+    found = retrain_if_drifted(drifted(), predicted(), how._replace(remark="the defaults count"))
+    assert found == "training run run-1 on s3://bucket/new was started; the defaults count"
 
 
 def test_the_local_runner_is_asked_for_a_run(how: Retraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NEXT_RUN, str(tmp_path / "next-run.json"))
-    found = retrain_if_drifted(drifted(), predicted(), how._replace(start=start_run))
+    served = {**how.parameters, "deploy": True, "canary": [50]}
+    found = retrain_if_drifted(drifted(), predicted(), how._replace(parameters=served, start=start_run))
     assert found == f"training run retrain-mnist-{DIGEST[:12]} on s3://bucket/new follows this run"
-    assert NextRunDocument.read(tmp_path / "next-run.json").parameters["model_name"] == "mnist"
+    asked = NextRunDocument.read(tmp_path / "next-run.json").parameters
+    assert asked["model_name"] == "mnist" and not {"deploy", "canary"} & asked.keys(), "nothing is served here"

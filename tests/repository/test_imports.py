@@ -37,7 +37,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     **{kind: ("recipe", "common") for kind in KINDS},
     "pods": ("recipe", "common", "kubernetes_values"),
     "deployment": ("recipe", "kubernetes_values"),
-    "registration": ("recipe", "common", "deployment"),
+    "registration": ("recipe", "common", "deployment", "evaluation"),
     "table": ("recipe", "common", *KINDS),
     "form": ("recipe", "sweep", "table"),
     "help": ("recipe", "common", *KINDS, "table"),

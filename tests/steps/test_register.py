@@ -135,7 +135,7 @@ def test_a_version_records_metrics_and_provenance(
     monkeypatch.setenv("RUN_ID", "run-1")
     monkeypatch.setenv("STEP_IMAGE", "registry/image@sha256:1")
     monkeypatch.setenv("REVISION", "abc")
-    exported_digits.register(tmp_path / "out", uri, "digits")
+    exported_digits.register(tmp_path / "out", uri, "digits", min_accuracy=0.5)
     document = RegisteredModel(store, "digits").read_version(1)
     evaluated = EvaluationDocument.read(exported_digits.evaluation / "evaluation.json")
     assert document.metrics["accuracy"] == evaluated.accuracy > 0.5
@@ -143,6 +143,8 @@ def test_a_version_records_metrics_and_provenance(
     origin = document.provenance
     assert origin.data.source == "scikit-learn" and origin.data.parameters == {"image_size": 32}
     assert (origin.revision, origin.image, origin.run_id) == ("abc", "registry/image@sha256:1", "run-1")
+    assert (origin.registration["min_accuracy"], origin.registration["significance"]) == (0.5, 0.05)
+    assert not {"store", "model_name", "threads"} & origin.registration.keys()
 
 
 def test_the_triton_config_matches_the_onnx_model(

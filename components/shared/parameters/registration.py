@@ -1,11 +1,12 @@
 """The parameters of step register."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from components.shared.parameters.common import ModelName, StoreUri, Threads
 from components.shared.parameters.deployment import Deployment
+from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.recipe import parameter
 
 
@@ -22,5 +23,10 @@ class Registration(ModelName):
     )
 
 
-class RegisterRecipe(Deployment, Registration, Threads, StoreUri):
-    """All that step register needs to know."""
+class RegisterRecipe(Deployment, Registration, ExportRecipe):
+    """All that step register needs to know, and keeps: how a model was judged, exported, registered and served."""
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a version keeps of it, for a training run after drift."""
+        own = {*ModelName.model_fields, *Threads.model_fields, *StoreUri.model_fields}
+        return {name: value for name, value in self.values().items() if name not in own}

@@ -60,6 +60,7 @@ class Retraining(NamedTuple):
     parameters: Mapping[str, Any]  # of the training, by the names that people use
     run_id: str  # of the run that predicted
     start: Start
+    remark: str = ""  # what is not known of the parameters
 
 
 def retrain_if_drifted(report: DriftReportDocument, predictions: PredictionsDocument, how: Retraining) -> str:
@@ -94,18 +95,29 @@ def retrain_if_drifted(report: DriftReportDocument, predictions: PredictionsDocu
         claims.remove(claim)
         raise
     claims.confirm(claim, started.run)
-    return f"training run {started.run} on {told(data)} {'follows this run' if started.follows else 'was started'}"
+    done = f"training run {started.run} on {told(data)} {'follows this run' if started.follows else 'was started'}"
+    return done + (how.remark and f"; {how.remark}")
 
 
 def settings_of(version: VersionDocument) -> dict[str, Any]:
-    """Return the parameters by which a version was trained and its data prepared, as far as they are no defaults.
+    """Return the parameters by which a version was made, from its data to its registration, that are no defaults.
 
-    Where the classes of its data stand is left out: other data may have them elsewhere.
+    Where the classes of its data stand is left out: other data may have them elsewhere. Of a version that was
+    registered before they were kept, those after the training are not known.
     """
     made, defaults = version.provenance, Parameters.of().values()
-    found = {**made.data.parameters, **made.parameters, "seed": made.seed}
+    found = {**made.data.parameters, **made.registration, **made.parameters, "seed": made.seed}
     names = defaults.keys() - ReadingRecipe.model_fields.keys()
     return {name: value for name, value in found.items() if name in names and value != defaults[name]}
+
+
+def remark_of(version: VersionDocument) -> str:
+    """Return in words what is not known of the parameters of a version; empty if all are."""
+    if version.provenance.registration:
+        return ""
+    return (
+        f"version {version.version} does not keep its min_accuracy and what else it was judged by: the defaults count"
+    )
 
 
 class _Claims:

@@ -12,6 +12,7 @@ import requests
 from components.shared.core import pod
 from components.shared.core.document import Document, JsonObject
 from components.shared.core.errors import TransientError, UserError
+from components.shared.parameters.deployment import Deployment
 from components.shared.parameters.form import OPTIONS
 from components.shared.parameters.pods import Pods
 from components.shared.storage.retry import TRANSIENT, Retries
@@ -59,9 +60,10 @@ class NextRunDocument(Document):
 
 
 def start_run(wanted: Wanted) -> Started:
-    """Start a run of the pipeline for training. Raises as `start_in_cluster` does."""
+    """Start a run of the pipeline for training; one on this machine serves nothing. Raises as `start_in_cluster`."""
     if path := os.environ.get(NEXT_RUN):
-        NextRunDocument(parameters=wanted.parameters).write(path)
+        own = {name: value for name, value in wanted.parameters.items() if name not in Deployment.model_fields}
+        NextRunDocument(parameters=own).write(path)
         return Started(wanted.name, follows=True)
     return start_in_cluster(wanted)
 

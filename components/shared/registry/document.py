@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from components.shared.core.document import (
     Count,
@@ -120,6 +120,7 @@ class Provenance(Part):
     test_split_digest: Sha256
     model_digest: Sha256
     parameters: JsonObject  # of the training
+    registration: JsonObject = Field(default={})  # those by which it was judged, exported, registered and served
     seed: Count
     threads: Count
     torch: str  # its version
