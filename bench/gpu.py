@@ -25,12 +25,13 @@ from mnist import prepare
 from torch.nn import functional
 from training import QUICK, measure_ours
 
-from components.shared.data.dataset import Dataset, DatasetWriter, open_dataset
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.parameters.training import Settings
 from components.shared.training import batches
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.loop import Training
 from components.shared.training.utilization import peak_operations, training_operations
+from tests.dataset_writer import DatasetWriter
 
 NETWORKS = ("resnet50", "resnet152")
 CLASSES = 1000

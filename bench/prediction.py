@@ -17,7 +17,6 @@ from packages import SHAPES, write_package
 from pictures import write_pictures
 
 from components.shared.core.resources import thread_count
-from components.shared.data.dataset import DatasetWriter
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
@@ -26,6 +25,7 @@ from components.shared.evaluation.inference import load_onnx
 from components.shared.prediction.batch import predict_all
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.rows import open_program
+from tests.dataset_writer import DatasetWriter
 
 COUNTS = {"lenet5": 50_000, "resnet18": 512}
 BATCH, ROUNDS, FILES = 256, 5, 1_700

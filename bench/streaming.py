@@ -54,7 +54,8 @@ def main() -> None:
 
 def _write_copies(data: Any, folder: Path, copies: int) -> int:
     """Write a dataset whose train split is that of `data` and its val split, `copies` times; return its size."""
-    from components.shared.data.dataset import SPLITS, DatasetWriter
+    from components.shared.data.dataset import SPLITS
+    from tests.dataset_writer import DatasetWriter
 
     folder.mkdir()
     sources = {name: ["train", "val"] * copies if name == "train" else [name] for name in SPLITS}

@@ -112,15 +112,10 @@ def _describe(
 
 def _write_reference(folder: Path, data: Dataset, probabilities: Probabilities) -> None:
     """Write what later inputs are compared with."""
-    shards = [images for images, _ in data.shards("test")]
-    ends = np.cumsum([len(images) for images in shards])
     size = batch_size(data.image_shape)
-    parts = (
-        (images[start : start + size], rows[start : start + size])
-        for images, rows in zip(shards, np.split(probabilities, ends[:-1]), strict=True)
-        for start in range(0, len(images), size)
-    )
-    document, vectors = reference(parts, data.classes)
+    images = (images for images, _ in data.batches("test", size))
+    rows = np.split(probabilities, range(size, len(probabilities), size))
+    document, vectors = reference(zip(images, rows, strict=True), data.classes)
     write_npy(folder / "reference.npy", vectors)
     document.write(folder / "drift.json")
 

@@ -1,12 +1,12 @@
 """Step preprocess: raw files -> a prepared dataset: images decoded, of one size, split, without copies across splits.
 
 Memory does not grow with the number of images. They are decoded once, into a buffer next to the dataset; splits are
-assigned, and copies found, by a short row for each image; then the buffer is written to the dataset's shards. Pictures
-of more than 8 bits are decoded twice: once to measure the bounds by which they are scaled. With a store, a dataset that
-an earlier run prepared from the same data, by the same settings and code, is reused.
+assigned by a short row for each image; then the buffer is written to the dataset's shards, unit by unit, and the units
+are joined by their rows. Pictures of more than 8 bits are decoded twice: once to measure the bounds by which they are
+scaled. With a store, a dataset that an earlier run prepared from the same data, by the same settings and code, is
+reused.
 """
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
@@ -23,21 +22,21 @@ from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, sha256_file
 from components.shared.core.step import step
-from components.shared.data.contact_sheet import ContactSheet
-from components.shared.data.dataset import SPLITS, DatasetWriter, Images, Origin
+from components.shared.data.contact_sheet import save_contact_sheet
+from components.shared.data.dataset import SAMPLES, SPLITS, Copies, Dataset, Images, Origin, write_document
 from components.shared.data.decode import NARROW, BadPicture, Result, decoder, fit_arrays
-from components.shared.data.decode_buffer import DecodeBuffer
-from components.shared.data.duplicates import Duplicates
 from components.shared.data.layout.left_out import BadImage, sentences_on
 from components.shared.data.pictures.value_range import PERCENTILES, Unscaled, ValueSample, little_used, mixed
+from components.shared.data.preparation.decode_buffer import DecodeBuffer
+from components.shared.data.preparation.join import Join, joined
+from components.shared.data.preparation.rows import SUMMED, write_rows
+from components.shared.data.preparation.settle import Content, document_of, settle
+from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.data.preparation.unit import SPLIT_ROWS, Unit, unit_size, write_unit
 from components.shared.data.raw import Raw, open_raw
-from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
 from components.shared.parameters.preparation import PreprocessRecipe, bounds
 
 CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
-BLOCK_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block
-
-_DROPPED = len(SPLITS)
 
 
 @step
@@ -98,10 +97,12 @@ class _Decoded:
     def images_of(self, results: Sequence[Result]) -> Images:
         """Return the images of good pictures as one array; an unscaled one is noted, and black."""
         size = self.buffer.size
-        good = [result for result in results if not isinstance(result, BadPicture)]
-        channels = max((len(result) for result in good if not isinstance(result, Unscaled)), default=1)
+        good = [
+            (n, result) for n, result in enumerate(results, self.buffer.count) if not isinstance(result, BadPicture)
+        ]
+        channels = max((len(result) for _, result in good if not isinstance(result, Unscaled)), default=1)
         stacked = np.zeros((len(good), channels, size, size), np.uint8)
-        for number, (row, result) in enumerate(zip(stacked, good, strict=True), self.buffer.count):
+        for row, (number, result) in zip(stacked, good, strict=True):
             if isinstance(result, Unscaled):
                 self.unscaled.add(number, result)
             else:
@@ -115,24 +116,27 @@ def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: f
     scratch = folder / "scratch"
     scratch.mkdir()
     decoded, value_range = _decode_scaled(source, scratch, parameters)
-    buffer = decoded.buffer
-    splitter = _splitter(buffer, num_classes, parameters)
-    duplicates = _assign_splits(buffer, scratch, splitter, num_classes)
-    _check_classes(source.classes, buffer.counts(num_classes).sum(axis=0), duplicates.counts)
-    writer = _write_shards(buffer, scratch, folder, source.classes, duplicates.counts)
+    units = _write_units(decoded.buffer, scratch, folder, _splitter(decoded.buffer, num_classes, parameters))
+    size = parameters.image_size
+    with joined(scratch / "units") as join:
+        content = settle(folder, units, join.rows(), (size, size), num_classes)
+        copies = _copies(content, join)
+    _check_classes(source.classes, content)
     shutil.rmtree(scratch)
     origin: Origin = {
         "raw_digest": source.digest,
         "parameters": parameters.determining(),
         "code_version": code_digest(__name__),
-        "duplicates": duplicates.copies(),
+        "duplicates": copies,
         "bad_images": decoded.bad_images,
-        "samples_sha256": sha256_file(folder / "samples.png"),
         **_origin(source, started),
     }
     if value_range and decoded.types.keys() - {NARROW}:
         origin["value_range"] = value_range
-    writer.finish(**origin)
+    document = document_of(folder, content, source.classes, **origin)
+    sheet = folder / SAMPLES
+    save_contact_sheet(Dataset(folder, document), sheet)
+    write_document(folder, document.model_copy(update={"samples_sha256": sha256_file(sheet)}))
 
 
 def _splitter(buffer: DecodeBuffer, num_classes: int, parameters: PreprocessRecipe) -> Splitter:
@@ -165,7 +169,7 @@ def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> 
 def _measure(decoded: _Decoded, num_classes: int, parameters: PreprocessRecipe) -> ValueRange:
     """Return the bounds of the wide pictures outside the test split."""
     splitter = _splitter(decoded.buffer, num_classes, parameters)
-    splits = [splitter.assign(rows["label"], rows["split"]) for rows in decoded.buffer.rows(BLOCK_ROWS)]
+    splits = [splitter.assign(rows["label"], rows["split"]) for rows in decoded.buffer.rows(SPLIT_ROWS)]
     value_range = decoded.unscaled.measure(np.concatenate(splits) != TEST)
     low, high = (f"{value:,.6g}" for value in (value_range.low, value_range.high))
     log.info(
@@ -185,16 +189,18 @@ def _decode(source: Raw, scratch: Path, parameters: PreprocessRecipe, value_rang
     with decoder(size, value_range) as decode_all:
         decoded.types = decode_all.types
         for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * size**2))):
+            is_good = np.ones(len(chunk.labels), bool)
             if chunk.images is not None:
-                images, labels = fit_arrays(chunk.images, size), chunk.labels
+                images = fit_arrays(chunk.images, size)
             else:
                 assert chunk.encoded is not None
                 results = decode_all(chunk.encoded)
                 allowed = parameters.max_bad_images - len(decoded.bad_images)
                 decoded.bad_images += _bad(chunk.names, results, allowed)
-                labels = chunk.labels[[not isinstance(result, BadPicture) for result in results]]
                 images = decoded.images_of(results)
-            decoded.buffer.append(images, labels, TRAIN if chunk.split == "all" else SPLITS.index(chunk.split))
+                is_good = np.array([not isinstance(result, BadPicture) for result in results])
+            split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
+            decoded.buffer.append(images, chunk.labels, split, is_good)
             progress.advance(len(chunk.labels))
     return decoded
 
@@ -210,55 +216,46 @@ def _bad(names: Sequence[str], results: Sequence[Result], allowed: int) -> list[
     return [BadImage(name=name, reason=str(reason)) for name, reason in found]
 
 
-def _assign_splits(buffer: DecodeBuffer, scratch: Path, splitter: Splitter, num_classes: int) -> Duplicates:
-    """Write the split of each image to the file `splits`: one byte each, _DROPPED for a copy to leave out."""
-    duplicates = Duplicates(scratch, buffer.count, num_classes)
+def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Splitter) -> list[Unit]:
+    """Write the images to the shards of their units and splits, and the rows of each unit to scratch/units."""
+    (scratch / "units").mkdir()
     with open(scratch / "splits", "wb") as file:
-        for rows in buffer.rows(BLOCK_ROWS):
-            splits = splitter.assign(rows["label"], rows["split"])
-            duplicates.add(rows, splits)
-            file.write(splits.tobytes())
-    with open(scratch / "splits", "r+b") as file:
-        for numbers in duplicates.resolve():
-            for number in numbers.tolist():
-                os.pwrite(file.fileno(), bytes([_DROPPED]), number)
-    dropped = dict(zip(SPLITS, duplicates.dropped.tolist(), strict=True))
+        for rows in buffer.rows(SPLIT_ROWS):
+            file.write(splitter.assign(rows["label"], rows["split"]).tobytes())
+    units: list[Unit] = []
+    progress = log.Progress("writing", buffer.count, "images")
+    block = max(1, CHUNK_BYTES // (3 * buffer.size**2))
+    with open(scratch / "splits", "rb") as file:
+        for rows, images in buffer.units(unit_size(buffer.size), block):
+            splits = np.fromfile(file, np.uint8, len(rows))
+            is_good = rows["channels"] > 0
+            rows["split"] = splits
+            good = rows[is_good]
+            units.append(write_unit(folder, len(units), good, images))
+            write_rows(scratch / "units" / f"{len(units):09}.parquet", [good], SUMMED)
+            progress.advance(len(rows))
+    return units
+
+
+def _copies(content: Content, join: Join) -> Copies:
+    dropped = dict(zip(SPLITS, content.dropped.tolist(), strict=True))
     log.info(f"dropped copies across splits: {dropped['train']:,} from train, {dropped['val']:,} from val")
-    return duplicates
+    repeated, conflicting = join.repeated()
+    return Copies(
+        repeated_images=repeated,
+        of_these_with_conflicting_labels=conflicting,
+        copies_dropped=dropped,
+        copies_kept_within_split=join.within_split(),
+    )
 
 
-def _check_classes(classes: Sequence[str], found: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-    """Raise UserError for the first class without images in a split; `found` (class), `counts` (split x class)."""
-    for split, row in zip(SPLITS, counts, strict=True):
-        for name, count, total in zip(classes, row.tolist(), found.tolist(), strict=True):
+def _check_classes(classes: Sequence[str], content: Content) -> None:
+    """Raise UserError for the first class without images in a split."""
+    for split, row in zip(SPLITS, content.counts, strict=True):
+        for name, count, total in zip(classes, row.tolist(), content.found.tolist(), strict=True):
             if count == 0:
                 raise UserError(
                     f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
                     "are dropped)",
                     "add pictures of it, or remove the class",
                 )
-
-
-def _write_shards(
-    buffer: DecodeBuffer, scratch: Path, folder: Path, classes: Sequence[str], counts: NDArray[np.int64]
-) -> DatasetWriter:
-    """Write the images to the shards of their splits, and the contact sheet of the training split."""
-    size = buffer.size
-    image_shape = (buffer.channels, size, size)
-    totals = dict(zip(SPLITS, counts.sum(axis=1).tolist(), strict=True))
-    writer = DatasetWriter(folder, classes=classes, image_shape=image_shape, counts=totals)
-    sheet = ContactSheet(classes)
-    progress = log.Progress("writing", buffer.count, "images")
-    block_rows = max(1, CHUNK_BYTES // (3 * size**2))
-    with open(scratch / "splits", "rb") as file:
-        for images, rows in buffer.blocks(block_rows):
-            splits = np.fromfile(file, np.uint8, len(rows))
-            for number, split in enumerate(SPLITS):
-                chosen = splits == number
-                part, labels = images[chosen], rows["label"][chosen].astype(np.int64)
-                writer.append(split, part, labels)
-                if number == TRAIN:
-                    sheet.add(part, labels)
-            progress.advance(len(rows))
-    sheet.save(folder / "samples.png")
-    return writer

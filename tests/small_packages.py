@@ -14,13 +14,14 @@ import numpy as np
 from components.register import register
 from components.shared.core.document import Fingerprint
 from components.shared.core.files import sha256_file
-from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument, Tensor
 from components.shared.evaluation.metrics import measure
 from components.shared.models.document import ModelDocument
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.registry.document import DataOrigin, Figures, Provenance, VersionDocument
+from tests.dataset_writer import DatasetWriter
 from tests.models.documents import architecture, facts
 
 CLASSES = ["light", "dark"]

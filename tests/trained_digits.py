@@ -9,12 +9,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from components.shared.data.dataset import DatasetWriter, open_dataset, write_document
+from components.shared.data.dataset import open_dataset, write_document
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters.training import Settings, TrainingRecipe
 from components.shared.storage.client import Store
 from components.train import train
+from tests.dataset_writer import DatasetWriter
 from tests.models.documents import architecture, epoch, facts, history
 from tests.parameters.texts import recipe_text
 

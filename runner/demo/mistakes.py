@@ -62,7 +62,7 @@ class TestSplits:
 
     def _load(self, data: Dataset) -> tuple[Images, Labels]:
         for shard in data.document.splits["test"].shards:
-            for file in (shard.images, shard.labels):
+            for file in shard.files:
                 self._store.get_file(f"{SHARDS}/{file.sha256}.npy", data.folder / file.path, file.sha256)
         return data.load("test")
 

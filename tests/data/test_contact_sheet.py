@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.shared.data.contact_sheet import ContactSheet
-from components.shared.data.dataset import Images, Labels
+from components.shared.data.contact_sheet import save_contact_sheet
+from components.shared.data.dataset import Images, Labels, open_dataset
+from tests.dataset_writer import DatasetWriter
 
 
 def sheet(path: Path, classes: Sequence[str], images: Images, labels: Labels) -> Images:
-    contact_sheet = ContactSheet(classes)
-    for start in range(0, len(labels), 5):
-        contact_sheet.add(images[start : start + 5], labels[start : start + 5])
-    contact_sheet.save(path)
+    folder = path.with_name("dataset")
+    folder.mkdir()
+    counts = {"train": len(labels), "val": 0, "test": 0}
+    writer = DatasetWriter(folder, classes=classes, image_shape=images.shape[1:], counts=counts, shard_bytes=9_999)
+    writer.append("train", images, labels)
+    writer.finish(name="small", seconds={})
+    save_contact_sheet(open_dataset(folder), path)
     with Image.open(path) as picture:
         return np.asarray(picture)
 

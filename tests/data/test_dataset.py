@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
-from components.shared.data.dataset import SPLITS, DatasetDocument, DatasetWriter, Images, Labels, open_dataset
+from components.shared.data.dataset import SPLITS, DatasetDocument, Images, Labels, open_dataset
 from tests.conftest import ROOT
+from tests.dataset_writer import DatasetWriter
 
 CLASSES = ["cat", "dog", "Käfer"]
 SHAPE = (3, 4, 5)
@@ -71,7 +72,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
-    counts=st.tuples(*[st.integers(0, 40)] * 3),
+    counts=st.tuples(st.integers(1, 40), *[st.integers(0, 40)] * 2),
     shard_bytes=st.integers(1, 3000),
     block=st.integers(1, 50),
 )
@@ -150,15 +151,6 @@ def test_class_counts_are_listed(tmp_path: Path) -> None:
     document = write(tmp_path / "dataset", splits)
     for split, (_, labels) in splits.items():
         assert document.splits[split].class_counts == np.bincount(labels, minlength=3).tolist()
-
-
-def test_wrong_number_of_images_is_a_bug(tmp_path: Path) -> None:
-    images, labels = np.zeros((3, *SHAPE), np.uint8), np.zeros(3, np.int64)
-    writer = DatasetWriter(tmp_path, classes=CLASSES, image_shape=SHAPE, counts={"train": 2, "val": 1, "test": 0})
-    with pytest.raises(AssertionError, match="more than the 2"):
-        writer.append("train", images, labels)
-    with pytest.raises(AssertionError, match="val: 0 of 1"):
-        writer.finish(name="small", seconds={})
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_a_second_preparation_uploads_only_documents(
     (document,) = documents(store)
     stored = store.get_bytes(document)
     sent = written(s3_proxy)
-    assert len(sent) == 6 + 3  # shards, sheet, document and its entry in the index
+    assert len(sent) == 6 + 4  # shards, sheet, index, document and its entry among the prepared
     assert_same(prepare(undecoded, tmp_path / "second", uri, handover_mib), plain)
     assert written(s3_proxy) == [*sent, f"/{store.uri(document).removeprefix('s3://')}", sent[-1]]
     assert store.get_bytes(document) == stored

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from components.shared.data.dataset import Dataset, DatasetWriter, Images, open_dataset
+from components.shared.data.dataset import Dataset, Images, open_dataset
 from components.shared.evaluation.behavior import CHANGES, observe
 from components.shared.parameters.evaluation import BEHAVIOR
+from tests.dataset_writer import DatasetWriter
 
 
 def changed(name: str, images: Images) -> Images:

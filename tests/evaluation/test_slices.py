@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.data.dataset import Dataset, DatasetWriter, open_dataset
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.evaluation.metrics import wilson_interval
 from components.shared.evaluation.slices import slices
+from tests.dataset_writer import DatasetWriter
 
 
 def dataset(folder: Path, brightness: list[int], labels: list[int]) -> Dataset:

@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import CorruptDataError, UserError
-from components.shared.data.dataset import SPLITS, Copies, DatasetWriter, open_dataset
+from components.shared.data.dataset import SPLITS, Copies, open_dataset
 from components.shared.data.dataset_store import SHARDS, read_recipe
 from components.shared.data.decode import FORMATS, decoder
 from components.shared.data.layout.left_out import BadImage
@@ -38,6 +38,7 @@ from components.shared.storage.client import open_store
 from components.shared.storage.endpoint import check_name, parse_uri
 from components.shared.training.checkpoints.manager import run_resumably
 from components.shared.training.checkpoints.state import StateDict
+from tests.dataset_writer import DatasetWriter
 from tests.fuzz.archive_targets import (
     FILES,
     IMAGES,

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from components.shared.data.dataset import DatasetWriter
 from components.shared.models.catalogue import ZOO
 from tests.conftest import ROOT
+from tests.dataset_writer import DatasetWriter
 from tests.trained_digits import trained
 
 pytestmark = pytest.mark.slow

@@ -12,12 +12,13 @@ import torch
 
 from components.evaluate import Evaluation, evaluate
 from components.shared.core.errors import UserError
-from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.models import saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters.evaluation import EvaluateRecipe
 from components.shared.storage.client import open_store
+from tests.dataset_writer import DatasetWriter
 from tests.evaluation.page import assert_self_contained
 from tests.parameters.texts import recipe_text
 from tests.servers.s3_server import BUCKET, s3_server

@@ -109,7 +109,7 @@ def test_mean_and_std_are_of_the_training_split(prepared: Dataset) -> None:
 
 def test_folder_holds_only_shards_sheet_and_document(prepared: Dataset) -> None:
     names = {path.name.split("-")[0] for path in prepared.folder.iterdir()}
-    assert names == {"train", "val", "test", "samples.png", "dataset.json"}
+    assert names == {"train", "val", "test", "samples.png", "index.parquet", "dataset.json"}
     with Image.open(prepared.folder / "samples.png") as sheet:
         assert sheet.width < 1000
 

@@ -16,7 +16,7 @@ import pytest
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_json
-from components.shared.data.dataset import DatasetWriter, open_dataset
+from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import RefusalDocument
 from components.shared.evaluation.inference import load_onnx
@@ -26,6 +26,7 @@ from components.shared.registry.document import Figures
 from components.shared.registry.registry import RegisteredModel
 from components.shared.registry.versions import SAMPLES
 from components.shared.storage.client import Store
+from tests.dataset_writer import DatasetWriter
 from tests.evaluation.page import assert_self_contained
 from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 from tests.small_packages import Artifacts, right, write_artifacts, write_dataset

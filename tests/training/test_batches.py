@@ -8,6 +8,7 @@ import torch
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.training import batches
+from tests.dataset_writer import DatasetWriter
 from tests.trained_digits import trained
 
 
@@ -24,9 +25,14 @@ def test_memory_mapped_shards_give_the_same_weights(
 def test_batches_of_many_shards_hold_the_chosen_images(digits: Path, tmp_path: Path) -> None:
     data = open_dataset(digits)
     images, labels = map(torch.from_numpy, data.load("train"))
-    mapped = batches.MappedSplit(data, "train")
-    parts = [(images[:3].numpy(), labels[:3].numpy()), (images[3:].numpy(), labels[3:].numpy())]
-    mapped._shards, mapped._ends = parts, torch.tensor([3, 400]).numpy()
+    (tmp_path / "cut").mkdir()
+    counts = {"train": 400, "val": 0, "test": 0}
+    writer = DatasetWriter(
+        tmp_path / "cut", classes=data.classes, image_shape=data.image_shape, counts=counts, shard_bytes=99 * 1024
+    )
+    writer.append("train", *data.load("train"))
+    writer.finish(name="cut", seconds={})
+    mapped = batches.MappedSplit(open_dataset(tmp_path / "cut"), "train")
     some = batches.Batches(mapped, 400, torch.device("cpu"), prefetch=True)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     found = list(some.each(order.split(30)))  # type: ignore[no-untyped-call]

@@ -1,20 +1,25 @@
-"""The prepared dataset on disk: writer and reader side by side.
+"""The prepared dataset on disk, which components/shared/data/preparation/ writes.
 
-A folder of NumPy shards `<split>-<number>.images.npy` (uint8, N x C x H x W) and `<split>-<number>.labels.npy`
-(int64, N), and `dataset.json`, written last, which holds classes, image shape, the training split's mean and standard
-deviation per channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's
-content and of the whole, and the checksum of the document itself. The field `shards`, an s3:// address, makes a dataset
-remote: its document is alone in the folder, and its shards are objects `<sha256>.npy` at that address.
+A folder of NumPy shards `<split>-<unit>.images.npy` (uint8, N x C x H x W) and `<split>-<unit>.labels.npy` (int64, N),
+and `dataset.json`, written last, which holds classes, image shape, the training split's mean and standard deviation per
+channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's content and of the
+whole, and the checksum of the document itself. A shard may have one channel in a dataset of three, and images that are
+left out, whose places are in `<split>-<unit>.dropped.npy` (int64). `index.parquet` has a row for each image: its
+digest, label, split, unit, place in the shard, and whether it is left out. The digest of a split is over the digests
+and labels of its images, so that it can be joined from those of its parts.
+
+The field `shards`, an s3:// address, makes a dataset remote: its document is alone in the folder, and its shards are
+objects `<sha256>.npy` at that address. Datasets of an earlier format have no index and no units: their shards are
+numbered within their split, and the digest of a split is over its pixels.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any, Required, Self, TypedDict, Unpack
+from typing import Annotated, Any, Required, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +44,20 @@ from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_json
 from components.shared.core.npy import npy_bytes, npy_header
 from components.shared.data.layout.left_out import BadImage, LeftOut
-from components.shared.data.moments import Moments
 from components.shared.data.shard_cache import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
 SPLITS = ("train", "val", "test")
-SHARD_BYTES = 128 * 2**20
+INDEX, SAMPLES = "index.parquet", "samples.png"
 AGAIN = "prepare the dataset again"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Places = slice | NDArray[np.int64]  # all, or some rows of a shard
 
 
-def _digest_of(splits: Mapping[str, "Split"]) -> str:
+def digest_of_splits(splits: Mapping[str, "Split"]) -> str:
+    """Return the digest of a dataset, given its splits."""
     return sha256_json({name: split.digest for name, split in splits.items()})
 
 
@@ -64,17 +70,24 @@ def _has_bucket(uri: str) -> str:
 class ShardFile(Part):
     """A file of a shard."""
 
-    path: Annotated[str, StringConstraints(pattern=r"^(train|val|test)-[0-9]{5,9}\.(images|labels)\.npy$")]
+    path: Annotated[str, StringConstraints(pattern=r"^(train|val|test)-[0-9]{5,9}\.(images|labels|dropped)\.npy$")]
     sha256: Sha256
     bytes: Count
 
 
 class Shard(Part):
-    """Some images of a split, and their labels."""
+    """Some images of a split, one after the other in the source, and their labels."""
 
-    count: Size
+    count: Size  # without those that are left out
     images: ShardFile
     labels: ShardFile
+    channels: Size | None = None  # of the file, if the dataset has more
+    dropped: ShardFile | None = None  # the places of those that are left out, if there are any
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """Return all files."""
+        return [self.images, self.labels, *([self.dropped] if self.dropped else [])]
 
 
 class Split(Part):
@@ -120,6 +133,7 @@ class DatasetDocument(SealedDocument):
     bad_images: Items[BadImage] | None = None
     left_out: LeftOut | None = None  # of a source of pictures; null if it is not known
     samples_sha256: Sha256 = ""
+    index_sha256: Sha256 = ""  # none in an earlier format
     value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
     name: str
     source: str | None = None
@@ -134,7 +148,7 @@ class DatasetDocument(SealedDocument):
         require("splits", self.splits.keys() == set(SPLITS))
         for name, split in self.splits.items():
             require(f"splits.{name}.class_counts", len(split.class_counts) == len(self.classes))
-        require("splits", self.digest == _digest_of(self.splits))
+        require("splits", self.digest == digest_of_splits(self.splits))
         return self
 
 
@@ -154,127 +168,21 @@ class Origin(TypedDict, total=False):
     seconds: Required[dict[str, float]]
 
 
-class DatasetWriter:
-    """Writes a dataset in pieces, in constant memory: shards first, `dataset.json` last.
+class ShardImages:
+    """The images of a shard (uint8, N x C x H x W), memory-mapped: what is indexed is read."""
 
-    `counts` holds the number of images of each split, known before the first is appended; `image_shape` is (C, H, W).
-    """
+    def __init__(self, mapped: Images, places: Places, channels: int) -> None:
+        """Show those in some places of the file, in so many channels."""
+        self._mapped, self._places, self._channels = mapped, places, channels
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        classes: Sequence[str],
-        image_shape: tuple[int, int, int],
-        counts: Mapping[str, int],
-        shard_bytes: int = SHARD_BYTES,
-    ) -> None:
-        self.folder, self.classes, self.image_shape = folder, list(classes), image_shape
-        shard_rows = max(1, shard_bytes // math.prod(image_shape))
-        self.splits = {name: _SplitWriter(folder, name, counts[name], image_shape, shard_rows) for name in SPLITS}
-        self.class_counts = {name: np.zeros(len(self.classes), np.int64) for name in SPLITS}
-        self.moments = Moments(image_shape[0])
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._mapped) if isinstance(self._places, slice) else len(self._places)
 
-    def append(self, split: str, images: Images, labels: Labels) -> None:
-        """Add images (uint8, N x C x H x W) and labels (int64, N) to a split."""
-        self.splits[split].append(images, labels)
-        self.class_counts[split] += np.bincount(labels, minlength=len(self.classes))
-        if split == "train":
-            self.moments.add(images)
-
-    def finish(self, **origin: Unpack[Origin]) -> DatasetDocument:
-        """Write and return `dataset.json`."""
-        for writer in self.splits.values():
-            assert writer.written == writer.count, f"{writer.name}: {writer.written} of {writer.count} images"
-        mean, std = self.moments.mean_and_std()
-        splits = {
-            name: Split(
-                digest=self._digest(writer),
-                count=writer.count,
-                class_counts=self.class_counts[name].tolist(),
-                shards=writer.shards,
-            )
-            for name, writer in self.splits.items()
-        }
-        document = DatasetDocument(
-            digest=_digest_of(splits),
-            classes=self.classes,
-            image_shape=list(self.image_shape),
-            mean=mean,
-            std=std,
-            splits=splits,
-            **origin,
-        )
-        return write_document(self.folder, document)
-
-    def _digest(self, split: "_SplitWriter") -> str:
-        """Return the digest of a split's content, which depends on neither its shards nor the other splits."""
-        return sha256_json(
-            {
-                "classes": self.classes,
-                "image_shape": list(self.image_shape),
-                "count": split.count,
-                "pixels": split.pixels.hexdigest(),
-                "labels": split.labels.hexdigest(),
-            }
-        )
-
-
-class _SplitWriter:
-    """One split's shards, filled in order."""
-
-    def __init__(self, folder: Path, name: str, count: int, image_shape: tuple[int, ...], shard_rows: int) -> None:
-        self.folder, self.name, self.count, self.image_shape = folder, name, count, image_shape
-        self.shard_rows, self.written = shard_rows, 0
-        self.shards: list[Shard] = []
-        self.current: tuple[_ArrayFile, _ArrayFile] | None = None
-        self.pixels, self.labels = hashlib.sha256(), hashlib.sha256()
-
-    def append(self, images: Images, labels: Labels) -> None:
-        while len(labels):
-            start = self.written % self.shard_rows
-            rows = min(self.shard_rows, self.count - self.written + start)
-            fitting = min(rows - start, len(labels))
-            assert fitting > 0, f"more than the {self.count} images announced for {self.name}"
-            self._write(rows, images[:fitting], labels[:fitting])
-            images, labels = images[fitting:], labels[fitting:]
-
-    def _write(self, rows: int, images: Images, labels: Labels) -> None:
-        if self.current is None:
-            stem = f"{self.name}-{len(self.shards):05}"
-            self.current = (
-                _ArrayFile(self.folder / f"{stem}.images.npy", npy_header((rows, *self.image_shape), np.uint8)),
-                _ArrayFile(self.folder / f"{stem}.labels.npy", npy_header((rows,), np.int64)),
-            )
-        for file, digest, array in zip(self.current, (self.pixels, self.labels), (images, labels), strict=True):
-            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            file.write(data)
-            digest.update(data)
-        self.written += len(labels)
-        if self.written % self.shard_rows == 0 or self.written == self.count:
-            image_file, label_file = self.current
-            self.shards.append(Shard(count=rows, images=image_file.entry(), labels=label_file.entry()))
-            self.current = None
-
-
-class _ArrayFile:
-    """A file that is hashed while it is written, and not mapped, so that a full disk is an OSError."""
-
-    def __init__(self, path: Path, header: bytes) -> None:
-        self.path = path
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-        path.write_bytes(b"")
-        self.write(header)
-
-    def write(self, data: bytes | memoryview) -> None:
-        with open(self.path, "ab") as file:
-            file.write(data)
-        self.sha256.update(data)
-        self.bytes += len(data)
-
-    def entry(self) -> ShardFile:
-        return ShardFile(path=self.path.name, sha256=self.sha256.hexdigest(), bytes=self.bytes)
+    def __getitem__(self, chosen: slice | NDArray[np.int64]) -> Images:
+        """Read some images."""
+        images = self._mapped[chosen if isinstance(self._places, slice) else self._places[chosen]]
+        return images if images.shape[1] == self._channels else images.repeat(self._channels, 1)
 
 
 @dataclass(frozen=True)
@@ -318,18 +226,37 @@ class Dataset:
         """Yield the description of each shard's file."""
         for split in SPLITS:
             for shard in self.document.splits[split].shards:
-                yield from (shard.images, shard.labels)
+                yield from shard.files
 
-    def shards(self, split: str) -> Iterator[tuple[Images, Labels]]:
-        """Yield each shard of a split, memory-mapped: images (uint8, N x C x H x W) and labels (int64, N).
+    def shards(self, split: str) -> Iterator[tuple[ShardImages, Labels]]:
+        """Yield each shard of a split: its images, memory-mapped, and labels (int64, N).
 
         Raises CorruptDataError if a shard is missing or differs from its description in the document.
         """
         for shard in self.document.splits[split].shards:
-            images, labels = self._images(shard), self._array(shard.labels, (shard.count,), np.int64)
-            if labels.min() < 0 or labels.max() >= len(self.classes):
-                raise CorruptDataError(f"{self.folder} holds labels that name no class of dataset.json", AGAIN)
-            yield images, labels
+            places = self._places(shard)
+            yield self._images(shard, places), self._labels(shard, places)
+
+    def batches(self, split: str, size: int) -> Iterator[tuple[Images, Labels]]:
+        """Yield the images (uint8, N x C x H x W) and labels (int64, N) of a split in order, `size` at a time."""
+        pending: list[tuple[Images, Labels]] = []
+        missing = size
+        for images, labels in self.shards(split):
+            start = 0
+            while start < len(labels):
+                part = slice(start, start + missing)
+                pending.append((images[part], labels[part]))
+                start, missing = part.stop, missing - len(pending[-1][1])
+                if not missing:
+                    yield _joined(pending)
+                    pending, missing = [], size
+        if pending:
+            yield _joined(pending)
+
+    def labels(self, split: str) -> Labels:
+        """Return the labels of a split (int64, N)."""
+        parts = [self._labels(shard, self._places(shard)) for shard in self.document.splits[split].shards]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def take(self, split: str, numbers: Sequence[int]) -> Images:
         """Return some images of a split by their numbers (uint8, N x C x H x W); only their shards are opened."""
@@ -339,7 +266,7 @@ class Dataset:
         for shard in self.document.splits[split].shards:
             inside = np.flatnonzero((start <= wanted) & (wanted < start + shard.count))
             if len(inside):
-                images[inside] = self._images(shard)[wanted[inside] - start]
+                images[inside] = self._images(shard, self._places(shard))[wanted[inside] - start]
             start += shard.count
         return images
 
@@ -360,12 +287,34 @@ class Dataset:
         start = 0
         for shard_images, shard_labels in self.shards(split):
             stop = start + len(shard_labels)
-            images[start:stop], labels[start:stop] = shard_images, shard_labels
+            images[start:stop], labels[start:stop] = shard_images[:], shard_labels
             start = stop
         return images, labels
 
-    def _images(self, shard: Shard) -> Images:
-        return self._array(shard.images, (shard.count, *self.image_shape), np.uint8)
+    def _labels(self, shard: Shard, places: Places) -> Labels:
+        labels: Labels = self._array(shard.labels, (_rows(shard),), np.int64)[places]
+        if labels.min() < 0 or labels.max() >= len(self.classes):
+            raise CorruptDataError(f"{self.folder} holds labels that name no class of dataset.json", AGAIN)
+        return labels
+
+    def _images(self, shard: Shard, places: Places) -> ShardImages:
+        shape = (shard.channels or self.image_shape[0], *self.image_shape[1:])
+        return ShardImages(self._array(shard.images, (_rows(shard), *shape), np.uint8), places, self.image_shape[0])
+
+    def _places(self, shard: Shard) -> Places:
+        """Return the places of a shard's images that stay: all, or those that are not in the file."""
+        if not shard.dropped:
+            return slice(None)
+        count = _dropped_count(shard.dropped)
+        dropped = self._array(shard.dropped, (count,), np.int64)
+        stays = np.ones(shard.count + count, bool)
+        if count and (dropped.min() < 0 or dropped.max() >= len(stays)):
+            raise CorruptDataError(f"{self.folder} leaves out images that are not in their shard", AGAIN)
+        stays[dropped] = False
+        places = np.flatnonzero(stays)
+        if len(places) != shard.count:
+            raise CorruptDataError(f"{self.folder} leaves out an image twice", AGAIN)
+        return places
 
     def _array(self, entry: ShardFile, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         header = npy_header(shape, dtype)
@@ -382,6 +331,21 @@ class Dataset:
         if not file:
             raise CorruptDataError(f"{path} is missing or differs from its digest in dataset.json", AGAIN)
         return file
+
+
+def _joined(parts: Sequence[tuple[Images, Labels]]) -> tuple[Images, Labels]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _rows(shard: Shard) -> int:
+    """Return the number of images in a shard's files."""
+    return shard.count + (_dropped_count(shard.dropped) if shard.dropped else 0)
+
+
+def _dropped_count(dropped: ShardFile) -> int:
+    return max(0, dropped.bytes - npy_bytes((0,), np.int64)) // 8
 
 
 def open_dataset(path: str | Path) -> Dataset:

@@ -2,6 +2,7 @@
 
 datasets/<recipe>/dataset.json    a dataset's document, written last; the recipe is a digest of all that determines it
 datasets/<recipe>/samples.png
+datasets/<recipe>/index.parquet   none of an earlier format
 datasets/shards/<sha256>.npy      the shards of all datasets
 """
 
@@ -17,6 +18,8 @@ from components.shared.core.errors import CorruptDataError, UserError, raise_as_
 from components.shared.core.files import sha256_json
 from components.shared.data.dataset import (
     AGAIN,
+    INDEX,
+    SAMPLES,
     SPLITS,
     Dataset,
     DatasetDocument,
@@ -30,7 +33,6 @@ from components.shared.storage.client import MAX_BYTES, Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 SHARDS = f"{DATASETS}/shards"
-SAMPLES = "samples.png"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class StoredDataset:
             found = None if self._is_corrupt else self._store.stat(name)
             if not found or found.size != entry.bytes:
                 self._store.put_file(folder / entry.path, name, entry.sha256)
-        self._store.put_file(folder / SAMPLES, self._name(SAMPLES), data.document.samples_sha256)
+        for name, sha256 in _accompanying(data.document).items():
+            self._store.put_file(folder / name, self._name(name), sha256)
         with suppress(Conflict):  # another run has stored the same content
             content = (folder / DOCUMENT).read_bytes()
             self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_corrupt)
@@ -100,15 +103,15 @@ class StoredDataset:
     def finalize(self, folder: Path, **origin: Unpack[Origin]) -> bool:
         """Update the fields of the document in a folder; return whether the dataset is large.
 
-        A large one becomes remote and loses its shards there.
+        A large one becomes remote and loses its shards and its index there.
         """
         data = open_dataset(folder)
         document = data.document.model_copy(update=dict(origin))
         is_large = self._is_large(data)
         if is_large:
             document = _remote(document, self._store)
-            for entry in data.files():
-                (folder / entry.path).unlink(missing_ok=True)
+            for name in [INDEX, *(entry.path for entry in data.files())]:
+                (folder / name).unlink(missing_ok=True)
         write_document(folder, document)
         return is_large
 
@@ -132,7 +135,8 @@ class StoredDataset:
         for split in SPLITS:
             for _ in data.shards(split):
                 pass
-        self._store.get_file(self._name(SAMPLES), folder / SAMPLES, document.samples_sha256)
+        for name, sha256 in _accompanying(document, is_remote=data.is_remote).items():
+            self._store.get_file(self._name(name), folder / name, sha256)
         write_document(folder, document)
 
 
@@ -167,6 +171,12 @@ def open_stored_dataset(uri: str, folder: Path) -> Dataset:
 
 def _remote(document: DatasetDocument, store: Store) -> DatasetDocument:
     return document.model_copy(update={"shards": store.uri(SHARDS)})
+
+
+def _accompanying(document: DatasetDocument, is_remote: bool = False) -> dict[str, str]:
+    """Return the files next to the document, with their SHA-256; the index of a remote dataset is in the store only."""
+    files = {SAMPLES: document.samples_sha256, INDEX: "" if is_remote else document.index_sha256}
+    return {name: sha256 for name, sha256 in files.items() if sha256}
 
 
 def _shard_name(entry: ShardFile) -> str:

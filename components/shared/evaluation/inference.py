@@ -1,4 +1,4 @@
-"""Inference: load an ONNX model, and run any classifier of pixels over a whole split."""
+"""Inference: load an ONNX model, and run any classifier of pixels over the test split."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.resources import inference_batch_size
-from components.shared.data.dataset import Images, Labels
+from components.shared.data.dataset import Dataset, Images
 
 BATCH = 256  # images, at most
 
@@ -57,13 +57,10 @@ def batch_size(image_shape: Sequence[int]) -> int:
     return inference_batch_size(BATCH, image_shape)
 
 
-def predict(classify: Classify, shards: Sequence[tuple[Images, Labels]], progress: log.Progress) -> NDArray[np.float32]:
-    """Return the probabilities (float32, N x classes) of all images in `shards`, predicted in batches."""
+def predict(classify: Classify, data: Dataset, progress: log.Progress) -> NDArray[np.float32]:
+    """Return the probabilities (float32, N x classes) of the test split, predicted in batches."""
     parts = []
-    for images, _ in shards:
-        size = batch_size(images.shape[1:])
-        for start in range(0, len(images), size):
-            batch = np.array(images[start : start + size])  # a copy, because torch warns of read-only memory
-            parts.append(classify(batch))
-            progress.advance(len(batch))
+    for images, _ in data.batches("test", batch_size(data.image_shape)):
+        parts.append(classify(np.array(images)))  # a copy, because torch warns of read-only memory
+        progress.advance(len(images))
     return np.concatenate(parts)

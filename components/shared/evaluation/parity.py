@@ -27,11 +27,10 @@ class ParityError(RuntimeError):
 
 def prove_parity(programs: Mapping[str, Classify], data: Dataset, predicted: NDArray[np.float32]) -> Parity:
     """Return how far the programs differ from what PyTorch predicted, over the whole test split."""
-    shards = list(data.shards("test"))
     progress = log.Progress("comparing", 2 * len(predicted), "images")
     differences = {}
     for name in ("onnxruntime", "torch_export"):
-        found = predict(programs[name], shards, progress)
+        found = predict(programs[name], data, progress)
         differences[name] = largest_difference(f"{name} and PyTorch", found, predicted)
     return Parity(images=len(predicted), largest_difference=differences)
 

@@ -47,7 +47,5 @@ def slices(probabilities: Probabilities, labels: Labels, data: Dataset) -> Slice
 
 def _brightness(data: Dataset) -> Iterator[NDArray[np.float64]]:
     """Yield the mean pixel of 0..1 of the test images, a batch at a time."""
-    size = batch_size(data.image_shape)
-    for images, _ in data.shards("test"):
-        for start in range(0, len(images), size):
-            yield images[start : start + size].mean(axis=(1, 2, 3)) / 255
+    for images, _ in data.batches("test", batch_size(data.image_shape)):
+        yield images.mean(axis=(1, 2, 3)) / 255

@@ -30,9 +30,8 @@ def predict_test_split(classifier: Classifier, data: Dataset) -> tuple[NDArray[n
 
     Raises UserError if the memory is too small.
     """
-    shards = list(data.shards("test"))
-    labels = np.concatenate([labels for _, labels in shards])
+    labels = data.labels("test")
     batch = min(batch_size(data.image_shape), len(labels))
     check_need([measure_need(on_arrays(classifier), data.image_shape, batch)], classifier.name, data.image_shape, batch)
     progress = log.Progress("test split", len(labels), "images")
-    return predict(on_arrays(classifier), shards, progress), labels
+    return predict(on_arrays(classifier), data, progress), labels

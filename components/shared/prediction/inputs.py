@@ -101,11 +101,9 @@ class Inputs:
             return
         for split in SPLITS:
             start = 0
-            for images, labels in self._data.shards(split):
-                for row in range(0, len(images), self.size):
-                    part = np.asarray(images[row : row + self.size])
-                    names = [f"{split}/{start + row + i}" for i in range(len(part))]
-                    yield Chunk(split, labels[row : row + self.size], names, images=part)
+            for images, labels in self._data.batches(split, self.size):
+                names = [f"{split}/{number}" for number in range(start, start + len(images))]
+                yield Chunk(split, labels, names, images=images)
                 start += len(images)
 
     def _prepared(self, chunk: Chunk, decode_all: Decoder) -> Batch:

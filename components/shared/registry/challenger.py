@@ -80,8 +80,7 @@ def champion_judge(
 
 def _correct(predictions: NDArray[np.float32], data: Dataset) -> NDArray[np.bool_]:
     """Return which test images (bool, N) are classified correctly by probabilities (float32, N x classes)."""
-    labels = np.concatenate([labels for _, labels in data.shards("test")])
-    correct: NDArray[np.bool_] = predictions.argmax(axis=1) == labels
+    correct: NDArray[np.bool_] = predictions.argmax(axis=1) == data.labels("test")
     return correct
 
 
@@ -108,11 +107,11 @@ def _score_champion(
 def _predict(champion: int, path: Path, data: Dataset, threads: int) -> NDArray[np.float32]:
     """Return the champion's probabilities on the test split, by its ONNX file at `path`, which is then deleted."""
     log.info(f"the test split has changed: scoring version {champion} on it")
-    shards, progress = list(data.shards("test")), log.Progress("scoring", data.counts["test"], "images")
+    progress = log.Progress("scoring", data.counts["test"], "images")
     try:
         classify, batch = load_onnx(path, threads), min(batch_size(data.image_shape), data.counts["test"])
         check_need([measure_need(classify, data.image_shape, batch)], "it", data.image_shape, batch)
-        found = predict(classify, shards, progress)
+        found = predict(classify, data, progress)
     except UserError as error:
         raise Incomparable(f"version {champion} cannot be scored on the new test split: {error}") from None
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 
 from components.evaluate import evaluate
 from components.export import export
-from components.shared.data.dataset import DatasetWriter, Images, Labels, open_dataset
+from components.shared.data.dataset import Images, Labels, open_dataset
 from components.shared.data.dataset_store import SHARDS
 from components.shared.data.decode import fit_arrays
 from components.shared.data.sources.catalogue import CATALOGUE, DIGITS
@@ -16,6 +16,7 @@ from components.shared.data.sources.mirrors import fetch_entry
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.storage.client import Store
 from components.train import train
+from tests.dataset_writer import DatasetWriter
 from tests.small_packages import Artifacts
 from tests.trained_digits import training_recipe
 

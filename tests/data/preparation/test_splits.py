@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from components.shared.data.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
 
 
 def assign(

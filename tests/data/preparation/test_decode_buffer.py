@@ -1,11 +1,12 @@
-"""Images are read from the buffer as they were written, grayscale ones in a third of the space."""
+"""Images are read from the buffer as they were written, unit by unit, grayscale ones in a third of the space."""
 
 from pathlib import Path
 
 import numpy as np
 
 from components.shared.data.dataset import Images
-from components.shared.data.decode_buffer import DecodeBuffer, Rows
+from components.shared.data.preparation.decode_buffer import DecodeBuffer
+from components.shared.data.preparation.rows import Rows
 
 RNG = np.random.default_rng(0)
 
@@ -22,8 +23,9 @@ def filled(folder: Path, *parts: Images) -> DecodeBuffer:
 
 
 def read(buffer: DecodeBuffer, size: int) -> tuple[Images, Rows]:
-    blocks = list(buffer.blocks(size))
-    return np.concatenate([pixels for pixels, _ in blocks]), np.concatenate([rows for _, rows in blocks])
+    """Read all as one unit, in blocks of `size`."""
+    (unit,) = [(np.concatenate(list(blocks)), rows) for rows, blocks in buffer.units(buffer.count, size)]
+    return unit
 
 
 def test_grayscale_has_one_channel(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_grayscale_has_one_channel(tmp_path: Path) -> None:
 def test_colour_with_equal_channels_is_grayscale(tmp_path: Path) -> None:
     gray = images(5, 1)
     buffer = filled(tmp_path, gray.repeat(3, axis=1))
-    assert buffer.channels == 1
+    assert (tmp_path / "pixels").stat().st_size == 5 * 16
     np.testing.assert_array_equal(read(buffer, 5)[0], gray)
 
 
@@ -50,7 +52,31 @@ def test_grayscale_among_colour_images_gets_three_channels(tmp_path: Path) -> No
 def test_digest_does_not_depend_on_equal_channels(tmp_path: Path) -> None:
     gray = images(1, 1)
     _, rows = read(filled(tmp_path, gray, gray.repeat(3, axis=1), images(1, 1)), 9)
-    assert rows["digest"][0].tolist() == rows["digest"][1].tolist() != rows["digest"][2].tolist()
+    assert rows["digest"][0] == rows["digest"][1] != rows["digest"][2]
+
+
+def test_a_unit_has_the_channels_of_its_own_images(tmp_path: Path) -> None:
+    gray, colour = images(3, 1), images(3, 3)
+    units = [np.concatenate(list(blocks)) for _, blocks in filled(tmp_path, gray, colour).units(3, 2)]
+    for found, expected in zip(units, (gray, colour), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bad_picture_has_a_row_and_no_image(tmp_path: Path) -> None:
+    good = images(2, 1)
+    buffer = DecodeBuffer(tmp_path, 4)
+    buffer.append(good, np.array([7, 8, 9]), 0, np.array([True, False, True]))
+    found, rows = read(buffer, 3)
+    np.testing.assert_array_equal(found, good)
+    assert rows["channels"].tolist() == [1, 0, 1]
+    assert rows["label"].tolist() == [7, 8, 9]
+
+
+def test_sums_are_exact(tmp_path: Path) -> None:
+    pixels = images(5, 3)
+    _, rows = read(filled(tmp_path, pixels), 2)
+    np.testing.assert_array_equal(rows["sums"], pixels.sum(axis=(2, 3)))
+    np.testing.assert_array_equal(rows["squares"], (pixels.astype(np.int64) ** 2).sum(axis=(2, 3)))
 
 
 def test_counts_are_by_split_and_class(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""A buffer of decoded images on disk: they are written once, in order, and read as often as needed.
+
+Two files: the pixels of each image (one channel if it is grayscale, else three), and a row of facts on each picture.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.data.dataset import SPLITS, Images, Labels
+from components.shared.data.preparation.rows import ROW, Rows, describe
+
+_COUNT_ROWS = 65_536  # counted at a time
+
+
+class DecodeBuffer:
+    """Images (uint8, C x size x size, C 1 or 3) and a ROW for each, in files in `folder`."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.size = size
+        self.count = 0  # of pictures
+        self._pixels, self._rows = folder / "pixels", folder / "rows"
+        for path in (self._pixels, self._rows):
+            path.write_bytes(b"")
+
+    def append(self, images: Images, labels: Labels, split: int, is_good: NDArray[np.bool_] | None = None) -> None:
+        """Add pictures with their labels (N) and the number of the source's split.
+
+        `images` (uint8, M x C x size x size) are those of the good ones; the others only have a row.
+        """
+        good = np.ones(len(labels), bool) if is_good is None else is_good
+        rows = np.zeros(len(labels), ROW)
+        rows["label"], rows["split"] = labels, split
+        described = rows[good]
+        pieces = describe(described, images)
+        rows[good] = described
+        with open(self._pixels, "ab", buffering=2**20) as file:
+            file.writelines(pieces)
+        with open(self._rows, "ab") as file:
+            file.write(rows.tobytes())
+        self.count += len(rows)
+
+    def rows(self, size: int) -> Iterator[Rows]:
+        """Yield the rows of all pictures, `size` at a time."""
+        with open(self._rows, "rb") as file:
+            for start in range(0, self.count, size):
+                yield _read(file, ROW, min(size, self.count - start))
+
+    def counts(self, num_classes: int) -> NDArray[np.int64]:
+        """Return the number of pictures (split x class)."""
+        counts = np.zeros((len(SPLITS), num_classes), np.int64)
+        for rows in self.rows(_COUNT_ROWS):
+            np.add.at(counts, (rows["split"], rows["label"]), 1)
+        return counts
+
+    def units(self, size: int, block: int) -> Iterator[tuple[Rows, Iterator[Images]]]:
+        """Yield the rows of each `size` pictures, and the images of the good ones, `block` at a time, to read at once.
+
+        The images (uint8, N x C x size x size) of such a unit have three channels if one of them has.
+        """
+        with open(self._pixels, "rb") as file:
+            for rows in self.rows(size):
+                channels = rows["channels"].astype(np.int64)
+                yield rows, self._images(file, channels[channels > 0], block)
+
+    def _images(self, file: Any, channels: NDArray[np.int64], block: int) -> Iterator[Images]:
+        most = int(channels.max(initial=1))
+        for start in range(0, len(channels), block):
+            own = channels[start : start + block]
+            planes = _read(file, np.dtype(np.uint8), int(own.sum()) * self.size**2)
+            first = np.cumsum(own) - own
+            # A grayscale image among colour images repeats its only plane three times.
+            which = first[:, None] + np.arange(most) * (own > 1)[:, None]
+            yield planes.reshape(-1, self.size, self.size)[which]
+
+
+def _read(file: Any, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    array = np.fromfile(file, dtype, count)
+    assert len(array) == count, f"{file.name} ends early"
+    return array

@@ -1,0 +1,106 @@
+"""Units that were prepared one by one become one dataset: gray ones are widened, dropped images are not read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.shared.core.errors import CorruptDataError
+from components.shared.core.files import sha256_file
+from components.shared.core.npy import write_npy
+from components.shared.data.dataset import Dataset, Images, open_dataset, write_document
+from components.shared.data.preparation.rows import ROW, Rows, describe
+from components.shared.data.preparation.settle import document_of, settle
+from components.shared.data.preparation.unit import unit_size, write_unit
+
+TRAIN, VAL, TEST = range(3)
+RANDOM = np.random.default_rng(0)
+
+
+def noise(count: int, channels: int = 1) -> Images:
+    return RANDOM.integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+
+
+def unit_rows(images: Images, splits: Sequence[int], dropped: Sequence[int] = ()) -> Rows:
+    rows = np.zeros(len(images), ROW)
+    describe(rows, images)
+    rows["label"], rows["split"] = np.arange(len(rows)) % 2, splits
+    rows["dropped"][list(dropped)] = 1
+    return rows
+
+
+def prepare(folder: Path, *units: tuple[Images, Rows]) -> Dataset:
+    folder.mkdir()
+    written = [write_unit(folder, number, rows, [images]) for number, (images, rows) in enumerate(units)]
+    content = settle(folder, written, [rows for _, rows in units], (4, 4), 2)
+    write_document(folder, document_of(folder, content, ["a", "b"], name="noise", seconds={}))
+    return open_dataset(folder)
+
+
+@pytest.mark.parametrize(("size", "count"), [(8, 65_536), (32, 32_768), (96, 4_096), (224, 512), (4096, 2)])
+def test_units_are_powers_of_two_of_bounded_size(size: int, count: int) -> None:
+    assert unit_size(size) == count
+    assert count * 3 * size**2 <= 128 * 2**20
+
+
+def test_a_gray_unit_of_a_colour_set_is_widened(tmp_path: Path) -> None:
+    gray, colour = noise(4), noise(4, channels=3)
+    splits = [TRAIN, TRAIN, VAL, TEST]
+    data = prepare(tmp_path / "a", (gray, unit_rows(gray, splits)), (colour, unit_rows(colour, splits)))
+    assert data.image_shape == (3, 4, 4)
+    images, labels = data.load("train")
+    np.testing.assert_array_equal(images, np.concatenate([gray[:2].repeat(3, axis=1), colour[:2]]))
+    assert labels.tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(data.take("val", [1, 0]), [colour[2], gray[2].repeat(3, axis=0)])
+    np.testing.assert_allclose(data.document.mean, images.mean(axis=(0, 2, 3)) / 255)
+    np.testing.assert_allclose(data.document.std, (images / 255).std(axis=(0, 2, 3)))
+
+
+def test_dropped_images_are_not_read_nor_counted(tmp_path: Path) -> None:
+    images = noise(9)
+    rows = unit_rows(images, [TRAIN] * 6 + [VAL, VAL, TEST], dropped=[0, 3, 6])
+    data = prepare(tmp_path / "a", (images, rows))
+    assert data.counts == {"train": 4, "val": 1, "test": 1}
+    np.testing.assert_array_equal(data.load("train")[0], images[[1, 2, 4, 5]])
+    np.testing.assert_array_equal(data.take("train", [3, 0]), images[[5, 1]])
+    assert [len(found) for found, _ in data.batches("train", 3)] == [3, 1]
+    np.testing.assert_allclose(data.document.mean, images[[1, 2, 4, 5]].mean() / 255)
+    assert data.labels("val").tolist() == [1]
+
+
+def test_a_shard_that_is_dropped_whole_has_no_files(tmp_path: Path) -> None:
+    images = noise(3)
+    data = prepare(tmp_path / "a", (images, unit_rows(images, [TRAIN, VAL, TEST], dropped=[1])))
+    assert data.counts == {"train": 1, "val": 0, "test": 1}
+    assert not list((tmp_path / "a").glob("val-*"))
+
+
+def test_the_digest_does_not_depend_on_units(tmp_path: Path) -> None:
+    images, splits = noise(8), [TRAIN, VAL, TEST, TRAIN] * 2
+    rows = unit_rows(images, splits)
+    whole = prepare(tmp_path / "whole", (images, rows.copy()))
+    cut = prepare(tmp_path / "cut", (images[:3], rows[:3].copy()), (images[3:], rows[3:].copy()))
+    assert whole.digest == cut.digest
+    other = rows.copy()
+    other["label"][7] ^= 1
+    changed = prepare(tmp_path / "changed", (images, other))
+    splits_changed = {s for s, split in changed.document.splits.items() if split != whole.document.splits[s]}
+    assert splits_changed == {"train"}
+
+
+@pytest.mark.parametrize("places", [[0, 99], [1, 1], [-1, 0]])
+def test_a_forged_list_of_dropped_images_is_reported(tmp_path: Path, places: list[int]) -> None:
+    images = noise(5)
+    data = prepare(tmp_path / "a", (images, unit_rows(images, [TRAIN] * 3 + [VAL, TEST], dropped=[0, 1])))
+    path = tmp_path / "a" / "train-00000.dropped.npy"
+    write_npy(path, np.array(places))
+    with pytest.raises(CorruptDataError, match=r"dropped\.npy is missing or differs"):
+        data.load("train")
+    document = data.document
+    (shard,) = document.splits["train"].shards
+    assert shard.dropped
+    forged = shard.model_copy(update={"dropped": shard.dropped.model_copy(update={"sha256": sha256_file(path)})})
+    document.splits["train"].shards[0] = forged
+    with pytest.raises(CorruptDataError, match="leaves out"):
+        data.load("train")
