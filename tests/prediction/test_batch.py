@@ -1,6 +1,7 @@
 """A table of predictions: what it holds, and that an interrupted run goes on without a lost or repeated row."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,24 @@ def test_the_table_has_a_row_for_each_picture(inputs: Inputs, program: Program, 
     assert [len(part) for part in parts] == [8, 8, 8, 8, 8, 3]
     assert parts[1]["brightness"].to_pylist() == pytest.approx([(number * 6 + 2) / 255 for number in range(8, 16)])
     assert PredictionsDocument.read(tmp_path / "out/predictions.json") == found
+
+
+def test_broken_pictures_with_odd_names_are_rows(program: Program, tmp_path: Path) -> None:
+    names = [*"abcd", "e,f", 'g"h', "i\nj"]  # the first batch has no picture that can be used
+    for name in names:
+        write_shades(tmp_path / "one", 1)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "one/light/30.png").rename(tmp_path / "pictures" / f"{name}.png")
+    (tmp_path / "one/light/00.png").rename(tmp_path / "pictures/z.png")
+    inputs = Inputs(fetched(tmp_path / "pictures", tmp_path / "raw"), program.package)
+    inputs.size = 4
+    found = predict_all(inputs, program, tmp_path / "out")
+    assert (found.rows, found.errors, found.predicted) == (8, 7, {"dark": 1, "light": 0})
+    rows = _rows(tmp_path / "out")
+    assert [row["source"] for row in rows] == [f"{name}.png" for name in [*names, "z"]]
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([[*rows[0]], *(row.values() for row in rows)])
+    assert (tmp_path / "out/predictions.csv").read_bytes() == text.getvalue().encode()
 
 
 def test_the_page_shows_the_least_certain_pictures(

@@ -9,7 +9,7 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.core.npy import write_npy
-from components.shared.prediction import drift, table
+from components.shared.prediction import drift, sample, table
 from components.shared.prediction.batch import predict_all
 from components.shared.prediction.drift import DriftReportDocument, Known, Reference, judge_drift, read_reference
 from components.shared.prediction.inputs import Inputs
@@ -79,7 +79,7 @@ def test_a_difference_that_may_be_chance_is_no_drift(inputs: Inputs, program: Pr
 def test_parts_do_not_change_the_report(
     inputs: Inputs, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (table, drift):
+    for module in (sample, drift):
         monkeypatch.setattr(module, "MAX_VECTORS", 120)
     known = _reference(program)
     whole = _judged(inputs, program, known, tmp_path / "whole")

@@ -25,6 +25,7 @@ def load_onnx(path: Path, threads: int) -> Classify:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave their CPUs to others
     with _onnx_errors(path):
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -27,7 +27,8 @@ from components.shared.prediction.reference import (
     rounded,
     statistics_of,
 )
-from components.shared.prediction.table import THUMBNAIL_COLUMN, ranks_of, read_part
+from components.shared.prediction.sample import ranks_of
+from components.shared.prediction.table import THUMBNAIL_COLUMN, read_part
 from components.shared.prediction.two_samples import (
     Comparison,
     Counts,

@@ -37,9 +37,9 @@ class Batch:
     images: Images
 
     @property
-    def good(self) -> list[int]:
-        """Return the rows without an error."""
-        return [row for row, error in enumerate(self.errors) if error is None]
+    def good(self) -> NDArray[np.bool_]:
+        """Return which rows have no error."""
+        return np.array([error is None for error in self.errors])
 
 
 class Inputs:
@@ -111,7 +111,7 @@ class Inputs:
         labels = [None if label == UNLABELLED else classes[label] for label in chunk.labels.tolist()]
         if chunk.images is not None:
             images = self._of_channels(fit_arrays(chunk.images, self._shape[1]))
-            digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in chunk.images]
+            digests = [hashlib.sha256(image).hexdigest() for image in np.ascontiguousarray(chunk.images)]
             return Batch(chunk.names, digests, labels, [None] * len(labels), images)
         assert chunk.encoded is not None
         errors: list[str | None] = []

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from components.shared.core.document import Fingerprint
 from components.shared.core.files import new_file, sha256_file
 from components.shared.data.dataset import Images
@@ -29,13 +31,14 @@ def summarise(
     predicted = dict.fromkeys(package.classes, 0)
     for path in parts:
         table = read_part(path, ["class", "label"])
-        for found, label in zip(table["class"].to_pylist(), table["label"].to_pylist(), strict=True):
-            rows += 1
-            errors += found is None
-            if found is not None:
-                predicted[found] += 1
-                labelled += label is not None
-                correct += label == found
+        found = table["class"]
+        is_right = pc.equal(found, table["label"])  # null if either is
+        rows += len(table)
+        errors += found.null_count
+        labelled += len(table) - is_right.null_count
+        correct += pc.sum(is_right).as_py() or 0
+        for one in found.drop_null().value_counts().to_pylist():
+            predicted[one["values"]] += one["counts"]
     return PredictionsDocument(
         model=model,
         package_digest=package.digest,

@@ -71,25 +71,55 @@ def vectors_of(images: Images, probabilities: Probabilities) -> Vectors:
 
     Its columns are the statistics and the pixels of the thumbnail.
     """
-    pixels = images.astype(np.float32) / 255
-    return np.column_stack([_statistics(pixels, probabilities), _thumbnails(pixels.mean(axis=1))]).astype(np.float32)
+    return np.column_stack([statistics(images, probabilities), thumbnails(images)])
 
 
-def _statistics(pixels: NDArray[Any], probabilities: Probabilities) -> Vectors:
-    """Return the statistics of each image (N x C x H x W, pixels of 0..1) and its probabilities.
+def statistics(images: Images, probabilities: Probabilities) -> Vectors:
+    """Return the statistics of each image (uint8, N x C x H x W) and its probabilities, of pixels of 0..1.
 
     They are brightness (mean), contrast (standard deviation), sharpness (mean absolute difference of neighbours) and
     saturation (mean range of the channels), confidence (highest probability), and entropy (nats).
     """
-    gray = pixels.mean(axis=1)
-    steps = [np.abs(np.diff(gray, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2)]
-    found = [gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), (steps[0] + steps[1]) / 2]
+    pixels = _scaled(images)
+    gray = _gray(pixels)
+    mean = gray.mean(axis=(1, 2), keepdims=True)
+    steps = [_mean_size(np.diff(gray, axis=axis)) for axis in (1, 2)]
+    found = [mean[:, 0, 0], gray.std(axis=(1, 2), mean=mean), (steps[0] + steps[1]) / 2]
     if pixels.shape[1] > 1:
         found.append((pixels.max(axis=1) - pixels.min(axis=1)).mean(axis=(1, 2)))
     smallest = np.finfo(np.float32).tiny
     entropy = -(probabilities * np.log(np.maximum(probabilities, smallest))).sum(axis=1)
     found += [rounded(probabilities.max(axis=1)), rounded(entropy)]
     return np.column_stack(found).astype(np.float32)
+
+
+def thumbnails(images: Images) -> Vectors:
+    """Return the mean pixels of a grid of 8 x 8 areas of each image (N x 64)."""
+    gray: NDArray[Any] = _gray(_scaled(images))
+    for axis in (1, 2):
+        starts = np.arange(THUMBNAIL) * gray.shape[axis] // THUMBNAIL
+        sizes = np.diff([*starts, gray.shape[axis]])
+        shape = [-1 if number == axis else 1 for number in range(3)]
+        gray = np.add.reduceat(gray, starts, axis=axis) / np.reshape(sizes, shape).astype(np.float32)
+    return gray.reshape(len(gray), THUMBNAIL**2)
+
+
+def _scaled(images: Images) -> NDArray[np.float32]:
+    """Return the pixels as 0..1."""
+    pixels = images.astype(np.float32)
+    pixels /= 255
+    return pixels
+
+
+def _gray(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of the channels (N x H x W)."""
+    return pixels[:, 0] if pixels.shape[1] == 1 else pixels.mean(axis=1)
+
+
+def _mean_size(steps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean absolute value for each image, and keep it in place of the signed ones."""
+    means: NDArray[np.float32] = np.abs(steps, out=steps).mean(axis=(1, 2))
+    return means
 
 
 def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,16 +163,6 @@ def reference_of(
         columns=[*names, *(f"pixel {number}" for number in range(vectors.shape[1] - len(names)))],
     )
     return document, vectors[drawn]
-
-
-def _thumbnails(gray: NDArray[Any]) -> Vectors:
-    """Return the mean pixels of a grid of 8 x 8 areas (N x 64)."""
-    for axis in (1, 2):
-        starts = np.arange(THUMBNAIL) * gray.shape[axis] // THUMBNAIL
-        sizes = np.diff([*starts, gray.shape[axis]])
-        shape = [-1 if number == axis else 1 for number in range(3)]
-        gray = np.add.reduceat(gray, starts, axis=axis) / np.reshape(sizes, shape).astype(np.float32)
-    return gray.reshape(len(gray), -1)
 
 
 def _histogram(values: NDArray[np.float32]) -> Histogram:

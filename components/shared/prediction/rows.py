@@ -4,7 +4,8 @@ All that determines a row is reached from here: the digest of this code is part 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from components.shared.core.files import sha256_file
 from components.shared.data.dataset import Images
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.evaluation.inference import Classify, load_onnx
-from components.shared.prediction.inputs import Inputs
+from components.shared.evaluation.metrics import Probabilities
+from components.shared.prediction.inputs import Batch, Inputs
 from components.shared.prediction.table import Part, part_path
 
 
@@ -65,9 +67,8 @@ def write_parts(
     progress = log.Progress("predict", max(last - first * rows, 0), "pictures")
     new = partial(Part, package.classes, package.input.sizes[0], program.model, package.digest)
     part = new()
-    for batch in inputs.batches(first * rows, None if end is None else end * rows):
-        none = np.zeros((0, len(package.classes)), np.float32)
-        part.add(batch, program.classify(batch.images) if len(batch.images) else none)
+    for batch, probabilities in _classified(inputs.batches(first * rows, None if end is None else end * rows), program):
+        part.add(batch, probabilities)
         progress.advance(len(batch.names))
         if len(part) == rows:
             part.write(part_path(folder, number))
@@ -76,3 +77,21 @@ def write_parts(
     if len(part):
         part.write(part_path(folder, number))
         yield number
+
+
+def _classified(batches: Iterable[Batch], program: Program) -> Iterator[tuple[Batch, Probabilities]]:
+    """Yield batches and the probabilities of their images; the program has the next one while one becomes rows."""
+    none = np.zeros((0, len(program.package.classes)), np.float32)
+
+    def classify(batch: Batch) -> tuple[Batch, Probabilities]:
+        return batch, program.classify(batch.images) if len(batch.images) else none
+
+    before = None
+    with ThreadPoolExecutor(1, "predict") as thread:
+        for batch in batches:
+            work = thread.submit(classify, batch)
+            if before:
+                yield before.result()
+            before = work
+        if before:
+            yield before.result()

@@ -3,16 +3,14 @@
 Each row is a picture: where it comes from, what is predicted, and by which model. A part is written aside and renamed,
 and all but the last one have as many rows, so that what is there tells where to go on.
 
-Of each part's pictures, the 2,000 with the lowest ranks have a thumbnail. A picture's rank depends on nothing but its
-name and digest, so the lowest ranks of all parts are the same random sample, however the pictures are dealt to parts.
+Of each part's pictures, those of a random sample have a thumbnail.
 """
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +21,8 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_file
 from components.shared.evaluation.metrics import Probabilities
 from components.shared.prediction.inputs import Batch
-from components.shared.prediction.reference import MAX_VECTORS, THUMBNAIL, statistics_of, vectors_of
+from components.shared.prediction.reference import THUMBNAIL, Vectors, statistics, statistics_of, thumbnails
+from components.shared.prediction.sample import Rows, Sample
 
 PART_ROWS = 16_384  # about
 TOP = 3  # classes with the highest probabilities
@@ -32,6 +31,7 @@ PROBABILITIES = ("probability", *(f"probability_{rank}" for rank in range(2, TOP
 RANKED = tuple(name for pair in zip(CLASSES, PROBABILITIES, strict=True) for name in pair)
 COLUMNS = ("source", "digest", *RANKED, "label", "error", "model", "package_digest")  # those of the CSV
 THUMBNAIL_COLUMN = "thumbnail"
+END = "\r\n"  # of a line of CSV
 
 
 def schema(channels: int) -> pa.Schema:
@@ -47,69 +47,69 @@ def _statistics(channels: int) -> list[str]:
     return [name for name in statistics_of(channels) if name != "confidence"]
 
 
+class _Found(NamedTuple):
+    """What is found in some pictures, an array each."""
+
+    good: Rows  # which of them have no error; these are the rows of the next three
+    best: NDArray[np.int64]  # the numbers of the classes with the highest probabilities, N x TOP
+    shares: Probabilities  # of these
+    statistics: Vectors
+    sampled: Rows  # which of them have a thumbnail
+    thumbnails: Vectors
+
+
 class Part:
     """The rows of a part that is not yet written."""
 
     def __init__(self, classes: Sequence[str], channels: int, model: str, package_digest: str) -> None:
-        self._classes, self._channels = np.array(classes, object), channels
-        self._model, self._package_digest = model, package_digest
-        self._rows: dict[str, list[Any]] = {name: [] for name in schema(channels).names}
+        self._classes, self._channels = pa.array(classes, pa.string()), channels
+        self._same = {"model": model, "package_digest": package_digest}  # in all rows
+        self._texts: dict[str, list[str | None]] = {name: [] for name in ("source", "digest", "label", "error")}
+        self._found: list[_Found] = []
+        self._sample = Sample()
 
     def __len__(self) -> int:
-        return len(self._rows["source"])
+        return len(self._texts["source"])
 
     def add(self, batch: Batch, probabilities: Probabilities) -> None:
         """Add the pictures of a batch; `probabilities` (N x classes) are those of its images."""
-        rows, count, good = self._rows, len(batch.names), batch.good
-        rows["source"] += batch.names
-        rows["digest"] += batch.digests
-        rows["label"] += batch.labels
-        rows["error"] += batch.errors
-        rows["model"] += [self._model] * count
-        rows["package_digest"] += [self._package_digest] * count
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        for rank, (name, share) in enumerate(zip(CLASSES, PROBABILITIES, strict=True)):
-            has_rank = rank < order.shape[1]
-            best = order[:, rank] if has_rank else np.zeros(0, np.int64)
-            rows[name] += _spread(self._classes[best].tolist() if has_rank else [], good, count)
-            values = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0].tolist() if has_rank else []
-            rows[share] += _spread(values, good, count)
-        names = statistics_of(self._channels)
-        vectors = vectors_of(batch.images, probabilities) if good else np.zeros((0, len(names)), np.float32)
-        for name, values in zip(names, vectors.T.tolist(), strict=False):
-            if name in rows:
-                rows[name] += _spread(values, good, count)
-        rows[THUMBNAIL_COLUMN] += _spread([*vectors[:, len(names) :]], good, count)
+        texts: tuple[Sequence[str | None], ...] = (batch.names, batch.digests, batch.labels, batch.errors)
+        for column, values in zip(self._texts.values(), texts, strict=True):
+            column += values
+        good = batch.good
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+        shares = np.take_along_axis(probabilities, best, axis=1)
+        sampled = self._sample.add(batch.names, batch.digests, good)
+        small = thumbnails(batch.images[sampled[good]])
+        self._found.append(_Found(good, best, shares, statistics(batch.images, probabilities), sampled, small))
 
     def write(self, path: Path) -> None:
         """Write the part."""
-        self._drop_thumbnails()
+        found = _Found(*map(np.concatenate, zip(*self._found, strict=True)))
+        columns = {**self._texts, **{name: pa.repeat(text, len(self)) for name, text in self._same.items()}}
+        columns |= {name: _spread(values, found.good) for name, values in self._columns(found)}
+        in_sample = self._sample.rows()
+        pixels = pa.array(found.thumbnails[in_sample[found.sampled]].ravel())
+        lists = pa.FixedSizeListArray.from_arrays(pixels, THUMBNAIL**2)
+        columns[THUMBNAIL_COLUMN] = _spread(lists, found.sampled & in_sample)
         with new_file(path) as file:
-            pq.write_table(pa.table(self._rows, schema(self._channels)), file, compression="zstd")
+            pq.write_table(pa.table(columns, schema(self._channels)), file, compression="zstd")
 
-    def _drop_thumbnails(self) -> None:
-        """Leave thumbnails only to the pictures with the lowest ranks."""
-        rows, thumbnails = self._rows, self._rows[THUMBNAIL_COLUMN]
-        good = [row for row, thumbnail in enumerate(thumbnails) if thumbnail is not None]
-        if len(good) > MAX_VECTORS:
-            ranks = ranks_of([rows["source"][row] for row in good], [rows["digest"][row] for row in good])
-            for number in np.argsort(ranks, kind="stable")[MAX_VECTORS:].tolist():
-                thumbnails[good[number]] = None
-
-
-def ranks_of(sources: Sequence[str], digests: Sequence[str]) -> NDArray[np.uint64]:
-    """Return a random number for each picture, always the same one for the same name and digest."""
-    texts = (f"{source}\0{digest}".encode() for source, digest in zip(sources, digests, strict=True))
-    ranks = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-    return np.frombuffer(ranks, "<u8")
+    def _columns(self, found: _Found) -> Iterator[tuple[str, pa.Array]]:
+        """Yield the columns that only rows without an error have."""
+        none = pa.nulls(len(found.best))  # where there are fewer classes than ranks
+        for rank, (name, share) in enumerate(zip(CLASSES, PROBABILITIES, strict=True)):
+            has_rank = rank < len(self._classes)
+            yield name, self._classes.take(pa.array(found.best[:, rank])) if has_rank else none
+            yield share, pa.array(found.shares[:, rank]) if has_rank else none
+        for name, values in zip(statistics_of(self._channels), found.statistics.T, strict=True):
+            if name in _statistics(self._channels):
+                yield name, pa.array(values)
 
 
-def _spread(values: Sequence[Any], rows: Sequence[int], count: int) -> list[Any]:
-    """Return a list with the values in these rows, and None in the others."""
-    found: list[Any] = [None] * count
-    for row, value in zip(rows, values, strict=False):
-        found[row] = value
-    return found
+def _spread(values: pa.Array, rows: Rows) -> pa.Array:
+    """Return a column with the values in these rows, and nulls in the others."""
+    return values.take(pa.array(np.cumsum(rows) - 1, mask=~rows))
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -153,16 +153,25 @@ def whole_parts(folder: Path, rows: int) -> int:
 def write_csv(parts: Sequence[Path], path: Path) -> None:
     """Write all rows of the parts as CSV (UTF-8, RFC 4180), in constant memory."""
     with new_file(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text)
-        writer.writerow(COLUMNS)
+        file.write(_lines([COLUMNS]).encode())
         for part in parts:
             for batch in read_part(part, [*COLUMNS]).to_batches(1024):
-                writer.writerows(zip(*(_texts(batch[name]) for name in COLUMNS), strict=True))
-        text.flush()
-        text.detach()
+                file.write(_lines([*zip(*(_texts(batch[name]) for name in COLUMNS), strict=True)]).encode())
 
 
-def _texts(column: pa.Array) -> Iterator[str]:
-    for value in column.to_pylist():
-        yield "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+def _texts(column: pa.Array) -> list[str]:
+    if pa.types.is_floating(column.type):
+        return ["" if value is None else f"{value:.6g}" for value in column.to_pylist()]
+    texts: list[str] = column.fill_null("").to_pylist()
+    return texts
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as CSV. The writer takes five times as long, so it gets only rows with a text that needs quotes."""
+    plain = "".join([",".join(row) + END for row in rows])
+    wanted = {",": len(rows) * (len(COLUMNS) - 1), "\r": len(rows), "\n": len(rows), '"': 0}
+    if all(plain.count(mark) == count for mark, count in wanted.items()):
+        return plain
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=END).writerows(rows)
+    return text.getvalue()

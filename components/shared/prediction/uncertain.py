@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from components.shared.data.dataset import Images
 from components.shared.prediction.inputs import Inputs
 from components.shared.prediction.table import part_number, read_part
@@ -28,13 +30,10 @@ def least_certain(parts: Iterable[Path], part_rows: int) -> list[Uncertain]:
 def _of_each(parts: Iterable[Path], part_rows: int) -> Iterator[Uncertain]:
     for path in parts:
         table = read_part(path, ["probability", "source", "class"])
-        columns = (table[name].to_pylist() for name in ("probability", "source", "class"))
-        rows = [
-            Uncertain(probability, part_number(path) * part_rows + row, source, found)
-            for row, (probability, source, found) in enumerate(zip(*columns, strict=True))
-            if probability is not None
-        ]
-        yield from sorted(rows)[:LEAST_CERTAIN]
+        least = np.argsort(table["probability"].to_numpy(), kind="stable")[:LEAST_CERTAIN]
+        for number, row in zip(least.tolist(), table.take(least).to_pylist(), strict=True):
+            if row["probability"] is not None:
+                yield Uncertain(row["probability"], part_number(path) * part_rows + number, row["source"], row["class"])
 
 
 def pictures_of(inputs: Inputs, rows: Sequence[Uncertain]) -> dict[int, Images]:
