@@ -151,9 +151,9 @@ def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("prepared") / "small_digits", enlarge=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server for one test file."""
+    """A real S3 server, which all tests share: each file or test has a prefix of its own in the bucket."""
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 

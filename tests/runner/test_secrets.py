@@ -85,11 +85,12 @@ def test_a_secret_is_found_in_every_form(tmp_path: Path) -> None:
 def test_a_run_leaves_its_secrets_nowhere(server: S3Server, web_server: WebServer, tmp_path: Path) -> None:
     web_server.files[f"/pets.tar.gz?sig={SIGNATURE}"] = PETS
     data = f"data={web_server.url}/pets.tar.gz?sig={SIGNATURE}"
+    before = server.names()
     code, printed = run_and_watch(tmp_path, *TRAINED, "batch_size=8", data, **server.environment)
     assert code == 0, printed.decode()
     assert not holders(SECRET, tmp_path)
     assert holders(SIGNATURE, tmp_path) == [str(tmp_path / "command-lines")], "its user typed it there"
-    stored = [entry.object_name for entry in server.client.list_objects(BUCKET, recursive=True)]
+    stored = server.names() - before
     assert any("models/" in name for name in stored)
     assert f"runs/runs/{os.readlink(tmp_path / 'runs' / 'latest')}.json" in stored
     for name in stored:

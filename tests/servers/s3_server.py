@@ -65,6 +65,10 @@ class S3Server:
         """Return a client that is independent of the code under test."""
         return Minio(self.address, KEY, SECRET, secure=False, region="us-east-1")
 
+    def names(self) -> set[str]:
+        """Return the names of all objects."""
+        return {str(entry.object_name) for entry in self.client.list_objects(BUCKET, recursive=True)}
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         flags = [*embedded.FLAGS, *(f"-{name}={port}" for name, port in self.ports.items())]
