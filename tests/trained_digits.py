@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
 from components.shared.data.dataset import open_dataset, write_document
+from components.shared.data.sources.digits import read_digits
 from components.shared.models import factory, saved_model
 from components.shared.models.normalize import normalize
 from components.shared.parameters.training import Settings, TrainingRecipe
@@ -61,7 +61,8 @@ SHARD_BYTES = 100 * 1024  # two shards of the test split
 
 def write_dataset(folder: Path, classes: Sequence[str] = CLASSES, channels: int = 1) -> Path:
     """Write as many of the ten digits as there are classes, enlarged to 32 x 32: the last 150 of them to test."""
-    pixels, labels = load_digits(n_class=len(classes), return_X_y=True)
+    pixels, labels = read_digits()
+    pixels, labels = pixels[labels < len(classes)], labels[labels < len(classes)]
     images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(4, 2).repeat(4, 3).repeat(channels, 1)
     places = {"train": slice(0, -200), "val": slice(-200, -150), "test": slice(-150, None)}
     counts = {name: len(labels[place]) for name, place in places.items()}
@@ -110,7 +111,7 @@ def write_model(folder: Path, dataset: Path, epochs: int = 4) -> Path:
 def write_digits(folder: Path, enlarge: int) -> Path:
     """Write the first 600 digits (8 x 8 pixels, enlarged): 400 to train, 100 to validate, 100 to test."""
     folder.mkdir()
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = read_digits()
     images = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(enlarge, 2).repeat(enlarge, 3)
     places = {"train": slice(0, 400), "val": slice(400, 500), "test": slice(500, 600)}
     size = 8 * enlarge

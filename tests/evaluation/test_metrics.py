@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics as sklearn
 
 from components.shared.evaluation import metrics
 from components.shared.evaluation.mcnemar import mcnemar
@@ -96,12 +95,15 @@ def test_roc_curve_is_short_and_goes_from_corner_to_corner(num_classes: int) -> 
     assert (np.diff(fpr) >= 0).all() and (np.diff(tpr) >= 0).all() and (np.diff(thresholds) < 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "num_classes", "scale", "step"),
     [(2, 2, 1, 0), (10_000, 10, 3, 0), (2000, 100, 2, 0), (3000, 3, 1, 0.25), (50, 7, 0, 1), (1000, 2, 40, 10)],
     ids=["tiny", "ten classes", "many classes", "ties", "all equal", "certain"],
 )
 def test_metrics_equal_scikit_learn_bit_by_bit(images: int, num_classes: int, scale: float, step: float) -> None:
+    from sklearn import metrics as sklearn  # which takes a second
+
     labels = np.arange(images) % num_classes
     logits = scale * (RANDOM.normal(size=(images, num_classes)) + np.eye(num_classes)[labels])
     probabilities = softmax(np.round(logits / step) * step if step else logits)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,6 +15,7 @@ from components.export import export
 from components.shared.core.errors import UserError
 from components.shared.core.files import read_json
 from components.shared.data.dataset import open_dataset
+from components.shared.data.sources.digits import read_digits
 from components.shared.models import factory, saved_model
 from components.shared.models.document import Architecture
 from components.shared.models.lenet1998 import (
@@ -50,7 +50,7 @@ def network(seed: int = 0, num_classes: int = 10) -> LeNet5Of1998:
 
 def digits(count: int) -> tuple[Tensor, Tensor]:
     """scikit-learn's digits (float32, count x 1 x 32 x 32, from the paper's -0.1 to 1.175) and their labels."""
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = read_digits()
     images = pixels[:count].reshape(-1, 1, 8, 8).repeat(4, 2).repeat(4, 3) * (1.275 / 16) - 0.1
     return torch.from_numpy(images.astype(np.float32)), torch.from_numpy(labels[:count])
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
+from components.shared.data.sources.digits import read_digits
 from components.shared.models.catalogue import ZOO
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
@@ -35,7 +35,7 @@ TRAINED_TOGETHER = 32
 
 def pictures(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The first digits of scikit-learn (uint8, N x 1 x size x size), enlarged by whole factors, and their labels."""
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = read_digits()
     factor = size // 8
     images = (pixels[:count].reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8).repeat(factor, 2).repeat(factor, 3)
     return images, labels[:count].astype(np.int64)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency
 
 from components.shared.prediction.two_samples import (
     compare_classes,
@@ -63,6 +62,8 @@ def test_a_few_pictures_of_rare_classes_are_no_drift() -> None:
 
 
 def test_rare_classes_count_as_one() -> None:
+    from scipy.stats import chi2_contingency  # which takes half a second
+
     counts = np.array([900, 80, *[1] * 20]), np.array([88, 7, *[1, 0, 0, 0] * 5])
     pooled = [[900, 80, 20], [88, 7, 5]]
     expected = chi2_contingency(pooled, correction=False).pvalue

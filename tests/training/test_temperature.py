@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from components.shared.data.dataset import open_dataset
 from components.shared.evaluation.classifier import Classifier, on_arrays
@@ -26,6 +24,9 @@ def _logits(scale: float, images: int = 5000) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("scale", [0.4, 1, 3])
 def test_the_temperature_has_the_least_log_loss(scale: float) -> None:
+    from scipy.optimize import minimize_scalar  # which takes half a second
+    from scipy.special import log_softmax
+
     logits, labels = _logits(scale)
 
     def log_loss(temperature: float) -> float:

@@ -4,13 +4,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.download import download
 from components.shared.core.errors import UserError
 from components.shared.data.raw import open_raw
 from components.shared.data.sources import schemes
-from components.shared.data.sources.digits import Digits
+from components.shared.data.sources.digits import Digits, read_digits
 from components.shared.data.sources.http import UrlSource
 from components.shared.data.sources.local import LocalSource
 from components.shared.data.sources.mirrors import CatalogueSource
@@ -70,6 +71,14 @@ def test_sources_follow_the_protocol(tmp_path: Path) -> None:
     sources: list[Source] = [Digits(), CatalogueSource("mnist"), UrlSource(address), LocalSource(tmp_path)]
     sources += [S3Archive("s3://bucket/a.zip"), S3Prefix("s3://bucket/a")]
     assert all(callable(source.version) and callable(source.fetch) for source in sources)
+
+
+@pytest.mark.slow
+def test_the_digits_are_those_that_scikit_learn_loads() -> None:
+    from sklearn.datasets import load_digits  # which takes a second
+
+    expected, found = load_digits(), read_digits()
+    assert np.array_equal(found[0], expected.images) and np.array_equal(found[1], expected.target)
 
 
 def test_names_need_no_network() -> None:
