@@ -22,6 +22,7 @@ from components.shared.core.files import sha256_json
 ROOT = Path(__file__).parents[3]
 PACKAGE = "components"
 PORTS = "components.ports"  # no step imports it: KFP embeds the text of a port
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 IGNORED = {"ctx", "kind", "type_comment"}  # fields of syntax trees without a meaning of their own
 
 
@@ -102,13 +103,21 @@ def _path(root: Path, module: str) -> Path:
 
 
 def _imports(root: Path, tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
             yield node.module
             names = (f"{node.module}.{alias.name}" for alias in node.names)
             yield from (name for name in names if _path(root, name).is_file())
+
+
+def _statements(parent: ast.AST) -> Iterator[ast.AST]:
+    """Walk without going into expressions, which import nothing: most of a tree's nodes."""
+    for node in ast.iter_child_nodes(parent):
+        if not isinstance(node, ast.expr):
+            yield node
+            yield from _statements(node)
 
 
 def _declared(tree: ast.Module) -> list[str]:
@@ -128,9 +137,15 @@ def _ports(root: Path) -> dict[str, object]:
 
 def _plain(value: object) -> object:
     """Return a syntax tree as nested lists of its types and fields, without positions, docstrings and empty fields."""
-    if isinstance(value, ast.AST):
-        fields = {name: part for name, part in ast.iter_fields(value) if name not in IGNORED}
-        if isinstance(value, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            fields["body"] = value.body[ast.get_docstring(value, clean=False) is not None :]
-        return [type(value).__name__, [[n, _plain(part)] for n, part in fields.items() if part not in (None, [])]]
-    return [_plain(part) for part in value] if isinstance(value, list) else repr(value)
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = []
+    for name in value._fields:
+        part = getattr(value, name, None)
+        if name == "body" and isinstance(value, DOCUMENTED):
+            part = value.body[ast.get_docstring(value, clean=False) is not None :]
+        if part is not None and part != [] and name not in IGNORED:
+            fields.append([name, _plain(part)])
+    return [type(value).__name__, fields]
