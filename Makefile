@@ -47,7 +47,7 @@ push: ## Build them, push them and pin their digests, e.g. make push REGISTRY=re
 test: $(READY) $(CHECKOV) $(CLIENTS) ## Test everything that can be tested on this machine
 	@$(PYTEST) -n $(WORKERS) $(PARALLEL) $(ARGS)
 
-test-quick: $(READY) ## Test what takes less than a second each
+test-quick: $(READY) ## Test what takes less than about 0.2 s each
 	@$(PYTEST) -n auto $(PARALLEL) -m "not slow" $(ARGS)
 
 test-faults: $(READY) ## Kill runs at FAULT_MOMENTS random moments (50), and try all other faults (an hour)

@@ -302,6 +302,7 @@ def test_recurring_runs_are_read() -> None:
         assert (one.version_id == recurring.FOLLOWS_LATEST) == plan.follow_latest
 
 
+@pytest.mark.slow
 def test_the_verbs_send_kfp_what_they_sent_by_flat_names(
     kfp_api: KfpServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

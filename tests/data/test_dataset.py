@@ -174,6 +174,7 @@ def test_any_damage_is_reported_or_harmless(small: Small, data: st.DataObject) -
         path.write_bytes(original)
 
 
+@pytest.mark.slow
 def test_local_dataset_is_read_without_the_s3_client(small: Small) -> None:
     code = "import sys; from components.shared.data.dataset import open_dataset as o; o(sys.argv[1]).load('val')"
     code += "; print('minio' in sys.modules)"
@@ -241,6 +242,7 @@ def test_field_of_a_wrong_type_is_reported(small: Small, tmp_path: Path, field: 
             open_dataset(folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_forged_value_is_reported_or_harmless(small: Small, data: st.DataObject) -> None:

@@ -27,6 +27,7 @@ def test_a_perfect_classifier_has_no_error() -> None:
     assert expected_calibration_error(np.ones(4, np.float32), np.ones(4, bool)) == 0
 
 
+@pytest.mark.slow
 def test_the_temperature_is_undone_for_the_comparison() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(3000, 10)) * 2

@@ -18,7 +18,6 @@ import kubernetes_validate
 import pytest
 import urllib3
 import yaml
-from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime
 from minio import Minio
 
 import pipeline
@@ -40,10 +39,9 @@ CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 LAST_THREE = [f"{MAJOR}.{MINOR - age}" for age in range(3)]
 
 
+@pytest.mark.slow
 @needs_kubectl
-@pytest.mark.parametrize(
-    "version", [LAST_THREE[0], *(pytest.param(version, marks=pytest.mark.slow) for version in LAST_THREE[1:])]
-)
+@pytest.mark.parametrize("version", LAST_THREE)
 def test_every_object_is_valid_in_the_last_three_kubernetes(version: str) -> None:
     objects = {json.dumps(thing): thing for overlay in OVERLAYS for thing in render(overlay)}
     for thing in objects.values():
@@ -323,6 +321,8 @@ def _trainer() -> dict[str, Object]:
 
 @needs_kubectl
 def test_the_runtime_is_valid_and_its_pods_are_restricted() -> None:
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime  # which takes half a second
+
     runtime = _trainer()["TrainingRuntime"]
     assert TrainerV1alpha1TrainingRuntime.from_dict(runtime).to_dict() == runtime
     assert runtime["metadata"]["name"] == manifest.RUNTIME

@@ -76,6 +76,7 @@ def test_a_difference_that_may_be_chance_is_no_drift(inputs: Inputs, program: Pr
     assert report.sentence.endswith(", may be chance")
 
 
+@pytest.mark.slow
 def test_parts_do_not_change_the_report(
     inputs: Inputs, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,12 +208,9 @@ def test_architecture_has_the_same_layers() -> None:
         assert (f"`{layer}`", ", ".join(f"`{other}`" for other in others) or "nothing of ours") in documented
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "step",
-    [
-        *(pytest.param(step.module, marks=pytest.mark.slow) for step in STEPS if step.image in ("data", "serve")),
-        "components.register",
-    ],
+    "step", [*(step.module for step in STEPS if step.image in ("data", "serve")), "components.register"]
 )
 def test_steps_without_torch_do_not_load_it(step: str) -> None:
     code = f"import sys, {step}; print('torch' in sys.modules, 'kfp' in sys.modules)"

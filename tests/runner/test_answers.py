@@ -51,6 +51,7 @@ def _answer(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> A
     return document
 
 
+@pytest.mark.slow
 def test_verbs_of_the_cluster_answer_with_documents(
     kfp_api: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

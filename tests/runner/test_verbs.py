@@ -24,6 +24,7 @@ def _imported(*words: str) -> tuple[int, set[str]]:
     return done.returncode, {line.rpartition("|")[2].strip() for line in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("run",), ("schedule", "add"), ("models",)], ids=" ".join)
 def test_help_imports_neither_kfp_nor_the_graphs(words: tuple[str, ...]) -> None:
     code, modules = _imported(*words, "--help")
@@ -39,6 +40,7 @@ def test_the_help_of_a_run_lists_every_parameter(capsys: pytest.CaptureFixture[s
     assert "  epochs=3                            Passes over the training split." in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("upgrade",), ("run", "--wiat"), ("logs",), ("run", "epoch=3")], ids=" ".join)
 def test_a_mistake_in_the_words_imports_no_more_than_help(words: tuple[str, ...]) -> None:
     code, modules = _imported(*words)
@@ -56,9 +58,8 @@ def test_every_verb_has_a_module_that_does_it(verb: Verb) -> None:
     assert callable(resolve_name(f"runner.{verb.module}:handle"))
 
 
-@pytest.mark.parametrize(
-    "module", [STORE_VERBS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in STORE_VERBS[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("module", STORE_VERBS)
 def test_verbs_of_the_store_do_without_kfp(module: str) -> None:
     code = f"import sys, {module}; print({{'kfp', 'kubernetes', 'torch'}} & sys.modules.keys())"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -125,6 +125,7 @@ def test_a_model_below_a_threshold_is_refused_with_the_reason(
     assert re.fullmatch(reason, found)
 
 
+@pytest.mark.slow
 def test_changed_images_are_predicted_and_can_refuse_a_model(artifacts: Path, tmp_path: Path) -> None:
     gates = {"min_behavior": {"inverted": 1.0, "shifted": 0.0}, "behavior_images": 40}
     assert evaluated(artifacts, tmp_path, **gates).accepted is False
@@ -141,6 +142,7 @@ def test_changed_images_are_predicted_and_can_refuse_a_model(artifacts: Path, tm
         evaluated(artifacts, tmp_path / "none", min_behavior={"noisy": 0.5}, behavior_images=0)
 
 
+@pytest.mark.slow
 def test_slices_are_measured_and_changed_images_only_if_asked(artifacts: Path, tmp_path: Path) -> None:
     evaluated(artifacts, tmp_path, behavior_images=0)
     document = EvaluationDocument.read(tmp_path / "evaluation/evaluation.json")

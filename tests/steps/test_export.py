@@ -143,6 +143,7 @@ def test_the_predictions_are_those_that_were_evaluated(artifacts: Path, package:
     assert found == (artifacts / "evaluation/predictions.npy").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gates", "reason"),
     [
@@ -178,6 +179,7 @@ def test_the_programs_contain_no_paths_of_this_machine(package: Path) -> None:
         assert here not in (package / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_batch_beyond_the_memory_stops_before_predicting(
     artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_program_that_predicts_otherwise_stops_the_export(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_another_dataset_than_that_of_the_training_is_refused(artifacts: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "dataset", list("0123456789"))
     with pytest.raises(UserError, match=r"was trained on the dataset .*, not on"):
@@ -227,6 +230,7 @@ def test_a_program_that_does_not_fit_is_not_begun(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     code = "import components.shared.evaluation.inference as p, pathlib, sys; p.load_onnx(pathlib.Path(sys.argv[1]), 1)"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -150,6 +150,7 @@ def test_a_killed_pod_goes_on_after_its_last_whole_part(
         assert (tmp_path / "predictions" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_new_champion_under_way_changes_nothing(
     package: Path, raw: Path, tmp_path: Path, store: Store, uri: str
 ) -> None:
@@ -180,6 +181,7 @@ def test_of_two_pods_at_one_part_the_first_one_counts(tmp_path: Path, uri: str) 
     assert (tmp_path / "second" / PARTS[0]).read_text() == "first"
 
 
+@pytest.mark.slow
 def test_what_others_removed_is_stored_again(package: Path, raw: Path, tmp_path: Path, store: Store, uri: str) -> None:
     resolved = _resolve(uri)
     shares = _predict(resolved, raw, tmp_path)
@@ -231,6 +233,7 @@ def test_a_damaged_part_is_predicted_again(package: Path, raw: Path, tmp_path: P
     assert store.get_bytes(name)[0] == content == (shares[0] / PARTS[1]).read_bytes()
 
 
+@pytest.mark.slow
 def test_without_a_store_a_package_predicts(package: Path, raw: Path, tmp_path: Path, store: Store) -> None:
     resolved = _resolve("", model=package.as_uri(), parts=3)
     assert len(resolved.Output) == 3
@@ -297,6 +300,7 @@ def test_shares_of_another_table_are_not_joined(raw: Path, tmp_path: Path, uri: 
     assert not (tmp_path / "predictions").exists()
 
 
+@pytest.mark.slow
 def test_drift_starts_a_training_run_once(
     tmp_path: Path, store: Store, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,8 @@ def val_accuracy(model: saved_model.Model, dataset: Path) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
-@pytest.mark.parametrize(
-    "optimizer", [pytest.param(name, marks=[] if name == "muon" else pytest.mark.slow) for name in get_args(Optimizer)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", get_args(Optimizer))
 def test_every_optimizer_learns_the_digits(digits: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 0.02, "sgd": 0.05, "adamw": 0.01}[optimizer]
     model = trained(digits, tmp_path / "model", optimizer=optimizer, learning_rate=rate, epochs=8)
@@ -86,6 +85,7 @@ def test_the_processor_of_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cpu and processor(torch.device("cuda")) == f"{cpu}, NVIDIA H200"
 
 
+@pytest.mark.slow
 def test_the_history_has_each_epoch_and_the_seconds_of_all_steps(digits: Path, tmp_path: Path) -> None:
     history = trained(digits, tmp_path / "model", epochs=3).history
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3]
@@ -136,6 +136,7 @@ def test_progress_shows_loss_and_images_per_second(
     assert lines[-2].startswith("[train] best epoch 1: val accuracy ")
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_bit_identical_files(digits: Path, tmp_path: Path) -> None:
     for name, seed in {"first": 0, "second": 0, "other": 1}.items():
         trained(digits, tmp_path / name, seed=seed)
@@ -165,6 +166,7 @@ def test_training_does_not_import_pytorchs_compiler(digits: Path, tmp_path: Path
     assert done.stdout.split()[-1] == b"False"
 
 
+@pytest.mark.slow
 def test_the_smallest_set_of_options_trains_too(digits: Path, tmp_path: Path) -> None:
     none = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0}
     model = trained(digits, tmp_path / "model", bias=False, activation="tanh", pooling="avg", epochs=6, **none)
@@ -195,6 +197,7 @@ def test_a_network_learns_by_its_own_loss(digits: Path, tmp_path: Path) -> None:
     assert model.history.epochs[0].train_loss == pytest.approx(expected.item())
 
 
+@pytest.mark.slow
 def test_batch_norm_refuses_a_batch_of_one_image(small_digits: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"resnet18 normalizes .* give batch_size=2 or more"):
         trained(small_digits, tmp_path / "model", network="resnet18", batch_size="1")

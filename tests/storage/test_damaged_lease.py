@@ -77,6 +77,7 @@ def test_the_holder_replaces_a_damaged_lease(shelf: Any) -> None:
     assert not fresh.is_lapsed()
 
 
+@pytest.mark.slow
 def test_a_process_ends_when_a_vital_thread_dies() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (1, "begun\nworks\n")

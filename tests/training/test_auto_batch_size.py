@@ -40,6 +40,7 @@ def test_the_largest_batch_leaves_ten_steps_in_an_epoch(
     assert given.document == model.document, "the search leaves no trace"
 
 
+@pytest.mark.slow
 def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, set_memory: SetMemory) -> None:
     data, group = open_dataset(small_digits), ProcessGroup(0, 1, torch.device("cpu"))
     sizes = []

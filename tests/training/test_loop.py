@@ -17,6 +17,7 @@ def test_the_first_loss_that_is_not_finite_is_named(digits: Path, tmp_path: Path
         trained(digits, tmp_path / "model", optimizer="sgd", learning_rate=1e30)
 
 
+@pytest.mark.slow
 def test_times_of_a_training_add_up(digits: Path, tmp_path: Path) -> None:
     started = time.monotonic()
     history = trained(digits, tmp_path / "model", epochs=3).history

@@ -59,6 +59,7 @@ def test_a_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
     assert is_right(decoded(progressive, 160 * MIB))
 
 
+@pytest.mark.slow
 def test_what_was_always_accepted_is_with_little_memory() -> None:
     assert is_right(decoded(encode(8192, "PNG", compress_level=1), MIB))
 

@@ -31,6 +31,7 @@ def source(*shares: int, seed: int = 0) -> tuple[NDArray[np.int32], NDArray[np.u
     return labels, np.full(len(labels), TRAIN, np.uint8)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     shares=st.lists(st.integers(2, 300), min_size=1, max_size=5),

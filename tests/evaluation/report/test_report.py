@@ -71,6 +71,7 @@ def pictures(page: Page) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(uri))) for uri in uris]
 
 
+@pytest.mark.slow
 def test_names_from_outside_are_escaped_also_in_diagrams() -> None:
     mistake = Mistake(picture(1, 32), 7, truth=HOSTILE, predicted=HOSTILE, **PROBABILITIES)
     html = render(**documents([[0, 9], [9, 1]], [HOSTILE, "b"]), mistakes=[mistake])

@@ -18,6 +18,7 @@ def small(data: str = "/kfp-workspace/pets") -> None:
     tell(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, data=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -22,6 +22,7 @@ from runner.terminal import Terminal
 from tests.conftest import ROOT
 from tests.step_processes import has_processes, step_processes
 
+pytestmark = pytest.mark.slow  # each test starts processes, which import what steps need
 linux = pytest.mark.skipif(sys.platform != "linux", reason="steps are forked only on Linux")
 NO_INPUT = ["finish", "version", "digest", "{}"]
 
