@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.servers.kfp_messages import Refusal, Request, to_json
 
+TEXT = "text/plain; charset=utf-8"
+NO_ROUTE = "Not Found"
 PREFIX = "/apis/v2beta1"
 CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 429: 8, 500: 13, 503: 14}  # of gRPC, by HTTP status
 
@@ -62,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
             except AssertionError as breach:
                 self.server.breaches.append(f"{request}: {breach}")
                 return refuse(self, Refusal(400, str(breach)))
-        return self.reply(200, body, "text/plain" if isinstance(answer, str) else "application/json")
+        return self.reply(200, body, TEXT if isinstance(answer, str) else "application/json")
 
     def reply(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
         self.send_response(status)
@@ -127,5 +129,8 @@ def refuse(handler: Handler, refusal: Refusal, **headers: str) -> None:
     if refusal.upload:
         document: dict[str, Any] = {"error_message": refusal.message, "error_details": refusal.message}
     else:
-        document = {"code": CODES.get(refusal.status, 2), "message": refusal.message, "details": []}
-    handler.reply(refusal.status, json.dumps(document).encode(), **headers)
+        document = {"code": refusal.code or CODES.get(refusal.status, 2), "message": refusal.message}
+        document |= {} if refusal.message == NO_ROUTE else {"details": []}
+    # The handler of uploads sets the type of an answer when it has read the form.
+    kind = TEXT if refusal.upload and refusal.status == 400 else "application/json"
+    handler.reply(refusal.status, json.dumps(document).encode(), kind, **headers)

@@ -1,5 +1,6 @@
 """Requests to Kubeflow Pipelines' API and their answers, checked and written by the models of `kfp_server_api`."""
 
+import base64
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ KINDS |= {"LIST": list, "STRUCT": dict}
 class Refusal(Exception):
     """An error that the server answers: an HTTP status and a message."""
 
-    def __init__(self, status: int, message: str, *, upload: bool = False) -> None:
+    def __init__(self, status: int, message: str, *, upload: bool = False, code: int | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.upload = status, message, upload
+        self.code = code  # of gRPC, if it is not the one that stands for the status
 
 
 @dataclass
@@ -91,7 +93,10 @@ def uploaded(request: Request) -> Any:
     parts = {part.get_param("name", header="content-disposition"): part for part in message.walk()}
     if "uploadfile" not in parts:
         raise Refusal(400, "Failed to read pipeline from file", upload=True)
-    text: Any = parts["uploadfile"].get_payload(decode=True)
+    file = parts["uploadfile"]
+    if not str(file.get_filename()).endswith((".yaml", ".yml")):  # nor an archive: by the sources of KFP
+        raise Refusal(400, "Failed to read a pipeline spec file", upload=True)
+    text: Any = file.get_payload(decode=True)
     try:
         documents = list(yaml.safe_load_all(text))
         assert documents[0]["pipelineInfo"]["name"] and documents[0]["root"]
@@ -126,3 +131,42 @@ def matches(item: Any, text: str | None) -> bool:
         if not (value == wanted if operation in (1, "EQUALS") else wanted in value):
             return False
     return True
+
+
+def taken(kind: str, name: str) -> str:
+    """Return the message about the name of a new pipeline or experiment that another one has."""
+    stages = {
+        "pipeline": "pipeline due to server error: Failed to create a pipeline in PipelineStore",
+        "experiment": "experiment",
+    }
+    verb = "exist" if kind == "pipeline" else "exists"
+    why = f"Failed to create a new {kind}. The name {name} already {verb}. Please specify a new name"
+    return f"Failed to create a {stages[kind]}: Already exist error: {why}"
+
+
+def has_versions(pipeline_id: str, version_id: str) -> str:
+    """Return the message about a pipeline that is not deleted."""
+    why = f"as it has existing pipeline versions (e.g. {version_id}). Set cascade=true to delete all versions"
+    why = f"Invalid input error: Failed to delete pipeline with id {pipeline_id} {why}"
+    return f"Failed to delete pipeline {pipeline_id}. Check error stack: {why}"
+
+
+def page_token(start: int) -> str:
+    """Return the token of the page that begins with that item."""
+    return base64.b64encode(str(start).encode()).decode()
+
+
+def page_start(token: str | None) -> int:
+    """Return the item with which a page begins. Raises Refusal for what is no token."""
+    try:
+        return int(base64.b64decode(token or page_token(0), validate=True))
+    except ValueError:
+        why = f"Invalid page token: illegal base64 data at input byte {len(token or '') // 4 * 4}"
+        raise Refusal(400, f"Failed to create list options: InvalidInputError: {why}") from None
+
+
+def found_in(items: dict[str, Any], key: str, kind: str, where: str = "") -> Any:
+    """Return an item. Raises Refusal if there is none; `where` is what KFP says before that."""
+    if key not in items:
+        raise Refusal(404, f"{where}ResourceNotFoundError: {kind} {key} not found")
+    return items[key]

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
@@ -21,8 +22,20 @@ from zlib import crc32
 
 import kfp_server_api as api
 
-from tests.servers.kfp_http import Answer, Handler
-from tests.servers.kfp_messages import Refusal, Request, check_parameters, matches, parse, uploaded
+from tests.servers.kfp_http import NO_ROUTE, Answer, Handler
+from tests.servers.kfp_messages import (
+    Refusal,
+    Request,
+    check_parameters,
+    found_in,
+    has_versions,
+    matches,
+    page_start,
+    page_token,
+    parse,
+    taken,
+    uploaded,
+)
 from tests.servers.web_server import serving
 
 AUDIENCE = "pipelines.kubeflow.org"
@@ -111,6 +124,11 @@ class KfpServer(ThreadingHTTPServer):
         self._replayed[last.run_id] = list(readings)
         return str(last.run_id)
 
+    @property
+    def account(self) -> str:
+        """The service account of runs."""
+        return "default-editor" if self.multi_user else "pipeline-runner"
+
     def now(self) -> datetime:
         """Return a time one second later than at the last call."""
         self._clock += timedelta(seconds=1)
@@ -123,7 +141,7 @@ class KfpServer(ThreadingHTTPServer):
             found = re.fullmatch(pattern, request.path)
             if found and method == request.method:
                 return serve(self, request, *(unquote(part) for part in found.groups()))
-        raise Refusal(404, "Not Found")
+        raise Refusal(404, NO_ROUTE)
 
     def next_fault(self, request: Request) -> Answer | None:
         for index, (route, answer) in enumerate(self._faults):
@@ -169,7 +187,8 @@ class KfpServer(ThreadingHTTPServer):
         return namespace
 
     def health(self, _request: Request) -> Any:
-        return api.V2beta1GetHealthzResponse(multi_user=self.multi_user, pipeline_store="database")
+        built = {"commit_sha": "unknown", "tag_name": "unknown"}  # which the client's model lacks
+        return {**built, "multi_user": self.multi_user, "pipeline_store": "database"}
 
     # Pipelines and their versions
 
@@ -180,13 +199,13 @@ class KfpServer(ThreadingHTTPServer):
         return api.V2beta1ListPipelinesResponse(pipelines=page, next_page_token=following, total_size=total)
 
     def get_pipeline(self, _request: Request, pipeline_id: str) -> Any:
-        return _found(self.pipelines, pipeline_id, "Pipeline")
+        return found_in(self.pipelines, pipeline_id, "Pipeline")
 
     def delete_pipeline(self, request: Request, pipeline_id: str) -> Any:
-        _found(self.pipelines, pipeline_id, "Pipeline")
+        found_in(self.pipelines, pipeline_id, "Pipeline")
         mine = [v.pipeline_version_id for v in self.versions.values() if v.pipeline_id == pipeline_id]
         if mine and request.query.get("cascade") != "true":
-            raise Refusal(400, f"Failed to delete pipeline {pipeline_id}: it has existing pipeline versions")
+            raise Refusal(400, has_versions(pipeline_id, mine[0]))
         for version in mine:
             del self.versions[version]
         del self.pipelines[pipeline_id]
@@ -197,7 +216,7 @@ class KfpServer(ThreadingHTTPServer):
         pipeline.display_name = pipeline.name = pipeline.display_name or pipeline.name
         pipeline.namespace = self._namespace(pipeline.namespace)
         if self._pipeline_named(pipeline.name, pipeline.namespace):
-            raise Refusal(409, f"Failed to create a pipeline: Already exist error: the name {pipeline.name} is taken")
+            raise Refusal(409, taken("pipeline", pipeline.name))
         return self._add_pipeline(pipeline)
 
     def upload(self, request: Request) -> Any:
@@ -229,8 +248,8 @@ class KfpServer(ThreadingHTTPServer):
         )
 
     def get_version(self, _request: Request, pipeline_id: str, version_id: str) -> Any:
-        _found(self.pipelines, pipeline_id, "Pipeline")
-        return _found(self.versions, version_id, "PipelineVersion")
+        found_in(self.pipelines, pipeline_id, "Pipeline")
+        return found_in(self.versions, version_id, "PipelineVersion")
 
     def delete_version(self, request: Request, pipeline_id: str, version_id: str) -> Any:
         self.get_version(request, pipeline_id, version_id)
@@ -274,7 +293,7 @@ class KfpServer(ThreadingHTTPServer):
         experiment.namespace = self._namespace(experiment.namespace)
         same = [e for e in self.experiments.values() if e.namespace == experiment.namespace]
         if any(e.display_name == experiment.display_name for e in same):
-            raise Refusal(409, f"Experiment with name {experiment.display_name} already exists")
+            raise Refusal(409, taken("experiment", experiment.display_name))
         experiment.experiment_id = str(uuid.uuid4())
         experiment.created_at = self.now()
         experiment.storage_state = "AVAILABLE"
@@ -282,7 +301,7 @@ class KfpServer(ThreadingHTTPServer):
         return experiment
 
     def get_experiment(self, _request: Request, experiment_id: str) -> Any:
-        return _found(self.experiments, experiment_id, "Experiment")
+        return found_in(self.experiments, experiment_id, "Experiment")
 
     # Runs
 
@@ -316,32 +335,37 @@ class KfpServer(ThreadingHTTPServer):
         if not run.display_name:
             raise Refusal(400, "Run name cannot be empty")
         self._check(run)
-        run.run_id = str(uuid.uuid4())
+        answer = copy(self.start_run(run, str(uuid.uuid4())))
+        self._advance(run)  # it goes on before it is read for the first time
+        return answer
+
+    def start_run(self, run: api.V2beta1Run, run_id: str) -> api.V2beta1Run:
+        """Add a run that follows `plan`, from when it is next read."""
+        run.run_id, run.service_account = run_id, run.service_account or self.account
         run.created_at = run.scheduled_at = self.now()
-        run.storage_state = "AVAILABLE"
-        self.runs[run.run_id] = run
-        self._plans[run.run_id] = list(self.plan)
-        self._advance(run)
+        run.storage_state, run.state, run.finished_at = "AVAILABLE", "PENDING", UNENDED_RUN
+        run.state_history = [api.V2beta1RuntimeStatus(update_time=run.created_at, state="PENDING")]
+        self.runs[run_id], self._plans[run_id] = run, list(self.plan)
         return run
 
     def get_run(self, _request: Request, run_id: str) -> Any:
         if replayed := self._replayed.get(run_id):
             self.runs[run_id] = replayed.pop(0) if len(replayed) > 1 else replayed[0]
-        run = _found(self.runs, run_id, "Run")
+        run = found_in(self.runs, run_id, "Run", f"Failed to get a run: Failed to fetch run {run_id}: ")
         self._advance(run)
         return run
 
     def retry_run(self, _request: Request, run_id: str) -> Any:
-        run = _found(self.runs, run_id, "Run")
+        run = found_in(self.runs, run_id, "Run")
         if run.state not in ("FAILED", "CANCELED"):
             why = "BadRequestError: Workflow must be Failed/Error to retry: workflow cannot be retried"
-            raise Refusal(409, f"Failed to retry a run: Failed to retry run {run_id}: {why}")
+            raise Refusal(409, f"Failed to retry a run: Failed to retry run {run_id}: {why}", code=10)
         self._plans[run_id] = list(self.plan_of_retry)
         run.state, run.finished_at = "RUNNING", None
         return {}
 
     def terminate_run(self, _request: Request, run_id: str) -> Any:
-        run = _found(self.runs, run_id, "Run")
+        run = found_in(self.runs, run_id, "Run")
         if run.state in FINAL:
             why = f"Invalid input error: Failed to terminate a run {run_id}. Row not found"
             raise Refusal(400, f"Failed to terminate a run: Failed to terminate run {run_id}: {why}")
@@ -351,20 +375,20 @@ class KfpServer(ThreadingHTTPServer):
         return {}
 
     def archive_run(self, _request: Request, run_id: str) -> Any:
-        _found(self.runs, run_id, "Run").storage_state = "ARCHIVED"
+        found_in(self.runs, run_id, "Run").storage_state = "ARCHIVED"
         return {}
 
     def unarchive_run(self, _request: Request, run_id: str) -> Any:
-        _found(self.runs, run_id, "Run").storage_state = "AVAILABLE"
+        found_in(self.runs, run_id, "Run").storage_state = "AVAILABLE"
         return {}
 
     def delete_run(self, _request: Request, run_id: str) -> Any:
-        _found(self.runs, run_id, "Run")
+        found_in(self.runs, run_id, "Run")
         del self.runs[run_id]
         return {}
 
     def log(self, _request: Request, run_id: str, pod: str) -> Any:
-        _found(self.runs, run_id, "Run")
+        found_in(self.runs, run_id, "Run")
         if pod not in self.logs:
             # The body is an error, and yet the status is 200 and the type text/plain, as recorded of KFP 2.17.
             why = f"BadRequestError: Failed to read logs for run {run_id}: NoSuchKey: The specified key does not exist."
@@ -398,7 +422,7 @@ class KfpServer(ThreadingHTTPServer):
     def _check(self, item: Any) -> None:
         """Check the experiment, pipeline and parameters of a run or recurring run. Raises Refusal."""
         if item.experiment_id is not None:
-            _found(self.experiments, item.experiment_id, "Experiment")
+            found_in(self.experiments, item.experiment_id, "Experiment")
         parameters = (item.runtime_config and item.runtime_config.parameters) or {}
         check_parameters(self._spec_of(item), parameters)
 
@@ -408,9 +432,9 @@ class KfpServer(ThreadingHTTPServer):
             if item.pipeline_spec is None:
                 raise Refusal(400, "Failed to fetch a template with an empty pipeline spec manifest")
             return item.pipeline_spec
-        _found(self.pipelines, reference.pipeline_id, "Pipeline")
+        found_in(self.pipelines, reference.pipeline_id, "Pipeline")
         if reference.pipeline_version_id:
-            return _found(self.versions, reference.pipeline_version_id, "PipelineVersion").pipeline_spec
+            return found_in(self.versions, reference.pipeline_version_id, "PipelineVersion").pipeline_spec
         newest = [v for v in self.versions.values() if v.pipeline_id == reference.pipeline_id]
         if not newest:
             raise Refusal(404, f"Pipeline {reference.pipeline_id} has no versions")
@@ -434,15 +458,18 @@ class KfpServer(ThreadingHTTPServer):
         item = parse(request.json, "V2beta1RecurringRun")
         if not item.display_name:
             raise Refusal(400, "Recurring run's name cannot be empty")
-        if not 1 <= int(item.max_concurrency or 0) <= 10:
-            raise Refusal(400, "Max concurrency of a recurring run must be at least 1 and at most 10")
+        if not 1 <= (given := int(item.max_concurrency or 0)) <= 10:
+            why = f"Max concurrency of a recurring run must be at least 1 and at most 10. Received {given}"
+            conversion = "Failed to create a recurring run due to conversion error: Invalid input error"
+            raise Refusal(400, f"{conversion}: {why}")
         cron = item.trigger and item.trigger.cron_schedule and item.trigger.cron_schedule.cron
         # The server takes five fields as well, and misreads them: it counts from the seconds.
         if cron and not cron.startswith("@") and len(cron.split()) not in (5, 6):
             raise Refusal(400, "Schedule cron is not a supported format")
         self._check(item)
         item.recurring_run_id = str(uuid.uuid4())
-        item.namespace = self._namespace_of(item)
+        item.namespace = self._namespace_of(item) if self.multi_user else "kubeflow"
+        item.service_account = item.service_account or self.account
         item.created_at = item.updated_at = self.now()
         item.status = "ENABLED" if item.mode == "ENABLE" else "DISABLED"
         item.max_concurrency = str(item.max_concurrency)
@@ -450,20 +477,23 @@ class KfpServer(ThreadingHTTPServer):
         return item
 
     def get_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
-        return _found(self.recurring_runs, recurring_run_id, "Job")
+        return found_in(self.recurring_runs, recurring_run_id, "Job")
 
     def delete_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
-        _found(self.recurring_runs, recurring_run_id, "Job")
+        where = (
+            f"Failed to delete a recurring run: Failed to delete recurring run {recurring_run_id}. Check if exists: "
+        )
+        found_in(self.recurring_runs, recurring_run_id, "Job", where)
         del self.recurring_runs[recurring_run_id]
         return {}
 
     def enable_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
-        item = _found(self.recurring_runs, recurring_run_id, "Job")
+        item = found_in(self.recurring_runs, recurring_run_id, "Job")
         item.mode, item.status, item.updated_at = "ENABLE", "ENABLED", self.now()
         return {}
 
     def disable_recurring_run(self, _request: Request, recurring_run_id: str) -> Any:
-        item = _found(self.recurring_runs, recurring_run_id, "Job")
+        item = found_in(self.recurring_runs, recurring_run_id, "Job")
         item.mode, item.status, item.updated_at = "DISABLE", "DISABLED", self.now()
         return {}
 
@@ -474,9 +504,9 @@ class KfpServer(ThreadingHTTPServer):
         found = [item for item in items if matches(item, request.query.get("filter"))]
         key, _, order = (request.query.get("sort_by") or "created_at").partition(" ")
         found.sort(key=lambda item: getattr(item, key), reverse=order == "desc")
-        start = int(request.query.get("page_token") or 0)
+        start = page_start(request.query.get("page_token"))
         size = min(int(request.query.get("page_size") or 20), self.page_limit)
-        following = str(start + size) if start + size < len(found) else None
+        following = page_token(start + size) if start + size < len(found) else None
         return found[start : start + size] or None, following, len(found)
 
 
@@ -535,12 +565,6 @@ def _children(name: str, stage: Stage) -> list[str]:
     if not step:
         return [node_id(f"executor#{name}")]
     return [node_id(other) for other in stage.tasks if other.startswith(f"{kind}(") and other.endswith(f"#{step}")]
-
-
-def _found(items: dict[str, Any], key: str, kind: str) -> Any:
-    if key not in items:
-        raise Refusal(404, f"ResourceNotFoundError: {kind} {key} not found.")
-    return items[key]
 
 
 ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
