@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -28,6 +28,8 @@ from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.model_server.options import PORT
 from components.shared.model_server.server import Address
+from components.shared.prediction.document import PredictionsDocument
+from components.shared.prediction.table import row_count
 from components.shared.training.loop import ENGINE
 from components.step_table import MODULES
 from runner.compile import compile_pipeline
@@ -341,10 +343,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(package: Path, pictures: Path, root: Path, *step: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    package: Path, pictures: Path, root: Path, *step: str, parameters: Mapping[str, Any] = PARAMETERS
+) -> subprocess.CompletedProcess[str]:
     """Run a pipeline with its artifacts below `root`, killing the first container of a step if one is given."""
     root.mkdir()
-    arguments = [*map(str, (package, root, pictures)), json.dumps(PARAMETERS), *step]
+    arguments = [*map(str, (package, root, pictures)), json.dumps(parameters), *step]
     command = [sys.executable, str(Path(__file__).with_name("run_in_docker.py")), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert not list(root.rglob("*.partial")), done.stdout
@@ -353,7 +357,7 @@ def _run(package: Path, pictures: Path, root: Path, *step: str) -> subprocess.Co
 
 def _ended(root: Path) -> set[str]:
     """Return the steps that succeeded."""
-    return {path.parent.name for path in root.glob("*/*/executor_output.json")}
+    return {path.parent.name for path in root.rglob("executor_output.json")}
 
 
 def _record(root: Path) -> dict[str, Any]:
@@ -389,6 +393,32 @@ def test_the_whole_pipeline_runs_locked_down(built: Built, ran: Path) -> None:
     (probabilities,) = session.run(None, {"images": images})
     found = json.loads((folder / "evaluate" / "metrics").read_text())["accuracy"]
     assert np.mean(np.argmax(probabilities, axis=1) == labels) == pytest.approx(found)
+
+
+@pytest.mark.slow
+def test_the_graph_prediction_runs_locked_down(
+    built: Built, client: docker.DockerClient, pictures: Path, tmp_path: Path
+) -> None:
+    """Each step starts in its image, which has no PyTorch; two pods write parts, and they are collected."""
+    graph = built.package.with_name("prediction.yaml")
+    images = _steps(graph)
+    assert {name for name, image in images.items() if "/serve:" in image} == {"predict", "collect"}
+    for image in {*images.values()}:
+        code = "from importlib.util import find_spec; print(find_spec('torch'))"
+        assert client.containers.run(image, ["python", "-c", code], remove=True) == b"None\n", image
+    shutil.copytree(pictures, tmp_path / "inputs" / "pictures")
+    write_package(tmp_path / "inputs" / "package", (3, 224, 224))  # large images, so that 60 make two parts
+    parameters = {"data": "file:///pictures/pictures", "model": "file:///pictures/package", "parts": 2}
+    done = _run(graph, tmp_path / "inputs", tmp_path / "root", parameters=parameters)
+    assert done.returncode == 0, done.stdout
+    assert _ended(tmp_path / "root") == set(images)
+    assert _record(tmp_path / "root")["state"] == "SUCCEEDED"
+    (predictions,) = tmp_path.glob("root/*/collect/predictions")
+    found = PredictionsDocument.read(predictions / "predictions.json")
+    assert (found.rows, found.errors, found.labelled) == (60, 0, 60)
+    assert [row_count(predictions / name) for name in found.parts] == [40, 20]
+    shares = tmp_path.glob("root/*/*/predict/share")
+    assert sorted(len([*share.glob("part-*.parquet")]) for share in shares) == [1, 1], "of two pods"
 
 
 @pytest.mark.slow
