@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from components.shared.core.errors import UserError
+from components.shared.core.files import sha256_file
 from components.shared.data import raw as raw_module
 from components.shared.data.raw import Chunk, Raw, open_raw, write_raw
 from components.shared.data.sources.idx import write_idx
@@ -133,6 +134,25 @@ def test_a_damaged_file_is_detected_by_its_digest(tmp_path: Path, damage: str) -
         (tmp_path / "i").write_bytes(content)
     with pytest.raises(UserError, match=r"i is missing or differs from its digest in raw\.json; download it again"):
         chunks(raw)
+
+
+def test_a_file_is_hashed_again_only_if_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, hashed = idx(tmp_path), list[str]()
+
+    def hashing(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(raw_module, "sha256_file", hashing)
+    assert len(chunks(raw)) == len(chunks(raw)) and sorted(hashed) == ["i", "l"]
+    content = (tmp_path / "i").read_bytes()
+    (tmp_path / "i").write_bytes(content[:-1] + b"?")
+    os.utime(tmp_path / "i", (1, 1))  # or the time might be that of the first writing
+    with pytest.raises(UserError, match=r"i is missing or differs from its digest in raw\.json"):
+        chunks(raw)
+    (tmp_path / "i").write_bytes(content)
+    os.utime(tmp_path / "i", (2, 2))
+    assert chunks(raw)
 
 
 def test_the_document_describes_the_files(tmp_path: Path) -> None:

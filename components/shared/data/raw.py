@@ -96,12 +96,24 @@ class Chunk:
     encoded: list[bytes] | None = None
 
 
+_State = tuple[int, int, int]  # of a file: inode, size and the time of its last change
+
+
+def _state_of(path: Path) -> _State | None:
+    """Return what changes with a file's content; None if there is no such file."""
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Raw:
     """Raw data opened for reading."""
 
     folder: Path
     document: RawDocument
+    _intact: dict[str, _State] = field(default_factory=dict, repr=False, compare=False)  # of each file, when hashed
 
     @property
     def name(self) -> str:
@@ -139,9 +151,7 @@ class Raw:
         Raises UserError if a file is missing or damaged, or holds a label or a picture of no class, or a huge picture.
         """
         for file in self.document.files:
-            path = self.folder / file.path
-            if not path.is_file() or sha256_file(path) != file.sha256:
-                raise UserError(f"{path} is missing or differs from its digest in raw.json", AGAIN)
+            self._check(file)
         read = {
             "idx": self._idx_chunks,
             "cifar": self._cifar_chunks,
@@ -156,6 +166,14 @@ class Raw:
                     "correct the labels, or give an intact copy",
                 )
             yield chunk
+
+    def _check(self, file: RawFile) -> None:
+        """Raise UserError if a file is missing or damaged; one that has not changed since is not hashed again."""
+        path = self.folder / file.path
+        state = _state_of(path)
+        if state is None or (self._intact.get(file.path) != state and sha256_file(path) != file.sha256):
+            raise UserError(f"{path} is missing or differs from its digest in raw.json", AGAIN)
+        self._intact[file.path] = state
 
     def _idx_chunks(self, size: int) -> Iterator[Chunk]:
         for split, pair in (self.document.splits or {}).items():
