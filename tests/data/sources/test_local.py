@@ -37,7 +37,7 @@ def test_an_archive_without_a_suffix_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets.txt").write_text("cats and dogs")
-    with pytest.raises(UserError, match=r"pets.txt is neither a folder nor an archive; give one of \.zip, "):
+    with pytest.raises(UserError, match=r"pets.txt is no folder, archive or table; give one of \.zip, "):
         LocalSource(tmp_path / "pets.txt")
 
 

@@ -18,7 +18,12 @@ def folder_members(folder: Path) -> Iterator[Member]:
         if name.endswith("/"):
             yield Member(name, 0, True, _no_file)
         else:
-            yield Member(name, path.stat().st_size, False, partial(_file, path), place=partial(_link, path))
+            yield file_member(name, path)
+
+
+def file_member(name: str, path: Path) -> Member:
+    """Return a file on this machine under a name."""
+    return Member(name, path.stat().st_size, False, partial(_file, path), place=partial(_link, path))
 
 
 def entries(root: Path, start: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:

@@ -129,17 +129,21 @@ def _columns(source: str, table: Table, names: Names, label_columns: str) -> tup
         message = f"{source}: no column of {table.name} names pictures of the source"
         raise UserError(message, f"write their names or paths as they are in the source, or {remedy}")
     others = [number for number in range(len(table.columns)) if number != file]
-    label = _label_column(table.columns, others)
+    label = label_column(table.columns, others)
     if label is None:
         raise UserError(f"{source}: which column of {table.name} has the classes is not clear", remedy)
     return file, label
 
 
-def _label_column(columns: Sequence[str], others: Sequence[int]) -> int | None:
-    if len(others) == 1:
-        return others[0]
-    plain_names = {"".join(filter(str.isalnum, columns[number].casefold())): number for number in others}
-    return next((plain_names[name] for name in LABEL_NAMES if name in plain_names), None)
+def label_column(columns: Sequence[str], others: Sequence[int]) -> int | None:
+    """Return which of the columns with the numbers `others` has the classes, by its name or as the only one."""
+    return others[0] if len(others) == 1 else column_named(LABEL_NAMES, columns, others)
+
+
+def column_named(names: Sequence[str], columns: Sequence[str], among: Sequence[int]) -> int | None:
+    """Return the number of the column with the first of some names, in lower case and without separators."""
+    plain_names = {"".join(filter(str.isalnum, columns[number].casefold())): number for number in among}
+    return next((plain_names[name] for name in names if name in plain_names), None)
 
 
 def _stem(name: str) -> str:

@@ -31,7 +31,8 @@ class Survey:
         self.folders: Counter[str] = Counter()
         self.tables: list[str] = []  # that may hold labels
         self.left_out = Tally()
-        self.has_idx = self.is_webdataset = False  # files of another kind of data set, and samples in tars
+        self.has_idx = self.has_parquet = False  # files of another kind of data set
+        self.is_webdataset = False  # whether there are samples in tars
         self.archives: list[str] = []  # in the source
         self.class_list: tuple[str, bytes] | None = None  # of WebDataset: a file with its class names, line by line
         self.unread_archive = ""  # the first of a kind that is not read
@@ -47,6 +48,11 @@ class Survey:
     def has_only_idx(self) -> bool:
         """Return whether there are IDX files and no pictures."""
         return self.has_idx and not self.pictures
+
+    @property
+    def has_only_parquet(self) -> bool:
+        """Return whether there are Parquet files, and neither pictures nor archives."""
+        return self.has_parquet and not self.pictures and not self.archives
 
     @property
     def has_only_archives(self) -> bool:
@@ -73,6 +79,7 @@ class Survey:
         """Count a file that is no picture to read."""
         assert kind.reason
         self.left_out.add(kind.reason, kind.kind, name)
+        self.has_parquet = self.has_parquet or kind.kind == ".parquet"
         if kind.kind in TABLES and len(self.tables) < SHOWN_TABLES:
             self.tables.append(name)
         if kind.reason == "unreadable":

@@ -1,6 +1,7 @@
 """Samples as they come from a source -> raw files, and what they are."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ def describe_samples(found: Found, source: str, needs_labels: bool, folder: Path
     """
     name = Path(urlsplit(source).path).name or source
     progress = log.Progress(f"pack {name}", 0, "pictures")
-    with SampleWriter(folder) as writer:
+    with closed(found.samples), SampleWriter(folder) as writer:
         for sample in found.samples:
             if len(sample.content) > MAX_PICTURE_BYTES:
                 size = f"{len(sample.content):,} bytes, more than {MAX_PICTURE_BYTES:,}"
@@ -67,6 +68,16 @@ def describe_samples(found: Found, source: str, needs_labels: bool, folder: Path
         "files": files,
         "left_out": left_out,
     }
+
+
+@contextmanager
+def closed(found: Iterator[object]) -> Iterator[None]:
+    """Close what yields members or samples at the end of the block, so that no copy of a file stays after an error."""
+    try:
+        yield
+    finally:
+        if isinstance(found, Generator):
+            found.close()
 
 
 def _check(source: str, classes: list[str], splits: list[str], besides: str) -> None:

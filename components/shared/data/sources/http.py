@@ -1,4 +1,7 @@
-"""A data set at a https:// address: an archive, downloaded into the cache, and the record of what an address held."""
+"""A data set at a https:// address: an archive or a table, downloaded into the cache.
+
+There is a record of what an address held.
+"""
 
 import hashlib
 import os
@@ -17,10 +20,12 @@ from components.shared.core.document import Document, Sha256
 from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.core.printable import bounded, told
+from components.shared.data.archives.folder import file_member
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.file_kinds import kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.samples.tables import TABLES, is_table, pack_table
 from components.shared.data.sources.http_transfer import download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.redirects import check_address
@@ -64,38 +69,43 @@ class Fetched(NamedTuple):
 
 
 class UrlSource:
-    """A Source: an archive at an address, which may end in `#sha256=<digest>`."""
+    """A Source: an archive or a table at an address, which may end in `#sha256=<digest>`."""
 
     def __init__(self, url: str) -> None:
-        """Take the address. Raises UserError if it ends in a name that is no archive's."""
+        """Take the address. Raises UserError if it ends in the name of another file."""
         self._url, self._name = url, unquote(urlsplit(url).path).rsplit("/", 1)[-1]
         self._fetched: Fetched | None = None
         refuse_unread_name(f"data={url}", self._name)
-        if not is_archive(Path(self._name)) and kind_by_name(self._name):
-            raise UserError(
-                f"data={url} ends in {self._name!r}, which is no archive", f"give one of {', '.join(SUFFIXES)}"
-            )
+        if not is_archive(Path(self._name)) and not is_table(self._name) and kind_by_name(self._name):
+            accepted = ", ".join((*SUFFIXES, *TABLES))
+            raise UserError(f"data={url} ends in {self._name!r}, which is no archive", f"give one of {accepted}")
 
     def version(self) -> str:
         """Return the version that the server has now or, after `fetch`, that was fetched."""
         return self._fetched.version if self._fetched else url_version(self._url)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
-        """Copy the archive to the folder by way of the cache, and describe it."""
+        """Copy the archive to the folder by way of the cache, or pack the pictures of the table, and describe them."""
         self._fetched = fetch_url(self._url)
         name = self._name if is_archive(Path(self._name)) else self._fetched.name or self._name
         log.info(f"{name} sha256={self._fetched.sha256}")
+        return self._describe(reading, folder) | {
+            "source_sha256": self._fetched.sha256,
+            "name": name or told(self._url),
+        }
+
+    def _describe(self, reading: Reading, folder: Path) -> RawDescription:
+        assert self._fetched
+        source = told(self._url)
+        if is_table(self._name):
+            return pack_table(file_member(self._name, self._fetched.path), source, reading, folder)
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
-        source = told(self._url)
-        return describe_archive(copy, source, reading) | {
-            "source_sha256": self._fetched.sha256,
-            "name": name or source,
-        }
+        return describe_archive(copy, source, reading)
 
 
 def open_source(data: str) -> UrlSource:
-    """Open an address. Raises UserError if it ends in a name that is no archive's."""
+    """Open an address. Raises UserError if it ends in the name of another file."""
     return UrlSource(data)
 
 

@@ -1,4 +1,4 @@
-"""A data set on this machine: a folder or an archive, named by a path or a file:// URI."""
+"""A data set on this machine: a folder, an archive or a table, named by a path or a file:// URI."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
-from components.shared.data.archives.folder import entries
+from components.shared.data.archives.folder import entries, file_member
 from components.shared.data.archives.kinds import (
     SUFFIXES,
     archive_kind,
@@ -17,34 +17,39 @@ from components.shared.data.archives.kinds import (
 )
 from components.shared.data.layout.file_kinds import junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.samples.tables import TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 
 
 class LocalSource:
-    """A Source: a folder whose pictures are packed, or an archive that is copied."""
+    """A Source: a folder or a table whose pictures are packed, or an archive that is copied."""
 
     def __init__(self, path: Path) -> None:
-        """Check the path. Raises UserError if there is no folder or archive."""
+        """Check the path. Raises UserError if there is no folder, archive or table."""
         if not os.path.exists(path):  # also False if no file can have such a name
             raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
         refuse_unread_name(f"data={path}", path.name)
-        if not path.is_dir() and not is_archive(path) and kind_by_name(path.name):
-            raise UserError(f"data={path} is neither a folder nor an archive", f"give one of {', '.join(SUFFIXES)}")
+        is_other = not path.is_dir() and not is_archive(path) and not is_table(path.name)
+        if is_other and kind_by_name(path.name):
+            accepted = ", ".join((*SUFFIXES, *TABLES))
+            raise UserError(f"data={path} is no folder, archive or table", f"give one of {accepted}")
         self._path = path
 
     def version(self) -> str:
         """Return a digest over the names, sizes and times of all files but junk; only an archive's start is read."""
-        if self._path.is_file():
+        if self._path.is_file() and not is_table(self._path.name):
             archive_kind(self._path, f"data={self._path}")
         return f"listing:{fingerprint(self._path)}"
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
-        """Pack the folder's pictures, or copy the archive, and describe them."""
+        """Pack the pictures of the folder or the table, or copy the archive, and describe them."""
         if self._path.is_dir():
             found = partial(members, self._path)
             return pack(found, lambda _: found(), str(self._path), reading, folder)
+        if is_table(self._path.name):
+            return pack_table(file_member(self._path.name, self._path), str(self._path), reading, folder)
         copy = archive_path(self._path.name, folder)
         shutil.copyfile(self._path, copy)
         return describe_archive(copy, str(self._path), reading)

@@ -5,8 +5,7 @@ They become few large files, because a cluster copies artifacts file by file.
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,8 +33,9 @@ from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.classes import Classes, listed_classes
-from components.shared.data.samples.description import Found, describe_samples
+from components.shared.data.samples.description import Found, closed, describe_samples
 from components.shared.data.samples.file_splits import file_splits
+from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
@@ -62,7 +62,7 @@ def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescrip
 
 def _describe_archive(archive: Path, source: str, reading: Reading) -> RawDescription:
     folder, given, found = archive.parent, Given(reading), partial(members, archive)
-    with _closed(seen := found()):
+    with closed(seen := found()):
         survey = _survey(seen, source, given, Recognition(reading, [""]))
     if survey.is_webdataset:
         description = _pack_webdataset(found(), {"": NO_SPLITS}, survey, source, reading, folder)
@@ -87,6 +87,8 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     survey = _survey(list_all(), source, given)
     if survey.has_only_archives:
         return _pack_archives(list_all, survey, source, given, folder)
+    if survey.has_only_parquet:
+        return pack_parquet([*filter(is_parquet, list_all())], survey.result(), source, reading, folder)
     return _pack_survey(survey, list_all, read_pictures, source, given, folder)
 
 
@@ -101,7 +103,7 @@ def _pack_archives(
         return limited(archive, inner) if archive else inner
 
     tops = [stem(name) for name in survey.archives]
-    with _closed(seen := found()):
+    with closed(seen := found()):
         inner = _survey(seen, source, given, Recognition(given.reading, {*tops}))
     if inner.is_webdataset:
         splits = file_splits(source, tops)
@@ -115,19 +117,9 @@ def _pack_webdataset(
     """Pack the samples of tars, of which each stands for a folder that has its split."""
     left_out = Tally()
     classes = Classes(source, *listed_classes(source, survey.class_list))
-    with _closed(found):
+    with closed(found):
         samples = WebDataset(source, splits, reading, left_out).samples(found)
         return describe_samples(Found(samples, classes, left_out), source, reading.needs_labels, folder)
-
-
-@contextmanager
-def _closed(found: Iterator[Member]) -> Iterator[None]:
-    """Close what yields the members at the end of the block, so that no copy of an archive stays after an error."""
-    try:
-        yield
-    finally:
-        if isinstance(found, Generator):
-            found.close()
 
 
 def _pack_survey(

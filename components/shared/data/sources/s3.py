@@ -1,4 +1,4 @@
-"""A data set in S3: an archive, or pictures below a prefix."""
+"""A data set in S3: an archive, a table, or pictures below a prefix."""
 
 import hashlib
 import io
@@ -18,6 +18,7 @@ from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import MAX_PICTURE_BYTES
+from components.shared.data.samples.tables import is_table, pack_table
 from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
@@ -36,7 +37,7 @@ class S3Archive:
         self._uri, self._store = uri, open_source_store(parent)
 
     def version(self) -> str:
-        """Return the archive's ETag. Raises UserError if it does not exist."""
+        """Return the file's ETag. Raises UserError if it does not exist."""
         entry = self._store.stat(self._name)
         if not entry:
             raise UserError(f"data={self._uri} does not exist", "check the address")
@@ -47,6 +48,15 @@ class S3Archive:
         copy = archive_path(self._name, folder)
         self._store.get_file(self._name, copy)
         return describe_archive(copy, self._uri, reading)
+
+
+class S3Table(S3Archive):
+    """A Source: a table at s3://bucket/prefix/name."""
+
+    def fetch(self, folder: Path, reading: Reading) -> RawDescription:
+        """Pack the pictures of the table into the folder and describe them."""
+        file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
+        return pack_table(file, self._uri, reading, folder)
 
 
 class S3Prefix:
@@ -74,6 +84,8 @@ class S3Prefix:
 def open_source(data: str) -> S3Archive | S3Prefix:
     """Open an address. Raises UserError if it, or a variable of the environment, is wrong."""
     refuse_unread_name(f"data={data}", data)
+    if is_table(data):
+        return S3Table(data)
     return S3Archive(data) if is_archive(Path(data)) else S3Prefix(data)
 
 
@@ -118,6 +130,10 @@ def _ahead(found: Iterator[Member]) -> Iterator[Member]:
         if len(waiting) > 2 * READERS:
             yield waiting.popleft()
     yield from waiting
+
+
+def _no_file() -> IO[bytes]:
+    raise AssertionError("a table is saved, not opened")
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:

@@ -1,0 +1,54 @@
+"""Tables that are a data set by themselves: Parquet with the bytes of pictures."""
+
+from pathlib import Path
+
+from components.shared.data.archives.member import Member
+from components.shared.data.layout.file_kinds import junk_in
+from components.shared.data.layout.folder_layout import NO_SPLITS
+from components.shared.data.layout.left_out import LeftOut, Tally
+from components.shared.data.layout.reading import Reading
+from components.shared.data.samples.description import describe_samples
+from components.shared.data.samples.file_splits import file_splits
+from components.shared.data.sources.schemes import RawDescription
+
+PARQUET = ".parquet"
+TABLES = (PARQUET,)
+
+
+def is_table(name: str) -> bool:
+    """Return whether a file's name is that of a table."""
+    return name.lower().endswith(TABLES)
+
+
+def is_parquet(member: Member) -> bool:
+    """Return whether a member is a Parquet file, by its name."""
+    return not member.is_folder and member.name.lower().endswith(PARQUET) and not junk_in(member.name)
+
+
+def pack_parquet(files: list[Member], beside: LeftOut, source: str, reading: Reading, folder: Path) -> RawDescription:
+    """Pack the pictures in the Parquet files of a source, each of which is of the split that its name says.
+
+    `beside` is what the source holds besides. Raises UserError, naming `source`, if the files are of other columns, or
+    hold no classification set.
+    """
+    from components.shared.data.samples.parquet import parquet_pictures  # 1 s, most of it pyarrow
+
+    stems = {file.name: file.name[: -len(PARQUET)] for file in files}
+    splits = file_splits(source, stems.values()) if len(files) > 1 else dict.fromkeys(stems.values(), NO_SPLITS)
+    of_files = {name: splits[stem] for name, stem in stems.items()}
+    found = parquet_pictures(files, of_files, source, reading, _others(beside), folder)
+    return describe_samples(found, source, reading.needs_labels, folder)
+
+
+def pack_table(file: Member, source: str, reading: Reading, folder: Path) -> RawDescription:
+    """Pack the pictures of a table that is alone. Raises UserError as `pack_parquet` does."""
+    return pack_parquet([file], LeftOut(taken=0, files=[]), source, reading, folder)
+
+
+def _others(beside: LeftOut) -> Tally:
+    """Return a count that begins with the files beside the tables."""
+    tally = Tally()
+    for files in beside.files:
+        if files.kind != PARQUET:
+            tally.add(files.reason, files.kind, files.first, files.count)
+    return tally
