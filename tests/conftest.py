@@ -33,7 +33,7 @@ from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.storage.client import Store, open_store
 from tests.servers.kfp_server import KfpServer, kfp_server
 from tests.servers.proxy_server import ProxyServer, run_proxy_server
-from tests.servers.s3_server import BUCKET, S3Server, s3_server
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, proxy, s3_server
 from tests.servers.web_server import WebServer, run_web_server
 
 if TYPE_CHECKING:
@@ -185,6 +185,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of an empty cache of downloads and shards, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "torch2kubeflow"
+
+
+@pytest.fixture
+def s3_proxy(server: S3Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the S3 server, which the environment names; the cache of shards is empty."""
+    with proxy(server.address) as s3_proxy:
+        for name, value in {**server.environment, "AWS_ENDPOINT_URL_S3": s3_proxy.url}.items():
+            monkeypatch.setenv(name, value)
+        yield s3_proxy
 
 
 @pytest.fixture

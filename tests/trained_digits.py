@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 0.02,
     "weight_decay": 0.0,
     "batch_size": "50",
+    "shuffle_window": 0,
     "accumulate": 1,
     "clip_norm": 0.0,
     "epochs": 2,

@@ -219,7 +219,8 @@ class Dataset:
         return bool(self.document.shards)
 
     @cached_property
-    def _stored(self) -> StoredShards:
+    def stored(self) -> StoredShards:
+        """Return the shards in the store, of a remote dataset."""
         return StoredShards(self.document.shards)
 
     def files(self) -> Iterator[ShardFile]:
@@ -234,8 +235,12 @@ class Dataset:
         Raises CorruptDataError if a shard is missing or differs from its description in the document.
         """
         for shard in self.document.splits[split].shards:
-            places = self._places(shard)
-            yield self._images(shard, places), self._labels(shard, places)
+            yield self.open_shard(shard)
+
+    def open_shard(self, shard: Shard) -> tuple[ShardImages, Labels]:
+        """Return a shard as `shards` does."""
+        places = self._places(shard)
+        return self._images(shard, places), self._labels(shard, places)
 
     def batches(self, split: str, size: int) -> Iterator[tuple[Images, Labels]]:
         """Yield the images (uint8, N x C x H x W) and labels (int64, N) of a split in order, `size` at a time."""
@@ -325,7 +330,7 @@ class Dataset:
 
     def _open(self, entry: ShardFile) -> FileIO:
         if self.is_remote:
-            return self._stored.open(entry.sha256, entry.bytes)
+            return self.stored.open(entry.sha256, entry.bytes)
         path = self.folder / entry.path
         file = open_shard(path, entry.sha256, entry.bytes)
         if not file:

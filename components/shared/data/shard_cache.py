@@ -2,7 +2,8 @@
 
 Shards in a store are read through a cache, which processes may share: the folder `shards` next to the downloads of
 components/shared/storage/download_cache.py. The least recently used are removed, so that the cache holds no more than
-TORCH2KUBEFLOW_SHARD_CACHE_MIB, or one shard if that is larger; a file that is open or mapped stays readable.
+TORCH2KUBEFLOW_SHARD_CACHE_MIB, or one shard if that is larger; a file that is open or mapped stays readable. Of that
+size a process may have a part for itself, see shard_room.py.
 """
 
 import hashlib
@@ -16,10 +17,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.data.shard_room import Room, reserved
 from components.shared.storage.download_cache import cache_folder
 
 CACHE_VARIABLE = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
-CACHE_MIB = 4096
+CACHE_MIB = 5120
 OWN = re.compile(r"[0-9a-f]{64}(\..+)?")  # names that it gives: of whole files and of incomplete downloads
 ABANDONED_SECONDS = 3600  # after its last byte, an incomplete download counts as abandoned
 REMEDY = "prepare the dataset again, by running it with another handover_mib"  # else the damaged one is reused
@@ -48,7 +50,7 @@ class StoredShards:
         from components.shared.storage.client import open_store  # takes 0.1 s, which a dataset on disk does not need
 
         self._store = open_store(uri, os.environ)
-        self._cache_bytes = _cache_bytes()
+        self.cache_bytes = _cache_bytes()
         self._folder = cache_folder() / "shards"
         self._folder.mkdir(exist_ok=True)
 
@@ -59,24 +61,37 @@ class StoredShards:
             os.utime(file.fileno())  # marks it as just used
             return file
         self._free_space(size)
-        return self._fetch(sha256, size)
+        fetched = self._folder / f"{sha256}.{uuid4().hex}"
+        file = self.fetch(sha256, size, fetched)
+        os.replace(fetched, self._folder / sha256)
+        return file
 
-    def _fetch(self, sha256: str, size: int) -> FileIO:
+    def fetch(self, sha256: str, size: int, path: Path) -> FileIO:
+        """Download a shard past the cache, to a file, and open it as `open` does."""
         from components.shared.storage.errors import NoSuchObject
 
         name = f"{sha256}.npy"
-        fetched = self._folder / f"{sha256}.{uuid4().hex}"
         try:
-            self._store.get_file(name, fetched, sha256)
+            self._store.get_file(name, path, sha256)
         except (NoSuchObject, CorruptDataError) as error:
             raise self._corrupt(name, str(error)) from None
-        file = FileIO(fetched)
-        os.replace(fetched, self._folder / sha256)
+        file = FileIO(path)
         found = os.fstat(file.fileno()).st_size
         if found != size:
             file.close()
+            path.unlink()
             raise self._corrupt(name, f"it has {found:,} bytes, not {size:,}")
         return file
+
+    def free_bytes(self) -> int:
+        """Return the bytes of the cache that no process has for itself."""
+        return self.cache_bytes - reserved(self._folder)
+
+    def reserve(self, size: int) -> Room:
+        """Give this process a part of the cache for itself. Raises NoRoom if there is not so much."""
+        room = Room(self._folder, size, self.cache_bytes)
+        self._free_space(0)
+        return room
 
     def _corrupt(self, name: str, reason: str) -> CorruptDataError:
         return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason})", REMEDY)
@@ -89,10 +104,10 @@ class StoredShards:
                 found = path.lstat()
                 if OWN.fullmatch(path.name) and stat.S_ISREG(found.st_mode):
                     files.append((found.st_mtime, found.st_size, path))
-        held = size + sum(file_size for _, file_size, _ in files)
+        held = size + sum(file_size for _, file_size, _ in files) + reserved(self._folder)
         for used, file_size, path in sorted(files):
             is_whole = not path.suffix
-            if held > self._cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS:
+            if held > self.cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS:
                 path.unlink(missing_ok=True)
                 held -= file_size
 

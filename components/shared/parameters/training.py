@@ -62,6 +62,11 @@ class Settings(Recipe):
     batch_size: Annotated[int, AsText(zero="auto"), Field(le=999_999_999), Accepts("1 or more, or auto")] = parameter(
         256, "Images in a training batch, over all GPUs; auto takes the largest power of two that fits."
     )
+    shuffle_window: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
+        0,
+        "Images among which those of a data set beyond `handover_mib` are shuffled; 0 takes as many as 2 GiB of pixels "
+        "hold. A window as large as the train split, like a smaller data set, is a full shuffle.",
+    )
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = parameter(
         1, "Number of batches whose gradients are accumulated for one step."
     )

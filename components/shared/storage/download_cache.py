@@ -42,18 +42,18 @@ def download_folder() -> Iterator[Path]:
     """Yield a folder in the cache for a file that is not whole yet; those that killed processes left are removed."""
     cache = cache_folder()
     with ExitStack() as stack:
-        with _locked(cache):  # so that no other process sees a new folder before that is locked
+        with locked(cache):  # so that no other process sees a new folder before that is locked
             for left in cache.glob(f"{UNFINISHED}*"):
-                with suppress(FileNotFoundError), _locked(left, fcntl.LOCK_NB) as is_left:
+                with suppress(FileNotFoundError), locked(left, fcntl.LOCK_NB) as is_left:
                     if is_left:
                         shutil.rmtree(left, ignore_errors=True)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=cache)))
-            stack.enter_context(_locked(folder))
+            stack.enter_context(locked(folder))
         yield folder
 
 
 @contextmanager
-def _locked(folder: Path, how: int = 0) -> Iterator[bool]:
+def locked(folder: Path, how: int = 0) -> Iterator[bool]:
     """Lock a folder for as long as the process lives, and yield whether that was possible: NFS has no such locks."""
     descriptor, is_locked = os.open(folder, os.O_RDONLY), False
     try:

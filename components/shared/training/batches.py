@@ -1,15 +1,16 @@
 """Read the images of a split by index, as batches on the device.
 
 A split that is small enough for the free memory is loaded whole: onto the device, or else into main memory. A larger
-one stays in its memory-mapped shards. A thread gathers batches ahead of their turn if they are not on the device
-already and, for a GPU, copies them from pinned memory in a stream of its own. The caller chooses the images of each
-batch, so that neither location nor thread changes what is learnt.
+one stays in its memory-mapped shards, on the disk or, shard by shard, in the store. A thread gathers batches ahead of
+their turn if they are not on the device already and, for a GPU, copies them from pinned memory in a stream of its own.
+The caller chooses the images of each batch, so that neither location nor thread changes what is learnt.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from components.shared.core.resources import free_memory
 from components.shared.data.dataset import Dataset
+from components.shared.training.streaming.plan import Streaming, check_room_for_all
+from components.shared.training.streaming.streamed_split import StreamedSplit
 
 RESIDENT_SHARE = 0.25  # of the free memory, up to which a split is loaded whole
 PREFETCH = 3  # batches that are gathered ahead of their turn
@@ -28,8 +31,8 @@ Batch = tuple[Tensor, Tensor]
 class Source(Protocol):
     """A split from which images are read."""
 
-    def gather(self, chosen: Tensor) -> Batch:
-        """Return images (uint8, N x C x H x W) and labels (int64, N) by their indices on the CPU (int64, N)."""
+    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+        """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU)."""
 
 
 class ResidentSplit:
@@ -39,7 +42,11 @@ class ResidentSplit:
         images, labels = data.load(split)
         self._images, self._labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
-    def gather(self, chosen: Tensor) -> Batch:
+    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+        """Yield the images at each of the indices."""
+        return (self._gather(chosen) for chosen in choices)
+
+    def _gather(self, chosen: Tensor) -> Batch:
         """Select the rows on the device."""
         device = self._labels.device
         indices = chosen.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else chosen
@@ -50,11 +57,17 @@ class MappedSplit:
     """A split in memory-mapped shards, of which only what is read is loaded."""
 
     def __init__(self, data: Dataset, split: str) -> None:
+        if data.is_remote:
+            check_room_for_all(data)
         self._shards = list(data.shards(split))
         self._ends = np.cumsum([len(labels) for _, labels in self._shards])
         self._image_shape = data.image_shape
 
-    def gather(self, chosen: Tensor) -> Batch:
+    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+        """Yield the images at each of the indices."""
+        return (self._gather(chosen) for chosen in choices)
+
+    def _gather(self, chosen: Tensor) -> Batch:
         """Copy the rows out of each shard that has some of them."""
         indices = chosen.numpy()
         shard_of = np.searchsorted(self._ends, indices, side="right")
@@ -76,26 +89,29 @@ class Batches:
         is_copied = prefetch and device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if is_copied else None  # type: ignore[no-untyped-call]
 
-    def each(self, choices: Iterable[Tensor]) -> Iterator[Batch]:
-        """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU)."""
+    def each(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+        """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU).
+
+        Close it before the next one begins to read.
+        """
         if not self._prefetch:
-            yield from map(self._source.gather, choices)
+            yield from self._source.read(choices)
             return
-        with ThreadPoolExecutor(1) as thread:
-            waiting: deque[Future[_Sent]] = deque()
-            for chosen in choices:
-                waiting.append(thread.submit(self._send, chosen))
-                if len(waiting) > PREFETCH:
-                    yield self._receive(waiting.popleft().result())
-            while waiting:
-                yield self._receive(waiting.popleft().result())
+        with closing(self._source.read(choices)) as batches, ThreadPoolExecutor(1) as thread:
+            waiting = deque(thread.submit(self._send, batches) for _ in range(1 + PREFETCH))
+            while sent := waiting.popleft().result():
+                waiting.append(thread.submit(self._send, batches))
+                yield self._receive(sent)
 
     def in_order(self, size: int, rank: int, ranks: int) -> Iterator[Batch]:
         """Yield the images of this rank once, in batches of `size`."""
         yield from self.each(torch.split(torch.arange(rank, self.count, ranks), size))
 
-    def _send(self, chosen: Tensor) -> "_Sent":
-        images, labels = self._source.gather(chosen)
+    def _send(self, batches: Iterator[Batch]) -> "_Sent | None":
+        """Begin to copy the next batch to the device; return None if there is none."""
+        if not (batch := next(batches, None)):
+            return None
+        images, labels = batch
         if not self._stream:
             return _Sent(images, labels, None)
         with torch.cuda.stream(self._stream):
@@ -130,11 +146,15 @@ def fits_on(device: torch.device, size: int) -> bool:
     return device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def open_batches(data: Dataset, split: str, device: torch.device) -> Batches:
-    """Open a split, and load it whole if it takes at most RESIDENT_SHARE of the free memory."""
+def open_batches(data: Dataset, split: str, device: torch.device, streaming: Streaming | None) -> Batches:
+    """Open a split: load it whole if it takes at most RESIDENT_SHARE of the free memory, or else stream it if told so.
+
+    Raises UserError if the cache of shards is too small for what has to be on the disk at the same time.
+    """
     count, size = data.counts[split], split_bytes(data, split)
     if fits_on(device, size):
         return Batches(ResidentSplit(data, split, device), count, device, prefetch=False)
     if size <= RESIDENT_SHARE * free_memory():
         return Batches(ResidentSplit(data, split, torch.device("cpu")), count, device, prefetch=device.type == "cuda")
-    return Batches(MappedSplit(data, split), count, device, prefetch=True)
+    source = StreamedSplit(data, split, streaming.room) if streaming else MappedSplit(data, split)
+    return Batches(source, count, device, prefetch=True)

@@ -37,6 +37,7 @@ from components.shared.training.early_stopping import Stop
 from components.shared.training.initialize import architecture, compiled, start_network
 from components.shared.training.precision import autocast, is_bfloat16
 from components.shared.training.schedules import SCHEDULES
+from components.shared.training.streaming.plan import plan_streaming
 from components.shared.training.temperature import FEWEST, fit_temperature
 from components.shared.training.utilization import peak_memory_mib, peak_operations, training_operations
 
@@ -62,13 +63,18 @@ class Training:
         started = time.monotonic()
         self.settings, self.data, self.group, self.stop, self.stop_rule = settings, data, group, stop, stop_rule
         self.steps_per_epoch = _count_steps(settings, data.counts["train"], group.size)
-        self.train_batches = open_batches(data, "train", group.device)
-        self.val_batches = open_batches(data, "val", group.device)
+        batches = self.steps_per_epoch * settings.accumulate
+        self.streaming = plan_streaming(data, settings, processes=group.size, batches=batches, seed=seed)
+        self.train_batches = open_batches(data, "train", group.device, self.streaming)
+        self.val_batches = open_batches(data, "val", group.device, self.streaming)
         self.mean, self.std = (
             torch.tensor(values, device=group.device) for values in (data.document.mean, data.document.std)
         )
         network, pretrained_sha256 = start_network(settings, data, group)
-        self.provenance = _provenance(settings, data, group, seed, pretrained_sha256)
+        parameters = settings.values()
+        if not self.streaming:
+            del parameters["shuffle_window"]  # it determines nothing, and older trainings do not know it
+        self.provenance = _provenance(parameters, data, group, seed, pretrained_sha256)
         self.state = TrainingState(network, settings, seed=seed, steps_per_epoch=self.steps_per_epoch, started=started)
         smoothed = partial(functional.cross_entropy, label_smoothing=settings.label_smoothing)
         self.criterion: Callable[[Tensor, Tensor], Tensor] = getattr(network, "loss", smoothed)
@@ -163,13 +169,20 @@ class Training:
                 progress.advance(size, loss=self.last_loss)
             if not is_last:
                 yield
+        batches.close()  # the val split is read in the same room
         self._end_epoch(number, label)
         yield
 
     def _image_order(self) -> Tensor:
-        """Return the epoch's order of the images (int64, N), also if a checkpoint lies within the epoch."""
+        """Return the epoch's order of the images (int64, N), also if a checkpoint lies within the epoch.
+
+        It is drawn by the training's generator or, if the data are streamed, by the seed and the number of the epoch.
+        """
         if self.state.step == 0:
             self.state.begin_epoch()
+        if self.streaming:
+            return torch.from_numpy(self.streaming.order.epoch(len(self.state.history.epochs) + 1))
+        if self.state.step == 0:
             return torch.randperm(self.train_batches.count, generator=self.state.generator)
         return torch.randperm(self.train_batches.count, generator=self.state.epoch_generator.clone_state())
 
@@ -306,13 +319,13 @@ def _count_steps(settings: Settings, images: int, processes: int) -> int:
 
 
 def _provenance(
-    settings: Settings, data: Dataset, group: ProcessGroup, seed: int, pretrained_sha256: str
+    parameters: dict[str, Any], data: Dataset, group: ProcessGroup, seed: int, pretrained_sha256: str
 ) -> dict[str, Any]:
     """Return all that determines the weights."""
     return {
         "dataset_digest": data.digest,
         "code_version": code_digest(ENGINE),
-        "parameters": settings.values(),
+        "parameters": parameters,
         "pretrained_sha256": pretrained_sha256,
         "seed": seed,
         "threads": torch.get_num_threads(),

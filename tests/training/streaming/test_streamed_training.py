@@ -1,0 +1,250 @@
+"""A training whose data set does not fit on its disk: the shards come from the store, and leave again."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.files import sha256_file
+from components.shared.data import shard_reader
+from components.shared.data.dataset import Dataset, open_dataset, write_document
+from components.shared.data.shard_cache import CACHE_VARIABLE
+from components.shared.data.shard_reader import shard_bytes
+from components.shared.data.shard_room import NoRoom
+from components.shared.storage.client import open_store
+from components.shared.training import batches
+from components.shared.training.checkpoints.state import StateDict
+from components.shared.training.distributed.launch import launch
+from components.shared.training.distributed.process_group import SINGLE
+from components.shared.training.loop import Training
+from tests.conftest import ROOT
+from tests.dataset_writer import DatasetWriter
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, truncate
+from tests.trained_digits import RUN, largest_difference, settings, trained
+
+COUNTS = {"train": 2000, "val": 250, "test": 100}
+SHARD_IMAGES = 100  # of 1 KiB
+PREFIX = "team/datasets/shards"
+STREAMED: dict[str, Any] = {"shuffle_window": 300, "batch_size": "50", "epochs": 2}  # 2 streams
+
+pytestmark = pytest.mark.slow  # each needs the real server
+
+
+@pytest.fixture(scope="module")
+def stored(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A remote dataset of 20 shards to train, and 3 to validate."""
+    folder, draw = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
+    pixels, classes = load_digits(return_X_y=True)
+    small = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)
+    shard: dict[str, Any] = {"image_shape": (1, 32, 32), "shard_bytes": SHARD_IMAGES * 1024}
+    writer = DatasetWriter(folder, classes=list("0123456789"), counts=COUNTS, **shard)
+    for split, count in COUNTS.items():
+        drawn = draw.integers(len(small), size=count)
+        images = small[drawn].repeat(4, 2).repeat(4, 3) // 2 + draw.integers(0, 128, (count, 1, 32, 32), np.uint8)
+        writer.append(split, images, classes[drawn].astype(np.int64))
+    document = writer.finish(name="digits", seconds={"download": 0.5, "preprocess": 0.25})
+    store = open_store(f"s3://{BUCKET}/{PREFIX}", server.environment)
+    for entry in open_dataset(folder).files():
+        store.put_file(folder / entry.path, f"{entry.sha256}.npy", entry.sha256)
+        (folder / entry.path).unlink()
+    write_document(folder, document.model_copy(update={"shards": store.uri()}))
+    return folder
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be loaded whole."""
+    monkeypatch.setattr(batches, "free_memory", lambda: 0)
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[int]]:
+    """Yield a list that holds, in the end, the most bytes that were in the folder at a time."""
+    most, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.001):
+            most[0] = max(most[0], held(folder))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        thread.join()
+
+
+def held(folder: Path) -> int:
+    size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.stat(f"{root}/{name}").st_size
+            except FileNotFoundError:
+                continue
+    return size
+
+
+def asked(proxy: Proxy) -> Counter[str]:
+    """How often each shard was asked for."""
+    return Counter(path.rpartition("/")[2].partition("?")[0] for method, path, _ in proxy.asked if method == "GET")
+
+
+def weights(folder: Path) -> str:
+    return sha256_file(folder / "model.safetensors")
+
+
+def test_weights_are_those_of_a_training_in_memory(
+    stored: Path, s3_proxy: Proxy, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any number of threads fetches each shard once an epoch, into a cache of half of the data, whatever fails."""
+    trained(stored, tmp_path / "held", **STREAMED)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(batches, "free_memory", lambda: 0)
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
+    document = open_dataset(stored).document
+    assert sum(shard_bytes(shard) for shard in document.splits["train"].shards) > 1.9 * 2**20
+    for threads in (1, 4):
+        monkeypatch.setattr(shard_reader, "READERS", threads)
+        before = asked(s3_proxy)
+        with watched(cache) as most:
+            model = trained(stored, tmp_path / str(threads), **STREAMED)
+        assert 2**18 < most[0] <= 2**20 and held(cache) == 0
+        fetched = asked(s3_proxy) - before
+        assert {fetched[f"{shard.images.sha256}.npy"] for shard in document.splits["train"].shards} == {2}
+        assert model.document.parameters["shuffle_window"] == 300
+        assert all(0 < epoch.data_wait < 1 for epoch in model.history.epochs)
+        assert weights(tmp_path / str(threads)) == weights(tmp_path / "held")
+    s3_proxy.script = [answer(503, "SlowDown"), hang_up, truncate, answer(500, "InternalError")]
+    trained(stored, tmp_path / "faults", **STREAMED)
+    assert s3_proxy.script == [] and weights(tmp_path / "faults") == weights(tmp_path / "held")
+
+
+def taken(data: Dataset, steps: int, begin: StateDict | None = None) -> StateDict:
+    """The state of a training after so many steps, from the start or from another state."""
+    torch.manual_seed(3)
+    training = Training(settings(**STREAMED), data, SINGLE, seed=3)
+    if begin:
+        training.load_state_dict(begin)
+    for _ in islice(training.steps(), steps):
+        pass
+    state = training.state_dict()
+    return StateDict({name: tensor.clone() for name, tensor in state.tensors.items()}, state.document)
+
+
+@pytest.mark.usefixtures("no_memory", "s3_proxy")
+def test_a_resumed_training_ends_in_the_same_weights(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch has 40 steps; another number of threads reads on."""
+    data, epochs = open_dataset(stored), 2
+    expected = taken(data, 40 * epochs)
+    for steps in (27, 40, 71):
+        monkeypatch.setattr(shard_reader, "READERS", 1)
+        begun = taken(data, steps)
+        monkeypatch.setattr(shard_reader, "READERS", 4)
+        ended = taken(data, 40 * epochs - steps, begun)
+        assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())
+        assert ended.document.epochs[-1].val_loss == expected.document.epochs[-1].val_loss
+
+
+def test_two_processes_share_the_cache_and_the_batches(
+    stored: Path, server: S3Server, s3_proxy: Proxy, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    chosen = {**STREAMED, "batch_size": "48", "epochs": 1}
+    trained(stored, tmp_path / "one", **chosen)
+    shutil.rmtree(cache)
+    monkeypatch.setattr("components.shared.training.distributed.launch.WORKER", "tests.training.streaming.worker")
+    monkeypatch.setenv(CACHE_VARIABLE, "3")
+    (tmp_path / "two").mkdir()
+    before = asked(s3_proxy)
+    with watched(cache) as most:
+        launch(settings(**chosen), stored, processes=2, **RUN, folder=tmp_path / "two")
+    assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-4
+    assert 2**18 < most[0] <= 3 * 2**20 and held(cache) == 0
+    shards = open_dataset(stored).document.splits["train"].shards
+    fetched = asked(s3_proxy) - before
+    assert sum(fetched[f"{shard.images.sha256}.npy"] for shard in shards) <= len(shards) + 1, "each by one of them"
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_a_cache_that_is_too_small_is_refused(
+    stored: Path, s3_proxy: Proxy, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fetched before."""
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
+    ahead = "and the shards read ahead need {} MiB of the cache of shards in each process, and"
+    expected = {
+        900: f"shuffle_window=900 {ahead.format(1.3)} {CACHE_VARIABLE}=1 has room for 1.0; give it 2 or more, or a "
+        "smaller shuffle_window",
+        0: f"the full shuffle needs all 2.3 MiB in the cache of shards, and {CACHE_VARIABLE}=1 has room for 1.0; give "
+        "it 3 or more, or a smaller shuffle_window",
+    }
+    for window, message in expected.items():
+        with pytest.raises(UserError) as refused:
+            trained(stored, tmp_path / "model", **STREAMED | {"shuffle_window": window})
+        assert str(refused.value) == message
+    monkeypatch.setenv(CACHE_VARIABLE, "0")
+    with pytest.raises(UserError, match=r"has room for 0.0; give it 1 or more$"):
+        trained(stored, tmp_path / "model", **STREAMED)
+    assert not asked(s3_proxy) and not (tmp_path / "model").exists()
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_a_shard_that_is_gone_is_named(
+    stored: Path, s3_proxy: Proxy, cache: Path, tmp_path: Path, server: S3Server
+) -> None:
+    gone = f"{PREFIX}/{open_dataset(stored).document.splits['train'].shards[7].images.sha256}.npy"
+    with server.client.get_object(BUCKET, gone) as response:
+        content = response.read()
+    server.client.remove_object(BUCKET, gone)
+    try:
+        with pytest.raises(
+            CorruptDataError, match=rf"^s3://{BUCKET}/{gone} cannot be used .*; prepare the dataset again"
+        ):
+            trained(stored, tmp_path / "model", **STREAMED)
+    finally:
+        server.client.put_object(BUCKET, gone, BytesIO(content), len(content))
+    assert held(cache) == 0
+
+
+HOLDER = """
+import sys, time
+from components.shared.data.dataset import open_dataset
+room = open_dataset(sys.argv[1]).stored.reserve(2**20)
+(room.folder / "shard").write_bytes(b"half")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_had_of_the_cache_is_free(
+    stored: Path, s3_proxy: Proxy, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
+    shards = open_dataset(stored).stored
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(stored)], cwd=ROOT, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"ready\n"
+        assert shards.free_bytes() == 0 and held(cache) == 4
+        with pytest.raises(NoRoom):
+            shards.reserve(1)
+        other.kill()
+    assert shards.free_bytes() == 2**20 and held(cache) == 0
+    room = shards.reserve(2**20)
+    assert shards.free_bytes() == 0
+    del room
+    assert shards.free_bytes() == 2**20 and list((cache / "shards").iterdir()) == []
