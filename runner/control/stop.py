@@ -90,7 +90,8 @@ def _print_end(run: Any, had_ended: bool, left: list[str] | None, leftovers: Lef
         say(f"not gone yet: {', '.join(left)}")
     elif leftovers.seen:
         say(f"its {' and '.join(leftovers.seen)} are gone")
-    say(*(f"whether its {kind} are gone is not known: {why}" for kind, why in leftovers.unseen.items()))
+    for kind, why in leftovers.unseen.items():
+        say(f"whether its {kind} are gone is not known: {why}")
 
 
 def _print_what_stays(store: str | None) -> None:

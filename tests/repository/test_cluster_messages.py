@@ -1,4 +1,4 @@
-"""docs/cluster.md explains every message of a watched run and of the connection, and no other: read from the code."""
+"""docs/cluster.md explains every message of a watched run, the connection and the verbs: read from the code."""
 
 import ast
 import re
@@ -17,6 +17,12 @@ CONNECTION = [
         for name in ("connection", "gateway", "kube", "options", "rest", "store")
     ),
 ]
+VERBS = [
+    *(path for name in ("control", "schedules") for path in sorted((ROOT / "runner" / name).glob("*.py"))),
+    *sorted((ROOT / "runner" / "cluster" / "artifacts").glob("*.py")),
+    *(path for path in sorted((ROOT / "runner" / "cluster").glob("*.py")) if path not in CONNECTION),
+]
+MARKS = {"of an earlier version"}  # no messages, but marks in a list
 
 
 def _messages(tree: ast.Module) -> Iterator[str]:
@@ -43,6 +49,13 @@ def test_the_messages_of_a_watched_run_are_documented() -> None:
 
 def test_the_messages_of_the_connection_are_documented() -> None:
     assert found(CONNECTION, raised) == sorted(_documented("## How a verb reaches KFP"))
+
+
+def test_the_messages_of_the_verbs_are_documented() -> None:
+    section = read("docs/cluster.md").split("## What the verbs say\n")[1].split("\n## ")[0]
+    errors, told = {*found(VERBS, raised)} - MARKS, documented(section)
+    assert len(told) == len({*told})
+    assert errors <= {*told} <= errors | {*found(VERBS, _messages)}, "of what is no error, only what is asked about"
 
 
 def test_the_states_of_a_step_are_documented() -> None:
