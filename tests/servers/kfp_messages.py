@@ -133,6 +133,21 @@ def matches(item: Any, text: str | None) -> bool:
     return True
 
 
+def denied(user: str, namespace: str | None, resource: str) -> str:
+    """Return the message about a user who may not list something in a namespace."""
+    what = f"Namespace:{namespace},Verb:list,Group:pipelines.kubeflow.org,Version:v1beta1,Resource:{resource}"
+    rest = "Subresource:,Name:,FieldSelector:nil,LabelSelector:nil,"
+    review = f"with reason:  (request: &ResourceAttributes{{{what},{rest}}}): Unauthorized access"
+    return f"PermissionDenied: User '{user}' is not authorized {review}"
+
+
+def jobs_denied(user: str, namespace: str) -> str:
+    """Return the same of recurring runs, as it is answered."""
+    what = "Failed to list jobs: Failed to list recurring runs due to authorization error"
+    check = f"Check if you have permission to access namespace {namespace}: failed to authorize with API"
+    return f"{what}. {check}: {denied(user, namespace, 'jobs')}"
+
+
 def taken(kind: str, name: str) -> str:
     """Return the message about the name of a new pipeline or experiment that another one has."""
     stages = {

@@ -27,8 +27,10 @@ from tests.servers.kfp_messages import (
     Refusal,
     Request,
     check_parameters,
+    denied,
     found_in,
     has_versions,
+    jobs_denied,
     matches,
     page_start,
     page_token,
@@ -323,11 +325,7 @@ class KfpServer(ThreadingHTTPServer):
             why = "Invalid input error: A run cannot have an empty namespace in multi-user mode"
             raise Refusal(400, self._not_listed(request, why))
         if self.multi_user and namespace not in self.namespaces:
-            what = f"Namespace:{namespace},Verb:list,Group:pipelines.kubeflow.org,Version:v1beta1,Resource:runs"
-            rest = "Subresource:,Name:,FieldSelector:nil,LabelSelector:nil,"
-            review = f"with reason:  (request: &ResourceAttributes{{{what},{rest}}}): Unauthorized access"
-            denied = f"PermissionDenied: User '{self.user}' is not authorized {review}"
-            raise Refusal(403, self._not_listed(request, denied))
+            raise Refusal(403, self._not_listed(request, denied(self.user, namespace, "runs")))
         return self._namespace(namespace)
 
     def create_run(self, request: Request) -> Any:
@@ -444,7 +442,10 @@ class KfpServer(ThreadingHTTPServer):
 
     def list_recurring_runs(self, request: Request) -> Any:
         experiment = request.query.get("experiment_id")
-        namespace = None if experiment else self._namespace(request.query.get("namespace"))
+        namespace = request.query.get("namespace")
+        if namespace and self.multi_user and namespace not in self.namespaces:
+            raise Refusal(403, jobs_denied(self.user, namespace))
+        namespace = None if experiment else self._namespace(namespace)
         found = [
             item
             for item in self.recurring_runs.values()

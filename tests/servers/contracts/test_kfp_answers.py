@@ -16,7 +16,9 @@ import urllib3
 
 from tests.servers.kfp_server import KfpServer, Stage, kfp_server
 
-RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "recorded" / "answers.json").read_text())
+FOLDER = Path(__file__).parents[1] / "recorded"
+RECORDED: list[dict[str, Any]] = json.loads((FOLDER / "answers.json").read_text())
+IN_PROFILE: list[dict[str, Any]] = json.loads((FOLDER / "answers-in-profile.json").read_text())
 SPEC = 'pipelineInfo: {name: small}\nroot: {inputDefinitions: {parameters: {data: {parameterType: "STRING"}}}}\n'
 TIME = datetime(2026, 11, 29, tzinfo=UTC)
 TRAINING, SECOND = "ad6b01e5-bfe7-4c69-ad39-e367eb489b38", "df859e55-e397-4aed-95b0-f2b66e88e31f"
@@ -127,12 +129,25 @@ def differences(recorded: dict[str, Any], answer: urllib3.BaseHTTPResponse) -> I
             yield f"{key} {found.get(key)!r}, not {expected[key]!r}"
 
 
-def test_each_kind_of_answer_has_the_recorded_form(server: KfpServer) -> None:
+def all_differences(server: KfpServer, requests: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return, by request, how the answers differ from the recorded ones."""
     found = {}
-    for recorded in RECORDED:
+    for recorded in requests:
         answer = ask(server, recorded)
         if list(differences(recorded, answer)):
             found[f"{recorded['method']} {recorded['path']}"] = list(differences(recorded, answer))
         else:
             adopt(server, recorded, answer.json())
-    assert found == {}
+    return found
+
+
+def test_each_kind_of_answer_has_the_recorded_form(server: KfpServer) -> None:
+    assert all_differences(server, RECORDED) == {}
+
+
+def test_answers_in_a_profile_have_the_recorded_form(server: KfpServer) -> None:
+    server.multi_user, server.namespaces = True, {"team-a"}
+    server.user = "system:serviceaccount:team-a:default-editor"
+    for item in (*server.pipelines.values(), *server.experiments.values(), *server.recurring_runs.values()):
+        item.namespace = "team-a"
+    assert all_differences(server, IN_PROFILE) == {}
