@@ -132,12 +132,6 @@ def test_prediction_needs_no_column_of_classes(tmp_path: Path) -> None:
     ("columns", "features", "reading", "message"),
     [
         (
-            {"id": pa.array([1]), "url": pa.array(["x"])},
-            None,
-            {},
-            r"no column has bytes of pictures; its columns are id \(int64\), url \(string\); give other data",
-        ),
-        (
             {"image": images(1), "id": pa.array([1])},
             None,
             {},
@@ -189,6 +183,14 @@ def test_a_file_that_is_not_clear_is_refused(
     with pytest.raises(UserError, match=message):
         fetched(write(tmp_path / "x.parquet", columns, features), tmp_path / "raw", **reading)
     assert not (tmp_path / "raw").exists()
+
+
+def test_a_folder_of_parquet_without_pictures_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "pets/x.parquet", {"id": pa.array([1]), "url": pa.array(["x"])})
+    with pytest.raises(
+        UserError, match=r"no column has bytes of pictures; its columns are id \(int64\), url \(string\);"
+    ):
+        fetched(tmp_path / "pets", tmp_path / "raw")
 
 
 def test_one_of_several_columns_can_be_named(tmp_path: Path) -> None:

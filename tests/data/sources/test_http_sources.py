@@ -80,7 +80,7 @@ def test_a_confirmation_page_is_refused_with_its_title(
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("name", ["pets.7z", "pets.rar", "pets.png", "labels.csv"])
+@pytest.mark.parametrize("name", ["pets.7z", "pets.rar", "pets.png", "labels.json"])
 def test_a_name_that_is_no_archives_is_refused_unasked(web_server: WebServer, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name} is a (7z|RAR) archive|ends in '{name}', which is no archive; give"):
         UrlSource(f"{web_server.url}/{name}")

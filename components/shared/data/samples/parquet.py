@@ -35,6 +35,12 @@ def saved(file: Member, folder: Path) -> Iterator[Path]:
         yield path
 
 
+def holds_pictures(path: Path, named: str, reading: Reading) -> bool:
+    """Return whether a file has bytes of pictures, and no paths. Raises UserError if it cannot be read."""
+    with opened_parquet(path, named) as file:
+        return Schema(named, file.schema_arrow, columns_of(reading)).may_hold_pictures()
+
+
 def parquet_pictures(
     files: Iterable[Member], splits: Mapping[str, str], source: str, reading: Reading, left_out: Tally, folder: Path
 ) -> Found:

@@ -11,6 +11,8 @@ from components.shared.core.errors import UserError
 from components.shared.data.layout.label_table import LABEL_NAMES, column_named
 from components.shared.data.samples.parquet_files import described
 
+GIVE = "give files with the pictures in them, or as data= a manifest itself if it is one that has their paths"
+
 
 class Columns(NamedTuple):
     """The columns of a file with the pictures and with their classes, if any, and the names of these if known."""
@@ -53,6 +55,12 @@ class Schema:
             if schema.get_field_index(column) < 0:
                 self._refuse(f"has no column {column!r}", self._remedy)
 
+    def may_hold_pictures(self) -> bool:
+        """Return whether a column has bytes, or the one that the user names for the pictures has no texts."""
+        if self._given:
+            return not holds_text(self._schema.field(self._given[0]).type)
+        return any(holds_bytes(field.type) for field in self._schema)
+
     def picture_columns(self) -> list[str]:
         """Return the columns that may hold the bytes of pictures."""
         found = [field.name for field in self._schema if holds_bytes(field.type)]
@@ -64,7 +72,7 @@ class Schema:
         found = self.picture_columns()
         if not found:
             what = f"the column {self._given[0]!r} has no" if self._given else "no column has"
-            self._refuse(f"{what} bytes of pictures; its columns are {described(self._schema)}", "give other data")
+            self._refuse(f"{what} bytes of pictures; its columns are {described(self._schema)}", GIVE)
         if len(found) > 1:
             self._refuse(f"several columns have bytes: {', '.join(found)}", self._remedy)
         label = self.label_column([*found], needs_labels)

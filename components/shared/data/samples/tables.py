@@ -1,7 +1,8 @@
-"""Tables that are a data set by themselves: Parquet with the bytes of pictures."""
+"""Tables that are a data set by themselves: Parquet with the bytes of pictures, manifests with their places."""
 
 from pathlib import Path
 
+from components.shared.data.archives.folder import file_member
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import junk_in
 from components.shared.data.layout.folder_layout import NO_SPLITS
@@ -12,7 +13,8 @@ from components.shared.data.samples.file_splits import file_splits
 from components.shared.data.sources.schemes import RawDescription
 
 PARQUET = ".parquet"
-TABLES = (PARQUET,)
+MANIFESTS = (".csv", ".tsv")
+TABLES = (PARQUET, *MANIFESTS)
 
 
 def is_table(name: str) -> bool:
@@ -40,9 +42,26 @@ def pack_parquet(files: list[Member], beside: LeftOut, source: str, reading: Rea
     return describe_samples(found, source, reading.needs_labels, folder)
 
 
-def pack_table(file: Member, source: str, reading: Reading, folder: Path) -> RawDescription:
-    """Pack the pictures of a table that is alone. Raises UserError as `pack_parquet` does."""
-    return pack_parquet([file], LeftOut(taken=0, files=[]), source, reading, folder)
+def pack_table(
+    file: Member, source: str, reading: Reading, folder: Path, at: Path | None = None, prefix: str = ""
+) -> RawDescription:
+    """Pack the pictures in a Parquet file, or those that a manifest names.
+
+    The manifest's relative paths begin at the folder `at` or a prefix in S3, if there is one. Raises UserError, naming
+    `source`, if the table is not clear, or names no classification set.
+    """
+    # 1 s, most of it pyarrow
+    from components.shared.data.samples.manifest import ManifestReader
+    from components.shared.data.samples.parquet import holds_pictures, saved
+    from components.shared.data.samples.places import Places
+
+    is_parquet = file.name.lower().endswith(PARQUET)
+    with saved(file, folder) as path:
+        if is_parquet and holds_pictures(path, source, reading):
+            here = file_member(file.name, path)
+            return pack_parquet([here], LeftOut(taken=0, files=[]), source, reading, folder)
+        found = ManifestReader(source, Places(at, prefix), reading).found(path, is_parquet)
+        return describe_samples(found, source, reading.needs_labels, folder)
 
 
 def _others(beside: LeftOut) -> Tally:

@@ -17,7 +17,7 @@ from components.shared.data.archives.kinds import (
 )
 from components.shared.data.layout.file_kinds import junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
-from components.shared.data.samples.tables import TABLES, is_table, pack_table
+from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
@@ -38,10 +38,11 @@ class LocalSource:
         self._path = path
 
     def version(self) -> str:
-        """Return a digest over the names, sizes and times of all files but junk; only an archive's start is read."""
+        """Return a digest over the names, sizes and times of all files but junk, also beside a manifest in CSV."""
         if self._path.is_file() and not is_table(self._path.name):
             archive_kind(self._path, f"data={self._path}")
-        return f"listing:{fingerprint(self._path)}"
+        is_manifest = self._path.name.lower().endswith(MANIFESTS) and self._path.is_file()
+        return f"listing:{fingerprint(self._path.parent if is_manifest else self._path)}"
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures of the folder or the table, or copy the archive, and describe them."""
@@ -49,7 +50,8 @@ class LocalSource:
             found = partial(members, self._path)
             return pack(found, lambda _: found(), str(self._path), reading, folder)
         if is_table(self._path.name):
-            return pack_table(file_member(self._path.name, self._path), str(self._path), reading, folder)
+            table = file_member(self._path.name, self._path)
+            return pack_table(table, str(self._path), reading, folder, at=self._path.parent)
         copy = archive_path(self._path.name, folder)
         shutil.copyfile(self._path, copy)
         return describe_archive(copy, str(self._path), reading)

@@ -18,7 +18,7 @@ from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.samples.tables import is_table, pack_table
+from components.shared.data.samples.tables import MANIFESTS, is_table, pack_table
 from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
@@ -53,10 +53,15 @@ class S3Archive:
 class S3Table(S3Archive):
     """A Source: a table at s3://bucket/prefix/name."""
 
+    def version(self) -> str:
+        """Return the table's ETag; of a manifest in CSV a digest over all that is beside it, or in folders there."""
+        version = super().version()
+        return listing(self._store) if self._name.lower().endswith(MANIFESTS) else version
+
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures of the table into the folder and describe them."""
         file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
-        return pack_table(file, self._uri, reading, folder)
+        return pack_table(file, self._uri, reading, folder, prefix=self._store.uri())
 
 
 class S3Prefix:
@@ -68,17 +73,22 @@ class S3Prefix:
 
     def version(self) -> str:
         """Return a digest over names, sizes and ETags of all objects. Raises UserError if there are none."""
-        digest, count = hashlib.sha256(), 0
-        for entry in self._store.list():
-            digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
-            count += 1
-        if not count:
-            raise UserError(f"data={self._uri} holds no objects", "check the address")
-        return f"listing:{digest.hexdigest()}"
+        return listing(self._store)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures into the folder and describe them."""
         return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, reading, folder)
+
+
+def listing(store: Store) -> str:
+    """Return a digest over names, sizes and ETags of all objects of a store. Raises UserError if there are none."""
+    digest, count = hashlib.sha256(), 0
+    for entry in store.list():
+        digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
+        count += 1
+    if not count:
+        raise UserError(f"data={store.uri()} holds no objects", "check the address")
+    return f"listing:{digest.hexdigest()}"
 
 
 def open_source(data: str) -> S3Archive | S3Prefix:
