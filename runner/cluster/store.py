@@ -19,6 +19,7 @@ from urllib3.connection import HTTPConnection
 
 from components.shared.core.errors import UserError
 from components.shared.storage.client import Store, open_store
+from components.shared.storage.retry import ATTEMPTS
 from runner.cluster.kube import Target, is_reachable, kube_client, kube_errors, labels_of, open_tunnel, port_of
 from runner.cluster.rest import ApiError
 
@@ -37,9 +38,12 @@ def cluster_store(uri: str, arguments: argparse.Namespace) -> Iterator[Store]:
 
 @contextmanager
 def steps_store(
-    kube: kubernetes.client.CoreV1Api, namespace: str, uri: str, secret: str, config: str
+    kube: kubernetes.client.CoreV1Api, namespace: str, uri: str, secret: str, config: str, attempts: int = ATTEMPTS
 ) -> Iterator[Store]:
-    """Open the store at `uri` as the pods of the namespace do. Raises UserError if that is not possible from here."""
+    """Open the store at `uri` as the pods of the namespace do, which sends a request up to `attempts` times.
+
+    Raises UserError if that is not possible from here.
+    """
     objects = Objects(kube, namespace)
     environment = (objects.config_map(config) or {}) | (objects.secret(secret) or {})
     if "AWS_ACCESS_KEY_ID" not in environment:
@@ -53,7 +57,7 @@ def steps_store(
             path.write_text(authority)
             environment[CA_BUNDLE] = str(path)
         connection = connection_to(kube, namespace, environment.get(ENDPOINT, ""))
-        yield open_store(uri, environment, connection=connection)
+        yield open_store(uri, environment, attempts=attempts, connection=connection)
 
 
 class Objects:

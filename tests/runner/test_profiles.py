@@ -1,11 +1,13 @@
 """A KFP with many users: every verb asks for the namespace of a Profile, and stays in it."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 import pipeline
 from runner.cli import main
+from runner.verbs.parser import VERBS as EVERY_VERB
 from tests.servers.kfp_server import KfpServer, Stage
 
 TEAM = "team-a"
@@ -32,6 +34,19 @@ VERBS = [
     ["delete", "--older-than", "0"],
     ["delete", "--versions", "--older-than", "0"],
 ]
+
+
+def test_every_verb_that_reaches_kfp_is_among_these() -> None:
+    """What doctor says of a Profile is tested with its checks."""
+    reaching = set()
+    for verb in EVERY_VERB:
+        parser = argparse.ArgumentParser(add_help=False)
+        verb.declare(parser)
+        actions = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+        parsers = [parser, *(action for one in actions for action in one.choices.values())]
+        if any("--token-file" in one.option_strings for parser in parsers for one in parser._actions):
+            reaching.add(verb.name)
+    assert {words[0] for words in VERBS} == reaching - {"doctor"}
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from runner.cluster.connection import Connection
 from runner.cluster.run_facts import objects_of, parameters_of
 from runner.cluster.store import steps_store
 
+ATTEMPTS = 2  # of a request: a verb that tells of the run does not wait for the store
+
 
 def correct_record(connection: Connection, run: Any) -> None:
     """Mark a run that was stopped as canceled in its record, if it has one. Raises UserError if it is out of reach."""
@@ -23,7 +25,7 @@ def correct_record(connection: Connection, run: Any) -> None:
     if not connection.kube:
         raise UserError("only KFP's API was reached", "give --context too")
     name = f"runs/{run.run_id}.json"
-    opening = steps_store(connection.kube, connection.namespace, store, *objects_of(run))
+    opening = steps_store(connection.kube, connection.namespace, store, *objects_of(run), attempts=ATTEMPTS)
     with opening as opened, suppress(NoSuchObject, Conflict):  # a conflict: another verb corrects it, too
         content, etag = opened.get_bytes(name)
         record = RecordDocument.parse(content, opened.uri(name))
