@@ -109,6 +109,20 @@ def test_the_least_recently_used_shard_is_removed(
     assert {path.name for path in shard_cache.iterdir()} == {second.sha256, third.sha256}
 
 
+def test_reading_in_batches_keeps_few_shards_on_the_disk(
+    remote: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So evaluate, export and register read a test split; a file that is mapped needs the disk though it is removed."""
+    monkeypatch.setenv(CACHE_VARIABLE, "0")
+    found, mapped = [], []
+    for images, _ in open_dataset(remote).batches("train", 30):
+        found.append(np.array(images))
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        mapped.append({line.split(maxsplit=5)[5] for line in lines if str(shard_cache) in line})
+    np.testing.assert_array_equal(np.concatenate(found), IMAGES)
+    assert 0 < max(map(len, mapped)) <= 4, "images and labels of a shard and of the next one"
+
+
 def test_a_mapped_shard_stays_readable_after_removal(
     remote: Path, shard_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

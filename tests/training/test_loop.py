@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.shared.core.errors import UserError
+from components.shared.core.files import sha256_file
 from components.shared.data.dataset import open_dataset
 from components.shared.training.distributed.process_group import SINGLE
 from components.shared.training.loop import Training
@@ -33,3 +34,16 @@ def test_a_checkpoint_holds_the_seconds_so_far(digits: Path) -> None:
     figures = training.state_dict().document
     elapsed = time.monotonic() - started
     assert 0 < figures.epoch_seconds <= elapsed and 0 < figures.seconds <= elapsed
+
+
+def test_a_shuffle_window_changes_nothing_for_small_data(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their checkpoints keep the keys of a version that did not know it."""
+    trained(digits, tmp_path / "without", epochs=1)
+    assert "shuffle" not in capsys.readouterr().out
+    model = trained(digits, tmp_path / "with", epochs=1, shuffle_window=100)
+    told = "[train] shuffle_window=100 has no effect: the data set is not larger than handover_mib\n"
+    assert told in capsys.readouterr().out
+    assert sha256_file(tmp_path / "with/model.json") == sha256_file(tmp_path / "without/model.json")
+    assert "shuffle_window" not in model.document.parameters

@@ -65,6 +65,7 @@ class Training:
         self.steps_per_epoch = _count_steps(settings, data.counts["train"], group.size)
         batches = self.steps_per_epoch * settings.accumulate
         self.streaming = plan_streaming(data, settings, processes=group.size, batches=batches, seed=seed)
+        self._log_order()
         self.train_batches = open_batches(data, "train", group.device, self.streaming)
         self.val_batches = open_batches(data, "val", group.device, self.streaming)
         self.mean, self.std = (
@@ -151,6 +152,14 @@ class Training:
     def _log(self, text: str) -> None:
         if self.group.is_first:
             log.info(text)
+
+    def _log_order(self) -> None:
+        asked = self.settings.shuffle_window
+        if self.streaming:
+            order = self.streaming.order
+            self._log(f"the images are shuffled within a window of {order.window:,}, in {order.streams} streams")
+        elif asked and not self.data.is_remote:
+            self._log(f"shuffle_window={asked} has no effect: the data set is not larger than handover_mib")
 
     def _epoch(self, number: int) -> Iterator[None]:
         """Take the steps that are left of an epoch, and validate it; yields after each step."""

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_file
@@ -25,6 +24,7 @@ from components.shared.data.dataset import Dataset, open_dataset, write_document
 from components.shared.data.shard_cache import CACHE_VARIABLE
 from components.shared.data.shard_reader import shard_bytes
 from components.shared.data.shard_room import NoRoom
+from components.shared.data.sources.digits import read_digits
 from components.shared.storage.client import open_store
 from components.shared.training import batches
 from components.shared.training.checkpoints.state import StateDict
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.slow  # each needs the real server
 def stored(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A remote dataset of 20 shards to train, and 3 to validate."""
     folder, draw = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
-    pixels, classes = load_digits(return_X_y=True)
+    pixels, classes = read_digits()
     small = (pixels.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)
     shard: dict[str, Any] = {"image_shape": (1, 32, 32), "shard_bytes": SHARD_IMAGES * 1024}
     writer = DatasetWriter(folder, classes=list("0123456789"), counts=COUNTS, **shard)
@@ -110,10 +110,16 @@ def weights(folder: Path) -> str:
 
 
 def test_weights_are_those_of_a_training_in_memory(
-    stored: Path, s3_proxy: Proxy, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: Path,
+    s3_proxy: Proxy,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Any number of threads fetches each shard once an epoch, into a cache of half of the data, whatever fails."""
     trained(stored, tmp_path / "held", **STREAMED)
+    assert "the images are shuffled within a window of 300, in 2 streams" in capsys.readouterr().out
     shutil.rmtree(cache)
     monkeypatch.setattr(batches, "free_memory", lambda: 0)
     monkeypatch.setenv(CACHE_VARIABLE, "1")
