@@ -1,7 +1,6 @@
 """Verb `predict`: predict pictures by a version of the registry, or by a package."""
 
 import argparse
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 from components.shared.core import log
 from components.shared.core.printable import say, told
 from components.shared.core.resources import thread_count
-from components.shared.data.layout.file_kinds import PICTURES
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
@@ -19,6 +17,7 @@ from components.shared.prediction.document import CSV, MANIFEST, PAGE, Predictio
 from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Known
 from components.shared.prediction.find_reference import evaluations_of, reference_beside, reference_of_version
 from components.shared.prediction.inputs import Inputs
+from components.shared.prediction.pods.chosen import local_path
 from components.shared.prediction.rows import Program, open_program
 from components.shared.registry.registry import champion_of
 from runner.answer import Answer
@@ -77,10 +76,9 @@ def _of_version(given: GivenModel, scratch: Path, threads: int) -> tuple[Program
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:
     """Return the folder with the pictures as raw data, or the prepared dataset that was given."""
     data = str(arguments.data)
-    if (Path(data) / "dataset.json").is_file():
-        return Path(data)
-    if Path(data).is_file() and Path(data).suffix.lower() in PICTURES:
-        data = str(_alone(Path(data), folder.with_name("picture")))
+    path = local_path(data) or Path(data)
+    if (path / "dataset.json").is_file():
+        return path
     folder.mkdir()
     source = open_source(data)
     reading = Reading(labels=arguments.labels or "", needs_labels=False)
@@ -89,13 +87,6 @@ def _data(arguments: argparse.Namespace, folder: Path) -> Path:
         for sentence in left_out.sentences():
             log.info(sentence)
     write_raw(folder, source=told(data), version=source.version(), seconds=0.0, **found)
-    return folder
-
-
-def _alone(picture: Path, folder: Path) -> Path:
-    """Return a new folder with a copy of the picture."""
-    folder.mkdir()
-    shutil.copyfile(picture, folder / picture.name)
     return folder
 
 

@@ -198,7 +198,7 @@ def test_an_invalid_source_is_refused(tmp_path: Path, name: str, message: str) -
 
 def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
-    refused(tmp_path / "a.txt", tmp_path, "is neither a folder nor an archive")
+    refused(tmp_path / "a.txt", tmp_path, "is no folder, archive or table")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.data.layout.reading import Reading
-from components.shared.data.sources.local import LocalSource
+from components.shared.data.sources.local import LocalSource, open_source
 from tests.sample_files import picture, tar_bytes
+from tests.small_packages import write_dataset
 
 PAGE = b"<!DOCTYPE html><html><head><title>Virus scan warning</title></head><body>too large</body></html>"
 
@@ -39,6 +40,27 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets.txt").write_text("cats and dogs")
     with pytest.raises(UserError, match=r"pets.txt is no folder, archive or table; give one of \.zip, "):
         LocalSource(tmp_path / "pets.txt")
+
+
+def test_one_picture_is_a_source(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "cat.png").write_bytes(picture(1))
+    (tmp_path / "dog.png").write_bytes(picture(2))
+    source = open_source((tmp_path / "cat.png").as_uri())
+    before = source.version()
+    described = source.fetch(tmp_path / "raw", Reading(needs_labels=False))
+    assert (described["counts"], described["name"]) == ({"all": 1}, "cat.png")
+    (tmp_path / "cat.png").write_bytes(picture(33))
+    assert source.version() != before
+
+
+def test_a_prepared_dataset_is_no_source_of_pictures(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "dataset", 30)
+    with pytest.raises(UserError, match=r"dataset is a prepared dataset, .*; give the pictures that it was made from"):
+        LocalSource(tmp_path / "dataset")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "dataset.json").write_text('{"format": "another"}')
+    LocalSource(tmp_path / "theirs")
 
 
 def test_a_broken_archive_is_named_as_the_user_did(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def test_a_picture_is_predicted_by_a_package(
     lines = capsys.readouterr().out.splitlines()
     assert f"1 picture predicted by {package}" in lines and f"  {out}/predictions.csv" in lines
     assert not [line for line in lines if "labels predicted" in line]
+    assert run_verb(predict, picture.as_uri(), "--model", str(package), "--output", str(tmp_path / "again")) == 0
+    assert _predicted(tmp_path / "again") == [row]
 
 
 @pytest.mark.usefixtures("s3_variables")

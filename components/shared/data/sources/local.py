@@ -1,8 +1,9 @@
-"""A data set on this machine: a folder, an archive or a table, named by a path or a file:// URI."""
+"""A data set on this machine: a folder, an archive, a table or a picture, named by a path or a file:// URI."""
 
 import hashlib
 import os
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,56 +16,78 @@ from components.shared.data.archives.kinds import (
     is_archive,
     refuse_unread_name,
 )
-from components.shared.data.layout.file_kinds import junk_in, kind_by_name
+from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.schemes import RawDescription
 
+PREPARED = "give the pictures that it was made from; of a path, the verb predict takes it as it is"
+START = 4096  # bytes of a document in which its format stands
+
 
 class LocalSource:
-    """A Source: a folder or a table whose pictures are packed, or an archive that is copied."""
+    """A Source: a folder or a table whose pictures are packed, an archive that is copied, or one picture."""
 
     def __init__(self, path: Path) -> None:
-        """Check the path. Raises UserError if there is no folder, archive or table."""
+        """Check the path. Raises UserError if there is nothing that can be read, or it is a prepared dataset."""
         if not os.path.exists(path):  # also False if no file can have such a name
             raise UserError(f"data={path} does not exist", f"give a folder, or an archive ({', '.join(SUFFIXES)})")
         refuse_unread_name(f"data={path}", path.name)
-        is_other = not path.is_dir() and not is_archive(path) and not is_table(path.name)
+        self._is_picture = path.is_file() and kind_by_name(path.name) == PICTURE
+        is_other = not path.is_dir() and not is_archive(path) and not is_table(path.name) and not self._is_picture
         if is_other and kind_by_name(path.name):
             accepted = ", ".join((*SUFFIXES, *TABLES))
             raise UserError(f"data={path} is no folder, archive or table", f"give one of {accepted}")
+        if _is_prepared(path):
+            raise UserError(f"data={path} is a prepared dataset, whose pictures are no files", PREPARED)
         self._path = path
 
     def version(self) -> str:
         """Return a digest over the names, sizes and times of all files but junk, also beside a manifest in CSV."""
-        if self._path.is_file() and not is_table(self._path.name):
+        if self._path.is_file() and not is_table(self._path.name) and not self._is_picture:
             archive_kind(self._path, f"data={self._path}")
         is_manifest = self._path.name.lower().endswith(MANIFESTS) and self._path.is_file()
         return f"listing:{fingerprint(self._path.parent if is_manifest else self._path)}"
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
-        """Pack the pictures of the folder or the table, or copy the archive, and describe them."""
+        """Pack the pictures of the folder or the table, or the one picture; or copy the archive. Describe them."""
         if self._path.is_dir():
-            found = partial(members, self._path)
-            return pack(found, lambda _: found(), str(self._path), reading, folder)
+            return self._pack(self._path, reading, folder)
         if is_table(self._path.name):
             table = file_member(self._path.name, self._path)
             return pack_table(table, str(self._path), reading, folder, at=self._path.parent)
+        if self._is_picture:
+            with tempfile.TemporaryDirectory() as alone:
+                shutil.copyfile(self._path, Path(alone) / self._path.name)
+                return self._pack(Path(alone), reading, folder)
         copy = archive_path(self._path.name, folder)
         shutil.copyfile(self._path, copy)
         return describe_archive(copy, str(self._path), reading)
 
+    def _pack(self, pictures: Path, reading: Reading, folder: Path) -> RawDescription:
+        found = partial(members, pictures)
+        return pack(found, lambda _: found(), str(self._path), reading, folder)
+
 
 def open_source(data: str) -> LocalSource:
-    """Open a path or a file:// URI. Raises UserError if there is no folder or archive."""
+    """Open a path or a file:// URI. Raises UserError as LocalSource does."""
     if not data.startswith("file://"):
         return LocalSource(Path(data))
     parts = urlsplit(data)
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise UserError(f"data={data} has a host, ? or #", "give file:///path, with %3F for ? and %23 for #")
     return LocalSource(Path(unquote(parts.path)))
+
+
+def _is_prepared(path: Path) -> bool:
+    """Return whether a folder is a dataset that step preprocess has made."""
+    document = path / "dataset.json"
+    if not document.is_file():
+        return False
+    with open(document, "rb") as file:
+        return b'"torch2kubeflow/dataset"' in file.read(START)
 
 
 def fingerprint(path: Path) -> str:
