@@ -17,7 +17,7 @@ from runner.cluster.watch.failure import UNREADABLE, error_of, find_failure
 from runner.cluster.watch.lag import settled
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Nodes
-from runner.cluster.watch.pods import correct_by_pods, measure, reasons_of
+from runner.cluster.watch.pods import correct_by_pods, measure, reasons_of, refusals, without_pods
 from runner.cluster.watch.view import View
 from runner.graphs import graph_of
 
@@ -75,7 +75,7 @@ def _steps(view: View, run: Any, pipeline: BaseComponent, pods: list[Any]) -> li
     correct_by_pods(steps, pods)
     measure(steps, view.pods(quietly=True))
     found = nodes.beside(pods)
-    reasons = reasons_of(nodes, pods, found)
+    reasons = reasons_of(nodes, pods, found) | refusals(view, without_pods(steps, pods))
     errors = {DISTRIBUTED: "; ".join(nodes.newly_killed(found))}
     failure = find_failure(view, run, run_state.failed_step(run, pipeline), nodes)
     if failure.step and run_state.has_failed(run):

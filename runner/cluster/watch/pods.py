@@ -13,7 +13,17 @@ from components.step_table import STEP_LABEL
 from runner.cluster import run_state
 from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Node, Nodes
-from runner.cluster.watch.reasons import LIVE_PHASE, TRAINING, Reason, is_creating, is_driver, step_of, why_waiting
+from runner.cluster.watch.reasons import (
+    LIVE_PHASE,
+    TRAINING,
+    Reason,
+    is_creating,
+    is_driver,
+    step_named,
+    step_of,
+    why_refused,
+    why_waiting,
+)
 from runner.cluster.watch.view import View
 from runner.summary import StepState
 from runner.terminal import BAR, LINE, Terminal
@@ -64,6 +74,19 @@ def reasons_of(nodes: Nodes, pods: list[Any], found: Iterable[Node]) -> dict[str
     return ({DISTRIBUTED: waiting} if waiting else {}) | dict(_reasons(nodes.view, pods))
 
 
+def refusals(view: View, steps: Iterable[str]) -> dict[str, Reason]:
+    """Return why Kubernetes takes no pod of these active steps, which have none; nothing if it is not known."""
+    if "pods" in view.refused or not (wanted := set(steps)):
+        return {}
+    found = ((step_named(node), why_refused(node, message)) for node, message in view.pending().items())
+    return {step: reason for step, reason in found if reason and step in wanted}
+
+
+def without_pods(steps: dict[str, StepState], pods: list[Any]) -> set[str]:
+    """Return the active steps of which none of these pods is."""
+    return {name for name, step in steps.items() if step.state in ACTIVE} - {step_of(pod) for pod in pods}
+
+
 def _reasons(view: View, pods: list[Any]) -> Iterator[tuple[str, Reason]]:
     for pod in pods:
         reason = why_waiting(pod, view.events(pod) if is_creating(pod) else [])
@@ -78,6 +101,7 @@ class Pods:
     view: View
     terminal: Terminal
     reasons: dict[str, Reason] = field(default_factory=dict)  # step -> the reason last shown
+    bare: set[str] = field(default_factory=set)  # the steps that had no pod at the last call
     printed: set[str] = field(default_factory=set)  # a training's lines that were shown
     trials: dict[str, str] = field(default_factory=dict)  # pod of a sweep -> the trial that it does
 
@@ -86,10 +110,12 @@ class Pods:
         """The nodes of a distributed training, which are pods besides those of the run."""
         return Nodes(self.view)
 
-    def show(self, pods: list[Any]) -> None:
+    def show(self, pods: list[Any], steps: dict[str, StepState]) -> None:
         """Show what has changed since the last call."""
-        nodes = self.nodes.beside(pods)
-        reasons = reasons_of(self.nodes, pods, nodes)
+        nodes, bare = self.nodes.beside(pods), without_pods(steps, pods)
+        # Between two steps Argo needs some seconds to make a pod.
+        reasons = reasons_of(self.nodes, pods, nodes) | refusals(self.view, bare & self.bare)
+        self.bare = bare
         for step, reason in reasons.items():
             if self.reasons.get(step) != reason:
                 self.terminal.show(f"[{step}] waits: {reason}")

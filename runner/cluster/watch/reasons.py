@@ -20,6 +20,8 @@ REFUSED = ("CreateContainerConfigError", "CreateContainerError", "RunContainerEr
 MAIN = ("main", "node")  # the step's container in a pod of Argo, and in one of a TrainJob
 AGAIN = "run it again, or with --retries 3"
 CREATING = ("ContainerCreating", "PodInitializing")
+QUOTA = re.compile(r"exceeded quota: \S+ requested: (?P<asked>\S+), used: .*")
+OWN = ".executor("  # in the name of a node of Argo whose pod is the step's own, and not KFP's driver
 NOT_MOUNTED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")  # events
 
 
@@ -35,8 +37,12 @@ class Reason(NamedTuple):
 
 def step_of(pod: Any) -> str:
     """Return the step that a pod of the run belongs to: its own, or the driver that starts it."""
-    name = (pod.metadata.annotations or {}).get(NODE_NAME, pod.metadata.name)
-    parts = [re.sub(r"\([^()]*\)$", "", part) for part in name.split(".")]
+    return step_named((pod.metadata.annotations or {}).get(NODE_NAME, pod.metadata.name))
+
+
+def step_named(node: str) -> str:
+    """Return the step that a node of Argo, which has this name, belongs to."""
+    parts = [re.sub(r"\([^()]*\)$", "", part) for part in node.split(".")]
     if parts[-1] == "executor":
         parts.pop()
     return parts[-1].removesuffix("-driver") if parts else ""
@@ -44,7 +50,7 @@ def step_of(pod: Any) -> str:
 
 def is_driver(pod: Any) -> bool:
     """Return whether a pod is KFP's driver of a step, and not the step's own."""
-    return ".executor(" not in (pod.metadata.annotations or {}).get(NODE_NAME, "")
+    return OWN not in (pod.metadata.annotations or {}).get(NODE_NAME, "")
 
 
 def why_waiting(pod: Any, events: Iterable[Any] = (), step: str | None = None) -> Reason | None:
@@ -64,6 +70,18 @@ def why_waiting(pod: Any, events: Iterable[Any] = (), step: str | None = None) -
         if event.reason in NOT_MOUNTED:
             return Reason(event.message.strip(), "check the volume, Secret or network that it names")
     return None
+
+
+def why_refused(node: str, message: str) -> Reason | None:
+    """Return why Kubernetes does not take the pod of a node of Argo, which tries again; None if it is no quota."""
+    found = QUOTA.search(message)
+    if not found:
+        return None
+    resources = (one.partition("=")[0].removeprefix("requests.") for one in found["asked"].split(","))
+    names = {_parameter(resource.removeprefix("limits.")) for resource in resources} - {None}
+    is_training = OWN in node and step_named(node) in TRAINING
+    smaller = [f"give a smaller {name}=" for name in sorted(map(str, names)) if is_training]
+    return Reason(found[0], " or ".join([*smaller, "wait until other pods have ended"]))
 
 
 def is_creating(pod: Any) -> bool:
@@ -138,10 +156,14 @@ def _unscheduled(pod: Any, message: str, step: str) -> Reason:
 def _shortage(pod: Any, resource: str, step: str) -> str:
     """Return what helps a pod for which no node has enough of a resource."""
     asked = (_resources(pod).requests or {}).get(resource, "?")
-    parameter = {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus" if "/" in resource else None)
+    parameter = _parameter(resource)
     if step not in TRAINING or not parameter:
         return f"make room on a node for {asked} of {resource}"
     return f"give a smaller {parameter}= (now {asked})"
+
+
+def _parameter(resource: str) -> str | None:
+    return {"cpu": "train_cpu", "memory": "train_memory"}.get(resource, "gpus" if "/" in resource else None)
 
 
 def _not_started(status: Any, waiting: Any) -> Reason:

@@ -15,9 +15,10 @@ from components.shared.core.workflow import RUN_LABEL
 from runner.cluster import run_state
 from runner.cluster.artifacts.record import correct_record
 from runner.cluster.connection import Connection
-from runner.cluster.watch.workflow import tasks_in
+from runner.cluster.watch.workflow import pending_in, tasks_in
 from runner.terminal import note
 
+WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
 SECONDS = 30  # for an answer
 LIVE = "workflows.argoproj.io/completed=false"  # Argo's label of pods that it has not yet seen the end of
 LAST_LINES = 40  # of a log, in which progress is looked for
@@ -91,8 +92,13 @@ class View:
 
     def tasks(self, quietly: bool = False) -> list[Any] | None:
         """Return the tasks of the run's Workflow; None if it cannot be read or is gone, which may not be said yet."""
-        found = self.custom("argoproj.io", "v1alpha1", "workflows", quietly)
+        found = self.custom(*WORKFLOWS, quietly)
         return tasks_in(found[0]) if found else None
+
+    def pending(self) -> dict[str, str]:
+        """Return what Argo says of nodes that are pending, by their names; nothing if the Workflow cannot be read."""
+        found = self.custom(*WORKFLOWS, quietly=True)
+        return pending_in(found[0]) if found else {}
 
     def custom(self, group: str, version: str, plural: str, quietly: bool = False) -> list[Any]:
         """Return the run's objects of a kind that is not Kubernetes' own; none if they cannot be read."""

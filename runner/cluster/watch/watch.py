@@ -96,7 +96,7 @@ class Watch:
         is_late = is_wrong and not self.view.correct(run, quietly=may_end) and may_end
         if not is_late:
             self._show(run, pods)
-        self.pods.show(pods)
+        self.pods.show(pods, {} if is_late else run_state.steps(run, self.pipeline))
         return not is_late
 
     def _retry(self, run: Any) -> None:

@@ -27,6 +27,12 @@ def tasks_in(workflow: dict[str, Any]) -> list[V2beta1PipelineTaskDetail] | None
     return None if nodes is None else [_task(node) for node in nodes.values()]
 
 
+def pending_in(workflow: dict[str, Any]) -> dict[str, str]:
+    """Return what Argo says of the nodes that are pending, by their names: why there is no pod, if there is none."""
+    nodes = (_nodes(workflow.get("status") or {}) or {}).values()
+    return {node["name"]: node["message"] for node in nodes if node.get("phase") == "Pending" and node.get("message")}
+
+
 def _nodes(status: dict[str, Any]) -> dict[str, Any] | None:
     packed = status.get("compressedNodes")
     found = json.loads(gzip.decompress(base64.b64decode(packed))) if packed else status.get("nodes")

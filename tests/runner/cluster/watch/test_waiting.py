@@ -106,6 +106,47 @@ def test_a_container_that_cannot_start(name: str, reason: str) -> None:
     assert str(why_waiting(pod_of(name))).startswith(reason)
 
 
+def refused_by_quota(run_id: str, node: str) -> dict[str, Any]:
+    """Return the Workflow of a run in which Argo's node has no pod, as argoproj/argo-workflows#5811 shows it."""
+    asked = "requested: limits.cpu=4,requests.nvidia.com/gpu=1, used: limits.cpu=1400m, limited: limits.cpu=2"
+    message = f'pods "run-7-2271333198" is forbidden: exceeded quota: torch2kubeflow, {asked}'
+    nodes = {"a": {"id": "a", "name": node, "displayName": "executor(0)", "phase": "Pending", "message": message}}
+    other = {
+        "id": "b",
+        "name": "run(0).evaluate(0)",
+        "displayName": "b",
+        "phase": "Pending",
+        "message": "ContainerCreating",
+    }
+    return {"metadata": {"name": "w", "labels": {"pipeline/runid": run_id}}, "status": {"nodes": {**nodes, "b": other}}}
+
+
+def test_a_pod_that_a_quota_refuses(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = kfp_api.replay("training", run_of("unschedulable"))
+    cluster.custom["workflows"] = [refused_by_quota(run_id, "run(0).root(0).exit-handler-1(0).train(0).executor(0)")]
+    clock.at = [(5.0, interrupt)]
+    watched(run_id, *CONTEXT)
+    assert "list workflows" not in map(str, cluster.requests), "between two steps there is none for some seconds"
+    clock.at = [(20.0, interrupt)]
+    _, shown = watched(run_id, *CONTEXT)
+    told = "limits.cpu=4,requests.nvidia.com/gpu=1, used: limits.cpu=1400m, limited: limits.cpu=2"
+    waits = f"waits: exceeded quota: torch2kubeflow, requested: {told}; "
+    remedy = "give a smaller gpus= or give a smaller train_cpu= or wait until other pods have ended"
+    assert shown.count(f"train      {waits}{remedy}\n") == shown.count("waits") == 1
+    assert run_verb(status, run_id, *CONTEXT) == 0
+    assert f"{waits}{remedy}\n" in capsys.readouterr().out
+    cluster.custom["workflows"] = [refused_by_quota(run_id, "run(0).root(0).exit-handler-1(0).train-driver(0)")]
+    run_verb(status, run_id, *CONTEXT)
+    assert f"{waits}wait until other pods have ended\n" in capsys.readouterr().out, "KFP's driver is no training"
+    cluster.requests.clear()
+    cluster.add(pod_of("unschedulable"))
+    run_verb(status, run_id, *CONTEXT)
+    assert "quota" not in capsys.readouterr().out
+    assert "list workflows" not in map(str, cluster.requests), "its pod tells"
+
+
 def creating() -> Any:
     """Return a pod that has a node and waits for a volume, as a kubelet describes it (not recorded)."""
     pod = pod_of("image-not-found")
