@@ -55,6 +55,9 @@ class Terminal:
         texts = [printable(line.rstrip()) for line in lines]
         found = [(line, bar) for text in texts if (line := LINE.match(text)) and (bar := BAR.match(line["text"]))]
         rows = [_bar(f"{line['step']:<10} {bar['label']}", int(bar["percent"]), bar["facts"]) for line, bar in found]
+        # What has left the top of the terminal cannot be drawn again.
+        most = max(shutil.get_terminal_size().lines - 2, 1)
+        rows = rows if len(rows) <= most else [*rows[: most - 1], f"and {len(rows) - most + 1} more"]
         self.erase()
         self._write("\r\x1b[2K" + "\n".join(rows))
         self.drawn = len(rows) if any(int(bar["percent"]) < 100 for _, bar in found) else 0

@@ -1,6 +1,7 @@
 """The lines, bars and table that a person sees of a run."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
     drawn, line = stream.getvalue().removesuffix("\n").split("\n")
     assert "█" * 12 + "░" * 12 + "  50 %  5/10 images" in drawn
     assert line == "train      early stop"
+
+
+def test_more_bars_than_the_terminal_has_rows_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _Tty()
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 6)))
+    terminal = Terminal(stream)
+    for count in (4, 9):
+        bars = [f"[trial] trial {number}, epoch 1/2: 50 % (5/10 images)" for number in range(count)]
+        terminal.show_bars(bars)
+    few, many = stream.getvalue().split("\r\x1b[3A\x1b[J\r\x1b[2K")
+    assert few.count("trial ") == 8 and "more" not in few
+    assert [line[:20] for line in many.split("\n")][:3] == [f"trial      trial {number}, " for number in range(3)]
+    assert many.split("\n")[3:] == ["and 6 more"]
 
 
 def test_progress_counts_and_shows_figures(capsys: pytest.CaptureFixture[str]) -> None:
