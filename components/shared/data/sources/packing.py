@@ -35,6 +35,7 @@ from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.classes import Classes, listed_classes
 from components.shared.data.samples.description import Found, closed, describe_samples
 from components.shared.data.samples.file_splits import file_splits
+from components.shared.data.samples.imagenet import imagenet, is_imagenet
 from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
@@ -102,6 +103,9 @@ def _pack_archives(
         inner = unnested(list_all(), members, source, folder)
         return limited(archive, inner) if archive else inner
 
+    if any(is_imagenet(name) for name in survey.archives):
+        pictures = imagenet(list_all, source, given.reading.needs_labels, folder)
+        return describe_samples(pictures, source, given.reading.needs_labels, folder)
     tops = [stem(name) for name in survey.archives]
     with closed(seen := found()):
         inner = _survey(seen, source, given, Recognition(given.reading, {*tops}))
