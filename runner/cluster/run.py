@@ -44,6 +44,7 @@ class Wanted:
     pipeline_root: str | None = None
     name: str | None = None
     description: str | None = None
+    service_account: str | None = None  # of the pods; without one, KFP's own choice
 
 
 def handle(arguments: argparse.Namespace, pipeline: BaseComponent) -> int:
@@ -100,6 +101,7 @@ def start(connection: Connection, wanted: Wanted) -> Any:
     fresh = api.V2beta1Run(
         display_name=name,
         description=wanted.description,
+        service_account=wanted.service_account,
         experiment_id=find_or_create_experiment(connection, wanted.experiment),
         pipeline_version_reference=api.V2beta1PipelineVersionReference(
             pipeline_id=wanted.version.pipeline_id, pipeline_version_id=wanted.version.version_id

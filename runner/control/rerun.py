@@ -1,4 +1,4 @@
-"""Verb `rerun`: start a run with the version and the parameters of another, but for those that are named."""
+"""Verb `rerun`: start a run with version, parameters and service account of another, but for what is named."""
 
 import argparse
 from typing import Any
@@ -31,6 +31,7 @@ def handle(arguments: argparse.Namespace, *pipelines: BaseComponent) -> int:
         pipeline_root=config and config.pipeline_root,
         name=arguments.name,
         description=arguments.description,
+        service_account=run.service_account,
     )
     return start_and_watch(connection, pipeline, wanted, arguments)
 

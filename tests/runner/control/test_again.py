@@ -58,13 +58,14 @@ def test_a_run_that_succeeded_is_not_retried(kfp_api: KfpServer) -> None:
 def test_rerun_takes_all_but_what_is_named(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     run_verb(run, "epochs=5", "data=digits", "--experiment", "mine", "--pipeline-root", "s3://b/root")
     first = _only(kfp_api)
+    first.service_account = "trainer"  # which Kubeflow's UI lets people choose
     run_verb(upload, pipeline=changed_pipeline)  # a newer version, with other parameters
     capsys.readouterr()
     assert run_verb(rerun, "latest", "epochs=40") == 0
     again = _newest(kfp_api)
     assert again.runtime_config.parameters == {"epochs": 40, "data": "digits"}
     assert again.runtime_config.pipeline_root == "s3://b/root"
-    assert again.experiment_id == first.experiment_id
+    assert (again.experiment_id, again.service_account) == (first.experiment_id, "trainer")
     assert again.pipeline_version_reference == first.pipeline_version_reference
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith(f"again: {first.display_name}, version ") and shown[0].endswith(", epochs 5 -> 40")
