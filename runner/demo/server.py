@@ -1,5 +1,6 @@
 """A web server for the demo: static files, with strict headers, for this machine alone unless told otherwise."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -87,6 +88,8 @@ def bound_server(folder: Path, host: str, port: int) -> Iterator[DemoServer]:
             f"--host {host} is not an IP address", "give 127.0.0.1, or an address of this machine"
         ) from None
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"--host {host} is no address of this machine", "give one that it has") from None
         raise UserError(f"port {port} of {host} cannot be used ({error.strerror})", "give another --port") from None
     with server:
         yield server

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from components.shared.model_server.options import add_threads
 from runner.verbs.options import Verb, add_store, psi
 
 
@@ -20,8 +21,7 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     text = "a new or empty folder, or that of an interrupted run of the same (%(default)s)"
     parser.add_argument("--output", type=Path, default=Path("predictions"), metavar="DIR", help=text)
     parser.add_argument("--labels", metavar="FILE.csv", help="a CSV in the source that has the classes of the pictures")
-    text = "threads of the program (default: as many as there are CPUs)"
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help=text)
+    add_threads(parser)
     text = "population stability index above which a difference from the model's test images is drift (default: 0.2)"
     parser.add_argument("--drift-threshold", type=psi, metavar="PSI", help=text)
     add_store(parser)

@@ -271,6 +271,11 @@ def test_a_port_that_is_used_is_said(current: Current) -> None:
                 serve(current, options, lambda address: pytest.fail(str(address)))
 
 
+def test_an_address_of_another_machine_is_said(current: Current) -> None:
+    with pytest.raises(UserError, match=r"--host 192\.0\.2\.1 is no address of this machine; give one that it has"):
+        serve(current, Options(host="192.0.2.1", port=0, grpc_port=0), lambda address: pytest.fail(str(address)))
+
+
 def test_the_smoke_test_of_deploy_passes(current: Current) -> None:
     package = current.served.package
     document = version_of(package, name=NAME)

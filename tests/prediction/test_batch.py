@@ -137,3 +137,6 @@ def test_a_changed_program_is_not_run(tmp_path: Path, program: Program) -> None:
     (tmp_path / "package/model.onnx").write_bytes(b"another")
     with pytest.raises(UserError, match=r"model.onnx differs from its digest in .*package.json; download or export"):
         open_program(tmp_path / "package/model.onnx", tmp_path / "package/package.json", "light/1", 1)
+    (tmp_path / "package/model.onnx").unlink()
+    with pytest.raises(UserError, match=r"model.onnx is missing beside package.json; give the folder of a whole"):
+        open_program(tmp_path / "package/model.onnx", tmp_path / "package/package.json", "light/1", 1)

@@ -35,7 +35,7 @@ def text_of(node: ast.expr, values: Values | None = None) -> str:
 
 def raised(tree: ast.AST, constants: Values | None = None) -> Iterator[str]:
     """Yield the messages of errors: what is raised, and what a function returns as a message and its remedy."""
-    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
         values = {**(constants or {}), **_assigned(ast.walk(function))}
         for node in ast.walk(function):
             call = node.func if isinstance(node, ast.Call) else None

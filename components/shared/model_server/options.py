@@ -30,8 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for option, value, what in (("--port", PORT, "REST"), ("--grpc-port", GRPC_PORT, "gRPC")):
         text = f"the port of {what} (%(default)s; 0: any that is free)"
         parser.add_argument(option, type=_number(0, 65_535), default=value, metavar="PORT", help=text)
-    text = "threads of the program (default: as many as there are CPUs)"
-    parser.add_argument("--threads", type=_number(0, 1024), default=0, metavar="N", help=text)
+    add_threads(parser)
     text = "images that are predicted at once, at most (%(default)s)"
     parser.add_argument("--max-batch", type=_number(1, 4096), default=default.max_batch, metavar="N", help=text)
     text = "how long requests that had to wait may wait for others to be predicted with them (%(default)s)"
@@ -42,6 +41,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grace", type=_number(0, 3600), default=30, metavar="SECONDS", help=text)
     text = "how often to look for a new champion, in seconds (%(default)s)"
     parser.add_argument("--poll", type=_number(1, 86_400), default=10, metavar="SECONDS", help=text)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that whatever runs a program has."""
+    text = "threads of the program (default: as many as there are CPUs)"
+    parser.add_argument("--threads", type=_number(0, 1024), default=0, metavar="N", help=text)
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

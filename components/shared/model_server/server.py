@@ -1,6 +1,7 @@
 """The server: both protocols at their ports, until it is stopped; then what is in flight is answered."""
 
 import asyncio
+import errno
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -107,6 +108,8 @@ async def _start_rest(model: Model) -> _Server:
         server = await loop.create_server(connect, options.host, options.port, backlog=CONNECTIONS)
     except OSError as error:
         await runner.cleanup()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"--host {options.host} is no address of this machine", "give one that it has") from None
         raise _unusable(options.host, options.port, "--port") from error
     return _Server(server.sockets[0].getsockname()[1], stop)
 

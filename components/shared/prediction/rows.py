@@ -48,8 +48,10 @@ class Timed:
 
 
 def open_program(onnx: Path, package: Path, model: str, threads: int) -> Program:
-    """Open a package's program. Raises UserError if it is not the one that `package.json` describes."""
+    """Open a package's program. Raises UserError if it is missing, or not the one that `package.json` describes."""
     document = PackageDocument.read(package)
+    if not onnx.is_file():
+        raise UserError(f"{onnx} is missing beside package.json", "give the folder of a whole package")
     if sha256_file(onnx) != document.files["model.onnx"].sha256:
         raise UserError(f"{onnx} differs from its digest in {package}", "download or export it again")
     return Program(document, load_onnx(onnx, threads), model)

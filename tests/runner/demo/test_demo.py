@@ -227,6 +227,8 @@ def test_a_port_that_is_taken_is_said(host: str, tmp_path: Path) -> None:
 def test_an_address_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--host localhost is not an IP address; give 127"):
         bound_server(tmp_path, "localhost", 0).__enter__()
+    with pytest.raises(UserError, match=r"--host 192\.0\.2\.1 is no address of this machine; give one"):
+        bound_server(tmp_path, "192.0.2.1", 0).__enter__()
 
 
 def test_the_verb_serves_until_ctrl_c(filled: Store, server: S3Server, tmp_path: Path) -> None:

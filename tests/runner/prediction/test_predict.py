@@ -83,6 +83,13 @@ def test_the_champion_is_taken_from_the_store(
     assert run_verb(predict, *words, "--model", "second/1") == 0
 
 
+@pytest.mark.parametrize("threads", ["-1", "many"])
+def test_a_wrong_number_of_threads_is_refused(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_verb(predict, "pictures", "--threads", threads)
+    assert f"{threads} is not allowed; give 0 to 1,024" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", ["../package", "Mnist", "mnist/x"])
 def test_what_is_no_model_is_refused(given: str, picture: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"--model {given} is neither a folder with package.json nor a model; give"):
