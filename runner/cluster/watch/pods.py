@@ -15,6 +15,7 @@ from runner.cluster.watch.nodes import STEP as DISTRIBUTED
 from runner.cluster.watch.nodes import Node, Nodes
 from runner.cluster.watch.reasons import (
     LIVE_PHASE,
+    OWN,
     TRAINING,
     Reason,
     is_creating,
@@ -68,7 +69,7 @@ def measure(steps: dict[str, StepState], pods: list[Any]) -> None:
             step.seconds = own
 
 
-def reasons_of(nodes: Nodes, pods: list[Any], found: Iterable[Node]) -> dict[str, Reason]:
+def reasons_of(nodes: Nodes, pods: list[Any], found: list[Node]) -> dict[str, Reason]:
     """Return why steps of the run wait, by step; one that runs may wait for the nodes that were found."""
     waiting = nodes.waiting(found)
     return ({DISTRIBUTED: waiting} if waiting else {}) | dict(_reasons(nodes.view, pods))
@@ -78,8 +79,13 @@ def refusals(view: View, steps: Iterable[str]) -> dict[str, Reason]:
     """Return why Kubernetes takes no pod of these active steps, which have none; nothing if it is not known."""
     if "pods" in view.refused or not (wanted := set(steps)):
         return {}
-    found = ((step_named(node), why_refused(node, message)) for node, message in view.pending().items())
-    return {step: reason for step, reason in found if reason and step in wanted}
+    found = {}
+    for node, message in view.pending().items():
+        step = step_named(node)
+        reason = why_refused(message, is_training=OWN in node and step in TRAINING)
+        if reason and step in wanted:
+            found[step] = reason
+    return found
 
 
 def without_pods(steps: dict[str, StepState], pods: list[Any]) -> set[str]:

@@ -72,14 +72,13 @@ def why_waiting(pod: Any, events: Iterable[Any] = (), step: str | None = None) -
     return None
 
 
-def why_refused(node: str, message: str) -> Reason | None:
-    """Return why Kubernetes does not take the pod of a node of Argo, which tries again; None if it is no quota."""
+def why_refused(message: str, is_training: bool) -> Reason | None:
+    """Return why Kubernetes does not take a pod, which is tried again; None if it is no quota."""
     found = QUOTA.search(message)
     if not found:
         return None
     resources = (one.partition("=")[0].removeprefix("requests.") for one in found["asked"].split(","))
     names = {_parameter(resource.removeprefix("limits.")) for resource in resources} - {None}
-    is_training = OWN in node and step_named(node) in TRAINING
     smaller = [f"give a smaller {name}=" for name in sorted(map(str, names)) if is_training]
     return Reason(found[0], " or ".join([*smaller, "wait until other pods have ended"]))
 

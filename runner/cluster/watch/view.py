@@ -59,9 +59,13 @@ class View:
 
     def events(self, pod: Any) -> list[Any]:
         """Return the events of a pod, the last one last."""
-        selected = self._of(field_selector=f"involvedObject.name={pod.metadata.name}")
+        return self.events_of(pod.metadata.name)
+
+    def events_of(self, name: str) -> list[Any]:
+        """Return the events of what has this name, the last one last."""
+        selected = self._of(field_selector=f"involvedObject.name={name}")
         found = self._ask("events", "list", lambda kube: kube.list_namespaced_event(**selected))
-        return sorted(found.items, key=_last_seen) if found else []
+        return sorted(found.items, key=last_seen) if found else []
 
     def last_lines(self, pod: Any) -> list[str]:
         """Return the last lines that a pod has printed so far."""
@@ -141,6 +145,7 @@ class View:
         self.say(f"{UNSEEN[resource]}: {why}")
 
 
-def _last_seen(event: Any) -> float:
+def last_seen(event: Any) -> float:
+    """Return when an event was last seen, in seconds."""
     seen = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
     return float(seen.timestamp()) if seen else 0.0

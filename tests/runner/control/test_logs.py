@@ -26,7 +26,7 @@ from tests.servers.kfp_server import KfpServer, Stage, pod_name
 from tests.servers.kube_server import KubeServer
 from tests.servers.kube_server import kube_server as kubernetes_server
 from tests.servers.port_forward import Pod, kube_server
-from tests.servers.recorded_cluster import log_of_evaluate
+from tests.servers.recorded_cluster import log_of_evaluate, trainjob
 from tests.servers.s3_server import BUCKET, KEY, SECRET, S3Server
 
 TRAINING = {"resolve": "SUCCEEDED", "executor#resolve": "SUCCEEDED", "train": "RUNNING", "executor#train": "RUNNING"}
@@ -285,7 +285,9 @@ def test_all_nodes_of_a_distributed_training_are_shown(
     run_verb(run, pipeline=distributed)
     (run_id,) = kfp_api.runs
     capsys.readouterr()
-    cluster.custom["trainjobs"] = [{"metadata": {"name": "train-7", "labels": {"pipeline/runid": run_id}}}]
+    job = trainjob()
+    job["metadata"] |= {"name": "train-7", "labels": {"pipeline/runid": run_id}}
+    cluster.custom["trainjobs"] = [job]
     nodes = [_pod(f"node-{rank}", rank=rank, **{JOB_LABEL: "train-7"}) for rank in (0, 1)]
     cluster.add(_pod("step-1", **_of(run_id, "train-distributed")), *nodes)
     cluster.logs = {

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -122,6 +123,42 @@ def test_nodes_that_wait_are_told_with_the_parameter(
     _, shown = watched(run_id, *CONTEXT, graph=GRAPH, live=live)
     assert shown.count(f"train-distributed waits: {waits}") == shown.count("waits") == 1
     assert "waiting for a node" not in shown, "the step says the same, without the remedy"
+
+
+def job_event(reason: str, second: int, message: str) -> client.CoreV1Event:
+    """Return an event of the Job of a TrainJob's nodes; its name is a recorded one's, the refusal is not recorded."""
+    job = client.V1ObjectReference(name="train-7-node-0", kind="Job")
+    metadata = client.V1ObjectMeta(name=f"e{second}", namespace="kubeflow")
+    seen = datetime(2026, 11, 29, 13, 15, second, tzinfo=UTC)
+    return client.CoreV1Event(
+        involved_object=job, metadata=metadata, reason=reason, message=message, last_timestamp=seen
+    )
+
+
+def test_a_quota_that_refuses_nodes_is_told(kfp_api: KfpServer, cluster: KubeServer) -> None:
+    run = distributed_run()
+    step = running(pod_of("unschedulable"), f"{DISTRIBUTED}(0).root(0).train-distributed(0).executor(0)", run.run_id)
+    job, first = node_of("train-7", 0, run.run_id)
+    cluster.add(step, first)
+    cluster.custom["trainjobs"] = [job]
+    quota = "exceeded quota: torch2kubeflow, requested: requests.memory=4Gi, used: requests.memory=6Gi, limited: 8Gi"
+    refusal = f'Error creating: pods "train-7-node-0-1-v725b" is forbidden: {quota}'
+    run_id = kfp_api.replay("distributed", run)
+
+    def told() -> list[str]:
+        answer = json.loads(answered(status, run_id, *CONTEXT, pipeline=GRAPH).to_json())
+        return [step["waits"] for step in answer["steps"] if step["waits"]]
+
+    assert told() == [], "its second node is not there, and nothing tells why"
+    for event in (job_event("SuccessfulCreate", 46, "Created pod"), job_event("FailedCreate", 47, refusal)):
+        cluster.objects["events", "kubeflow", event.metadata.name] = event
+    assert told() == [f"{quota}; give a smaller train_memory= or wait until other pods have ended"]
+    event = job_event("SuccessfulCreate", 48, "Created pod")
+    cluster.objects["events", "kubeflow", event.metadata.name] = event
+    assert told() == [], "it was taken since"
+    del cluster.objects["events", "kubeflow", "e48"]
+    cluster.add(node_of("train-7", 1, run.run_id)[1])
+    assert told() == [], "all are there"
 
 
 def start(nodes: list[tuple[Any, Any]]) -> None:
