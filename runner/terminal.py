@@ -120,7 +120,7 @@ def _predicted(found: Predicted | None) -> list[str]:
     unusable = f", {found.errors:,} of them unusable" * bool(found.errors)
     share = f"{found.correct / found.labelled:.2%} of {found.labelled:,} labels" if found.labelled else ""
     return [
-        f"{'predicted':<15}{found.rows:,} pictures by {found.model}{unusable}",
+        f"{'predicted':<15}{found.rows:,} picture{'s' * (found.rows != 1)} by {found.model}{unusable}",
         *([f"{'correct':<15}{share}"] * bool(share)),
         f"{'drift':<15}{found.drift.removeprefix('drift: ')}",
         *([f"{'training':<15}{found.training}"] * bool(found.training)),

@@ -109,7 +109,8 @@ class Retention:
             before = self._predicted_before if is_complete else self._before
             if before and self._are_old(entries, before):
                 model, _, key = name.partition("/")
-                size = f"{len(entries)} files, {sum(entry.size for entry in entries) / 1e6:,.1f} MB"
+                count, megabytes = len(entries), sum(entry.size for entry in entries) / 1e6
+                size = f"{count} file{'s' * (count != 1)}, {megabytes:,.1f} MB"
                 state = "" if is_complete else ", which were never completed"
                 names = [entry.name for entry in entries if entry.name != manifest]
                 remove = partial(self._remove_predictions, manifest, names)

@@ -100,6 +100,8 @@ def test_few_pictures_are_not_judged(inputs: Inputs, program: Program, tmp_path:
     report = _judged(small, program, _reference(program), tmp_path / "out")
     assert report.sentence == "drift is not judged: 36 pictures are there, and at least 100 are needed"
     assert (report.drifted, report.measures, report.pictures) == (False, [], 36)
+    one = drift.Predicted({}, np.array([1, 0]), np.zeros((1, 2), np.float32))
+    assert "judged: 1 picture is there, and" in drift.compare(_reference(program), one, "m/1", 0.2).sentence
 
 
 def test_a_model_without_a_reference_is_not_judged(inputs: Inputs, program: Program, tmp_path: Path) -> None:

@@ -131,9 +131,9 @@ def test_the_table_guesses_nothing() -> None:
             ["predicted      2,000 pictures by m/1, 2 of them unusable", "drift          no drift: small"],
         ),
         (
-            Predicted(model="m/1", rows=4, errors=0, labelled=4, correct=3, drift="drift: large", training="run 7"),
+            Predicted(model="m/1", rows=1, errors=0, labelled=4, correct=3, drift="drift: large", training="run 7"),
             [
-                "predicted      4 pictures by m/1",
+                "predicted      1 picture by m/1",
                 "correct        75.00% of 4 labels",
                 "drift          large",
                 "training       run 7",

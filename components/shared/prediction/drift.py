@@ -164,11 +164,15 @@ def judge_drift(
     return _report([], pictures, 0, 0, model, threshold, no_reference)
 
 
+def _too_few(number: int, what: str) -> str:
+    return f"{number:,} {what}{' is' if number == 1 else 's are'} there, and at least {FEWEST} are needed"
+
+
 def compare(reference: Reference, found: Predicted, model: str, threshold: float) -> DriftReportDocument:
     """Compare predicted pictures with the reference of the model."""
     pictures, images = int(found.classes.sum()), reference.document.images
-    short = next((f"{n:,} {what}" for n, what in ((pictures, "pictures"), (images, "test images")) if n < FEWEST), "")
-    reason = f"{short} are there, and at least {FEWEST} are needed" if short else ""
+    short = next(((n, what) for n, what in ((pictures, "picture"), (images, "test image")) if n < FEWEST), None)
+    reason = _too_few(*short) if short else ""
     compared = {} if reason else _compare(reference, found)
     return _report(_measures(compared, threshold), pictures, len(found.vectors), images, model, threshold, reason)
 

@@ -360,6 +360,6 @@ def test_the_documents_of_the_verbs(model: RegisteredModel, store: Store) -> Non
     store.put_bytes(b"{}", f"predictions/{NAME}/{'9' * 64}/predictions.json")
     pruned = document("models", "prune", "--keep", "1", "--predictions-older-than", "0", "--dry-run")
     assert pruned.is_dry_run and f"{NAME} version 1" in pruned.removed
-    assert f"the predictions {'9' * 12} by {NAME}, 1 files, 0.0 MB" in pruned.removed
+    assert f"the predictions {'9' * 12} by {NAME}, 1 file, 0.0 MB" in pruned.removed
     assert document("verify", f"{NAME}/3").problems == []
     assert [one.kind for one in document("lineage", f"{NAME}/3").generations][-1] == "version"
