@@ -53,13 +53,10 @@ class Nodes:
             reason = why_waiting(pod, self.view.events(pod) if is_creating(pod) else (), STEP)
             if reason and not pod.metadata.deletion_timestamp:
                 ranks[reason].append(str(rank))
-        told = [(f"{_named(which)}: {reason.text}", reason.remedy) for reason, which in ranks.items()]
+        told = [Reason(f"{_named(which)}: {reason.text}", reason.remedy) for reason, which in ranks.items()]
         told += self._refused(nodes)
-        return (
-            Reason("; ".join(text for text, _ in told), " or ".join({remedy: 0 for _, remedy in told}))
-            if told
-            else None
-        )
+        texts, remedies = [reason.text for reason in told], dict.fromkeys(reason.remedy for reason in told)
+        return Reason("; ".join(texts), " or ".join(remedies)) if told else None
 
     def _refused(self, nodes: list[Node]) -> Iterator[Reason]:
         """Yield why Kubernetes does not take the pods of nodes, as the last event of their Job tells."""
@@ -67,7 +64,7 @@ class Nodes:
         for job in (job for job, number in self.wanted.items() if pods[job] < number):
             made = [event for event in self.view.events_of(f"{job}-{NODE}-0") if event.reason in (CREATED, NOT_CREATED)]
             last = max(made, key=lambda event: (last_seen(event), event.reason == NOT_CREATED), default=None)
-            if last and last.reason == NOT_CREATED and (reason := why_refused(last.message, is_training=True)):
+            if last and (reason := why_refused(last.message, is_training=True)):
                 yield reason
 
     def newly_killed(self, nodes: Iterable[Node]) -> Iterator[str]:

@@ -128,7 +128,7 @@ def test_nodes_that_wait_are_told_with_the_parameter(
 def job_event(reason: str, second: int, message: str) -> client.CoreV1Event:
     """Return an event of the Job of a TrainJob's nodes; its name is a recorded one's, the refusal is not recorded."""
     job = client.V1ObjectReference(name="train-7-node-0", kind="Job")
-    metadata = client.V1ObjectMeta(name=f"e{second}", namespace="kubeflow")
+    metadata = client.V1ObjectMeta(name=f"{reason}-{second}", namespace="kubeflow")
     seen = datetime(2026, 11, 29, 13, 15, second, tzinfo=UTC)
     return client.CoreV1Event(
         involved_object=job, metadata=metadata, reason=reason, message=message, last_timestamp=seen
@@ -150,13 +150,13 @@ def test_a_quota_that_refuses_nodes_is_told(kfp_api: KfpServer, cluster: KubeSer
         return [step["waits"] for step in answer["steps"] if step["waits"]]
 
     assert told() == [], "its second node is not there, and nothing tells why"
-    for event in (job_event("SuccessfulCreate", 46, "Created pod"), job_event("FailedCreate", 47, refusal)):
+    for event in (job_event("SuccessfulCreate", 46, "Created pod"), job_event("FailedCreate", 46, refusal)):
         cluster.objects["events", "kubeflow", event.metadata.name] = event
     assert told() == [f"{quota}; give a smaller train_memory= or wait until other pods have ended"]
     event = job_event("SuccessfulCreate", 48, "Created pod")
     cluster.objects["events", "kubeflow", event.metadata.name] = event
     assert told() == [], "it was taken since"
-    del cluster.objects["events", "kubeflow", "e48"]
+    del cluster.objects["events", "kubeflow", "SuccessfulCreate-48"]
     cluster.add(node_of("train-7", 1, run.run_id)[1])
     assert told() == [], "all are there"
 
