@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", choices=SHAPES, default=list(SHAPES))
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))[:2]
-    found = {}
+    load, found = os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in arguments.networks:
             package = Path(scratch) / name
@@ -60,7 +60,7 @@ def main() -> None:
             requests = arguments.requests // (1 if is_small else 10), arguments.batches // (1 if is_small else 50)
             found[name] = _measure(package, SHAPES[name], cores, arguments.rounds, *requests)
             print(name, json.dumps(found[name]["medians"]), flush=True)
-    print(write_result("serving", {"load_average": os.getloadavg()[0], "networks": found}).relative_to(ROOT))
+    print(write_result("serving", {"load_average": load, "networks": found}).relative_to(ROOT))
 
 
 def _measure(package: Path, shape: list[int], cores: list[int], rounds: int, ones: int, batches: int) -> dict[str, Any]:
