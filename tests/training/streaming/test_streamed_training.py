@@ -31,6 +31,7 @@ from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import SINGLE
 from components.shared.training.loop import Training
+from components.shared.training.streaming.order import WindowedOrder
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, truncate
@@ -156,14 +157,24 @@ def taken(data: Dataset, steps: int, begin: StateDict | None = None) -> StateDic
 @pytest.mark.usefixtures("no_memory", "s3_proxy")
 def test_a_resumed_training_ends_in_the_same_weights(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch has 40 steps; another number of threads reads on."""
-    data, epochs = open_dataset(stored), 2
+    data, epochs, drawn = open_dataset(stored), 2, list[int]()
+    draw = WindowedOrder.epoch
+
+    def record(order: WindowedOrder, number: int) -> Any:
+        drawn.append(number)
+        return draw(order, number)
+
+    monkeypatch.setattr(WindowedOrder, "epoch", record)
     expected = taken(data, 40 * epochs)
+    assert drawn == [1, 2], "another order in each epoch"
     for steps in (27, 40, 71):
+        drawn.clear()
         monkeypatch.setattr(shard_reader, "READERS", 1)
         begun = taken(data, steps)
         monkeypatch.setattr(shard_reader, "READERS", 4)
         ended = taken(data, 40 * epochs - steps, begun)
         assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())
+        assert drawn == {27: [1, 1, 2], 40: [1, 2], 71: [1, 2, 2]}[steps]
         assert ended.document.epochs[-1].val_loss == expected.document.epochs[-1].val_loss
 
 
@@ -244,11 +255,13 @@ def test_what_a_killed_process_had_of_the_cache_is_free(
     monkeypatch.setenv(CACHE_VARIABLE, "1")
     shards = open_dataset(stored).stored
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(stored)], cwd=ROOT, stdout=subprocess.PIPE) as other:
-        assert other.stdout and other.stdout.readline() == b"ready\n"
-        assert shards.free_bytes() == 0 and held(cache) == 4
-        with pytest.raises(NoRoom):
-            shards.reserve(1)
-        other.kill()
+        try:
+            assert other.stdout and other.stdout.readline() == b"ready\n"
+            assert shards.free_bytes() == 0 and held(cache) == 4
+            with pytest.raises(NoRoom):
+                shards.reserve(1)
+        finally:
+            other.kill()
     assert shards.free_bytes() == 2**20 and held(cache) == 0
     room = shards.reserve(2**20)
     assert shards.free_bytes() == 0
