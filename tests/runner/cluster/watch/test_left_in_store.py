@@ -18,7 +18,7 @@ from components.shared.evaluation.metrics import measure
 from components.shared.parameters.evaluation import Gates
 from components.shared.registry.document import RegistrationDocument
 from components.shared.storage.client import Store
-from pipeline import distributed
+from pipeline import distributed, sweep
 from runner.control import status, stop
 from tests.runner.cluster.watch.conftest import CONTEXT, Watched
 from tests.runner.cluster.watch.test_verdicts import ORIGIN, cached, event, pod
@@ -91,6 +91,23 @@ def test_the_store_tells_what_the_logs_do_not(
     _, shown = watched(run_id, *CONTEXT)
     assert summary(tmp_path, run_id) == (None, None, None, None)
     assert shown.count(f"{UNSEEN}: Kubernetes refuses to read Secret") == 1
+
+
+def test_of_stale_tasks_the_store_tells_the_verdict(
+    kfp_api: KfpServer, cluster: KubeServer, watched: Watched, tmp_path: Path, store: Store, leave: Leave
+) -> None:
+    """Of the recorded run, which succeeded, KFP has tasks that are pending, and Argo's Workflow cannot be read."""
+    cluster.denied = {"list pods", "list workflows"}
+    run_id = kfp_api.replay("sweep", run_of("stale"))
+    code, shown = watched(run_id, *CONTEXT, graph=sweep)
+    assert (code, *summary(tmp_path, run_id)) == (0, None, None, None, None)
+    assert "verdict        not known\n" in shown
+    kept = {"evaluate": ("evaluation", evaluation(0.8)), "register": ("registration", registration(7))}
+    for step, (name, content) in kept.items():
+        store.put_bytes(content, f"torch2kubeflow-sweep/{run_id}/{step}/543dd048/{name}/{name}.json")
+    _, shown = watched(run_id, *CONTEXT, graph=sweep)
+    assert summary(tmp_path, run_id) == (0.75, False, ["accuracy 0.75 is below min_accuracy=0.8"], 7)
+    assert "verdict        not accepted, not exported: accuracy 0.75 is below min_accuracy=0.8\n" in shown
 
 
 def test_a_run_may_have_a_root_of_its_own(
