@@ -128,7 +128,8 @@ def _client(protocol: str, ask_it: Ask, share: int, wanted: dict[str, Any], answ
             print(f"lost by {protocol}: {error}", flush=True)
             outcome = "lost"
         else:
-            outcome = version if np.abs(probabilities - wanted[version]).max() < SAME else "mixed"
+            is_whole = version in wanted and np.abs(probabilities - wanted[version]).max() < SAME
+            outcome = version if is_whole else "mixed"
         now = time.monotonic()
         answers.append(Answer(protocol, outcome, now - started, now))
 
