@@ -116,10 +116,12 @@ def named_modules(root: Path, tree: ast.AST) -> Iterator[str]:
             yield name
 
 
+@pytest.mark.slow
 def test_what_an_import_does_not_show_is_declared(copy: Path) -> None:
     assert undeclared(copy) == {module.PORTS}  # of which a step has its own port alone
 
 
+@pytest.mark.slow
 def test_a_missing_declaration_is_found(copy: Path) -> None:
     for path in (copy / "components").rglob("*.py"):
         path.write_text(re.sub(r"^READS = .*\n", "READS = ()\n", path.read_text(), flags=re.M))

@@ -202,7 +202,12 @@ def test_without_bias_no_convolution_or_linear_layer_has_one() -> None:
             {"pooling": "avg"},
             "resnet18 for images of 32 x 32 pixels has no max pooling .*pooling=default",
         ),
-        ("nasnet_a_mobile", {"pooling": "rms"}, "nasnet_a_mobile .* has no max pooling"),
+        pytest.param(
+            "nasnet_a_mobile",
+            {"pooling": "rms"},
+            "nasnet_a_mobile .* has no max pooling",
+            marks=pytest.mark.slow,
+        ),
         (
             "timm:efficientnet_b0",
             {"activation": "tanh"},
@@ -301,6 +306,7 @@ def test_weights_in_a_folder_are_checked_by_its_document(tmp_path: Path) -> None
         load_pretrained(network, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, size, refusal",
     [
@@ -325,6 +331,7 @@ def test_a_missing_changed_or_malformed_file_is_refused(weights: Path, tmp_path:
         load_pretrained(network, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_does_not_change_frozen_stages() -> None:
     network = build("resnet18", 32)
     frozen = freeze_stages(network, 3)

@@ -96,7 +96,7 @@ def test_the_page_shows_the_least_certain_pictures(
     assert places == sorted(places) and html.count("<figure>") == 3
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("calls", [3, *(pytest.param(calls, marks=pytest.mark.slow) for calls in (1, 2, 7, 10))])
 def test_an_interrupted_run_goes_on(inputs: Inputs, program: Program, tmp_path: Path, calls: int) -> None:
     whole = predict_all(inputs, program, tmp_path / "whole")
     left = calls

@@ -68,6 +68,7 @@ def test_a_run_stays_far_from_argos_limit(graph: str, trials: int, kilobytes: in
     assert total(parts_of(graph, trials)) <= 1000 * kilobytes < LIMIT
 
 
+@pytest.mark.slow
 def test_the_documented_sizes_are_those_of_the_estimate() -> None:
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", SECTION, re.M)]
     documented = {name: int(now) for name, _before, now in rows if now.isdigit()}

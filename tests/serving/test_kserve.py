@@ -41,6 +41,7 @@ def test_an_older_standard_mode_is_refused_in_one_line(cluster: Cluster, is_leni
     assert cluster.path not in cluster.server.objects
 
 
+@pytest.mark.slow
 def test_a_canary_that_kserve_drops_in_silence_is_noticed(cluster: Cluster) -> None:
     cluster.deploy(1)
     cluster.server.is_old = cluster.server.is_lenient = True

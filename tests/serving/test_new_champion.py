@@ -53,6 +53,7 @@ def deploy(store: Store, version: int) -> None:
     deploy_champion(NAME, version, recipe)
 
 
+@pytest.mark.slow
 def test_a_new_champion_takes_the_place_of_the_old_one(
     cluster: KserveServer, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_new_champion_takes_the_place_of_the_old_one(
     assert len(cluster.changes) == before, "what serves already is left as it is"
 
 
+@pytest.mark.slow
 def test_a_version_that_predicts_something_else_is_taken_back(cluster: KserveServer, store: Store) -> None:
     deploy(store, 1)
     first, second = cluster.models

@@ -104,6 +104,7 @@ def test_a_first_version_that_fails_is_taken_away(cluster: Cluster) -> None:
     assert cluster.path not in cluster.server.objects
 
 
+@pytest.mark.slow
 def test_a_canary_that_breaks_down_later_is_taken_back(served: Cluster) -> None:
     uri = served.versions[2].predictor.storage_uri
 

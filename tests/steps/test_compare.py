@@ -147,6 +147,7 @@ def test_trials_without_any_model_are_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_equal_trials_give_equal_pages(tmp_path: Path) -> None:
     trials = [write_trial(tmp_path / "a" / n, (0.5, 0.3), (0.9, 0.2), epochs=2) for n in ("1", "2")]
     assert compared(tmp_path, *trials) == compared(tmp_path, *trials)

@@ -92,6 +92,7 @@ def test_the_document_names_data_and_model_and_adds_its_seconds(artifacts: Path)
     assert document.accepted is True and document.reasons == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_diagrams")
 def test_the_result_suits_kubeflow(artifacts: Path, tmp_path: Path) -> None:
     result = evaluated(artifacts, tmp_path)

@@ -195,6 +195,7 @@ def test_what_others_removed_is_stored_again(package: Path, raw: Path, tmp_path:
     assert store.stat(entries["predictions.json"].name) == before, "it is written once"
 
 
+@pytest.mark.slow
 def test_old_predictions_are_pruned_and_made_again(
     package: Path, raw: Path, tmp_path: Path, store: Store, uri: str
 ) -> None:
@@ -220,6 +221,7 @@ def test_old_predictions_are_pruned_and_made_again(
     assert [*store.list("models")], "versions are no predictions"
 
 
+@pytest.mark.slow
 def test_a_damaged_part_is_predicted_again(package: Path, raw: Path, tmp_path: Path, store: Store, uri: str) -> None:
     resolved = _resolve(uri)
     _predict(resolved, raw, tmp_path)

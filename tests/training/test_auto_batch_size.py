@@ -57,6 +57,7 @@ def test_the_largest_batch_follows_from_the_free_memory(small_digits: Path, set_
         auto_batch_size.largest_batch(settings(network="resnet18", batch_size="auto"), data, group)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_fit_is_refused_before_training(
     small_digits: Path, tmp_path: Path, set_memory: SetMemory
 ) -> None:

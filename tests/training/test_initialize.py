@@ -49,6 +49,7 @@ def test_pretrained_weights_come_from_a_store_and_are_checked(
         trained(digits, tmp_path / "third", epochs=1, pretrained=store.uri("4"))
 
 
+@pytest.mark.slow
 def test_the_network_is_compiled_when_asked(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.nn.Module] = []
 

@@ -40,6 +40,7 @@ def named(kfp_api: KfpServer, name: str) -> Any:
     return item
 
 
+@pytest.mark.slow
 def test_a_parameter_without_an_input_moves_to_options(kfp_api: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     before = schedule(kfp_api, "sunday")
     assert run_verb(upload, pipeline=pipeline.training) == 0
