@@ -93,6 +93,23 @@ def run_pipeline(tmp_path: Path) -> Runner:
     return functools.partial(run_local, tmp_path / "runs")
 
 
+@pytest.fixture
+def run_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Runner]:
+    """Return what does the same in this process, which need not import KFP and ours again: 3 s of CPU time less."""
+    from pipeline import GRAPHS
+    from runner.cli import main
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(lambda: GRAPHS, ["local", "--runs", str(tmp_path / "runs"), *words])
+        return subprocess.CompletedProcess(words, int(end.value.code or 0), *capsys.readouterr())
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the artifacts `dataset` and `model` of the digits, and their `evaluation` and `report.html`."""

@@ -38,28 +38,28 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_pruned_data_is_prepared_again_once(tmp_path: Path, run_pipeline: Runner) -> None:
-    check(run_pipeline(*REMOTE))
+def test_pruned_data_is_prepared_again_once(tmp_path: Path, run_here: Runner) -> None:
+    check(run_here(*REMOTE))
     assert "the prepared data" in verb(tmp_path, "models", "prune", "--older-than", "0")
-    check(run_pipeline(*REMOTE, "learning_rate=0.01"))
+    check(run_here(*REMOTE, "learning_rate=0.01"))
     assert [states(tmp_path)[name] for name in ("download", "preprocess", "train")] == ["cached", "done", "done"]
-    check(run_pipeline(*REMOTE, "learning_rate=0.01"))
+    check(run_here(*REMOTE, "learning_rate=0.01"))
     assert [states(tmp_path)[name] for name in ("preprocess", "train")] == ["cached", "cached"]
 
 
-def test_a_cached_run_tells_of_the_present_store(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_a_cached_run_tells_of_the_present_store(tmp_path: Path, run_here: Runner) -> None:
     words = (*WORDS, "min_accuracy=0")
-    check(run_pipeline(*words))
-    check(run_pipeline(*words, "seed=1"))
-    check(run_pipeline(*words))
+    check(run_here(*words))
+    check(run_here(*words, "seed=1"))
+    check(run_here(*words))
     first = summary(tmp_path)["registered"]
     verb(tmp_path, "models", "promote", first["name"], "2" if first["is_champion"] else "1")
-    done = run_pipeline(*words)
+    done = run_here(*words)
     check(done)
     assert summary(tmp_path)["registered"]["is_champion"] is not first["is_champion"]
     assert ("not champion: version 2 is since then: it was promoted by hand" in done.stdout) == first["is_champion"]
     shutil.rmtree(tmp_path / "runs/s3")
-    check(run_pipeline(*words))
+    check(run_here(*words))
     assert (states(tmp_path)["download"], states(tmp_path)["register"]) == ("cached", "done")
     registered = summary(tmp_path)["registered"]
     assert (registered["version"], registered["is_champion"]) == (1, True), "the store is new"
