@@ -33,17 +33,17 @@ def _register(folder: Path, dataset: Path, store: str, epochs: int) -> int:
     return int(made.register(folder / "out", store, "digits")["version"])
 
 
-def _run(run_pipeline: Runner, tmp_path: Path, *words: str) -> tuple[dict[str, Any], str]:
-    done = run_pipeline(*WORDS, *words)
+def _run(run_here: Runner, tmp_path: Path, *words: str) -> tuple[dict[str, Any], str]:
+    done = run_here(*WORDS, *words)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads((tmp_path / "runs/latest/summary.json").read_text()), done.stdout
 
 
-def test_digits_are_predicted_by_two_pods(tmp_path: Path, run_pipeline: Runner, store: Store, uri: str) -> None:
+def test_digits_are_predicted_by_two_pods(tmp_path: Path, run_here: Runner, store: Store, uri: str) -> None:
     digits = write_dataset(tmp_path / "dataset", classes=list("0123456789"))
     assert _register(tmp_path / "first", digits, uri, epochs=2) == 1
     words = (f"store={uri}", "retrain=false")
-    summary, shown = _run(run_pipeline, tmp_path, *words)
+    summary, shown = _run(run_here, tmp_path, *words)
     steps = {name: step["state"] for name, step in summary["steps"].items()}
     assert steps == dict.fromkeys(("resolve-prediction", "download", "predict", "collect", "finish"), "done")
     assert (summary["predicted"]["model"], summary["predicted"]["rows"]) == ("digits/1", 1797)
@@ -57,13 +57,13 @@ def test_digits_are_predicted_by_two_pods(tmp_path: Path, run_pipeline: Runner, 
     shares = [*folder.glob("torch2kubeflow-prediction-*/*/predict/share")]
     assert sorted(len([*share.glob("part-*")]) for share in shares) == [1, 1], "each pod has made its own"
 
-    summary, _ = _run(run_pipeline, tmp_path, *words)
+    summary, _ = _run(run_here, tmp_path, *words)
     steps = {name: step["state"] for name, step in summary["steps"].items()}
     assert (steps["predict"], steps["collect"]) == ("cached", "done"), "the same champion, data and code"
 
     assert _register(tmp_path / "second", digits, uri, epochs=4) == 2
     RegisteredModel(store, "digits").promote(2)
-    summary, _ = _run(run_pipeline, tmp_path, *words)
+    summary, _ = _run(run_here, tmp_path, *words)
     steps = {name: step["state"] for name, step in summary["steps"].items()}
     assert (steps["download"], steps["predict"]) == ("cached", "done"), "by the new champion"
     assert summary["predicted"]["model"] == "digits/2"
@@ -71,8 +71,8 @@ def test_digits_are_predicted_by_two_pods(tmp_path: Path, run_pipeline: Runner, 
     assert len(keys) == 2
 
 
-def test_an_unknown_version_ends_the_run_in_one_line(tmp_path: Path, run_pipeline: Runner) -> None:
-    failed = run_pipeline(*WORDS, "model_name=nothing")
+def test_an_unknown_version_ends_the_run_in_one_line(tmp_path: Path, run_here: Runner) -> None:
+    failed = run_here(*WORDS, "model_name=nothing")
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: resolve-prediction: s3://torch2kubeflow has no model nothing: ")
     assert failed.stderr.count("\n") == 1

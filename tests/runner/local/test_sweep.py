@@ -11,13 +11,13 @@ WORDS = ("--graph", "sweep", "data=digits", "epochs=2", "batch_size=64", "min_ac
 
 
 @pytest.mark.slow
-def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) -> None:
+def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_here: Runner) -> None:
     settings = [
         {"learning_rate": 0.03},
         {"learning_rate": 1e30, "optimizer": "sgd"},
         {"learning_rate": 1e-6, "epochs": 3},
     ]
-    done = run_pipeline(*WORDS, "stopping=asha", "parallel=2", f"settings={json.dumps(settings)}")
+    done = run_here(*WORDS, "stopping=asha", "parallel=2", f"settings={json.dumps(settings)}")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "runs" / "latest"
     summary = json.loads((folder / "summary.json").read_text())
@@ -49,8 +49,8 @@ def test_a_sweep_evaluates_its_best_trial(tmp_path: Path, run_pipeline: Runner) 
 
 
 @pytest.mark.slow
-def test_an_invalid_setting_is_refused_before_anything_runs(tmp_path: Path, run_pipeline: Runner) -> None:
-    failed = run_pipeline(*WORDS, 'settings=[{"learning_rte": 0.1}]')
+def test_an_invalid_setting_is_refused_before_anything_runs(tmp_path: Path, run_here: Runner) -> None:
+    failed = run_here(*WORDS, 'settings=[{"learning_rte": 0.1}]')
     assert failed.returncode == 2
     assert failed.stderr.startswith(
         "error: settings, trial 1: 'learning_rte' is not a parameter of a training (did you mean learning_rate"
