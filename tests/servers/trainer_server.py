@@ -255,8 +255,14 @@ class TrainerServer(ThreadingHTTPServer):
         if not pods.conditions and not pods.job["spec"]["suspend"]:
             pods.jobsets += 1
             self.made_again.append(name)
-        threading.Timer(POD_SECONDS, pods.job.pop, ("status", None)).start()
-        threading.Timer(2 * POD_SECONDS, self.jobs.pop, (name, None)).start()
+        threading.Thread(target=self._vanish, args=(name, pods.job), daemon=True).start()
+
+    def _vanish(self, name: str, job: dict[str, Any]) -> None:
+        """Take the status of a job away, and then the job."""
+        threading.Event().wait(POD_SECONDS)
+        job.pop("status", None)
+        threading.Event().wait(POD_SECONDS)
+        self.jobs.pop(name, None)
 
     def _patch(self, pods: Pods, body: Any) -> dict[str, Any]:
         """Suspend a job, which ends its pods."""
