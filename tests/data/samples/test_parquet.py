@@ -109,6 +109,11 @@ def test_columns_are_found_without_metadata(tmp_path: Path) -> None:
         assert raw.classes == sorted(set(found), key=lambda name: (len(name), name))
 
 
+def test_the_metadata_tell_pictures_from_other_bytes(tmp_path: Path) -> None:
+    columns = {"hash": pa.array([b"x", b"y"]), **labelled(1, 2)}
+    assert rows(fetched(write(tmp_path / "x.parquet", columns, FEATURES), tmp_path / "raw"))[0][3] == picture(1)
+
+
 def test_rows_without_a_class_or_a_picture_are_counted(tmp_path: Path) -> None:
     labels = pa.array([0, 1, -1, None, 1])
     path = write(tmp_path / "x.parquet", {"image": images(1, 2, 4, 6, None), "label": labels}, FEATURES)
