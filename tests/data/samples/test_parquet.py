@@ -229,3 +229,13 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
         (pets / "data/validation-00000-of-00001.parquet").write_bytes(damaged)
         with pytest.raises(UserError, match=r"data/validation-00000-of-00001\.parquet cannot be read as Parquet \("):
             fetched(pets, tmp_path / "raw")
+
+
+def test_columns_of_one_name_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    same = pa.table([images(1, 2), pa.array(["a", "b"]), pa.array([0, 1])], names=["image", "label", "label"])
+    latin = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xe9"))
+    texts = pa.table({"image": images(1, 2), "label": latin})
+    for table, message in ((same, "has two columns 'label'; name them"), (texts, "cannot be read as Parquet .'utf-8'")):
+        pq.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(UserError, match=message):
+            fetched(tmp_path / "x.parquet", tmp_path / "raw")

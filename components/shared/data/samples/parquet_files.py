@@ -18,8 +18,11 @@ def opened_parquet(path: Path, named: str) -> Iterator[pq.ParquetFile]:
     """Open a file. Raises UserError, with the name that people know, if it cannot be read, also in the block."""
     try:
         with pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+                raise UserError(f"{named} has two columns {twice[0]!r}", "name them differently")
             yield file
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _broken(named, error) from None
     except OSError as error:  # without a number from pyarrow, of damaged pages
         if error.errno is not None:
