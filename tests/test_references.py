@@ -339,13 +339,13 @@ def without_ids(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("graph", WEIGHTS["trainings"])
-def test_a_training_gives_the_recorded_weights(run_pipeline: Runner, tmp_path: Path, graph: str) -> None:
+def test_a_training_gives_the_recorded_weights(run_here: Runner, tmp_path: Path, graph: str) -> None:
     machine, expected = WEIGHTS["machine"], WEIGHTS["trainings"][graph]
     here = {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
     for name, value in here.items():
         if value != machine[name]:
             pytest.skip(f"{name} is {value}, and the weights were recorded with {machine[name]}")
-    done = run_pipeline("--graph", graph, *expected["words"])
+    done = run_here("--graph", graph, *expected["words"])
     assert (done.returncode, done.stderr) == (0, "")
     model = tmp_path / "runs" / "latest" / "model"
     assert sha256_file(model / "model.safetensors") == expected["weights_sha256"], f"recorded on {machine}"

@@ -119,8 +119,8 @@ def test_schedules_tell_when_they_run_next(kfp_api: KfpServer, capsys: pytest.Ca
 
 
 @pytest.mark.slow
-def test_a_local_run_answers_with_its_summary(run_pipeline: Runner) -> None:
-    done = run_pipeline("data=digits", "epochs=1", "min_accuracy=1", "--json")
+def test_a_local_run_answers_with_its_summary(run_here: Runner) -> None:
+    done = run_here("data=digits", "epochs=1", "min_accuracy=1", "--json")
     assert done.returncode == 0, done.stderr
     summary = SummaryDocument.parse(done.stdout.encode(), "stdout")
     assert (summary.state, summary.steps["train"].state) == ("done", "done")
