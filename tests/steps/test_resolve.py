@@ -202,7 +202,7 @@ def test_each_step_gets_the_whole_recipe_of_its_work() -> None:
     changed = {name: given[name] for name in ("seed", "threads", "epochs", "mixup", "batch_size")}
     assert training == TrainingRecipe.of(network="resnet18", **changed)
     assert EvaluateRecipe.read(found.evaluation) == EvaluateRecipe(min_recall=0.75, threads=2)
-    assert RegisterRecipe.read(found.registration) == RegisterRecipe(significance=0.5, threads=2)
+    assert RegisterRecipe.read(found.registration) == RegisterRecipe(significance=0.5, min_recall=0.75, threads=2)
     assert found.Output == []
 
 
@@ -214,7 +214,7 @@ def test_numbers_in_other_types_give_the_same_recipes() -> None:
 @pytest.mark.parametrize(
     ("changed", "kept"),
     [
-        ({"min_accuracy": 0.5}, {"reading", "preparation", "training", "registration"}),
+        ({"min_accuracy": 0.5}, {"reading", "preparation", "training"}),
         ({"epochs": 9}, {"reading", "preparation", "evaluation", "export", "registration"}),
         ({"model_name": "a"}, {"reading", "preparation", "training", "evaluation", "export"}),
         ({"handover_mib": 9}, {"reading", "training", "evaluation", "export", "registration"}),

@@ -44,7 +44,7 @@ def test_the_document_describes_how_the_model_was_trained(digits: Path, tmp_path
     assert (model.classes, model.image_shape) == (data.classes, data.image_shape)
     assert (document.mean, document.std) == (data.document.mean, data.document.std)
     assert (document.seed, document.threads, document.torch) == (3, 1, torch.__version__)
-    others = ("seed", "threads", "store", "checkpoint_seconds")
+    others = ("seed", "threads", "store", "checkpoint_seconds", "shuffle_window")  # of data in memory
     assert document.parameters == {k: v for k, v in SETTINGS.items() if k not in others}
 
 
