@@ -54,6 +54,7 @@ def test_bounds_are_of_the_pictures_outside_the_test_split(tmp_path: Path, capsy
     assert "warning: the bounds span 4.57% of what uint16 can hold" in log
 
 
+@pytest.mark.slow
 def test_bounds_know_the_split_that_the_seed_makes(tmp_path: Path) -> None:
     two_classes(tmp_path / "source", 1000, 3000)
     bright = np.full((32, 32), 60_000, np.uint16)

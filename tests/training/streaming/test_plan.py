@@ -60,6 +60,7 @@ def test_a_process_never_needs_more_than_it_has_reserved(seed: int) -> None:
                 assert most_held(order, [*whole[begun:, rank]]) <= room
 
 
+@pytest.mark.slow
 def test_the_room_grows_with_the_window() -> None:
     rooms = [
         Streaming(dataset([100] * 400), WindowedOrder([100] * 400, window, 8, 64, 600, 0), window, 4)._bytes(window)
