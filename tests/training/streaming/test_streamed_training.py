@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
@@ -30,11 +31,12 @@ from components.shared.training import batches
 from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import SINGLE
+from components.shared.training.distributed.task import TASK, TaskDocument
 from components.shared.training.loop import Training
 from components.shared.training.streaming.order import WindowedOrder
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
-from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, truncate
+from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, hold_after, truncate
 from tests.trained_digits import RUN, largest_difference, settings, trained
 
 COUNTS = {"train": 2000, "val": 250, "test": 100}
@@ -176,6 +178,42 @@ def test_a_resumed_training_ends_in_the_same_weights(stored: Path, monkeypatch: 
         assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())
         assert drawn == {27: [1, 1, 2], 40: [1, 2], 71: [1, 2, 2]}[steps]
         assert ended.document.epochs[-1].val_loss == expected.document.epochs[-1].val_loss
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_a_killed_training_resumes_and_leaves_nothing(
+    stored: Path, s3_proxy: Proxy, cache: Path, tmp_path: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {**STREAMED, "epochs": 6}
+    trained(stored, tmp_path / "whole", **chosen)
+    task = TaskDocument(
+        dataset=str(stored),
+        parameters=settings(**chosen).values(),
+        **{**RUN, "store": uri},
+    )
+    (tmp_path / "task").mkdir()
+    task.write(tmp_path / "task" / TASK)
+    freed = threading.Event()
+    s3_proxy.always = hold_after("/checkpoints/", freed)  # so that it waits for shards when it is killed
+    command = [sys.executable, "-m", "tests.training.streaming.worker", str(tmp_path / "task")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
+        wait_until(lambda: any("/checkpoints/" in path and method == "PUT" for method, path, _ in s3_proxy.asked))
+        wait_until(lambda: s3_proxy.busy > 1)
+        child.kill()
+    freed.set()
+    s3_proxy.always = None
+    assert [*(cache / "shards").iterdir()], "what it had of the cache"
+    trained(stored, tmp_path / "model", **chosen, store=uri)
+    assert "[train] resumed after step " in capsys.readouterr().out
+    assert weights(tmp_path / "model") == weights(tmp_path / "whole")
+    assert [*(cache / "shards").iterdir()] == []
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_two_processes_share_the_cache_and_the_batches(
