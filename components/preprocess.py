@@ -9,9 +9,6 @@ reused.
 
 import shutil
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +17,20 @@ from components.shared.core import log
 from components.shared.core.code_digest import code_digest
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
-from components.shared.core.files import new_folder, sha256_file
+from components.shared.core.files import new_folder
 from components.shared.core.step import step
-from components.shared.data.contact_sheet import save_contact_sheet
-from components.shared.data.dataset import SAMPLES, SPLITS, Copies, Dataset, Images, Origin, write_document
-from components.shared.data.decode import NARROW, BadPicture, Result, decoder, fit_arrays
-from components.shared.data.layout.left_out import BadImage, sentences_on
-from components.shared.data.pictures.value_range import PERCENTILES, Unscaled, ValueSample, little_used, mixed
+from components.shared.data.dataset import Origin
+from components.shared.data.decode import NARROW, decoder
+from components.shared.data.layout.left_out import sentences_on
+from components.shared.data.pictures.value_range import PERCENTILES, ValueSample, little_used, mixed
+from components.shared.data.preparation.assemble import assemble
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
-from components.shared.data.preparation.join import Join, joined
+from components.shared.data.preparation.decoding import Decoding, chunk_size
 from components.shared.data.preparation.rows import SUMMED, write_rows
-from components.shared.data.preparation.settle import Content, document_of, settle
-from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.data.preparation.splits import TEST, VAL, Splitter
 from components.shared.data.preparation.unit import SPLIT_ROWS, Unit, unit_size, write_unit
 from components.shared.data.raw import Raw, open_raw
 from components.shared.parameters.preparation import PreprocessRecipe, bounds
-
-CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
 
 
 @step
@@ -85,31 +79,6 @@ def _check_left_out(source: Raw, allowed: float) -> None:
         )
 
 
-@dataclass
-class _Decoded:
-    """What came of the pictures of a source; one without bounds to scale it is black in the buffer."""
-
-    buffer: DecodeBuffer
-    unscaled: ValueSample
-    bad_images: list[BadImage] = field(default_factory=list)
-    types: Counter[str] = field(default_factory=Counter)  # of their numbers
-
-    def images_of(self, results: Sequence[Result]) -> Images:
-        """Return the images of good pictures as one array; an unscaled one is noted, and black."""
-        size = self.buffer.size
-        good = [
-            (n, result) for n, result in enumerate(results, self.buffer.count) if not isinstance(result, BadPicture)
-        ]
-        channels = max((len(result) for _, result in good if not isinstance(result, Unscaled)), default=1)
-        stacked = np.zeros((len(good), channels, size, size), np.uint8)
-        for row, (number, result) in zip(stacked, good, strict=True):
-            if isinstance(result, Unscaled):
-                self.unscaled.add(number, result)
-            else:
-                row[:] = result
-        return stacked
-
-
 def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:
     """Prepare the dataset in the folder."""
     num_classes = len(source.classes)
@@ -117,26 +86,17 @@ def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: f
     scratch.mkdir()
     decoded, value_range = _decode_scaled(source, scratch, parameters)
     units = _write_units(decoded.buffer, scratch, folder, _splitter(decoded.buffer, num_classes, parameters))
-    size = parameters.image_size
-    with joined(scratch / "units") as join:
-        content = settle(folder, units, join.rows(), (size, size), num_classes)
-        copies = _copies(content, join)
-    _check_classes(source.classes, content)
-    shutil.rmtree(scratch)
     origin: Origin = {
         "raw_digest": source.digest,
         "parameters": parameters.determining(),
         "code_version": code_digest(__name__),
-        "duplicates": copies,
         "bad_images": decoded.bad_images,
         **_origin(source, started),
     }
     if value_range and decoded.types.keys() - {NARROW}:
         origin["value_range"] = value_range
-    document = document_of(folder, content, source.classes, **origin)
-    sheet = folder / SAMPLES
-    save_contact_sheet(Dataset(folder, document), sheet)
-    write_document(folder, document.model_copy(update={"samples_sha256": sha256_file(sheet)}))
+    assemble(folder, scratch / "units", units, source.classes, parameters.image_size, **origin)
+    shutil.rmtree(scratch)
 
 
 def _splitter(buffer: DecodeBuffer, num_classes: int, parameters: PreprocessRecipe) -> Splitter:
@@ -153,7 +113,7 @@ def _origin(source: Raw, started: float) -> Origin:
     return origin
 
 
-def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> tuple[_Decoded, ValueRange | None]:
+def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> tuple[Decoding, ValueRange | None]:
     """Decode every image, and again if the bounds of wide pictures had to be measured first; return the bounds, too."""
     given = parameters.value_range
     value_range = ValueRange(**dict(zip(("low", "high"), bounds(given), strict=True))) if given else None
@@ -166,7 +126,7 @@ def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> 
     return decoded, value_range
 
 
-def _measure(decoded: _Decoded, num_classes: int, parameters: PreprocessRecipe) -> ValueRange:
+def _measure(decoded: Decoding, num_classes: int, parameters: PreprocessRecipe) -> ValueRange:
     """Return the bounds of the wide pictures outside the test split."""
     splitter = _splitter(decoded.buffer, num_classes, parameters)
     splits = [splitter.assign(rows["label"], rows["split"]) for rows in decoded.buffer.rows(SPLIT_ROWS)]
@@ -181,39 +141,16 @@ def _measure(decoded: _Decoded, num_classes: int, parameters: PreprocessRecipe) 
     return value_range
 
 
-def _decode(source: Raw, scratch: Path, parameters: PreprocessRecipe, value_range: ValueRange | None) -> _Decoded:
+def _decode(source: Raw, scratch: Path, parameters: PreprocessRecipe, value_range: ValueRange | None) -> Decoding:
     """Decode every image into a buffer, in the source's order."""
     size, count = parameters.image_size, sum(source.counts.values())
-    decoded = _Decoded(DecodeBuffer(scratch, size), ValueSample(count))
+    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(count), parameters.max_bad_images)
     progress = log.Progress("decoding", count, "images")
     with decoder(size, value_range) as decode_all:
-        decoded.types = decode_all.types
-        for chunk in source.chunks(max(1, CHUNK_BYTES // (3 * size**2))):
-            is_good = np.ones(len(chunk.labels), bool)
-            if chunk.images is not None:
-                images = fit_arrays(chunk.images, size)
-            else:
-                assert chunk.encoded is not None
-                results = decode_all(chunk.encoded)
-                allowed = parameters.max_bad_images - len(decoded.bad_images)
-                decoded.bad_images += _bad(chunk.names, results, allowed)
-                images = decoded.images_of(results)
-                is_good = np.array([not isinstance(result, BadPicture) for result in results])
-            split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
-            decoded.buffer.append(images, chunk.labels, split, is_good)
+        for chunk in source.chunks(chunk_size(size)):
+            decoded.add(chunk, decode_all)
             progress.advance(len(chunk.labels))
     return decoded
-
-
-def _bad(names: Sequence[str], results: Sequence[Result], allowed: int) -> list[BadImage]:
-    found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
-    if len(found) > allowed:
-        name, reason = found[allowed]
-        raise UserError(
-            f"picture {name} cannot be used: {reason}",
-            "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
-        )
-    return [BadImage(name=name, reason=str(reason)) for name, reason in found]
 
 
 def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Splitter) -> list[Unit]:
@@ -224,38 +161,11 @@ def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Sp
             file.write(splitter.assign(rows["label"], rows["split"]).tobytes())
     units: list[Unit] = []
     progress = log.Progress("writing", buffer.count, "images")
-    block = max(1, CHUNK_BYTES // (3 * buffer.size**2))
     with open(scratch / "splits", "rb") as file:
-        for rows, images in buffer.units(unit_size(buffer.size), block):
-            splits = np.fromfile(file, np.uint8, len(rows))
-            is_good = rows["channels"] > 0
-            rows["split"] = splits
-            good = rows[is_good]
+        for rows, images in buffer.units(unit_size(buffer.size), chunk_size(buffer.size)):
+            rows["split"] = np.fromfile(file, np.uint8, len(rows))
+            good = rows[rows["channels"] > 0]
             units.append(write_unit(folder, len(units), good, images))
             write_rows(scratch / "units" / f"{len(units):09}.parquet", [good], SUMMED)
             progress.advance(len(rows))
     return units
-
-
-def _copies(content: Content, join: Join) -> Copies:
-    dropped = dict(zip(SPLITS, content.dropped.tolist(), strict=True))
-    log.info(f"dropped copies across splits: {dropped['train']:,} from train, {dropped['val']:,} from val")
-    repeated, conflicting = join.repeated()
-    return Copies(
-        repeated_images=repeated,
-        of_these_with_conflicting_labels=conflicting,
-        copies_dropped=dropped,
-        copies_kept_within_split=join.within_split(),
-    )
-
-
-def _check_classes(classes: Sequence[str], content: Content) -> None:
-    """Raise UserError for the first class without images in a split."""
-    for split, row in zip(SPLITS, content.counts, strict=True):
-        for name, count, total in zip(classes, row.tolist(), content.found.tolist(), strict=True):
-            if count == 0:
-                raise UserError(
-                    f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
-                    "are dropped)",
-                    "add pictures of it, or remove the class",
-                )

@@ -23,7 +23,9 @@ def folder_members(folder: Path) -> Iterator[Member]:
 
 def file_member(name: str, path: Path) -> Member:
     """Return a file on this machine under a name."""
-    return Member(name, path.stat().st_size, False, partial(_file, path), place=partial(_link, path))
+    found, reads = path.stat(), partial(_file, path)
+    state = str(found.st_mtime_ns)
+    return Member(name, found.st_size, False, reads, key=str(path), etag=state, place=partial(_link, path))
 
 
 def entries(root: Path, start: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:

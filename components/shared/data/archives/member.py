@@ -20,6 +20,8 @@ class Member:
     is_folder: bool
     open: Callable[[], AbstractContextManager[IO[bytes]]]
     read_start: Callable[[], bytes] | None = None  # where opening the whole would cost much
+    key: str = ""  # under which its source has it, if it can be read by that from another machine
+    etag: str = ""  # the state that it has there
     place: Callable[[Path], object] | None = None  # puts the file at a path, where that costs less than reading it
 
     def kind(self) -> FileKind:

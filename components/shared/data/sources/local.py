@@ -4,8 +4,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
@@ -20,8 +22,8 @@ from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_n
 from components.shared.data.layout.reading import Reading
 from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.packing import archive_path, describe_archive, pack
-from components.shared.data.sources.schemes import RawDescription
+from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
+from components.shared.data.sources.schemes import Listed, RawDescription
 
 PREPARED = "give the pictures that it was made from; of a path, the verb predict takes it as it is"
 START = 4096  # bytes of a document in which its format stands
@@ -69,6 +71,21 @@ class LocalSource:
     def _pack(self, pictures: Path, reading: Reading, folder: Path) -> RawDescription:
         found = partial(members, pictures)
         return pack(found, lambda _: found(), str(self._path), reading, folder)
+
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """List the pictures of a folder. Raises UserError if it is an archive."""
+        if not self._path.is_dir():
+            remedy = "unpack it, or use another graph, of which one pod holds all of it"
+            raise UserError(f"data={self._path} is an archive, which is not read picture by picture", remedy)
+        return list_pictures(partial(members, self._path), str(self._path), reading)
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures. Raises UserError if one has changed since it was listed."""
+        for picture in pictures:
+            path = Path(picture.key)
+            if not path.is_file() or str(path.stat().st_mtime_ns) != picture.etag:
+                raise UserError(f"{path} has changed since it was listed", "run it again")
+            yield path.read_bytes()
 
 
 def open_source(data: str) -> LocalSource:

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 from components.shared.core import log
@@ -22,12 +24,13 @@ from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
 from components.shared.data.layout.folder_layout import (
     NO_SPLITS,
     Counts,
+    Layout,
     find_labelled_layout,
     find_layout,
     find_layout_if_any,
 )
 from components.shared.data.layout.label_search import Given
-from components.shared.data.layout.label_table import LABELS, write_labels
+from components.shared.data.layout.label_table import LABELS, read_labels, write_labels
 from components.shared.data.layout.left_out import Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
@@ -40,7 +43,7 @@ from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
-from components.shared.data.sources.schemes import RawDescription
+from components.shared.data.sources.schemes import Listed, RawDescription
 
 Members = Callable[[], Iterator[Member]]
 Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
@@ -91,6 +94,35 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     if survey.has_only_parquet:
         return pack_parquet([*filter(is_parquet, list_all())], survey.result(), source, reading, folder)
     return _pack_survey(survey, list_all, read_pictures, source, given, folder)
+
+
+def list_pictures(list_all: Members, source: str, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+    """Return name, classes and what is left out of a source, and its pictures, which are not read.
+
+    `list_all` yields all members of the source. Raises UserError, naming `source`, if it holds no classification set,
+    or one of another kind than pictures.
+    """
+    given = Given(reading)
+    survey = _survey(list_all(), source, given)
+    if survey.has_only_archives or survey.has_only_idx:
+        found = "archives" if survey.has_only_archives else "IDX files"
+        remedy = "unpack them, or use another graph, of which one pod holds all of it"
+        raise UserError(f"{source} holds no pictures but {found}", remedy)
+    with TemporaryDirectory() as folder:
+        description, is_wanted = _describe_pictures(survey, source, given, Path(folder))
+        table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else None
+    layout = Layout(**description["layout"])
+    numbers = {name: label for label, name in enumerate(description["classes"])}
+
+    def pictures() -> Iterator[Listed]:
+        for member in list_all():
+            if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
+                split, named = (
+                    layout.locate(member.name) if table is None else (layout.split_of(member.name), table[member.name])
+                )
+                yield Listed(member.name, member.key, member.etag, member.size, numbers[named], split)
+
+    return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()
 
 
 def _pack_archives(

@@ -4,12 +4,12 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.printable import bounded
@@ -20,8 +20,8 @@ from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.tables import MANIFESTS, is_table, pack_table
 from components.shared.data.sources.archive import normalized
-from components.shared.data.sources.packing import archive_path, describe_archive, pack
-from components.shared.data.sources.schemes import RawDescription
+from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
+from components.shared.data.sources.schemes import Listed, RawDescription
 from components.shared.storage.client import Entry, Store, open_store
 
 PREFIX = "SOURCE_"  # of the variables for data in another S3 than our own
@@ -79,6 +79,22 @@ class S3Prefix:
         """Pack the pictures into the folder and describe them."""
         return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, reading, folder)
 
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """List the pictures."""
+        return list_pictures(partial(_members, self._store), self._uri, reading)
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures, with many of them read ahead. Raises TransientError if one has changed."""
+        with ThreadPoolExecutor(READERS) as readers:
+            waiting: deque[Future[IO[bytes]]] = deque()
+            for picture in pictures:
+                entry = Entry(picture.key, picture.size, picture.etag, modified=None)
+                waiting.append(readers.submit(_open, self._store, entry))
+                if len(waiting) > 2 * READERS:
+                    yield waiting.popleft().result().read()
+            while waiting:
+                yield waiting.popleft().result().read()
+
 
 def listing(store: Store) -> str:
     """Return a digest over names, sizes and ETags of all objects of a store. Raises UserError if there are none."""
@@ -114,7 +130,9 @@ def _members(store: Store) -> Iterator[Member]:
 
 def _member(store: Store, entry: Entry, readers: ThreadPoolExecutor) -> Member:
     place = partial(store.get_file, entry.name)  # not by way of the memory
-    member = Member(entry.name, entry.size, False, partial(_open, store, entry), place=place)
+    member = Member(
+        entry.name, entry.size, False, partial(_open, store, entry), key=entry.name, etag=entry.etag, place=place
+    )
     if kind_by_name(entry.name):
         return member
     start = readers.submit(store.get_start, entry.name, START_BYTES) if entry.size else None

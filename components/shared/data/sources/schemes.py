@@ -4,10 +4,10 @@ A new one is a module here, whose `open_source(data)` returns a `Source`, and a 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 from urllib.parse import urlsplit
 
 from components.shared.core.document import JsonObject
@@ -46,6 +46,30 @@ class Source(Protocol):
         ...
 
 
+class Listed(NamedTuple):
+    """A picture of a source that has not been read."""
+
+    name: str  # for people
+    key: str  # under which the source has it
+    etag: str  # the state in which it was listed
+    size: int  # in bytes
+    label: int
+    split: str  # train, val, test, or all if the source has no splits
+
+
+@runtime_checkable
+class ListedSource(Source, Protocol):
+    """A data set whose pictures can be listed without reading them, and read one by one, from several machines."""
+
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """Return name, classes and what is left out, and the pictures in the source's order, read as `reading` says."""
+        ...
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures. Raises UserError if one has changed since it was listed."""
+        ...
+
+
 # Names of modules, so that the steps that only check `data` import no HTTP and S3 clients, which takes them a second,
 # and are not repeated when those change. Steps that open sources declare this package in READS.
 SOURCES = {
@@ -70,6 +94,17 @@ def open_source(data: str) -> Source:
     if lacks_query(data) and "://" in data:
         raise UserError(f"data={data} was told without its query", "give the whole address")
     source: Source = import_module(f"{__package__}.{SOURCES[_kind(data)]}").open_source(data)
+    return source
+
+
+def open_listed_source(data: str) -> ListedSource:
+    """Open a data set whose pictures can be read one by one. Raises UserError if it is none, unknown or not valid."""
+    source = open_source(data)
+    if not isinstance(source, ListedSource):
+        raise UserError(
+            f"data={data} cannot be read picture by picture",
+            "unpack it to a prefix of an S3 store, or use another graph, of which one pod holds all of it",
+        )
     return source
 
 

@@ -1,0 +1,1 @@
+"""The steps of the graph `bigdata`, whose data set no pod holds whole."""

@@ -1,0 +1,29 @@
+"""Step partition: a data set's address -> the list of its pictures, none of which is read, and the pods' parts."""
+
+from components.shared.core import log
+from components.shared.core.errors import UserError
+from components.shared.core.files import new_folder
+from components.shared.core.printable import told
+from components.shared.core.step import step
+from components.shared.data.parts.listing import write_listing
+from components.shared.data.sources.schemes import open_listed_source
+from components.shared.parameters.preparation import ReadingRecipe
+
+READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name
+
+
+@step
+def partition(*, data: str, version: str, recipe: str, listing: str) -> None:
+    """List the pictures of the data set `data` in folder `listing`.
+
+    Raises UserError if the source is of a kind that cannot be read picture by picture, is no classification set, or has
+    changed since the first step saw its `version`.
+    """
+    reading = ReadingRecipe.read(recipe).reading(needs_labels=True)
+    source = open_listed_source(data)
+    with new_folder(listing) as folder:
+        description, pictures = source.listing(reading)
+        document = write_listing(folder, pictures, source=told(data), version=version, **description)
+        if source.version() != version:
+            raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
+    log.info(f"{document.pictures:,} pictures of {len(document.classes):,} classes")

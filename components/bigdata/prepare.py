@@ -1,0 +1,112 @@
+"""Step prepare: the list of a source's pictures -> one part of the units of its dataset, in the store.
+
+A pod takes several units in turn, each of which is on its disk alone, and skips those that are in the store.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.core import log
+from components.shared.core.document import ValueRange
+from components.shared.core.errors import UserError
+from components.shared.core.step import step
+from components.shared.data.decode import decoder
+from components.shared.data.parts.listing import Listing, open_listing
+from components.shared.data.parts.stored_units import StoredUnits
+from components.shared.data.pictures.value_range import ValueSample
+from components.shared.data.preparation.decode_buffer import DecodeBuffer
+from components.shared.data.preparation.decoding import Decoding, chunk_size
+from components.shared.data.preparation.rows import SUMMED, write_rows
+from components.shared.data.preparation.splits import TEST, VAL, Splitter
+from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_unit
+from components.shared.data.raw import Chunk
+from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
+from components.shared.parameters.bigdata import PartRecipe
+from components.shared.parameters.preparation import bounds
+
+READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name
+
+
+@step
+def prepare(*, listing: str, planned: str) -> None:
+    """Prepare the units of the part that is `planned`, from the pictures of folder `listing`.
+
+    Raises UserError if the store cannot be used, more than `max_bad_images` pictures of a unit are bad, a picture has
+    more than 8 bits and no `value_range` is given, or one has changed since it was listed.
+    """
+    recipe = PartRecipe.read(planned)
+    pictures = open_listing(listing)
+    source = open_listed_source(recipe.data)
+    units = StoredUnits(recipe.store, recipe.units_key(pictures.document.digest))
+    size = unit_size(recipe.image_size)
+    own = range(recipe.part, -(-pictures.document.pictures // size), recipe.parts)
+    progress = log.Progress("preparing", sum(min(size, pictures.document.pictures - n * size) for n in own), "images")
+    for number, splits in _splits_of(pictures, recipe, own, size):
+        if units.read(number) is None:
+            listed = pictures.pictures(number * size, size)
+            with tempfile.TemporaryDirectory() as scratch:
+                _prepare(units, number, source, listed, splits, recipe, Path(scratch))
+        progress.advance(len(splits))
+
+
+def _splits_of(
+    listing: Listing, recipe: PartRecipe, units: Sequence[int], size: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the number of each unit, and the splits of its pictures."""
+    splitter = Splitter(listing.counts(), {VAL: recipe.val_fraction, TEST: recipe.test_fraction}, recipe.seed)
+    in_block = SPLIT_ROWS // size
+    for block, splits in enumerate(listing.assigned(splitter)):
+        for number in range(block * in_block, (block + 1) * in_block):
+            first = number * size - block * SPLIT_ROWS
+            if number in units and first < len(splits):
+                yield number, splits[first : first + size]
+
+
+def _prepare(
+    units: StoredUnits,
+    number: int,
+    source: ListedSource,
+    listed: Sequence[Listed],
+    splits: NDArray[np.uint8],
+    recipe: PartRecipe,
+    scratch: Path,
+) -> None:
+    """Prepare a unit in a folder, and store it."""
+    decoded = _decode(source, listed, recipe, scratch)
+    for rows, images in decoded.buffer.units(len(listed), chunk_size(recipe.image_size)):
+        rows["split"] = splits
+        good = rows[rows["channels"] > 0]
+        unit = write_unit(scratch, number, good, images)
+        write_rows(scratch / "rows.parquet", [good], SUMMED)
+        units.put(scratch, scratch / "rows.parquet", unit, decoded.bad_images, decoded.types)
+
+
+def _decode(source: ListedSource, listed: Sequence[Listed], recipe: PartRecipe, scratch: Path) -> Decoding:
+    size, given = recipe.image_size, recipe.value_range
+    value_range = ValueRange(**dict(zip(("low", "high"), bounds(given), strict=True))) if given else None
+    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(len(listed)), recipe.max_bad_images)
+    with decoder(size, value_range) as decode_all:
+        for chunk in _chunks(source, listed, chunk_size(size)):
+            decoded.add(chunk, decode_all)
+            if decoded.unscaled.count:
+                raise UserError(
+                    f"{chunk.names[0]} or one of the next {len(chunk.names) - 1} pictures has more than 8 bits",
+                    "give value_range=LOW,HIGH, or use graph training, which measures it",
+                )
+    return decoded
+
+
+def _chunks(source: ListedSource, listed: Sequence[Listed], size: int) -> Iterator[Chunk]:
+    contents = source.read(listed)
+    for split, group in groupby(listed, lambda picture: picture.split):
+        same = list(group)
+        for start in range(0, len(same), size):
+            part = same[start : start + size]
+            labels = np.array([picture.label for picture in part], np.int64)
+            encoded = [next(contents) for _ in part]
+            yield Chunk(split, labels, [picture.name for picture in part], encoded=encoded)

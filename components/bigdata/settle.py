@@ -1,0 +1,81 @@
+"""Step settle: the units of a dataset, prepared by many pods -> the dataset, whose shards stay in the store."""
+
+import shutil
+from collections import Counter
+from functools import partial
+
+from components.shared.core import log
+from components.shared.core.document import ValueRange
+from components.shared.core.errors import UserError
+from components.shared.core.files import new_folder
+from components.shared.core.step import step
+from components.shared.data.dataset import Origin
+from components.shared.data.dataset_store import DatasetRecipe, StoredDataset
+from components.shared.data.decode import NARROW
+from components.shared.data.layout.left_out import BadImage, sentences_on
+from components.shared.data.parts.listing import open_listing
+from components.shared.data.parts.stored_units import StoredUnits
+from components.shared.data.pictures.value_range import mixed
+from components.shared.data.preparation.assemble import assemble
+from components.shared.data.preparation.unit import unit_size
+from components.shared.parameters.bigdata import PartRecipe
+from components.shared.parameters.preparation import bounds
+
+
+@step
+def settle(*, listing: str, planned: str, dataset: str) -> None:
+    """Join the units of the pictures in folder `listing` to a dataset in folder `dataset`.
+
+    `planned` is what any of the parts got. Raises UserError if a unit is missing, more than `max_bad_images` pictures
+    are bad, or a split has no image of a class.
+    """
+    recipe = PartRecipe.read(planned)
+    pictures = open_listing(listing).document
+    units = StoredUnits(recipe.store, recipe.units_key(pictures.digest))
+    with new_folder(dataset) as folder:
+        rows = folder / "scratch"
+        rows.mkdir()
+        documents = units.fetch_rows(-(-pictures.pictures // unit_size(recipe.image_size)), rows)
+        bad_images = [bad for document in documents for bad in document.bad_images]
+        _check_bad(bad_images, recipe.max_bad_images)
+        types = Counter[str]()
+        for document in documents:
+            types.update(document.types)
+        for line in [*sentences_on(bad_images), *filter(None, [mixed(types)])]:
+            log.info(f"warning: {line}")
+        origin: Origin = {
+            "raw_digest": pictures.digest,
+            "parameters": recipe.determining(),
+            "code_version": recipe.code,
+            "bad_images": bad_images,
+            "name": pictures.name,
+            "source": pictures.source,
+            "seconds": {},
+        }
+        if pictures.left_out:
+            origin["left_out"] = pictures.left_out
+        if recipe.value_range and types.keys() - {NARROW}:
+            origin["value_range"] = ValueRange(**dict(zip(("low", "high"), bounds(recipe.value_range), strict=True)))
+        assemble(
+            folder,
+            rows,
+            [document.unit for document in documents],
+            pictures.classes,
+            recipe.image_size,
+            partial(units.located, folder),
+            **origin,
+        )
+        shutil.rmtree(rows)
+        determining = DatasetRecipe(pictures.digest, recipe.determining(), recipe.code)
+        stored = StoredDataset(recipe.store, determining, handover_mib=0)
+        stored.upload(folder)
+        stored.finalize(folder, name=pictures.name, seconds={})
+
+
+def _check_bad(bad_images: list[BadImage], allowed: int) -> None:
+    if len(bad_images) > allowed:
+        first = bad_images[allowed]
+        raise UserError(
+            f"picture {first.name} cannot be used: {first.reason}",
+            "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
+        )

@@ -1,0 +1,128 @@
+"""The list of a source's pictures, from which many pods read them one by one: writer and reader side by side.
+
+A folder with `listing.parquet`, a row for each picture in the source's order, in row groups of SPLIT_ROWS, and
+`listing.json`, written last. The columns:
+
+name     of the picture, for people
+key      under which the source has it
+etag     the state in which it was listed
+size     in bytes
+label    the number of the class
+split    of the source; `all` if it has none
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.shared.core.document import Count, Document, Names, Sha256
+from components.shared.core.errors import CorruptDataError
+from components.shared.core.files import new_file, sha256_file, sha256_json
+from components.shared.data.dataset import SPLITS, Labels
+from components.shared.data.layout.left_out import LeftOut
+from components.shared.data.preparation.splits import TRAIN, Splitter
+from components.shared.data.preparation.unit import SPLIT_ROWS
+from components.shared.data.sources.schemes import Listed
+
+DOCUMENT, PICTURES = "listing.json", "listing.parquet"
+AGAIN = "list the source again"
+_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "key": pa.string(),
+        "etag": pa.string(),
+        "size": pa.int64(),
+        "label": pa.int32(),
+        "split": pa.dictionary(pa.int8(), pa.string()),
+    }
+)
+
+
+class ListingDocument(Document):
+    """`listing.json`: what the pictures are, and where they come from."""
+
+    FORMAT = "torch2kubeflow/listing"
+    REMEDY = AGAIN
+
+    name: str  # of the data set, for people
+    source: str
+    version: str  # of the source
+    classes: Names
+    pictures: Count
+    sha256: Sha256  # of the list
+    left_out: LeftOut | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of what the pictures are, as far as the source says without reading them."""
+        return sha256_json([self.classes, self.sha256])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The list of a source's pictures, opened for reading."""
+
+    folder: Path
+    document: ListingDocument
+
+    def pictures(self, first: int, count: int) -> list[Listed]:
+        """Return some pictures of one row group, by their numbers."""
+        with pq.ParquetFile(self.folder / PICTURES) as file:
+            table = file.read_row_group(first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
+        return [Listed(**row) for row in table.to_pylist()]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of pictures (split x class)."""
+        counts = np.zeros((len(SPLITS), len(self.document.classes)), np.int64)
+        for labels, splits in self._labels_and_splits():
+            np.add.at(counts, (splits, labels), 1)
+        return counts
+
+    def assigned(self, splitter: Splitter) -> Iterator[NDArray[np.uint8]]:
+        """Yield the splits of each SPLIT_ROWS pictures, by a splitter for `counts`."""
+        for labels, splits in self._labels_and_splits():
+            yield splitter.assign(labels.astype(np.int32), splits)
+
+    def _labels_and_splits(self) -> Iterator[tuple[Labels, NDArray[np.uint8]]]:
+        with pq.ParquetFile(self.folder / PICTURES) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, ["label", "split"])
+                splits = [SPLITS.index(name) if name in SPLITS else TRAIN for name in table["split"].to_pylist()]
+                yield table["label"].to_numpy().astype(np.int64), np.array(splits, np.uint8)
+
+
+def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
+    """Write a list to a folder; the description has the fields of its document that the pictures do not tell."""
+    count = 0
+    with new_file(folder / PICTURES) as file, pq.ParquetWriter(file, _SCHEMA) as writer:
+        for part in _parts(pictures):
+            writer.write_table(pa.Table.from_pylist([picture._asdict() for picture in part], _SCHEMA))
+            count += len(part)
+    document = ListingDocument(pictures=count, sha256=sha256_file(folder / PICTURES), **description)
+    document.write(folder / DOCUMENT)
+    return document
+
+
+def open_listing(path: str | Path) -> Listing:
+    """Open the list in a folder. Raises UserError if its document is missing, CorruptDataError if the list differs."""
+    listing = Listing(Path(path), ListingDocument.read(Path(path) / DOCUMENT))
+    if sha256_file(listing.folder / PICTURES) != listing.document.sha256:
+        raise CorruptDataError(f"{listing.folder / PICTURES} differs from its digest in {DOCUMENT}", AGAIN)
+    return listing
+
+
+def _parts(pictures: Iterable[Listed]) -> Iterator[list[Listed]]:
+    part: list[Listed] = []
+    for picture in pictures:
+        part.append(picture)
+        if len(part) == SPLIT_ROWS:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,74 @@
+"""Decode the pictures of a source into a buffer; those of more than 8 bits give their values until they are scaled."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from components.shared.core.errors import UserError
+from components.shared.data.dataset import SPLITS, Images
+from components.shared.data.decode import BadPicture, Decoder, Result, fit_arrays
+from components.shared.data.layout.left_out import BadImage
+from components.shared.data.pictures.value_range import Unscaled, ValueSample
+from components.shared.data.preparation.decode_buffer import DecodeBuffer
+from components.shared.data.preparation.splits import TRAIN
+from components.shared.data.raw import Chunk
+
+CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
+
+
+def chunk_size(image_size: int) -> int:
+    """Return the number of images that are decoded, or written, at a time."""
+    return max(1, CHUNK_BYTES // (3 * image_size**2))
+
+
+@dataclass
+class Decoding:
+    """What came of the pictures so far; one without bounds to scale it is black in the buffer."""
+
+    buffer: DecodeBuffer
+    unscaled: ValueSample
+    max_bad_images: int
+    bad_images: list[BadImage] = field(default_factory=list)
+    types: Counter[str] = field(default_factory=Counter)  # of their numbers
+
+    def add(self, chunk: Chunk, decode_all: Decoder) -> None:
+        """Add the pictures of a chunk. Raises UserError for the first that is bad, and one too many."""
+        is_good = np.ones(len(chunk.labels), bool)
+        if chunk.images is not None:
+            images = fit_arrays(chunk.images, self.buffer.size)
+        else:
+            assert chunk.encoded is not None
+            results = decode_all(chunk.encoded)
+            self.bad_images += self._bad(chunk.names, results)
+            images = self._images(results)
+            is_good = np.array([not isinstance(result, BadPicture) for result in results])
+        split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
+        self.buffer.append(images, chunk.labels, split, is_good)
+        self.types = decode_all.types
+
+    def _images(self, results: Sequence[Result]) -> Images:
+        """Return the images of good pictures as one array; an unscaled one is noted, and black."""
+        size = self.buffer.size
+        numbered = enumerate(results, self.buffer.count)
+        good = [(number, result) for number, result in numbered if not isinstance(result, BadPicture)]
+        channels = max((len(result) for _, result in good if not isinstance(result, Unscaled)), default=1)
+        stacked = np.zeros((len(good), channels, size, size), np.uint8)
+        for row, (number, result) in zip(stacked, good, strict=True):
+            if isinstance(result, Unscaled):
+                self.unscaled.add(number, result)
+            else:
+                row[:] = result
+        return stacked
+
+    def _bad(self, names: Sequence[str], results: Sequence[Result]) -> list[BadImage]:
+        found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
+        allowed = self.max_bad_images - len(self.bad_images)
+        if len(found) > allowed:
+            name, reason = found[allowed]
+            raise UserError(
+                f"picture {name} cannot be used: {reason}",
+                "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
+            )
+        return [BadImage(name=name, reason=str(reason)) for name, reason in found]
