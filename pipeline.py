@@ -3,7 +3,8 @@
 Of a model that is not accepted nothing is exported or registered.
 
 `training` trains once, `sweep` once for each of several settings, of which the best is evaluated, and `distributed` on
-several machines, by a job of Kubeflow Trainer. `prediction` has a model that was exported predict pictures: resolve,
+several machines, by a job of Kubeflow Trainer. `bigdata` prepares the data in many pods: resolve, partition, prepare
+side by side, settle, and then as `training`. `prediction` has a model that was exported predict pictures: resolve,
 download, predict in several pods side by side, collect.
 
 python pipeline.py local data=mnist epochs=3     # compile it and run it on this machine
@@ -38,6 +39,9 @@ RESOURCES = {  # of the steps that do not train; those that do have parameters f
     "resolve-prediction": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
     "download": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
     "preprocess": Resources(("1", "4"), ("2Gi", "4Gi"), 6 * HOUR),
+    "partition": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
+    "prepare": Resources(("1", "4"), ("2Gi", "4Gi"), 24 * HOUR),
+    "settle": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
     "compare": Resources(("250m", "2"), ("1Gi", "4Gi"), 2 * HOUR),
     "evaluate": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
     "export": Resources(("1", "4"), ("2Gi", "4Gi"), 2 * HOUR),
@@ -46,7 +50,9 @@ RESOURCES = {  # of the steps that do not train; those that do have parameters f
     "collect": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
     "finish": Resources(("100m", "1"), ("256Mi", "1Gi"), HOUR),
 }
+PREPARATION = {"recipe": "preparation", "prepared_by": "prepared_by"}  # of step preprocess, by outputs of resolve
 RECORDED = ("data", "store", "model_name", "options")  # in a run's record, even if resolve failed
+Prepare = Callable[[PipelineTask, Inputs], PipelineArtifactChannel]
 Train = Callable[[PipelineArtifactChannel, PipelineTask, Inputs], PipelineArtifactChannel]
 
 
@@ -60,16 +66,12 @@ def _finish(graph: str, inputs: Inputs) -> PipelineTask:
     return ended
 
 
-def _flow(graph: str, inputs: Inputs, train: Train) -> None:
-    """Connect the steps of the graph whose model comes from `train`."""
+def _flow(graph: str, inputs: Inputs, prepare: Prepare, train: Train) -> None:
+    """Connect the steps of the graph whose data comes from `prepare`, and its model from `train`."""
     with dsl.ExitHandler(_finish(graph, inputs), name="training"):
         resolved = _add(steps.resolve, inputs, graph=graph, **inputs).set_caching_options(False)
         recipe = resolved.outputs
-        source = {"data": inputs["data"], "version": recipe["version"], "recipe": recipe["reading"]}
-        raw = _add(steps.download, inputs, **source, needs_labels=True)
-        preparation = {"recipe": recipe["preparation"], "prepared_by": recipe["prepared_by"]}
-        prepared = _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation)
-        data = prepared.outputs["dataset"]
+        data = prepare(resolved, inputs)
         model = train(data, resolved, inputs)
         trained = {"dataset": data, "model": model}
         # No dsl.If: a graph of its own takes Argo 10 s, and so does each step that waits for another.
@@ -78,6 +80,29 @@ def _flow(graph: str, inputs: Inputs, train: Train) -> None:
         judged = {"evaluation": evaluated.outputs["evaluation"], "package": exported.outputs["package"]}
         registered = _add(steps.register, inputs, **trained, **judged, recipe=recipe["registration"])
         registered.set_caching_options(False)  # the store may be another one, and its champion too
+
+
+def _source(resolved: PipelineTask, inputs: Inputs) -> dict[str, Any]:
+    return {"data": inputs["data"], "version": resolved.outputs["version"], "recipe": resolved.outputs["reading"]}
+
+
+def _prepare(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
+    """Prepare the data in one pod: source -> prepared data."""
+    raw = _add(steps.download, inputs, **_source(resolved, inputs), needs_labels=True)
+    preparation = {name: resolved.outputs[output] for name, output in PREPARATION.items()}
+    return _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation).outputs["dataset"]
+
+
+def _prepare_in_parts(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
+    """Prepare the data in many pods, none of which holds all of it: source -> prepared data."""
+    listing = _add(steps.partition, inputs, **_source(resolved, inputs)).outputs["listing"]
+    given = {"listing": listing, "recipe": resolved.outputs["preparation"]}
+    with dsl.ParallelFor(resolved.outputs["Output"], name="parts") as one:
+        # What one pod did is in the store, from which it may have been removed by now.
+        prepared = _add(steps.prepare, inputs, **given, data=inputs["data"], planned=one).set_caching_options(False)
+    parts = dsl.Collected(prepared.outputs["part"])
+    settled = _add(steps.settle, inputs, **given, parts=parts).set_caching_options(False)
+    return settled.outputs["dataset"]
 
 
 def _train(data: PipelineArtifactChannel, resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
@@ -104,8 +129,7 @@ def _predict(graph: str, inputs: Inputs) -> None:
     with dsl.ExitHandler(_finish(graph, inputs), name="prediction"):
         resolved = _add(steps.resolve_prediction, inputs, **inputs).set_caching_options(False)  # whoever is champion
         recipe = resolved.outputs
-        source = {"data": inputs["data"], "version": recipe["version"], "recipe": recipe["reading"]}
-        raw = _add(steps.download, inputs, **source, needs_labels=False)
+        raw = _add(steps.download, inputs, **_source(resolved, inputs), needs_labels=False)
         with dsl.ParallelFor(recipe["Output"], name="parts") as one:
             predicted = _add(steps.predict, inputs, raw=raw.outputs["raw"], planned=one)
         shares = dsl.Collected(predicted.outputs["share"])
@@ -120,9 +144,9 @@ def _add(step: BaseComponent, inputs: Inputs, **arguments: Any) -> PipelineTask:
     return task
 
 
-def _pipeline(graph: str, description: str, train: Train) -> BaseComponent:
-    """Return the pipeline torch2kubeflow-`graph`, whose model comes from `train`."""
-    return _connected(graph, description, partial(_flow, train=train))
+def _pipeline(graph: str, description: str, train: Train, prepare: Prepare = _prepare) -> BaseComponent:
+    """Return the pipeline torch2kubeflow-`graph`, whose data comes from `prepare`, and its model from `train`."""
+    return _connected(graph, description, partial(_flow, prepare=prepare, train=train))
 
 
 def _connected(graph: str, description: str, connect: Callable[[str, Inputs], None]) -> BaseComponent:
@@ -146,5 +170,12 @@ def _connected(graph: str, description: str, connect: Callable[[str, Inputs], No
 training = _pipeline("training", "From images to an evaluated, exported classifier.", _train)
 sweep = _pipeline("sweep", "The best of several trainings, evaluated and exported.", _search)
 distributed = _pipeline("distributed", "A classifier trained on many nodes by Kubeflow Trainer.", _submit)
+bigdata = _pipeline("bigdata", "A classifier of more pictures than a disk holds.", _train, _prepare_in_parts)
 prediction = _connected("prediction", "Pictures predicted by a registered classifier.", _predict)
-GRAPHS = {"training": training, "sweep": sweep, "distributed": distributed, "prediction": prediction}
+GRAPHS = {
+    "training": training,
+    "sweep": sweep,
+    "distributed": distributed,
+    "bigdata": bigdata,
+    "prediction": prediction,
+}

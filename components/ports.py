@@ -44,6 +44,7 @@ def resolve(
     options: dict[str, Any],
     nodes: int = 1,
     settings: list[dict[str, Any]] = [],  # noqa: B006 (of the graph `sweep`)
+    parts: int = 1,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Resolved",
     [
@@ -86,6 +87,7 @@ def resolve(
         options=options,
         nodes=nodes,
         settings=settings,
+        parts=parts,
     )
 
 
@@ -130,6 +132,32 @@ def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Out
     from components import preprocess
 
     preprocess.preprocess(raw=raw.path, recipe=recipe, prepared_by=prepared_by, dataset=dataset.path)
+
+
+def partition(data: str, version: str, recipe: str, listing: Output[Artifact]) -> None:
+    """List the pictures of a data set, none of which is read."""
+    from components.bigdata import partition
+
+    partition.partition(data=data, version=version, recipe=recipe, listing=listing.path)
+
+
+def prepare(listing: Input[Artifact], data: str, recipe: str, planned: str, part: Output[Artifact]) -> None:
+    """Prepare the units of one pod, in the store."""
+    from components.bigdata import prepare
+
+    prepare.prepare(listing=listing.path, data=data, recipe=recipe, planned=planned, part=part.path)
+
+
+def settle(listing: Input[Artifact], parts: Input[list[Artifact]], recipe: str, dataset: Output[Dataset]) -> None:
+    """Join the units of all pods to a dataset with train, val and test splits."""
+    from components.bigdata import settle
+
+    settle.settle(
+        listing=listing.path,
+        parts=[part.path for part in parts],
+        recipe=recipe,
+        dataset=dataset.path,
+    )
 
 
 def train(dataset: Input[Dataset], recipe: str, model: Output[Model]) -> None:

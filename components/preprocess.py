@@ -30,7 +30,7 @@ from components.shared.data.preparation.rows import SUMMED, write_rows
 from components.shared.data.preparation.splits import TEST, VAL, Splitter
 from components.shared.data.preparation.unit import SPLIT_ROWS, Unit, unit_size, write_unit
 from components.shared.data.raw import Raw, open_raw
-from components.shared.parameters.preparation import PreprocessRecipe, bounds
+from components.shared.parameters.preparation import PreprocessRecipe
 
 
 @step
@@ -115,8 +115,7 @@ def _origin(source: Raw, started: float) -> Origin:
 
 def _decode_scaled(source: Raw, scratch: Path, parameters: PreprocessRecipe) -> tuple[Decoding, ValueRange | None]:
     """Decode every image, and again if the bounds of wide pictures had to be measured first; return the bounds, too."""
-    given = parameters.value_range
-    value_range = ValueRange(**dict(zip(("low", "high"), bounds(given), strict=True))) if given else None
+    value_range = parameters.given_range
     decoded = _decode(source, scratch, parameters, value_range)
     if decoded.unscaled.count:
         value_range = _measure(decoded, len(source.classes), parameters)

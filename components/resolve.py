@@ -14,13 +14,14 @@ from components.shared.core.errors import UserError
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
-from components.shared.data.sources.schemes import open_source
+from components.shared.data.sources.schemes import open_listed_source, open_source
+from components.shared.parameters.bigdata import PartRecipe
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.form import inputs_of, merge_options
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import DISTRIBUTED, SWEEP
+from components.shared.parameters.table import BIGDATA, DISTRIBUTED, SWEEP
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.storage.client import open_store
 from components.shared.training.search.planned import plan
@@ -30,7 +31,7 @@ READS = ("components.shared.data.sources.*", "components.preprocess")  # the fir
 
 
 class Resolved(NamedTuple):
-    """What the later steps get: recipes as texts, and what each pod of a sweep has to do."""
+    """What the later steps get: recipes as texts, and what each pod of a loop has to do."""
 
     version: str
     prepared_by: str
@@ -52,12 +53,14 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     """
     given = {name: value for name, value in inputs.items() if name in inputs_of(graph)}
     values = merge_options(graph, given, options).values()
-    if graph == DISTRIBUTED:  # other nodes read the data from the store, whatever its size
+    if graph in (DISTRIBUTED, BIGDATA):  # other pods read the data from the store, whatever its size
         values["handover_mib"] = 0
     training = TrainingRecipe.taken_from(values)
     planned = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
     if planned:
         log.info(f"{len(values['settings'])} trials, dealt to {len(planned)} pods")
+    if graph == BIGDATA:
+        open_listed_source(values["data"])
     if values["deploy"] and not pod.is_pod():
         raise UserError(
             "deploy=true serves by the KServe of the cluster that a run is in, and this run is in none",
@@ -77,8 +80,13 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         evaluation=EvaluateRecipe.taken_from(values).text(),
         export=ExportRecipe.taken_from(values).text(),
         registration=RegisterRecipe.taken_from(values).text(),
-        Output=[pod.text() for pod in planned],
+        Output=_parts(values["parts"]) if graph == BIGDATA else [pod.text() for pod in planned],
     )
+
+
+def _parts(count: int) -> list[str]:
+    """Return what each of the pods has to do that prepare the data."""
+    return [PartRecipe.of(part=part, parts=count).text() for part in range(count)]
 
 
 def _prepared_by(recipe: PreprocessRecipe, source: str, version: str) -> str:

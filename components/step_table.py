@@ -5,8 +5,18 @@ No step imports this: a description is no part of the code that determines a ste
 
 from typing import NamedTuple
 
-EVERY, TRAINS = "all", "all that train"  # graphs
+BIGDATA = "bigdata"  # the graph whose data set no pod holds whole
 PREDICTION = "prediction"  # the graph that does not train
+GRAPHS = ("training", "sweep", "distributed", BIGDATA, PREDICTION)
+EVERY, TRAINS, TRAINS_ALONE = "all", "all that train", f"training, {BIGDATA}"
+HOLDS, HOLDS_AND_TRAINS = f"all but {BIGDATA}", f"all that train, but {BIGDATA}"
+GROUPS = {
+    EVERY: GRAPHS,
+    TRAINS: ("training", "sweep", "distributed", BIGDATA),
+    TRAINS_ALONE: ("training", BIGDATA),
+    HOLDS: ("training", "sweep", "distributed", PREDICTION),
+    HOLDS_AND_TRAINS: ("training", "sweep", "distributed"),
+}
 
 
 class Step(NamedTuple):
@@ -15,8 +25,13 @@ class Step(NamedTuple):
     name: str
     image: str
     line: str
-    graph: str = TRAINS  # the only graph that has it, or which ones do
+    graph: str = TRAINS  # the only graph that has it, or one of GROUPS
     trains: bool = False  # whether it runs with the CPUs, memory and GPUs for training
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that have it."""
+        return GROUPS.get(self.graph, (self.graph,))
 
     @property
     def port(self) -> str:
@@ -26,7 +41,8 @@ class Step(NamedTuple):
     @property
     def module(self) -> str:
         """The name of its module."""
-        return f"components.{'prediction.' * (self.graph == PREDICTION)}{self.port}"
+        package = f"{self.graph}." if self.graph in (PREDICTION, BIGDATA) else ""
+        return f"components.{package}{self.port}"
 
 
 STEPS = (
@@ -37,9 +53,12 @@ STEPS = (
         "all parameters -> the model, and what each pod predicts; source URI -> the version of the data",
         graph=PREDICTION,
     ),
-    Step("download", "data", "source URI -> raw files, verified", graph=EVERY),
-    Step("preprocess", "data", "raw files -> prepared dataset"),
-    Step("train", "torch", "prepared dataset -> model", graph="training", trains=True),
+    Step("download", "data", "source URI -> raw files, verified", graph=HOLDS),
+    Step("preprocess", "data", "raw files -> prepared dataset", graph=HOLDS_AND_TRAINS),
+    Step("partition", "data", "source URI -> the list of its pictures, none of which is read", graph=BIGDATA),
+    Step("prepare", "data", "list of pictures -> a pod's part of the units of a dataset, in the store", graph=BIGDATA),
+    Step("settle", "data", "units -> prepared dataset, whose shards stay in the store", graph=BIGDATA),
+    Step("train", "torch", "prepared dataset -> model", graph=TRAINS_ALONE, trains=True),
     Step("trial", "torch", "prepared dataset and some settings -> a model for each", graph="sweep", trains=True),
     Step("compare", "torch", "models of all trials -> the best by validation accuracy, and a report", graph="sweep"),
     Step(
@@ -62,5 +81,4 @@ STEP_LABEL = "app.kubernetes.io/component"  # of a step's pod: the step's name
 
 def names_in(graph: str) -> tuple[str, ...]:
     """Return the names of the steps of a graph, in the order in which they run."""
-    shared = (EVERY,) if graph == PREDICTION else (EVERY, TRAINS)
-    return tuple(step.name for step in STEPS if step.graph in (graph, *shared))
+    return tuple(step.name for step in STEPS if graph in step.graphs)

@@ -3,21 +3,21 @@
 A pod takes several units in turn, each of which is on its disk alone, and skips those that are in the store.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
-from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
+from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.decode import decoder
 from components.shared.data.parts.listing import Listing, open_listing
-from components.shared.data.parts.stored_units import StoredUnits
+from components.shared.data.parts.stored_units import PartDocument, StoredUnits, units_key
 from components.shared.data.pictures.value_range import ValueSample
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
@@ -27,35 +27,40 @@ from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write
 from components.shared.data.raw import Chunk
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
 from components.shared.parameters.bigdata import PartRecipe
-from components.shared.parameters.preparation import bounds
+from components.shared.parameters.preparation import PreprocessRecipe
 
 READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name
 
 
 @step
-def prepare(*, listing: str, planned: str) -> None:
-    """Prepare the units of the part that is `planned`, from the pictures of folder `listing`.
+def prepare(*, listing: str, data: str, recipe: str, planned: str, part: str) -> None:
+    """Prepare the units of the part that is `planned`, from the pictures of `data` that are in folder `listing`.
 
+    Folder `part` tells what was done.
     Raises UserError if the store cannot be used, more than `max_bad_images` pictures of a unit are bad, a picture has
     more than 8 bits and no `value_range` is given, or one has changed since it was listed.
     """
-    recipe = PartRecipe.read(planned)
-    pictures = open_listing(listing)
-    source = open_listed_source(recipe.data)
-    units = StoredUnits(recipe.store, recipe.units_key(pictures.document.digest))
-    size = unit_size(recipe.image_size)
-    own = range(recipe.part, -(-pictures.document.pictures // size), recipe.parts)
-    progress = log.Progress("preparing", sum(min(size, pictures.document.pictures - n * size) for n in own), "images")
-    for number, splits in _splits_of(pictures, recipe, own, size):
-        if units.read(number) is None:
-            listed = pictures.pictures(number * size, size)
-            with tempfile.TemporaryDirectory() as scratch:
-                _prepare(units, number, source, listed, splits, recipe, Path(scratch))
-        progress.advance(len(splits))
+    parameters, mine, pictures = PreprocessRecipe.read(recipe), PartRecipe.read(planned), open_listing(listing)
+    source = open_listed_source(data)
+    units = StoredUnits(parameters.store, units_key(pictures.document.digest, parameters.determining()))
+    size, count = unit_size(parameters.image_size), pictures.document.pictures
+    own = range(mine.part, -(-count // size), mine.parts)
+    progress = log.Progress("preparing", sum(min(size, count - number * size) for number in own), "images")
+    reused = 0
+    with new_folder(part) as folder:
+        for number, splits in _splits_of(pictures, parameters, own, size):
+            if units.read(number):
+                reused += 1
+            else:
+                with TemporaryDirectory() as scratch:
+                    listed = pictures.pictures(number * size, size)
+                    _prepare(units, number, source, listed, splits, parameters, Path(scratch))
+            progress.advance(len(splits))
+        PartDocument(units=len(own), reused=reused).write(folder / "part.json")
 
 
 def _splits_of(
-    listing: Listing, recipe: PartRecipe, units: Sequence[int], size: int
+    listing: Listing, recipe: PreprocessRecipe, units: Sequence[int], size: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield the number of each unit, and the splits of its pictures."""
     splitter = Splitter(listing.counts(), {VAL: recipe.val_fraction, TEST: recipe.test_fraction}, recipe.seed)
@@ -73,7 +78,7 @@ def _prepare(
     source: ListedSource,
     listed: Sequence[Listed],
     splits: NDArray[np.uint8],
-    recipe: PartRecipe,
+    recipe: PreprocessRecipe,
     scratch: Path,
 ) -> None:
     """Prepare a unit in a folder, and store it."""
@@ -86,11 +91,10 @@ def _prepare(
         units.put(scratch, scratch / "rows.parquet", unit, decoded.bad_images, decoded.types)
 
 
-def _decode(source: ListedSource, listed: Sequence[Listed], recipe: PartRecipe, scratch: Path) -> Decoding:
-    size, given = recipe.image_size, recipe.value_range
-    value_range = ValueRange(**dict(zip(("low", "high"), bounds(given), strict=True))) if given else None
+def _decode(source: ListedSource, listed: Sequence[Listed], recipe: PreprocessRecipe, scratch: Path) -> Decoding:
+    size = recipe.image_size
     decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(len(listed)), recipe.max_bad_images)
-    with decoder(size, value_range) as decode_all:
+    with decoder(size, recipe.given_range) as decode_all:
         for chunk in _chunks(source, listed, chunk_size(size)):
             decoded.add(chunk, decode_all)
             if decoded.unscaled.count:

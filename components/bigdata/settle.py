@@ -2,10 +2,12 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from components.shared.core import log
-from components.shared.core.document import ValueRange
+from components.shared.core.code_digest import code_digest
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
@@ -14,30 +16,31 @@ from components.shared.data.dataset_store import DatasetRecipe, StoredDataset
 from components.shared.data.decode import NARROW
 from components.shared.data.layout.left_out import BadImage, sentences_on
 from components.shared.data.parts.listing import open_listing
-from components.shared.data.parts.stored_units import StoredUnits
+from components.shared.data.parts.stored_units import PREPARE, PartDocument, StoredUnits, units_key
 from components.shared.data.pictures.value_range import mixed
 from components.shared.data.preparation.assemble import assemble
 from components.shared.data.preparation.unit import unit_size
-from components.shared.parameters.bigdata import PartRecipe
-from components.shared.parameters.preparation import bounds
+from components.shared.parameters.preparation import PreprocessRecipe
 
 
 @step
-def settle(*, listing: str, planned: str, dataset: str) -> None:
+def settle(*, listing: str, parts: Sequence[str], recipe: str, dataset: str) -> None:
     """Join the units of the pictures in folder `listing` to a dataset in folder `dataset`.
 
-    `planned` is what any of the parts got. Raises UserError if a unit is missing, more than `max_bad_images` pictures
-    are bad, or a split has no image of a class.
+    Folders `parts` tell what the pods did that prepared them. Raises UserError if a unit is missing, more than
+    `max_bad_images` pictures are bad, or a split has no image of a class.
     """
-    recipe = PartRecipe.read(planned)
-    pictures = open_listing(listing).document
-    units = StoredUnits(recipe.store, recipe.units_key(pictures.digest))
+    parameters, pictures = PreprocessRecipe.read(recipe), open_listing(listing).document
+    done = [PartDocument.read(Path(part) / "part.json") for part in parts]
+    prepared, reused = sum(part.units for part in done), sum(part.reused for part in done)
+    log.info(f"{prepared:,} units of {unit_size(parameters.image_size):,} pictures; {reused:,} were there")
+    units = StoredUnits(parameters.store, units_key(pictures.digest, parameters.determining()))
     with new_folder(dataset) as folder:
         rows = folder / "scratch"
         rows.mkdir()
-        documents = units.fetch_rows(-(-pictures.pictures // unit_size(recipe.image_size)), rows)
+        documents = units.fetch_rows(-(-pictures.pictures // unit_size(parameters.image_size)), rows)
         bad_images = [bad for document in documents for bad in document.bad_images]
-        _check_bad(bad_images, recipe.max_bad_images)
+        _check_bad(bad_images, parameters.max_bad_images)
         types = Counter[str]()
         for document in documents:
             types.update(document.types)
@@ -45,8 +48,8 @@ def settle(*, listing: str, planned: str, dataset: str) -> None:
             log.info(f"warning: {line}")
         origin: Origin = {
             "raw_digest": pictures.digest,
-            "parameters": recipe.determining(),
-            "code_version": recipe.code,
+            "parameters": parameters.determining(),
+            "code_version": code_digest(PREPARE),
             "bad_images": bad_images,
             "name": pictures.name,
             "source": pictures.source,
@@ -54,20 +57,20 @@ def settle(*, listing: str, planned: str, dataset: str) -> None:
         }
         if pictures.left_out:
             origin["left_out"] = pictures.left_out
-        if recipe.value_range and types.keys() - {NARROW}:
-            origin["value_range"] = ValueRange(**dict(zip(("low", "high"), bounds(recipe.value_range), strict=True)))
+        if parameters.given_range and types.keys() - {NARROW}:
+            origin["value_range"] = parameters.given_range
         assemble(
             folder,
             rows,
             [document.unit for document in documents],
             pictures.classes,
-            recipe.image_size,
+            parameters.image_size,
             partial(units.located, folder),
             **origin,
         )
         shutil.rmtree(rows)
-        determining = DatasetRecipe(pictures.digest, recipe.determining(), recipe.code)
-        stored = StoredDataset(recipe.store, determining, handover_mib=0)
+        determining = DatasetRecipe(pictures.digest, parameters.determining(), code_digest(PREPARE))
+        stored = StoredDataset(parameters.store, determining, handover_mib=0)
         stored.upload(folder)
         stored.finalize(folder, name=pictures.name, seconds={})
 

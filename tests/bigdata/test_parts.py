@@ -1,5 +1,7 @@
 """A data set that several pods prepare is the one that a single pod prepares, whatever their number and order."""
 
+import itertools
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from components.bigdata.prepare import prepare
 from components.bigdata.settle import settle
 from components.download import download
 from components.preprocess import preprocess
+from components.shared.core.document import ValueRange
+from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
+from components.shared.data.parts.stored_units import UnitDocument
 from components.shared.data.preparation import unit
 from components.shared.parameters.bigdata import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
@@ -22,6 +27,7 @@ from tests.data.versions import READING, version_of
 
 SIZE = 8
 UNIT = 8  # pictures
+NUMBERS = itertools.count()  # of folders
 SETTINGS: dict[str, Any] = {"image_size": SIZE, "test_fraction": 0.2, "val_fraction": 0.2, "max_bad_images": 1}
 
 
@@ -59,15 +65,27 @@ def listed(source: str, folder: Path) -> Path:
     return folder
 
 
-def planned(source: str, store: str, part: int = 0, parts: int = 1, **changes: Any) -> str:
-    return PartRecipe.of(**{**SETTINGS, **changes}, store=store, data=source, part=part, parts=parts).text()
+def prepare_part(source: str, listing: Path, store: str, part: int, parts: int, **changes: Any) -> str:
+    """Prepare a part; return the folder that tells what was done."""
+    folder = listing.parent / f"part{next(NUMBERS)}"
+    prepare(
+        listing=str(listing),
+        data=source,
+        recipe=recipe(store, **changes),
+        planned=PartRecipe.of(part=part, parts=parts).text(),
+        part=str(folder),
+    )
+    return str(folder)
 
 
-def prepared(source: str, listing: Path, store: str, order: Sequence[int], dataset: Path) -> Dataset:
+def recipe(store: str, **changes: Any) -> str:
+    return PreprocessRecipe.of(**{**SETTINGS, **changes}, store=store).text()
+
+
+def prepared(source: str, listing: Path, store: str, order: Sequence[int], dataset: Path, **changes: Any) -> Dataset:
     """Prepare all parts, in an order, and join them."""
-    for part in order:
-        prepare(listing=str(listing), planned=planned(source, store, part, len(order)))
-    settle(listing=str(listing), planned=planned(source, store), dataset=str(dataset))
+    parts = [prepare_part(source, listing, store, part, len(order), **changes) for part in order]
+    settle(listing=str(listing), parts=parts, recipe=recipe(store, **changes), dataset=str(dataset))
     return open_dataset(dataset)
 
 
@@ -100,3 +118,81 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
         for found, expected in zip(many.load(split), alone.load(split), strict=True):
             np.testing.assert_array_equal(found, expected)
     assert sum((many.document.duplicates or pytest.fail("no copies")).copies_dropped.values()) > 0
+
+
+def test_units_that_are_in_the_store_are_not_prepared_again(
+    source: str, store: Store, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listing = listed(source, tmp_path / "listing")
+    whole = prepared(source, listing, uri, [0], tmp_path / "whole")
+    assert "6 units of 8 pictures; 0 were there" in capsys.readouterr().out
+    documents = sorted(entry.name for entry in store.list("datasets/units") if entry.name.endswith(".json"))
+    (shard,) = [file for file in UnitDocument.parse(store.get_bytes(documents[1])[0], "").shards["train"].files][:1]
+    store.remove(documents[0], f"datasets/shards/{shard.sha256}.npy")
+    again = prepared(source, listing, uri, [0, 1], tmp_path / "again")
+    assert "6 units of 8 pictures; 4 were there" in capsys.readouterr().out
+    assert again.document == whole.document
+
+
+def test_a_missing_unit_is_reported(source: str, uri: str, tmp_path: Path) -> None:
+    listing = listed(source, tmp_path / "listing")
+    part = prepare_part(source, listing, uri, 1, 2)
+    with pytest.raises(UserError, match=r"unit 0 of 6 is not in s3://.*; run it again"):
+        settle(listing=str(listing), parts=[part], recipe=recipe(uri), dataset=str(tmp_path / "dataset"))
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str, tmp_path: Path) -> None:
+    listing = listed(source, tmp_path / "listing")
+    store.put_bytes(store.get_bytes("source/cat/01.png")[0], "source/cat/00.png")
+    with pytest.raises(TransientError, match=r"source/cat/00\.png changed while it was read"):
+        prepare_part(source, listing, uri, 0, 1)
+
+
+def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has changed while it was listed"):
+        partition(data=source, version="listing:0", recipe=READING, listing=str(tmp_path / "listing"))
+    assert not (tmp_path / "listing").exists()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_bad_pictures_are_counted_over_all_parts(
+    source: str, store: Store, uri: str, tmp_path: Path, parts: int
+) -> None:
+    for number in range(2):
+        store.put_bytes(b"no picture", f"source/cat/{number}9.png")
+    listing = listed(source, tmp_path / "listing")
+    with pytest.raises(UserError, match=r"picture (cat/19|dog/broken)\.png cannot be used: .*max_bad_images"):
+        prepared(source, listing, uri, range(parts), tmp_path / "dataset")
+    data = prepared(source, listing, uri, range(parts), tmp_path / "dataset", max_bad_images=3)
+    assert [bad.name for bad in data.document.bad_images or []] == ["cat/09.png", "cat/19.png", "dog/broken.png"]
+
+
+def test_pictures_of_16_bits_need_their_range(tmp_path: Path, uri: str) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
+            Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number}.png")
+    source = (tmp_path / "source").as_uri()
+    listing = listed(source, tmp_path / "listing")
+    with pytest.raises(UserError, match=r"more than 8 bits; give value_range=LOW,HIGH"):
+        prepare_part(source, listing, uri, 0, 1)
+    data = prepared(source, listing, uri, [0, 1], tmp_path / "dataset", value_range="0,4095")
+    assert data.document.value_range == ValueRange(low=0, high=4095)
+
+
+@pytest.mark.parametrize("kind", ["archive", "digits", "idx", "nested"])
+def test_sources_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    data = "digits" if kind == "digits" else folder.as_uri()
+    if kind == "archive":
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("a/b.png", b"")
+        data = (tmp_path / "a.zip").as_uri()
+    elif kind != "digits":
+        (folder / ("train-images-idx3-ubyte" if kind == "idx" else "a.zip")).write_bytes(b"PK\3\4")
+    with pytest.raises(UserError, match=r"picture by picture|holds no pictures but"):
+        listed(data, tmp_path / "listing")

@@ -60,3 +60,11 @@ class StoreUri(Recipe):
         "s3://bucket/prefix for what outlives a run: prepared data, checkpoints, models, predictions; empty stores "
         "nothing.",
     )
+
+
+class Parts(Recipe):
+    """How many pods share the pictures."""
+
+    parts: Annotated[int, Field(ge=1, le=200)] = parameter(
+        1, "Number of pods that predict, or prepare the data of graph bigdata, side by side."
+    )

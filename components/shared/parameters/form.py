@@ -11,7 +11,7 @@ from typing import Any
 from components.shared.core.errors import UserError
 from components.shared.parameters.recipe import AsText, Recipe, kind, marker, unknown
 from components.shared.parameters.sweep import SETTINGS, as_columns
-from components.shared.parameters.table import DISTRIBUTED, PREDICTION, SWEEP, check, model_of
+from components.shared.parameters.table import BIGDATA, DISTRIBUTED, PREDICTION, SWEEP, check, model_of
 
 OPTIONS = "options"
 INPUTS = (  # of a graph that trains
@@ -36,7 +36,7 @@ INPUTS = (  # of a graph that trains
     "s3_config",
     "source_secret",
 )
-OWN_INPUTS = {SWEEP: ("settings",), DISTRIBUTED: ("nodes",)}  # of one of these graphs
+OWN_INPUTS = {SWEEP: ("settings",), DISTRIBUTED: ("nodes",), BIGDATA: ("parts",)}  # of one of these graphs
 PREDICTION_INPUTS = ("data", "store", "model_name", "model", "parts", "s3_secret", "s3_config", "source_secret")
 OPTIONS_LINE = 'All other parameters of docs/parameters.md, by name, such as {"optimizer": "adamw", "mixup": 0.2}.'
 

@@ -6,13 +6,13 @@ from pydantic import Field
 
 from components.shared.core.errors import UserError
 from components.shared.data.sources import schemes
-from components.shared.parameters.common import ModelName, StoreUri, Threads
+from components.shared.parameters.common import ModelName, Parts, StoreUri, Threads
 from components.shared.parameters.recipe import Accepts, Recipe, fitting, matching, parameter
 
 CHAMPION, VERSIONS = "champion", "versions/"
 
 
-class Predicting(Recipe):
+class Predicting(Parts):
     """Which model predicts, and in how many pods."""
 
     model: Annotated[
@@ -23,9 +23,6 @@ class Predicting(Recipe):
         CHAMPION,
         "What predicts: champion (the one at the start of the run), a version such as versions/7, or the s3:// or "
         "file:// URI of a package's folder.",
-    )
-    parts: Annotated[int, Field(ge=1, le=200)] = parameter(
-        1, "Number of pods that predict side by side, each a share of the pictures."
     )
 
 

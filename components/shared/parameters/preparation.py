@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from components.shared.core.document import MAX_COUNT
+from components.shared.core.document import MAX_COUNT, ValueRange
 from components.shared.core.errors import UserError
 from components.shared.data.layout.reading import Arrangement, Reading
 from components.shared.parameters.common import Seed, StoreUri
@@ -45,6 +45,15 @@ class Preparation(Recipe):
     ] = parameter(
         "", "LOW,HIGH: the values that become black and white in pictures of more than 8 bits; empty measures."
     )
+
+    @property
+    def given_range(self) -> ValueRange | None:
+        """Return the bounds that are given."""
+        return (
+            ValueRange(**dict(zip(("low", "high"), bounds(self.value_range), strict=True)))
+            if self.value_range
+            else None
+        )
 
 
 class ReadingRecipe(Recipe):

@@ -7,6 +7,7 @@ from pydantic import model_validator
 from components.shared.core.errors import UserError
 from components.shared.data.sources import schemes
 from components.shared.models import catalogue
+from components.shared.parameters.common import Parts
 from components.shared.parameters.evaluation import ExportRecipe
 from components.shared.parameters.pods import Pods, Secrets
 from components.shared.parameters.prediction import PredictionRecipe
@@ -18,6 +19,7 @@ from components.shared.parameters.training import TrainingRecipe
 
 SWEEP = "sweep"  # the graph that searches for the best settings
 DISTRIBUTED = "distributed"  # the graph that trains on several machines
+BIGDATA = "bigdata"  # the graph whose data set no pod holds whole
 PREDICTION = "prediction"  # the graph that predicts, the only one that does not train
 
 
@@ -52,11 +54,16 @@ class SweepParameters(SweepRecipe, Parameters):
     """The parameters of graph `sweep`."""
 
 
+class BigDataParameters(Parts, Parameters):
+    """The parameters of graph `bigdata`."""
+
+
 class PredictionParameters(Secrets, PredictionRecipe, ReadingRecipe, Source):
     """The parameters of graph `prediction`."""
 
 
-MODELS: dict[str, type[Recipe]] = {SWEEP: SweepParameters, PREDICTION: PredictionParameters}
+EXCHANGES = {DISTRIBUTED: "nodes", BIGDATA: "pods"}  # what works side by side, by the graph that needs a store
+MODELS: dict[str, type[Recipe]] = {SWEEP: SweepParameters, BIGDATA: BigDataParameters, PREDICTION: PredictionParameters}
 
 
 def model_of(graph: str) -> type[Recipe]:
@@ -77,6 +84,6 @@ def check_nodes(graph: str, nodes: int, store: str) -> None:
     if graph != DISTRIBUTED and nodes > 1:
         message = f"nodes={nodes} is more than graph {graph} trains on"
         raise UserError(message, f"give --graph {DISTRIBUTED}, or nodes=1")
-    if graph == DISTRIBUTED and not store:
-        message = f"store= is empty, but the nodes of graph {DISTRIBUTED} exchange data and model through it"
+    if graph in EXCHANGES and not store:
+        message = f"store= is empty, but the {EXCHANGES[graph]} of graph {graph} exchange their data through it"
         raise UserError(message, "give store=s3://bucket/prefix")

@@ -11,9 +11,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.shared.core.document import Count, Document, Items, Sha256, Size
+from components.shared.core.code_digest import code_digest
+from components.shared.core.document import Count, Document, Items, JsonObject, Sha256, Size
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
-from components.shared.core.files import sha256_file
+from components.shared.core.files import sha256_file, sha256_json
 from components.shared.data.dataset import Dataset, DatasetDocument, Shard
 from components.shared.data.dataset_store import SHARDS
 from components.shared.data.layout.left_out import BadImage
@@ -22,6 +23,7 @@ from components.shared.data.prepared_index import DATASETS
 from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 
+PREPARE = "components.bigdata.prepare"  # whose code determines the units
 UNITS = f"{DATASETS}/units"
 AGAIN = "run it again"
 
@@ -43,6 +45,21 @@ class UnitDocument(Document):
     def unit(self) -> Unit:
         """Return the unit."""
         return Unit(self.number, self.channels, self.shards)
+
+
+class PartDocument(Document):
+    """`part.json`: what a pod did."""
+
+    FORMAT = "torch2kubeflow/part"
+    REMEDY = AGAIN
+
+    units: Count
+    reused: Count  # which an earlier run had prepared
+
+
+def units_key(listing_digest: str, determining: JsonObject) -> str:
+    """Return the digest of all that determines the units of a list of pictures."""
+    return sha256_json([listing_digest, determining, code_digest(PREPARE)])
 
 
 class StoredUnits:
