@@ -95,14 +95,14 @@ def _prepare(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
 
 def _prepare_in_parts(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
     """Prepare the data in many pods, none of which holds all of it: source -> prepared data."""
-    listing = _add(steps.partition, inputs, **_source(resolved, inputs)).outputs["listing"]
-    given = {"listing": listing, "recipe": resolved.outputs["preparation"]}
+    recipe = resolved.outputs
+    source = {"data": inputs["data"], "version": recipe["version"], "reading": recipe["reading"]}
+    listing = _add(steps.partition, inputs, **source, recipe=recipe["preparation"]).outputs["listing"]
     with dsl.ParallelFor(resolved.outputs["Output"], name="parts") as one:
-        # What one pod did is in the store, from which it may have been removed by now.
-        prepared = _add(steps.prepare, inputs, **given, data=inputs["data"], planned=one).set_caching_options(False)
+        prepared = _add(steps.prepare, inputs, listing=listing, planned=one)
+        prepared.set_caching_options(False)  # the store may lack by now what an earlier run left there
     parts = dsl.Collected(prepared.outputs["part"])
-    settled = _add(steps.settle, inputs, **given, parts=parts).set_caching_options(False)
-    return settled.outputs["dataset"]
+    return _add(steps.settle, inputs, listing=listing, parts=parts).set_caching_options(False).outputs["dataset"]
 
 
 def _train(data: PipelineArtifactChannel, resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:

@@ -134,30 +134,25 @@ def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Out
     preprocess.preprocess(raw=raw.path, recipe=recipe, prepared_by=prepared_by, dataset=dataset.path)
 
 
-def partition(data: str, version: str, recipe: str, listing: Output[Artifact]) -> None:
+def partition(data: str, version: str, reading: str, recipe: str, listing: Output[Artifact]) -> None:
     """List the pictures of a data set, none of which is read."""
     from components.bigdata import partition
 
-    partition.partition(data=data, version=version, recipe=recipe, listing=listing.path)
+    partition.partition(data=data, version=version, reading=reading, recipe=recipe, listing=listing.path)
 
 
-def prepare(listing: Input[Artifact], data: str, recipe: str, planned: str, part: Output[Artifact]) -> None:
+def prepare(listing: Input[Artifact], planned: str, part: Output[Artifact]) -> None:
     """Prepare the units of one pod, in the store."""
     from components.bigdata import prepare
 
-    prepare.prepare(listing=listing.path, data=data, recipe=recipe, planned=planned, part=part.path)
+    prepare.prepare(listing=listing.path, planned=planned, part=part.path)
 
 
-def settle(listing: Input[Artifact], parts: Input[list[Artifact]], recipe: str, dataset: Output[Dataset]) -> None:
+def settle(listing: Input[Artifact], parts: Input[list[Artifact]], dataset: Output[Dataset]) -> None:
     """Join the units of all pods to a dataset with train, val and test splits."""
     from components.bigdata import settle
 
-    settle.settle(
-        listing=listing.path,
-        parts=[part.path for part in parts],
-        recipe=recipe,
-        dataset=dataset.path,
-    )
+    settle.settle(listing=listing.path, parts=[part.path for part in parts], dataset=dataset.path)
 
 
 def train(dataset: Input[Dataset], recipe: str, model: Output[Model]) -> None:

@@ -13,17 +13,16 @@ READS = ("components.shared.data.sources.*",)  # modules that open_listed_source
 
 
 @step
-def partition(*, data: str, version: str, recipe: str, listing: str) -> None:
-    """List the pictures of the data set `data` in folder `listing`.
+def partition(*, data: str, version: str, reading: str, recipe: str, listing: str) -> None:
+    """List the pictures of the data set `data` in folder `listing`, with the `recipe` by which they are prepared.
 
     Raises UserError if the source is of a kind that cannot be read picture by picture, is no classification set, or has
     changed since the first step saw its `version`.
     """
-    reading = ReadingRecipe.read(recipe).reading(needs_labels=True)
     source = open_listed_source(data)
     with new_folder(listing) as folder:
-        description, pictures = source.listing(reading)
-        document = write_listing(folder, pictures, source=told(data), version=version, **description)
+        description, pictures = source.listing(ReadingRecipe.read(reading).reading(needs_labels=True))
+        document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if source.version() != version:
             raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
     log.info(f"{document.pictures:,} pictures of {len(document.classes):,} classes")

@@ -24,13 +24,14 @@ from components.shared.parameters.preparation import PreprocessRecipe
 
 
 @step
-def settle(*, listing: str, parts: Sequence[str], recipe: str, dataset: str) -> None:
+def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
     """Join the units of the pictures in folder `listing` to a dataset in folder `dataset`.
 
     Folders `parts` tell what the pods did that prepared them. Raises UserError if a unit is missing, more than
     `max_bad_images` pictures are bad, or a split has no image of a class.
     """
-    parameters, pictures = PreprocessRecipe.read(recipe), open_listing(listing).document
+    pictures = open_listing(listing).document
+    parameters = PreprocessRecipe.read(pictures.recipe)
     done = [PartDocument.read(Path(part) / "part.json") for part in parts]
     prepared, reused = sum(part.units for part in done), sum(part.reused for part in done)
     log.info(f"{prepared:,} units of {unit_size(parameters.image_size):,} pictures; {reused:,} were there")

@@ -60,51 +60,46 @@ def source(tmp_path: Path, store: Store) -> str:
     return store.uri("source")
 
 
-def listed(source: str, folder: Path) -> Path:
-    partition(data=source, version=version_of(source), recipe=READING, listing=str(folder))
+def listed(source: str, store: str, folder: Path, **changes: Any) -> Path:
+    recipe = PreprocessRecipe.of(**{**SETTINGS, **changes}, store=store).text()
+    partition(data=source, version=version_of(source), reading=READING, recipe=recipe, listing=str(folder))
     return folder
 
 
-def prepare_part(source: str, listing: Path, store: str, part: int, parts: int, **changes: Any) -> str:
+def prepare_part(listing: Path, part: int, parts: int) -> str:
     """Prepare a part; return the folder that tells what was done."""
     folder = listing.parent / f"part{next(NUMBERS)}"
     prepare(
         listing=str(listing),
-        data=source,
-        recipe=recipe(store, **changes),
         planned=PartRecipe.of(part=part, parts=parts).text(),
         part=str(folder),
     )
     return str(folder)
 
 
-def recipe(store: str, **changes: Any) -> str:
-    return PreprocessRecipe.of(**{**SETTINGS, **changes}, store=store).text()
-
-
-def prepared(source: str, listing: Path, store: str, order: Sequence[int], dataset: Path, **changes: Any) -> Dataset:
+def prepared(listing: Path, order: Sequence[int], dataset: Path) -> Dataset:
     """Prepare all parts, in an order, and join them."""
-    parts = [prepare_part(source, listing, store, part, len(order), **changes) for part in order]
-    settle(listing=str(listing), parts=parts, recipe=recipe(store, **changes), dataset=str(dataset))
+    parts = [prepare_part(listing, part, len(order)) for part in order]
+    settle(listing=str(listing), parts=parts, dataset=str(dataset))
     return open_dataset(dataset)
 
 
 def test_any_number_and_order_of_parts_gives_the_same_document(
     source: str, store: Store, uri: str, tmp_path: Path
 ) -> None:
-    listing = listed(source, tmp_path / "listing")
+    listing = listed(source, uri, tmp_path / "listing")
     documents = set()
     for run, order in enumerate([[0], [1, 0], [3, 1, 0, 2]]):
         folder = tmp_path / f"dataset{run}"
-        prepared(source, listing, uri, order, folder)
+        prepared(listing, order, folder)
         documents.add((folder / "dataset.json").read_bytes())
         store.remove(*[entry.name for entry in store.list("datasets/units")])
     assert len(documents) == 1
 
 
 def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Path) -> None:
-    listing = listed(source, tmp_path / "listing")
-    many = prepared(source, listing, uri, [0, 1, 2], tmp_path / "many")
+    listing = listed(source, uri, tmp_path / "listing")
+    many = prepared(listing, [0, 1, 2], tmp_path / "many")
     raw, one = tmp_path / "raw", tmp_path / "one"
     download(data=source, version=version_of(source), recipe=READING, needs_labels=True, raw=str(raw))
     preprocess(raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS).text(), prepared_by="", dataset=str(one))
@@ -123,35 +118,35 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
 def test_units_that_are_in_the_store_are_not_prepared_again(
     source: str, store: Store, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listing = listed(source, tmp_path / "listing")
-    whole = prepared(source, listing, uri, [0], tmp_path / "whole")
+    listing = listed(source, uri, tmp_path / "listing")
+    whole = prepared(listing, [0], tmp_path / "whole")
     assert "6 units of 8 pictures; 0 were there" in capsys.readouterr().out
     documents = sorted(entry.name for entry in store.list("datasets/units") if entry.name.endswith(".json"))
     (shard,) = [file for file in UnitDocument.parse(store.get_bytes(documents[1])[0], "").shards["train"].files][:1]
     store.remove(documents[0], f"datasets/shards/{shard.sha256}.npy")
-    again = prepared(source, listing, uri, [0, 1], tmp_path / "again")
+    again = prepared(listing, [0, 1], tmp_path / "again")
     assert "6 units of 8 pictures; 4 were there" in capsys.readouterr().out
     assert again.document == whole.document
 
 
 def test_a_missing_unit_is_reported(source: str, uri: str, tmp_path: Path) -> None:
-    listing = listed(source, tmp_path / "listing")
-    part = prepare_part(source, listing, uri, 1, 2)
+    listing = listed(source, uri, tmp_path / "listing")
+    part = prepare_part(listing, 1, 2)
     with pytest.raises(UserError, match=r"unit 0 of 6 is not in s3://.*; run it again"):
-        settle(listing=str(listing), parts=[part], recipe=recipe(uri), dataset=str(tmp_path / "dataset"))
+        settle(listing=str(listing), parts=[part], dataset=str(tmp_path / "dataset"))
     assert not (tmp_path / "dataset").exists()
 
 
 def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str, tmp_path: Path) -> None:
-    listing = listed(source, tmp_path / "listing")
+    listing = listed(source, uri, tmp_path / "listing")
     store.put_bytes(store.get_bytes("source/cat/01.png")[0], "source/cat/00.png")
     with pytest.raises(TransientError, match=r"source/cat/00\.png changed while it was read"):
-        prepare_part(source, listing, uri, 0, 1)
+        prepare_part(listing, 0, 1)
 
 
 def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has changed while it was listed"):
-        partition(data=source, version="listing:0", recipe=READING, listing=str(tmp_path / "listing"))
+        partition(data=source, version="listing:0", reading=READING, recipe="", listing=str(tmp_path / "listing"))
     assert not (tmp_path / "listing").exists()
 
 
@@ -161,10 +156,11 @@ def test_bad_pictures_are_counted_over_all_parts(
 ) -> None:
     for number in range(2):
         store.put_bytes(b"no picture", f"source/cat/{number}9.png")
-    listing = listed(source, tmp_path / "listing")
+    listing = listed(source, uri, tmp_path / "listing")
     with pytest.raises(UserError, match=r"picture (cat/19|dog/broken)\.png cannot be used: .*max_bad_images"):
-        prepared(source, listing, uri, range(parts), tmp_path / "dataset")
-    data = prepared(source, listing, uri, range(parts), tmp_path / "dataset", max_bad_images=3)
+        prepared(listing, range(parts), tmp_path / "dataset")
+    listing = listed(source, uri, tmp_path / "allowed", max_bad_images=3)
+    data = prepared(listing, range(parts), tmp_path / "dataset")
     assert [bad.name for bad in data.document.bad_images or []] == ["cat/09.png", "cat/19.png", "dog/broken.png"]
 
 
@@ -176,10 +172,11 @@ def test_pictures_of_16_bits_need_their_range(tmp_path: Path, uri: str) -> None:
             pixels = random.integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
             Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number}.png")
     source = (tmp_path / "source").as_uri()
-    listing = listed(source, tmp_path / "listing")
+    listing = listed(source, uri, tmp_path / "listing")
     with pytest.raises(UserError, match=r"more than 8 bits; give value_range=LOW,HIGH"):
-        prepare_part(source, listing, uri, 0, 1)
-    data = prepared(source, listing, uri, [0, 1], tmp_path / "dataset", value_range="0,4095")
+        prepare_part(listing, 0, 1)
+    listing = listed(source, uri, tmp_path / "scaled", value_range="0,4095")
+    data = prepared(listing, [0, 1], tmp_path / "dataset")
     assert data.document.value_range == ValueRange(low=0, high=4095)
 
 
@@ -195,4 +192,4 @@ def test_sources_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
     elif kind != "digits":
         (folder / ("train-images-idx3-ubyte" if kind == "idx" else "a.zip")).write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match=r"picture by picture|holds no pictures but"):
-        listed(data, tmp_path / "listing")
+        listed(data, "", tmp_path / "listing")

@@ -57,6 +57,7 @@ class ListingDocument(Document):
     pictures: Count
     sha256: Sha256  # of the list
     left_out: LeftOut | None = None
+    recipe: str  # by which the pictures are prepared; the list does not depend on it
 
     @property
     def digest(self) -> str:
