@@ -15,7 +15,7 @@ from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
 from components.shared.data.sources.schemes import open_listed_source, open_source
-from components.shared.parameters.bigdata import PartRecipe
+from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.form import inputs_of, merge_options
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe

@@ -20,6 +20,8 @@ from components.export import MeasurementsDocument
 from components.finish import RecordDocument
 from components.shared.core.document import Document, SealedDocument
 from components.shared.data.dataset import DatasetDocument
+from components.shared.data.parts.listing import ListingDocument
+from components.shared.data.parts.stored_units import PartDocument, UnitDocument
 from components.shared.data.prepared_index import PreparedDocument
 from components.shared.data.raw import RawDocument
 from components.shared.data.sources.http import UrlDocument
@@ -124,6 +126,9 @@ DOCUMENTS: tuple[type[Document], ...] = (
     PredictionsDocument,
     PredictionTaskDocument,
     ShareDocument,
+    ListingDocument,
+    PartDocument,
+    UnitDocument,
 )
 PARAMETERS = """# Parameters
 

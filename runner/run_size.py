@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from kfp.dsl.base_component import BaseComponent
 
+from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.parameters.recipe import Recipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
-from components.shared.parameters.table import PREDICTION, SWEEP
+from components.shared.parameters.table import BIGDATA, PREDICTION, SWEEP
 from components.shared.parameters.training import TrainingRecipe
 from components.shared.prediction.pods.chosen import CollectRecipe, ShareRecipe
 from components.shared.training.search.planned import plan
@@ -94,8 +95,10 @@ def _training(values: Values, graph: str) -> tuple[str, dict[str, str], list[str
     """Return the first step of a graph that trains, the recipes that it returns, and the items of its loop."""
     training = TrainingRecipe.taken_from(values)
     pods = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
-    recipes = {name: recipe.taken_from(values).text() for name, recipe in RECIPES.items()}
-    return "resolve", recipes, [pod.text() for pod in pods]
+    items = [pod.text() for pod in pods]
+    if graph == BIGDATA:
+        items = values["parts"] * [PartRecipe.of(part=values["parts"] - 1, parts=values["parts"]).text()]
+    return "resolve", {name: recipe.taken_from(values).text() for name, recipe in RECIPES.items()}, items
 
 
 def _prediction(values: Values) -> tuple[str, dict[str, str], list[str]]:

@@ -26,7 +26,7 @@ from components.shared.data.preparation.splits import TEST, VAL, Splitter
 from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_unit
 from components.shared.data.raw import Chunk
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
-from components.shared.parameters.bigdata import PartRecipe
+from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 
 READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name

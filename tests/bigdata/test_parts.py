@@ -20,7 +20,7 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.parts.stored_units import UnitDocument
 from components.shared.data.preparation import unit
-from components.shared.parameters.bigdata import PartRecipe
+from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.storage.client import Store
 from tests.data.versions import READING, version_of
@@ -93,7 +93,7 @@ def test_any_number_and_order_of_parts_gives_the_same_document(
         folder = tmp_path / f"dataset{run}"
         prepared(listing, order, folder)
         documents.add((folder / "dataset.json").read_bytes())
-        store.remove(*[entry.name for entry in store.list("datasets/units")])
+        store.remove(*[entry.name for entry in store.list("units")])
     assert len(documents) == 1
 
 
@@ -121,7 +121,7 @@ def test_units_that_are_in_the_store_are_not_prepared_again(
     listing = listed(source, uri, tmp_path / "listing")
     whole = prepared(listing, [0], tmp_path / "whole")
     assert "6 units of 8 pictures; 0 were there" in capsys.readouterr().out
-    documents = sorted(entry.name for entry in store.list("datasets/units") if entry.name.endswith(".json"))
+    documents = sorted(entry.name for entry in store.list("units") if entry.name.endswith(".json"))
     (shard,) = [file for file in UnitDocument.parse(store.get_bytes(documents[1])[0], "").shards["train"].files][:1]
     store.remove(documents[0], f"datasets/shards/{shard.sha256}.npy")
     again = prepared(listing, [0, 1], tmp_path / "again")

@@ -26,6 +26,7 @@ MAX_INPUTS = 22  # of a pipeline: KFP's form shows them all, in alphabetical ord
 RECIPES = {  # step and input -> the output of step resolve that it gets, if both are in the same group
     ("download", "recipe"): "reading",
     ("preprocess", "recipe"): "preparation",
+    ("partition", "recipe"): "preparation",
     ("train", "recipe"): "training",
     ("train-distributed", "recipe"): "training",
     ("evaluate", "recipe"): "evaluation",
@@ -33,6 +34,7 @@ RECIPES = {  # step and input -> the output of step resolve that it gets, if bot
     ("register", "recipe"): "registration",
     ("collect", "recipe"): "collection",
 }
+READ_THE_SOURCE = ("resolve", "resolve-prediction", "download", "partition", "prepare")
 FIRST = {PREDICTION: "resolve-prediction"}  # the step by which a graph begins; that of the others is `resolve`
 
 
@@ -136,7 +138,7 @@ def test_a_step_gets_the_recipe_that_resolve_made_for_it(documents: list[dict[st
     for (name, given), source in recipes.items():
         assert source == {"producerTask": FIRST.get(graph, "resolve"), "outputParameterKey": RECIPES[name, given]}
     steps = {name for name, given in recipes if given == "recipe"}
-    assert steps >= ({"download"} if graph == PREDICTION else {"preprocess", "evaluate", "export", "register"})
+    assert steps >= ({"download"} if graph == PREDICTION else {"evaluate", "export", "register"})
 
 
 def test_every_step_has_an_image_that_never_changes(graph: str, containers: dict[str, Any]) -> None:
@@ -189,7 +191,7 @@ def test_every_pod_has_limits_labels_and_an_unprivileged_user(pods: dict[str, An
 def test_only_training_asks_for_gpus_and_their_nodes(
     graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    trains = [step.name for step in STEPS if step.trains and step.graph == graph]
+    trains = [step.name for step in STEPS if step.trains and graph in step.graphs]
     asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
     assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
     assert asking == set(trains) and len(trains) == (graph != PREDICTION)
@@ -222,9 +224,7 @@ def test_s3_keys_are_optional_references_only(pods: dict[str, Any]) -> None:
         assert {key["envVar"] for key in config["keyToEnv"]} == {"AWS_ENDPOINT_URL_S3", "AWS_REGION"}
         (files,) = pods[step]["configMapAsVolume"]
         assert files["optional"] and files["mountPath"] == "/etc/torch2kubeflow"
-        assert bool(others) == (step in ("resolve", "resolve-prediction", "download")), (
-            f"{step}: the keys of the source, where it is read"
-        )
+        assert bool(others) == (step in READ_THE_SOURCE), f"{step}: the keys of the source, where it is read"
         for source in others:
             assert source["optional"] and len(source["keyToEnv"]) == 6
             assert all(key["envVar"] == f"SOURCE_{key['secretKey']}" for key in source["keyToEnv"])
@@ -253,8 +253,9 @@ def test_only_what_looks_at_the_world_outside_is_never_cached(
 ) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
     last = "collect" if graph == PREDICTION else "register"
-    assert {name for name in containers if not cached[name]} == {FIRST.get(graph, "resolve"), last, "finish"}
-    (download,) = [task for name, task, _ in _tasks(documents[0]) if name == "download"]
+    in_store = {"prepare", "settle"} & containers.keys()
+    assert {name for name in containers if not cached[name]} == {FIRST.get(graph, "resolve"), last, "finish", *in_store}
+    (download,) = [task for name, task, _ in _tasks(documents[0]) if name in ("download", "partition")]
     version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]
     assert version == {"producerTask": FIRST.get(graph, "resolve"), "outputParameterKey": "version"}
 

@@ -78,6 +78,8 @@ def test_the_documented_sizes_are_those_of_the_estimate() -> None:
         runs[name] = parts_of("sweep", trials)
     for pods in (1, 10, 200):
         runs[f"prediction by {pods} {'pods' if pods > 1 else 'pod'}"] = parts_of("prediction", pods=pods)
+    for pods in (1, 10):
+        runs[f"data prepared by {pods} {'pods' if pods > 1 else 'pod'}"] = parts_of("bigdata", pods=pods)
     found = {name: total(parts) for name, parts in runs.items()}
     found |= {PARTS.get(part.name, part.name): part.nodes + part.spec for part in runs["training"]}
     assert documented.keys() == found.keys()

@@ -16,6 +16,7 @@ from components.shared.storage.client import Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 FOLDER = "prepared"
+UNITS = "units"  # of parts/stored_units.py
 DATASETS, DOCUMENT = "datasets", "dataset.json"  # of dataset_store.py, which needs NumPy
 
 

@@ -68,3 +68,9 @@ class Parts(Recipe):
     parts: Annotated[int, Field(ge=1, le=200)] = parameter(
         1, "Number of pods that predict, or prepare the data of graph bigdata, side by side."
     )
+
+
+class PartRecipe(Parts):
+    """Which of them a pod is."""
+
+    part: Annotated[int, Field(ge=0)] = 0

@@ -1,8 +1,8 @@
 """The units of a dataset in the store, which pods prepare side by side, and one joins.
 
-datasets/units/<key>/<number>.parquet    the rows of a unit
-datasets/units/<key>/<number>.json       its document, written last
-datasets/shards/<sha256>.npy             its shards, with those of all datasets
+units/<key>/<number>.parquet    the rows of a unit
+units/<key>/<number>.json       its document, written last
+datasets/shards/<sha256>.npy    its shards, with those of all datasets
 
 The key is a digest of all that determines the units. A unit that is there is not prepared again.
 """
@@ -19,12 +19,12 @@ from components.shared.data.dataset import Dataset, DatasetDocument, Shard
 from components.shared.data.dataset_store import SHARDS
 from components.shared.data.layout.left_out import BadImage
 from components.shared.data.preparation.unit import Unit
-from components.shared.data.prepared_index import DATASETS
+from components.shared.data.prepared_index import UNITS
 from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 
-PREPARE = "components.bigdata.prepare"  # whose code determines the units
-UNITS = f"{DATASETS}/units"
+READS = ("components.bigdata.prepare",)
+(PREPARE,) = READS  # whose code determines the units
 AGAIN = "run it again"
 
 
