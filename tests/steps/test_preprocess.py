@@ -312,6 +312,8 @@ def test_incomplete_output_of_a_killed_run_is_replaced(digits: Path, prepared: D
 MEASURED = """
 import re, sys
 from components.preprocess import preprocess
+from components.shared.data.preparation import join
+join.MEMORY_MIB = 64  # which is all used by 400,000 rows, as what it is by default is by millions
 preprocess(raw=sys.argv[1], recipe=sys.argv[2], prepared_by="", dataset=sys.argv[3])
 print("peak", re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """
