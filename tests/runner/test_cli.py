@@ -293,7 +293,7 @@ def test_each_graph_is_compiled_to_its_own_file(
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
 def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = _refused(capsys, verb, "--graph", "sweeep")
-    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed or prediction\n"
+    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed or bigdata or prediction\n"
 
 
 def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:
@@ -331,7 +331,7 @@ def test_with_json_an_error_is_a_document(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         main(lambda: pipeline.GRAPHS, ["compile", "--graph", "sweeep", "--json"])
     shown = capsys.readouterr()
-    message, remedy = "--graph sweeep does not exist", "give training or sweep or distributed or prediction"
+    message, remedy = "--graph sweeep does not exist", "give training or sweep or distributed or bigdata or prediction"
     assert ErrorDocument.parse(shown.out.encode(), "stdout") == ErrorDocument(
         message=message, remedy=remedy, exit_code=2
     )
