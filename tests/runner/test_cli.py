@@ -293,7 +293,9 @@ def test_each_graph_is_compiled_to_its_own_file(
 @pytest.mark.parametrize("verb", ["local", "compile", "upload", "run", "doctor", "status"])
 def test_an_unknown_graph_is_refused(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = _refused(capsys, verb, "--graph", "sweeep")
-    assert line == "error: --graph sweeep does not exist; give training or sweep or distributed or bigdata or prediction\n"
+    assert (
+        line == "error: --graph sweeep does not exist; give training or sweep or distributed or bigdata or prediction\n"
+    )
 
 
 def test_each_graph_is_a_pipeline_of_its_own(kfp_api: KfpServer) -> None:

@@ -13,6 +13,7 @@ objects `<sha256>.npy` at that address. Datasets of an earlier format have no in
 numbered within their split, and the digest of a split is over its pixels.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -351,6 +352,20 @@ def _rows(shard: Shard) -> int:
 
 def _dropped_count(dropped: ShardFile) -> int:
     return max(0, dropped.bytes - npy_bytes((0,), np.int64)) // 8
+
+
+def earlier_digest(data: Dataset) -> str:
+    """Return the digest that the earlier format gave to such a dataset: over all pixels, one after the other."""
+    digests = {}
+    for name in SPLITS:
+        pixels, labels = hashlib.sha256(), hashlib.sha256()
+        for shard_images, shard_labels in data.shards(name):
+            pixels.update(np.ascontiguousarray(shard_images[:]).data)
+            labels.update(np.ascontiguousarray(shard_labels, "<i8").data)
+        shape, count = list(data.image_shape), data.counts[name]
+        found = {"pixels": pixels.hexdigest(), "labels": labels.hexdigest()}
+        digests[name] = sha256_json({"classes": data.classes, "image_shape": shape, "count": count, **found})
+    return sha256_json(digests)
 
 
 def open_dataset(path: str | Path) -> Dataset:
