@@ -21,7 +21,7 @@ from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import Origin
 from components.shared.data.decode import NARROW, decoder
-from components.shared.data.layout.left_out import sentences_on
+from components.shared.data.layout.left_out import check_left_out, sentences_on
 from components.shared.data.pictures.value_range import PERCENTILES, ValueSample, little_used, mixed
 from components.shared.data.preparation.assemble import assemble
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
@@ -49,7 +49,7 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
         raise UserError(
             f"{source.name} has too few classes ({source.classes})", "give a data set of two or more classes"
         )
-    _check_left_out(source, parameters.max_left_out)
+    check_left_out(source.source, source.document.left_out, parameters.max_left_out)
     with new_folder(dataset) as folder:
         if not parameters.store:
             _prepare(source, folder, parameters, started)
@@ -67,16 +67,6 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
         is_remote = stored.finalize(folder, **_origin(source, started))
         index = PreparedData(parameters.store, source.source, source.document.version, parameters.values(), code)
         index.record(determining.digest, is_remote, prepared_by)
-
-
-def _check_left_out(source: Raw, allowed: float) -> None:
-    """Raise UserError if more than the allowed share of the pictures is left out, because nothing can read them."""
-    left_out = source.document.left_out
-    if left_out and left_out.share > allowed:
-        raise UserError(
-            f"{source.source}: {left_out.sentences()[0]}, more than max_left_out={allowed}",
-            "convert them to PNG or JPEG, or set max_left_out to the share that may be left out",
-        )
 
 
 def _prepare(source: Raw, folder: Path, parameters: PreprocessRecipe, started: float) -> None:

@@ -5,9 +5,10 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.printable import told
 from components.shared.core.step import step
+from components.shared.data.layout.left_out import check_left_out
 from components.shared.data.parts.listing import write_listing
 from components.shared.data.sources.schemes import open_listed_source
-from components.shared.parameters.preparation import ReadingRecipe
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 
 READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name
 
@@ -16,12 +17,14 @@ READS = ("components.shared.data.sources.*",)  # modules that open_listed_source
 def partition(*, data: str, version: str, reading: str, recipe: str, listing: str) -> None:
     """List the pictures of the data set `data` in folder `listing`, with the `recipe` by which they are prepared.
 
-    Raises UserError if the source is of a kind that cannot be read picture by picture, is no classification set, or has
-    changed since the first step saw its `version`.
+    Raises UserError if the source is of a kind that cannot be read picture by picture, is no classification set,
+    leaves out more than `max_left_out` of its pictures, or has changed since the first step saw its `version`.
     """
     source = open_listed_source(data)
     with new_folder(listing) as folder:
         description, pictures = source.listing(ReadingRecipe.read(reading).reading(needs_labels=True))
+        allowed = PreprocessRecipe.read(recipe).max_left_out
+        check_left_out(told(data), description["left_out"], allowed)
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if source.version() != version:
             raise UserError(f"data={told(data)} has changed while it was listed", "run it again")

@@ -36,8 +36,7 @@ READS = ("components.shared.data.sources.*",)  # modules that open_listed_source
 def prepare(*, listing: str, planned: str, part: str) -> None:
     """Prepare the units of the part that is `planned`, of the pictures in folder `listing`.
 
-    Folder `part` tells what was done.
-    Raises UserError if the store cannot be used, more than `max_bad_images` pictures of a unit are bad, a picture has
+    Folder `part` tells what was done. Raises UserError if the store cannot be used, more than `max_bad_images` pictures of a unit are bad, a picture has
     more than 8 bits and no `value_range` is given, or one has changed since it was listed.
     """
     pictures, mine = open_listing(listing), PartRecipe.read(planned)

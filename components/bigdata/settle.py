@@ -8,17 +8,17 @@ from pathlib import Path
 
 from components.shared.core import log
 from components.shared.core.code_digest import code_digest
-from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.dataset import Origin
 from components.shared.data.dataset_store import DatasetRecipe, StoredDataset
 from components.shared.data.decode import NARROW
-from components.shared.data.layout.left_out import BadImage, sentences_on
+from components.shared.data.layout.left_out import sentences_on
 from components.shared.data.parts.listing import open_listing
 from components.shared.data.parts.stored_units import PREPARE, PartDocument, StoredUnits, units_key
 from components.shared.data.pictures.value_range import mixed
 from components.shared.data.preparation.assemble import assemble
+from components.shared.data.preparation.decoding import check_bad
 from components.shared.data.preparation.unit import unit_size
 from components.shared.parameters.preparation import PreprocessRecipe
 
@@ -41,7 +41,7 @@ def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
         rows.mkdir()
         documents = units.fetch_rows(-(-pictures.pictures // unit_size(parameters.image_size)), rows)
         bad_images = [bad for document in documents for bad in document.bad_images]
-        _check_bad(bad_images, parameters.max_bad_images)
+        check_bad(bad_images, parameters.max_bad_images)
         types = Counter[str]()
         for document in documents:
             types.update(document.types)
@@ -74,12 +74,3 @@ def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
         stored = StoredDataset(parameters.store, determining, handover_mib=0)
         stored.upload(folder)
         stored.finalize(folder, name=pictures.name, seconds={})
-
-
-def _check_bad(bad_images: list[BadImage], allowed: int) -> None:
-    if len(bad_images) > allowed:
-        first = bad_images[allowed]
-        raise UserError(
-            f"picture {first.name} cannot be used: {first.reason}",
-            "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
-        )

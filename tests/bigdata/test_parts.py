@@ -146,8 +146,22 @@ def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str,
 
 def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has changed while it was listed"):
-        partition(data=source, version="listing:0", reading=READING, recipe="", listing=str(tmp_path / "listing"))
+        partition(
+            data=source,
+            version="listing:0",
+            reading=READING,
+            recipe=PreprocessRecipe.of().text(),
+            listing=str(tmp_path / "listing"),
+        )
     assert not (tmp_path / "listing").exists()
+
+
+def test_too_many_unreadable_pictures_are_refused(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.heic"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"more than max_left_out=0\.1; convert them"):
+        listed((tmp_path / "source").as_uri(), "", tmp_path / "listing")
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 from components.shared.core.document import Count, Items, Part, Size
+from components.shared.core.errors import UserError
 
 Reason = Literal["unreadable", "unlabelled", "sidecar", "junk", "other"]
 
@@ -91,3 +92,12 @@ class Tally:
         for (reason, kind), (count, first) in self._found.items():
             shown = first.encode(errors="backslashreplace").decode()  # names of junk may be of any bytes
             yield Files(reason=reason, kind=kind, count=count, first=shown)
+
+
+def check_left_out(source: str, left_out: LeftOut | None, allowed: float) -> None:
+    """Raise UserError if more than the allowed share of a source's pictures is left out: nothing can read them."""
+    if left_out and left_out.share > allowed:
+        raise UserError(
+            f"{source}: {left_out.sentences()[0]}, more than max_left_out={allowed}",
+            "convert them to PNG or JPEG, or set max_left_out to the share that may be left out",
+        )

@@ -63,12 +63,20 @@ class Decoding:
         return stacked
 
     def _bad(self, names: Sequence[str], results: Sequence[Result]) -> list[BadImage]:
-        found = [(name, result) for name, result in zip(names, results, strict=True) if isinstance(result, BadPicture)]
-        allowed = self.max_bad_images - len(self.bad_images)
-        if len(found) > allowed:
-            name, reason = found[allowed]
-            raise UserError(
-                f"picture {name} cannot be used: {reason}",
-                "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
-            )
-        return [BadImage(name=name, reason=str(reason)) for name, reason in found]
+        found = [
+            BadImage(name=name, reason=str(result))
+            for name, result in zip(names, results, strict=True)
+            if isinstance(result, BadPicture)
+        ]
+        check_bad(found, self.max_bad_images - len(self.bad_images))
+        return found
+
+
+def check_bad(bad_images: Sequence[BadImage], allowed: int) -> None:
+    """Raise UserError for the first bad picture beyond the allowed number."""
+    if len(bad_images) > allowed:
+        bad = bad_images[allowed]
+        raise UserError(
+            f"picture {bad.name} cannot be used: {bad.reason}",
+            "repair or remove it, or set max_bad_images to the number of pictures that may be skipped",
+        )
