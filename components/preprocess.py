@@ -151,7 +151,7 @@ def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Sp
     units: list[Unit] = []
     progress = log.Progress("writing", buffer.count, "images")
     with open(scratch / "splits", "rb") as file:
-        for rows, images in buffer.units(unit_size(buffer.size), chunk_size(buffer.size)):
+        for rows, images in buffer.units(unit_size(buffer.size, buffer.count), chunk_size(buffer.size)):
             rows["split"] = np.fromfile(file, np.uint8, len(rows))
             good = rows[rows["channels"] > 0]
             units.append(write_unit(folder, len(units), good, images))

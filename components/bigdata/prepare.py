@@ -36,14 +36,16 @@ READS = ("components.shared.data.sources.*",)  # modules that open_listed_source
 def prepare(*, listing: str, planned: str, part: str) -> None:
     """Prepare the units of the part that is `planned`, of the pictures in folder `listing`.
 
-    Folder `part` tells what was done. Raises UserError if the store cannot be used, more than `max_bad_images` pictures of a unit are bad, a picture has
-    more than 8 bits and no `value_range` is given, or one has changed since it was listed.
+    Folder `part` tells what was done. Raises UserError if the store cannot be used, more than `max_bad_images` pictures
+    of a unit are bad, a picture has more than 8 bits and no `value_range` is given, or one has changed since it was
+    listed.
     """
     pictures, mine = open_listing(listing), PartRecipe.read(planned)
     parameters = PreprocessRecipe.read(pictures.document.recipe)
     source = open_listed_source(pictures.document.source)
     units = StoredUnits(parameters.store, units_key(pictures.document.digest, parameters.determining()))
-    size, count = unit_size(parameters.image_size), pictures.document.pictures
+    count = pictures.document.pictures
+    size = unit_size(parameters.image_size, count)
     own = range(mine.part, -(-count // size), mine.parts)
     progress = log.Progress("preparing", sum(min(size, count - number * size) for number in own), "images")
     reused = 0

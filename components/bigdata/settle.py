@@ -34,12 +34,13 @@ def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
     parameters = PreprocessRecipe.read(pictures.recipe)
     done = [PartDocument.read(Path(part) / "part.json") for part in parts]
     prepared, reused = sum(part.units for part in done), sum(part.reused for part in done)
-    log.info(f"{prepared:,} units of {unit_size(parameters.image_size):,} pictures; {reused:,} were there")
+    size = unit_size(parameters.image_size, pictures.pictures)
+    log.info(f"{prepared:,} units of {size:,} pictures; {reused:,} were there")
     units = StoredUnits(parameters.store, units_key(pictures.digest, parameters.determining()))
     with new_folder(dataset) as folder:
         rows = folder / "scratch"
         rows.mkdir()
-        documents = units.fetch_rows(-(-pictures.pictures // unit_size(parameters.image_size)), rows)
+        documents = units.fetch_rows(-(-pictures.pictures // size), rows)
         bad_images = [bad for document in documents for bad in document.bad_images]
         check_bad(bad_images, parameters.max_bad_images)
         types = Counter[str]()

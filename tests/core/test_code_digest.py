@@ -69,8 +69,12 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
         (LOOP, TRAIN),
         (Path("components/entrypoints/local_worker.py"), {"train", "trial"}),
         (Path("components/entrypoints/trainjob_worker.py"), {"train-distributed"}),
-        (SHARED / "data/splits.py", {"resolve", "preprocess"}),  # resolve looks for what this code prepared
-        (SHARED / "data/sources/http.py", {"resolve", "resolve-prediction", "download"}),
+        # resolve looks for what this code prepared
+        (SHARED / "data/preparation/splits.py", {"resolve", "preprocess", "partition", "prepare", "settle"}),
+        (
+            SHARED / "data/sources/http.py",
+            {"resolve", "resolve-prediction", "download", "partition", "prepare", "settle"},
+        ),
         (SHARED / "prediction/rows.py", {"predict", "collect"}),  # collect knows by it where the rows are stored
         (SHARED / "core/__init__.py", set(STEPS) - {"finish"}),
     ],

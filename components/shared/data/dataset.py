@@ -119,6 +119,7 @@ class DatasetDocument(SealedDocument):
     """`dataset.json`: what a dataset holds, where its shards are, and what it was prepared from."""
 
     FORMAT = "torch2kubeflow/dataset"
+    MAX_BYTES = 2**26  # of some 200,000 shards
     REMEDY = AGAIN
 
     digest: Sha256

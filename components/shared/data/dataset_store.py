@@ -29,7 +29,7 @@ from components.shared.data.dataset import (
     write_document,
 )
 from components.shared.data.prepared_index import DATASETS, DOCUMENT, dataset_folder
-from components.shared.storage.client import MAX_BYTES, Store, open_store
+from components.shared.storage.client import Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 SHARDS = f"{DATASETS}/shards"
@@ -188,9 +188,9 @@ def _read_document(store: Store, name: str) -> DatasetDocument | None:
     uri, found = store.uri(name), store.stat(name)
     if not found:
         return None
-    if found.size > MAX_BYTES:
-        raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {MAX_BYTES:,}", AGAIN)
-    content, _ = store.get_bytes(name)
+    if found.size > DatasetDocument.MAX_BYTES:
+        raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {DatasetDocument.MAX_BYTES:,}", AGAIN)
+    content, _ = store.get_bytes(name, DatasetDocument.MAX_BYTES)
     with raise_as_corrupt():
         document = DatasetDocument.parse(content, uri)
     if document.shards or not document.samples_sha256:

@@ -38,10 +38,22 @@ def prepare(folder: Path, *units: tuple[Images, Rows]) -> Dataset:
     return open_dataset(folder)
 
 
-@pytest.mark.parametrize(("size", "count"), [(8, 65_536), (32, 32_768), (96, 4_096), (224, 512), (4096, 2)])
-def test_units_are_powers_of_two_of_bounded_size(size: int, count: int) -> None:
-    assert unit_size(size) == count
-    assert count * 3 * size**2 <= 128 * 2**20
+@pytest.mark.parametrize(
+    ("size", "pictures", "count"),
+    [
+        (8, 10**6, 65_536),
+        (32, 600_000, 32_768),
+        (32, 10**6, 4_096),
+        (96, 77_000, 4_096),
+        (96, 78_000, 512),
+        (224, 14_000, 512),
+        (224, 10**6, 64),
+        (4096, 40, 2),
+        (4096, 10**6, 1),
+    ],
+)
+def test_units_are_powers_of_two_of_bounded_size(size: int, pictures: int, count: int) -> None:
+    assert unit_size(size, pictures) == count
 
 
 def test_a_gray_unit_of_a_colour_set_is_widened(tmp_path: Path) -> None:

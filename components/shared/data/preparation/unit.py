@@ -18,12 +18,16 @@ from components.shared.data.dataset import SPLITS, Images, Shard, ShardFile
 from components.shared.data.preparation.rows import Rows
 
 UNIT_BYTES = 128 * 2**20  # of pixels in three channels
+# Beyond so many bytes a training reads the images in windows: the more units there are in one, the better it shuffles.
+LARGE_BYTES, LARGE_UNIT_BYTES = 2**31, 16 * 2**20
 SPLIT_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block; a multiple of each unit
 
 
-def unit_size(image_size: int) -> int:
-    """Return the number of pictures of a unit: a power of two."""
-    return min(SPLIT_ROWS, 1 << int(math.log2(max(1, UNIT_BYTES // (3 * image_size**2)))))
+def unit_size(image_size: int, pictures: int) -> int:
+    """Return the number of pictures of a unit of a source that has so many: a power of two."""
+    pixels = 3 * image_size**2
+    most = UNIT_BYTES if pictures * pixels <= LARGE_BYTES else LARGE_UNIT_BYTES
+    return min(SPLIT_ROWS, 1 << int(math.log2(max(1, most // pixels))))
 
 
 @dataclass(frozen=True)
