@@ -18,6 +18,7 @@ from components.preprocess import preprocess
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
+from components.shared.data.image_sizes import image_sizes
 from components.shared.data.parts.stored_units import UnitDocument
 from components.shared.data.preparation import unit
 from components.shared.parameters.common import PartRecipe
@@ -112,6 +113,9 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
     for split in SPLITS:
         for found, expected in zip(many.load(split), alone.load(split), strict=True):
             np.testing.assert_array_equal(found, expected)
+    for data in (many, alone):
+        sizes = image_sizes(data, "test")
+        assert sizes is not None and sizes.tolist() == [[SIZE, SIZE]] * data.counts["test"]
     assert sum((many.document.duplicates or pytest.fail("no copies")).copies_dropped.values()) > 0
 
 

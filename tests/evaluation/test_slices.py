@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.core.files import sha256_file
+from components.shared.data.dataset import INDEX, Dataset, open_dataset, write_document
+from components.shared.data.preparation.rows import INDEX as COLUMNS
+from components.shared.data.preparation.rows import read_rows, write_rows
 from components.shared.evaluation.metrics import wilson_interval
 from components.shared.evaluation.slices import slices
 from tests.dataset_writer import DatasetWriter
@@ -51,3 +54,40 @@ def test_the_figures_are_those_of_each_class_and_each_third(tmp_path: Path) -> N
 def test_two_images_have_no_brightest_third(tmp_path: Path) -> None:
     found = slices(sure([0, 1]), np.arange(2), dataset(tmp_path / "data", [9, 3], [0, 1]))
     assert [(part.name, part.images) for part in found.by_brightness] == [("darkest third", 1), ("middle third", 1)]
+
+
+def with_sizes(folder: Path, sizes: list[tuple[int, int]]) -> Dataset:
+    """A dataset whose test images come from pictures of these widths and heights."""
+    dataset(folder, [0] * len(sizes), [0] * (len(sizes) - 1) + [1])
+    path = folder / INDEX
+    rows = read_rows(path)
+    for name, values in zip(("width", "height"), zip(*sizes, strict=True), strict=True):
+        rows[name][rows["split"] == 2] = values
+    write_rows(path, [rows], COLUMNS)
+    document = open_dataset(folder).document.model_copy(update={"index_sha256": sha256_file(path)})
+    write_document(folder, document)
+    return open_dataset(folder)
+
+
+def test_the_thirds_by_size_are_of_the_pictures_in_the_source(tmp_path: Path) -> None:
+    data = with_sizes(tmp_path / "data", [(40, 10), (3, 5), (7, 7), (100, 90), (6, 6), (50, 8)])
+    found = slices(sure([0, 1, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 0, 1]), data)
+    assert [(part.name, part.smallest, part.largest, part.accuracy) for part in found.by_size] == [
+        ("smallest third", 15, 36, 0),
+        ("middle third", 49, 400, 1),
+        ("largest third", 400, 9000, 1),
+    ]
+    assert found.is_size_known
+
+
+def test_pictures_of_one_size_have_no_thirds(tmp_path: Path) -> None:
+    found = slices(sure([0, 1]), np.arange(2), with_sizes(tmp_path / "data", [(28, 28), (28, 28)]))
+    assert found.is_size_known and not found.by_size
+
+
+def test_sizes_that_nobody_noted_are_not_known(tmp_path: Path) -> None:
+    data = with_sizes(tmp_path / "data", [(28, 28), (0, 0)])
+    assert not slices(sure([0, 1]), np.arange(2), data).is_size_known
+    earlier = data.document.model_copy(update={"index_sha256": ""})
+    found = slices(sure([0, 1]), np.arange(2), Dataset(data.folder, earlier))
+    assert not found.is_size_known and not found.by_size

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -53,6 +54,14 @@ class BadPicture(ValueError):
 Result = Images | BadPicture | Unscaled
 
 
+class Decoded(NamedTuple):
+    """What came of a picture: its result, the type of its numbers, and its own width and height."""
+
+    result: Result
+    kind: str = ""
+    size: tuple[int, int] = (0, 0)  # if it is not known
+
+
 def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Images:
     """Decode a picture to uint8 (C, size, size): C is 1 for grayscale and 3 for colour.
 
@@ -61,7 +70,9 @@ def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Ima
     if the file is empty, broken, of another format, animated or too large.
     """
     with decoder(size, value_range) as decode_all:
-        return decode_all.decode(data)[0]
+        images = decode_all.decode(data).result
+        assert isinstance(images, np.ndarray)
+        return images
 
 
 class Decoder:
@@ -73,13 +84,17 @@ class Decoder:
 
     def __call__(self, pictures: Sequence[bytes]) -> list[Result]:
         """Decode pictures, in order; the result of one that cannot be used is BadPicture or Unscaled."""
-        runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
-        found = [result for run in self._pool.map(self._decode_run, runs) for result in run]
-        self.types.update(kind for _, kind in found if kind)
-        return [result for result, _ in found]
+        return [decoded.result for decoded in self.each(pictures)]
 
-    def decode(self, data: bytes) -> tuple[Images, str]:
-        """Return a decoded picture and the type of its numbers. Raises as the function `decode` does."""
+    def each(self, pictures: Sequence[bytes]) -> list[Decoded]:
+        """Decode pictures, in order."""
+        runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
+        found = [decoded for run in self._pool.map(self._decode_run, runs) for decoded in run]
+        self.types.update(decoded.kind for decoded in found if decoded.kind)
+        return found
+
+    def decode(self, data: bytes) -> Decoded:
+        """Decode a picture. Raises as the function `decode` does."""
         if not data:
             raise BadPicture("the file is empty")
         try:
@@ -98,18 +113,18 @@ class Decoder:
                 raise BadPicture("its text takes more memory than there is for it; remove the metadata") from None
             raise BadPicture(f"it is broken ({error})") from None
 
-    def _decode_run(self, pictures: Sequence[bytes]) -> list[tuple[Result, str]]:
+    def _decode_run(self, pictures: Sequence[bytes]) -> list[Decoded]:
         return [self._attempt(data) for data in pictures]
 
-    def _attempt(self, data: bytes) -> tuple[Result, str]:
+    def _attempt(self, data: bytes) -> Decoded:
         try:
             return self.decode(data)
         except BadPicture as bad:
-            return bad, ""
+            return Decoded(bad)
         except Unscaled as unscaled:
-            return unscaled, str(unscaled)
+            return Decoded(unscaled, str(unscaled))
 
-    def _decode(self, image: ImageFile, data: bytes) -> tuple[Images, str]:
+    def _decode(self, image: ImageFile, data: bytes) -> Decoded:
         _check_single(image)
         full_size, kind = image.size, wide_type(image)
         image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
@@ -121,9 +136,8 @@ class Decoder:
                 f"{total / 2**30:,.2f} GiB that may be used for it; scale it down, or give more memory"
             )
         with self._budget.taken(needed):
-            return _fit(
-                _to_8_bits(self._scaled(image, data, kind) if kind else _turned(image)), self._size
-            ), kind or NARROW
+            pixels = _to_8_bits(self._scaled(image, data, kind) if kind else _turned(image))
+            return Decoded(_fit(pixels, self._size), kind or NARROW, full_size)
 
     def _scaled(self, image: ImageFile, data: bytes, kind: str) -> Image.Image:
         numbers = read_numbers(image, data)

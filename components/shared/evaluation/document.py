@@ -69,11 +69,22 @@ class BrightnessSlice(Slice):
     brightest: Share
 
 
+class SizeSlice(Slice):
+    """Test images whose pictures had from so many to so many pixels in the source."""
+
+    smallest: Size
+    largest: Size
+
+
 class Slices(Part):
-    """The test split by class and by brightness; a prepared dataset does not keep the original sizes of pictures."""
+    """The test split by class, by brightness, and by the size of the pictures in the source."""
 
     by_class: Items[Slice]
     by_brightness: Items[BrightnessSlice]
+    by_size: Items[SizeSlice] = Field(
+        default_factory=list
+    )  # none if all have as many pixels, or their sizes are not known
+    is_size_known: bool = False
 
 
 class BehaviorTest(Part):

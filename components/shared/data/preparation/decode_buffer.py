@@ -26,14 +26,23 @@ class DecodeBuffer:
         for path in (self._pixels, self._rows):
             path.write_bytes(b"")
 
-    def append(self, images: Images, labels: Labels, split: int, is_good: NDArray[np.bool_] | None = None) -> None:
-        """Add pictures with their labels (N) and the number of the source's split.
+    def append(
+        self,
+        images: Images,
+        labels: Labels,
+        split: int,
+        is_good: NDArray[np.bool_] | None = None,
+        sizes: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Add pictures with their labels (N), the number of the source's split, and their widths and heights (N x 2).
 
         `images` (uint8, M x C x size x size) are those of the good ones; the others only have a row.
         """
         good = np.ones(len(labels), bool) if is_good is None else is_good
         rows = np.zeros(len(labels), ROW)
         rows["label"], rows["split"] = labels, split
+        if sizes is not None:
+            rows["width"], rows["height"] = sizes.T
         described = rows[good]
         pieces = describe(described, images)
         rows[good] = described

@@ -38,14 +38,17 @@ class Decoding:
         is_good = np.ones(len(chunk.labels), bool)
         if chunk.images is not None:
             images = fit_arrays(chunk.images, self.buffer.size)
+            sizes = np.full((len(images), 2), chunk.images.shape[:1:-1], np.int32)
         else:
             assert chunk.encoded is not None
-            results = decode_all(chunk.encoded)
+            decoded = decode_all.each(chunk.encoded)
+            results = [one.result for one in decoded]
+            sizes = np.array([one.size for one in decoded], np.int32)
             self.bad_images += self._bad(chunk.names, results)
             images = self._images(results)
             is_good = np.array([not isinstance(result, BadPicture) for result in results])
         split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
-        self.buffer.append(images, chunk.labels, split, is_good)
+        self.buffer.append(images, chunk.labels, split, is_good, sizes)
         self.types = decode_all.types
 
     def _images(self, results: Sequence[Result]) -> Images:

@@ -7,6 +7,7 @@ label     the number of the class
 split     the number of the split in SPLITS
 unit      the number of the unit
 row       the place in the shard of unit and split
+width, height    of the picture in the source; 0 if they are not known
 dropped   whether a later split has the same image; only in the joined index
 sums, squares    of the pixels of each channel; only before the units are joined
 """
@@ -33,13 +34,15 @@ ROW = np.dtype(
         ("split", "u1"),
         ("unit", "<i4"),
         ("row", "<i4"),
+        ("width", "<i4"),
+        ("height", "<i4"),
         ("dropped", "u1"),
         ("channels", "u1"),  # 1, 3, or 0 for a picture that cannot be used
         ("sums", "<u8", (3,)),
         ("squares", "<u8", (3,)),
     ]
 )
-INDEX = ("digest", "label", "split", "unit", "row", "dropped")
+INDEX = ("digest", "label", "split", "unit", "row", "width", "height", "dropped")
 SUMMED = (*INDEX[:-1], "sums", "squares")  # before the units are joined
 
 
