@@ -83,7 +83,8 @@ def test_a_missing_picture_counts_towards_max_left_out(tmp_path: Path, capsys: p
     assert "pets.csv: row 42 names img/x.png, which is not there" in capsys.readouterr().out
     recipe = PreprocessRecipe(max_left_out=0.01).text()
     with pytest.raises(
-        UserError, match=r"pets\.csv: 2 of 42 pictures left out: 2 missing, more than max_left_out=0\.01"
+        UserError,
+        match=r"pets\.csv: 2 of 42 pictures left out: 2 missing, more than max_left_out=0\.01; add them or remove",
     ):
         preprocess(raw=str(tmp_path / "raw"), recipe=recipe, prepared_by="", dataset=str(tmp_path / "data"))
 

@@ -8,6 +8,7 @@ from components.shared.core.errors import UserError
 
 Reason = Literal["unreadable", "unlabelled", "sidecar", "junk", "other"]
 
+MISSING, WITHOUT_BYTES = "missing", "without bytes"  # kinds of pictures that a table names
 KINDS = 40  # that are told apart
 WORDS: dict[Reason, tuple[str, str]] = {  # for one file and for several
     "unreadable": ("picture", "pictures"),
@@ -97,7 +98,9 @@ class Tally:
 def check_left_out(source: str, left_out: LeftOut | None, allowed: float) -> None:
     """Raise UserError if more than the allowed share of a source's pictures is left out: nothing can read them."""
     if left_out and left_out.share > allowed:
+        kinds = {found.kind for found in left_out.files if found.reason == "unreadable"}
+        remedy = "add them or remove their rows" if kinds <= {MISSING, WITHOUT_BYTES} else "convert them to PNG or JPEG"
         raise UserError(
             f"{source}: {left_out.sentences()[0]}, more than max_left_out={allowed}",
-            "convert them to PNG or JPEG, or set max_left_out to the share that may be left out",
+            f"{remedy}, or set max_left_out to the share that may be left out",
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.layout.folder_layout import NO_SPLITS
-from components.shared.data.layout.left_out import Tally
+from components.shared.data.layout.left_out import MISSING, Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.split_names import EITHER, NO_LABELS, split_of
 from components.shared.data.samples.classes import Classes, Label
@@ -83,7 +83,7 @@ class ManifestReader:
         if content is not None:
             yield Sample(row.place.name, row.split, row.label, content)
             return
-        self._left_out.add("unreadable", "missing", row.place.name)
+        self._left_out.add("unreadable", MISSING, row.place.name)
         self._missing += 1
         if self._missing <= NAMED:
             log.info(f"{self._source}: row {row.number} names {row.place.name}, which is not there")

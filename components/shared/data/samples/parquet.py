@@ -12,7 +12,7 @@ from components.shared.core.errors import UserError
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import plain
 from components.shared.data.layout.folder_layout import NO_SPLITS
-from components.shared.data.layout.left_out import Tally
+from components.shared.data.layout.left_out import WITHOUT_BYTES, Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.split_names import NO_LABELS
 from components.shared.data.samples.classes import Classes, Label
@@ -86,7 +86,7 @@ class _Reader:
             content, base = _picture(value)
             picture = f"{name}/{row}" + (f"/{base}" if base else "")
             if content is None:
-                self._left_out.add("unreadable", "without bytes", picture)
+                self._left_out.add("unreadable", WITHOUT_BYTES, picture)
                 continue
             known = self._label(label) if self._columns.label and split != NO_LABELS else None
             yield Sample(picture, NO_SPLITS if split == NO_LABELS else split, known, content)
