@@ -22,7 +22,7 @@ from components.shared.core.step import step
 from components.shared.data.dataset import Origin
 from components.shared.data.decode import NARROW, decoder
 from components.shared.data.layout.left_out import check_left_out, sentences_on
-from components.shared.data.pictures.value_range import PERCENTILES, ValueSample, little_used, mixed
+from components.shared.data.pictures.value_range import ValueSample, mixed, remarks_on, spread
 from components.shared.data.preparation.assemble import assemble
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
@@ -120,20 +120,15 @@ def _measure(decoded: Decoding, num_classes: int, parameters: PreprocessRecipe) 
     splitter = _splitter(decoded.buffer, num_classes, parameters)
     splits = [splitter.assign(rows["label"], rows["split"]) for rows in decoded.buffer.rows(SPLIT_ROWS)]
     value_range = decoded.unscaled.measure(np.concatenate(splits) != TEST)
-    low, high = (f"{value:,.6g}" for value in (value_range.low, value_range.high))
-    log.info(
-        f"pictures of more than 8 bits, decoded again: up to {low} becomes black, from {high} on white; these are the "
-        f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the pictures outside the test split"
-    )
-    if warning := little_used(value_range, decoded.types):
-        log.info(f"warning: {warning}")
+    for line in [*remarks_on(value_range, decoded.types), "they are decoded again"]:
+        log.info(line)
     return value_range
 
 
 def _decode(source: Raw, scratch: Path, parameters: PreprocessRecipe, value_range: ValueRange | None) -> Decoding:
     """Decode every image into a buffer, in the source's order."""
     size, count = parameters.image_size, sum(source.counts.values())
-    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(count), parameters.max_bad_images)
+    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(spread(count)), parameters.max_bad_images)
     progress = log.Progress("decoding", count, "images")
     with decoder(size, value_range) as decode_all:
         for chunk in source.chunks(chunk_size(size)):

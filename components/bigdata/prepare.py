@@ -4,14 +4,17 @@ A pod takes several units in turn, each of which is on its disk alone, and skips
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core import log
+from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
@@ -22,7 +25,6 @@ from components.shared.data.pictures.value_range import ValueSample
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
 from components.shared.data.preparation.rows import SUMMED, write_rows
-from components.shared.data.preparation.splits import TEST, VAL, Splitter
 from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_unit
 from components.shared.data.raw import Chunk
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
@@ -37,26 +39,22 @@ def prepare(*, listing: str, planned: str, part: str) -> None:
     """Prepare the units of the part that is `planned`, of the pictures in folder `listing`.
 
     Folder `part` tells what was done. Raises UserError if the store cannot be used, more than `max_bad_images` pictures
-    of a unit are bad, a picture has more than 8 bits and no `value_range` is given, or one has changed since it was
+    of a unit are bad, a picture has more than 8 bits and its range is not known, or one has changed since it was
     listed.
     """
     pictures, mine = open_listing(listing), PartRecipe.read(planned)
-    parameters = PreprocessRecipe.read(pictures.document.recipe)
-    source = open_listed_source(pictures.document.source)
-    units = StoredUnits(parameters.store, units_key(pictures.document.digest, parameters.determining()))
+    pod = _Pod.of(pictures)
     count = pictures.document.pictures
-    size = unit_size(parameters.image_size, count)
+    size = unit_size(pod.parameters.image_size, count)
     own = range(mine.part, -(-count // size), mine.parts)
     progress = log.Progress("preparing", sum(min(size, count - number * size) for number in own), "images")
     reused = 0
     with new_folder(part) as folder:
-        for number, splits in _splits_of(pictures, parameters, own, size):
-            if units.read(number):
+        for number, splits in _splits_of(pictures, pod.parameters, own, size):
+            if pod.units.read(number):
                 reused += 1
             else:
-                with TemporaryDirectory() as scratch:
-                    listed = pictures.pictures(number * size, size)
-                    _prepare(units, number, source, listed, splits, parameters, Path(scratch))
+                pod.prepare(number, pictures.pictures(number * size, size), splits)
             progress.advance(len(splits))
         PartDocument(units=len(own), reused=reused).write(folder / "part.json")
 
@@ -65,46 +63,56 @@ def _splits_of(
     listing: Listing, recipe: PreprocessRecipe, units: Sequence[int], size: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield the number of each unit, and the splits of its pictures."""
-    splitter = Splitter(listing.counts(), {VAL: recipe.val_fraction, TEST: recipe.test_fraction}, recipe.seed)
     in_block = SPLIT_ROWS // size
-    for block, splits in enumerate(listing.assigned(splitter)):
+    for block, splits in enumerate(listing.assigned(recipe.val_fraction, recipe.test_fraction, recipe.seed)):
         for number in range(block * in_block, (block + 1) * in_block):
             first = number * size - block * SPLIT_ROWS
             if number in units and first < len(splits):
                 yield number, splits[first : first + size]
 
 
-def _prepare(
-    units: StoredUnits,
-    number: int,
-    source: ListedSource,
-    listed: Sequence[Listed],
-    splits: NDArray[np.uint8],
-    recipe: PreprocessRecipe,
-    scratch: Path,
-) -> None:
-    """Prepare a unit in a folder, and store it."""
-    decoded = _decode(source, listed, recipe, scratch)
-    for rows, images in decoded.buffer.units(len(listed), chunk_size(recipe.image_size)):
-        rows["split"] = splits
-        good = rows[rows["channels"] > 0]
-        unit = write_unit(scratch, number, good, images)
-        write_rows(scratch / "rows.parquet", [good], SUMMED)
-        units.put(scratch, scratch / "rows.parquet", unit, decoded.bad_images, decoded.types)
+@dataclass(frozen=True)
+class _Pod:
+    """What prepares units, one at a time."""
 
+    source: ListedSource
+    parameters: PreprocessRecipe
+    value_range: ValueRange | None
+    units: StoredUnits
 
-def _decode(source: ListedSource, listed: Sequence[Listed], recipe: PreprocessRecipe, scratch: Path) -> Decoding:
-    size = recipe.image_size
-    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(len(listed)), recipe.max_bad_images)
-    with decoder(size, recipe.given_range) as decode_all:
-        for chunk in _chunks(source, listed, chunk_size(size)):
-            decoded.add(chunk, decode_all)
-            if decoded.unscaled.count:
-                raise UserError(
-                    f"{chunk.names[0]} or one of the next {len(chunk.names) - 1} pictures has more than 8 bits",
-                    "give value_range=LOW,HIGH, or use graph training, which measures it",
-                )
-    return decoded
+    @classmethod
+    def of(cls, listing: Listing) -> Self:
+        """Open the source and the store of a list of pictures."""
+        document = listing.document
+        parameters = PreprocessRecipe.read(document.recipe)
+        units = StoredUnits(parameters.store, units_key(document.digest, parameters.determining()))
+        return cls(open_listed_source(document.source), parameters, document.value_range, units)
+
+    def prepare(self, number: int, listed: Sequence[Listed], splits: NDArray[np.uint8]) -> None:
+        """Prepare a unit, and store it."""
+        with TemporaryDirectory() as name:
+            scratch = Path(name)
+            decoded = self._decode(listed, scratch)
+            for rows, images in decoded.buffer.units(len(listed), chunk_size(self.parameters.image_size)):
+                rows["split"] = splits
+                good = rows[rows["channels"] > 0]
+                unit = write_unit(scratch, number, good, images)
+                write_rows(scratch / "rows.parquet", [good], SUMMED)
+                self.units.put(scratch, scratch / "rows.parquet", unit, decoded.bad_images, decoded.types)
+
+    def _decode(self, listed: Sequence[Listed], scratch: Path) -> Decoding:
+        size = self.parameters.image_size
+        decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(), self.parameters.max_bad_images)
+        with decoder(size, self.value_range) as decode_all:
+            for chunk in _chunks(self.source, listed, chunk_size(size)):
+                decoded.add(chunk, decode_all)
+                if decoded.unscaled.count:
+                    raise UserError(
+                        f"{chunk.names[0]} or one of the next {len(chunk.names) - 1} pictures has more than 8 bits, "
+                        "and none of those that were measured had",
+                        "give value_range=LOW,HIGH",
+                    )
+        return decoded
 
 
 def _chunks(source: ListedSource, listed: Sequence[Listed], size: int) -> Iterator[Chunk]:

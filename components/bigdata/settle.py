@@ -59,8 +59,8 @@ def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
         }
         if pictures.left_out:
             origin["left_out"] = pictures.left_out
-        if parameters.given_range and types.keys() - {NARROW}:
-            origin["value_range"] = parameters.given_range
+        if pictures.value_range and types.keys() - {NARROW}:
+            origin["value_range"] = pictures.value_range
         assemble(
             folder,
             rows,

@@ -85,6 +85,14 @@ def prepared(listing: Path, order: Sequence[int], dataset: Path) -> Dataset:
     return open_dataset(dataset)
 
 
+def prepared_alone(source: str, folder: Path) -> Dataset:
+    """Prepare the pictures in one pod."""
+    raw, dataset = folder / "raw", folder / "alone"
+    download(data=source, version=version_of(source), recipe=READING, needs_labels=True, raw=str(raw))
+    preprocess(raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS).text(), prepared_by="", dataset=str(dataset))
+    return open_dataset(dataset)
+
+
 def test_any_number_and_order_of_parts_gives_the_same_document(
     source: str, store: Store, uri: str, tmp_path: Path
 ) -> None:
@@ -101,10 +109,7 @@ def test_any_number_and_order_of_parts_gives_the_same_document(
 def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Path) -> None:
     listing = listed(source, uri, tmp_path / "listing")
     many = prepared(listing, [0, 1, 2], tmp_path / "many")
-    raw, one = tmp_path / "raw", tmp_path / "one"
-    download(data=source, version=version_of(source), recipe=READING, needs_labels=True, raw=str(raw))
-    preprocess(raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS).text(), prepared_by="", dataset=str(one))
-    alone = open_dataset(one)
+    alone = prepared_alone(source, tmp_path)
     assert many.is_remote and not alone.is_remote
     assert many.digest == alone.digest
     assert many.document.splits == alone.document.splits
@@ -182,20 +187,35 @@ def test_bad_pictures_are_counted_over_all_parts(
     assert [bad.name for bad in data.document.bad_images or []] == ["cat/09.png", "cat/19.png", "dog/broken.png"]
 
 
-def test_pictures_of_16_bits_need_their_range(tmp_path: Path, uri: str) -> None:
+def test_pictures_of_16_bits_are_scaled_as_by_one_pod(tmp_path: Path, uri: str) -> None:
     random = np.random.default_rng(0)
+    for name, high in (("a", 3000), ("b", 4096)):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, high, (SIZE, SIZE), dtype=np.uint16)
+            Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number}.png")
+    source = (tmp_path / "source").as_uri()
+    many = prepared(listed(source, uri, tmp_path / "listing"), [0, 1], tmp_path / "many")
+    alone = prepared_alone(source, tmp_path)
+    assert many.document.value_range == alone.document.value_range != ValueRange(low=0, high=4095)
+    assert many.digest == alone.digest
+    given = listed(source, uri, tmp_path / "given", value_range="0,4095")
+    assert prepared(given, [0], tmp_path / "scaled").document.value_range == ValueRange(low=0, high=4095)
+
+
+def test_a_wide_picture_that_was_not_measured_is_reported(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.shared.data.pictures.value_range.MAX_PICTURES", 2)
     for name in ("a", "b"):
         (tmp_path / "source" / name).mkdir(parents=True)
         for number in range(12):
-            pixels = random.integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
-            Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number}.png")
-    source = (tmp_path / "source").as_uri()
-    listing = listed(source, uri, tmp_path / "listing")
-    with pytest.raises(UserError, match=r"more than 8 bits; give value_range=LOW,HIGH"):
+            dtype = np.uint16 if (name, number) == ("b", 2) else np.uint8
+            pixels = np.full((SIZE, SIZE), number, dtype)
+            Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number:02}.png")
+    listing = listed((tmp_path / "source").as_uri(), uri, tmp_path / "listing")
+    with pytest.raises(UserError, match=r"more than 8 bits, and none of those .* had; give value_range=LOW,HIGH"):
         prepare_part(listing, 0, 1)
-    listing = listed(source, uri, tmp_path / "scaled", value_range="0,4095")
-    data = prepared(listing, [0, 1], tmp_path / "dataset")
-    assert data.document.value_range == ValueRange(low=0, high=4095)
 
 
 @pytest.mark.parametrize("kind", ["archive", "digits", "idx", "nested"])

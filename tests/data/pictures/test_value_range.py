@@ -5,14 +5,22 @@ import pytest
 
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
-from components.shared.data.pictures.value_range import MAX_PICTURES, Unscaled, ValueSample, little_used, mixed, scale
+from components.shared.data.pictures.value_range import (
+    MAX_PICTURES,
+    Unscaled,
+    ValueSample,
+    little_used,
+    mixed,
+    scale,
+    spread,
+)
 from components.shared.data.pictures.wide import Numbers
 
 RNG = np.random.default_rng(0)
 
 
 def sample(*pictures: np.ndarray) -> ValueSample:
-    found = ValueSample(len(pictures))
+    found = ValueSample()
     for number, pixels in enumerate(pictures):
         found.add(number, Unscaled(Numbers(pixels), "uint16"))
     return found
@@ -56,7 +64,7 @@ def test_nearly_black_pictures_have_bounds() -> None:
 
 def test_transparent_and_missing_numbers_are_not_measured() -> None:
     assert measure(np.array([[np.nan, np.inf, 2.0, 3.0]])) == (2, 3)
-    found = ValueSample(1)
+    found = ValueSample()
     found.add(0, Unscaled(Numbers(np.array([[1, 900, 2]]), np.array([[255, 0, 255]], np.uint8)), "uint16"))
     measured = found.measure(np.ones(1, bool))
     assert (measured.low, measured.high) == (1, 2)
@@ -69,7 +77,7 @@ def test_pictures_without_any_number_are_refused() -> None:
 
 def test_of_very_many_pictures_some_are_measured_evenly() -> None:
     count = 3 * MAX_PICTURES
-    found = ValueSample(count)
+    found = ValueSample(spread(count))
     picture = Unscaled(Numbers(np.array([[0.0]])), "float")
     for number in range(count):
         picture.levels = np.array([number, number, number], float)  # one level instead of many: it is quicker

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.shared.core.document import Count, Document, Names, Sha256
+from components.shared.core.document import Count, Document, Names, Sha256, ValueRange
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import new_file, sha256_file, sha256_json
 from components.shared.data.dataset import SPLITS, Labels
 from components.shared.data.layout.left_out import LeftOut
-from components.shared.data.preparation.splits import TRAIN, Splitter
+from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
 from components.shared.data.preparation.unit import SPLIT_ROWS
 from components.shared.data.sources.schemes import Listed
 
@@ -58,6 +58,7 @@ class ListingDocument(Document):
     sha256: Sha256  # of the list
     left_out: LeftOut | None = None
     recipe: str  # by which the pictures are prepared; the list does not depend on it
+    value_range: ValueRange | None = None  # of pictures of more than 8 bits, given or measured
 
     @property
     def digest(self) -> str:
@@ -78,6 +79,11 @@ class Listing:
             table = file.read_row_group(first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
         return [Listed(**row) for row in table.to_pylist()]
 
+    def blocks(self) -> Iterator[list[Listed]]:
+        """Yield all pictures, SPLIT_ROWS at a time."""
+        for first in range(0, self.document.pictures, SPLIT_ROWS):
+            yield self.pictures(first, SPLIT_ROWS)
+
     def counts(self) -> NDArray[np.int64]:
         """Return the number of pictures (split x class)."""
         counts = np.zeros((len(SPLITS), len(self.document.classes)), np.int64)
@@ -85,8 +91,9 @@ class Listing:
             np.add.at(counts, (splits, labels), 1)
         return counts
 
-    def assigned(self, splitter: Splitter) -> Iterator[NDArray[np.uint8]]:
-        """Yield the splits of each SPLIT_ROWS pictures, by a splitter for `counts`."""
+    def assigned(self, val_fraction: float, test_fraction: float, seed: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the splits of each SPLIT_ROWS pictures."""
+        splitter = Splitter(self.counts(), {VAL: val_fraction, TEST: test_fraction}, seed)
         for labels, splits in self._labels_and_splits():
             yield splitter.assign(labels.astype(np.int32), splits)
 

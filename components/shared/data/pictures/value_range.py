@@ -37,9 +37,9 @@ class Unscaled(Exception):
 class ValueSample:
     """The levels of a data set's wide pictures, by the number of the picture."""
 
-    def __init__(self, num_images: int) -> None:
-        """Start without pictures, for a data set of at most `num_images`."""
-        self._every = 1 + num_images // MAX_PICTURES
+    def __init__(self, every: int = 1) -> None:
+        """Start without pictures, of which one in so many is measured."""
+        self._every = every
         self._levels: dict[int, NDArray[np.float64]] = {}
         self.count = 0
 
@@ -62,6 +62,22 @@ class ValueSample:
         if low == high:  # nearly all pixels are alike
             low, high = table[:, 0].min(), table[:, -1].max()
         return ValueRange(low=float(low), high=float(high if high > low else low + 1))
+
+
+def spread(pictures: int) -> int:
+    """Return the number of pictures of which one is measured, if a data set has so many."""
+    return 1 + pictures // MAX_PICTURES
+
+
+def remarks_on(bounds: ValueRange, types: Mapping[str, int]) -> list[str]:
+    """Return what is to say about measured bounds, by the types of the pictures' numbers."""
+    low, high = (f"{value:,.6g}" for value in (bounds.low, bounds.high))
+    warning = little_used(bounds, types)
+    return [
+        f"pictures of more than 8 bits: up to {low} becomes black, from {high} on white; these are the percentiles "
+        f"{PERCENTILES[0]} and {PERCENTILES[1]} of the pictures outside the test split",
+        *[f"warning: {warning}"] * bool(warning),
+    ]
 
 
 def scale(numbers: Numbers, bounds: ValueRange) -> Images:

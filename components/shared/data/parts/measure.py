@@ -1,0 +1,58 @@
+"""The bounds of pictures of more than 8 bits, measured before the pods prepare them.
+
+At most MAX_PICTURES are read, evenly spread over the source, and none whose name says that it is a JPEG.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.shared.core import log
+from components.shared.core.document import ValueRange
+from components.shared.data.decode import decoder
+from components.shared.data.parts.listing import Listing
+from components.shared.data.pictures.value_range import Unscaled, ValueSample, remarks_on, spread
+from components.shared.data.sources.schemes import Listed, ListedSource
+
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")  # which have 8 bits
+_READ = 256  # pictures at a time
+
+
+def measured_range(
+    source: ListedSource, listing: Listing, counts: Callable[[], NDArray[np.bool_]], image_size: int
+) -> ValueRange | None:
+    """Return the bounds of the pictures; None if no picture that is read has more than 8 bits.
+
+    `counts` returns which pictures count: those outside the test split.
+    """
+    sample = ValueSample()
+    progress = log.Progress("measuring", len(_numbers(listing)), "pictures")
+    with decoder(image_size) as decode_all:
+        for numbers, pictures in _parts(listing):
+            for number, decoded in zip(numbers, decode_all.each([*source.read(pictures)]), strict=True):
+                if isinstance(decoded.result, Unscaled):
+                    sample.add(number, decoded.result)
+            progress.advance(len(numbers))
+        if not sample.count:
+            return None
+        value_range = sample.measure(counts())
+        for line in remarks_on(value_range, decode_all.types):
+            log.info(line)
+    return value_range
+
+
+def _numbers(listing: Listing) -> range:
+    return range(0, listing.document.pictures, spread(listing.document.pictures))
+
+
+def _parts(listing: Listing) -> Iterator[tuple[list[int], list[Listed]]]:
+    """Yield the numbers of some pictures, and the pictures."""
+    numbers, first = _numbers(listing), 0
+    for block in listing.blocks():
+        chosen = [number for number in range(first, first + len(block)) if number in numbers]
+        wide = [number for number in chosen if not block[number - first].name.lower().endswith(JPEG)]
+        for start in range(0, len(wide), _READ):
+            part = wide[start : start + _READ]
+            yield part, [block[number - first] for number in part]
+        first += len(block)
