@@ -7,16 +7,10 @@ from typing import NamedTuple
 
 BIGDATA = "bigdata"  # the graph whose data set no pod holds whole
 PREDICTION = "prediction"  # the graph that does not train
-GRAPHS = ("training", "sweep", "distributed", BIGDATA, PREDICTION)
-EVERY, TRAINS, TRAINS_ALONE = "all", "all that train", f"training, {BIGDATA}"
-HOLDS, HOLDS_AND_TRAINS = f"all but {BIGDATA}", f"all that train, but {BIGDATA}"
-GROUPS = {
-    EVERY: GRAPHS,
-    TRAINS: ("training", "sweep", "distributed", BIGDATA),
-    TRAINS_ALONE: ("training", BIGDATA),
-    HOLDS: ("training", "sweep", "distributed", PREDICTION),
-    HOLDS_AND_TRAINS: ("training", "sweep", "distributed"),
-}
+# Which graphs have a step:
+EVERY, TRAINS, TRAINS_ALONE = "all", "all that train", "training, bigdata"
+HOLDS, HOLDS_AND_TRAINS = "all but bigdata", "all that train, but bigdata"
+LACKING = {EVERY: (), TRAINS: (PREDICTION,), HOLDS: (BIGDATA,), HOLDS_AND_TRAINS: (BIGDATA, PREDICTION)}
 
 
 class Step(NamedTuple):
@@ -25,13 +19,8 @@ class Step(NamedTuple):
     name: str
     image: str
     line: str
-    graph: str = TRAINS  # the only graph that has it, or one of GROUPS
+    graph: str = TRAINS  # the graphs that have it
     trains: bool = False  # whether it runs with the CPUs, memory and GPUs for training
-
-    @property
-    def graphs(self) -> tuple[str, ...]:
-        """The graphs that have it."""
-        return GROUPS.get(self.graph, (self.graph,))
 
     @property
     def port(self) -> str:
@@ -44,6 +33,12 @@ class Step(NamedTuple):
         package = f"{self.graph}." if self.graph in (PREDICTION, BIGDATA) else ""
         return f"components.{package}{self.port}"
 
+    def is_in(self, graph: str) -> bool:
+        """Whether a graph has it."""
+        if self.graph in LACKING:
+            return graph not in LACKING[self.graph]
+        return graph in self.graph.split(", ")
+
 
 STEPS = (
     Step("resolve", "data", "all parameters -> the recipe of each step; source URI -> the version of the data"),
@@ -55,7 +50,9 @@ STEPS = (
     ),
     Step("download", "data", "source URI -> raw files, verified", graph=HOLDS),
     Step("preprocess", "data", "raw files -> prepared dataset", graph=HOLDS_AND_TRAINS),
-    Step("partition", "data", "source URI -> the list of its pictures, none of which is read", graph=BIGDATA),
+    Step(
+        "partition", "data", "source URI -> the list of its pictures, of which at most a sample is read", graph=BIGDATA
+    ),
     Step("prepare", "data", "list of pictures -> a pod's part of the units of a dataset, in the store", graph=BIGDATA),
     Step("settle", "data", "units -> prepared dataset, whose shards stay in the store", graph=BIGDATA),
     Step("train", "torch", "prepared dataset -> model", graph=TRAINS_ALONE, trains=True),
@@ -81,4 +78,4 @@ STEP_LABEL = "app.kubernetes.io/component"  # of a step's pod: the step's name
 
 def names_in(graph: str) -> tuple[str, ...]:
     """Return the names of the steps of a graph, in the order in which they run."""
-    return tuple(step.name for step in STEPS if graph in step.graphs)
+    return tuple(step.name for step in STEPS if step.is_in(graph))

@@ -332,7 +332,8 @@ def with_flat_names(document: dict[str, Any]) -> dict[str, Any]:
 
 def without_ids(document: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a server chooses itself, but keep whether a version is named."""
-    names = {"experiment_id", "recurring_run_id", "created_at", "updated_at", "pipeline_version_reference"}
+    names = {"experiment_id", "recurring_run_id", "created_at", "updated_at", "service_account"}
+    names.add("pipeline_version_reference")
     kept = {name: value for name, value in document.items() if name not in names}
     return {**kept, "references": sorted(document["pipeline_version_reference"])}
 

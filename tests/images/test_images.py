@@ -45,7 +45,7 @@ PARAMETERS = {"data": "file:///pictures", "epochs": 300, "batch_size": "8", "opt
 PARAMETERS |= {"min_accuracy": 0.0, "min_recall": 0.0}
 FILES = (".dockerignore", ".gitignore", "Makefile", "pipeline.py", "requirements-uv.txt")
 FOLDERS = ("components", "docker", "runner")
-BYTES = {"data": 450e6, "serve": 800e6}
+BYTES = {"data": 700e6, "serve": 850e6}
 
 
 def _steps(package: Path) -> dict[str, str]:

@@ -154,10 +154,10 @@ def test_add_a_graph(repository: Repository, local_run: Callable[..., str]) -> N
     repository.insert_before("pipeline.py", "\n\ndef _flow(", GRAPH)
     made = '\nbrief = _pipeline("brief", "One try.", _train_briefly)'
     repository.insert_before("pipeline.py", "\nGRAPHS = {", made)
-    repository.insert("pipeline.py", "\nGRAPHS = {", '"brief": brief, ')
+    repository.insert("pipeline.py", "\nGRAPHS = {", '\n    "brief": brief,')
     assert repository.failures(STEPS) == {"test_the_table_of_steps_has_the_order_of_the_run"}
-    row = 'Step("train", "torch", "prepared dataset -> model", graph="training", trains=True),\n'
-    repository.insert("components/step_table.py", row, "    " + row.replace("training", "brief"))
+    row = 'Step("train", "torch", "prepared dataset -> model", graph=TRAINS_ALONE, trains=True),\n'
+    repository.insert("components/step_table.py", row, "    " + row.replace("TRAINS_ALONE", '"brief"'))
     repository.make_docs()
     assert repository.failures(STEPS, DOCS) == set()
     shown = local_run("--graph", "brief", *UNEXPORTED)

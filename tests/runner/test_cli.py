@@ -279,7 +279,7 @@ def test_each_graph_is_compiled_to_its_own_file(
         assert stop.value.code == 0
         return [Path(line).name for line in capsys.readouterr().out.splitlines()]
 
-    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml", "prediction.yaml"]
+    assert compiled() == ["pipeline.yaml", "sweep.yaml", "pipeline-distributed.yaml", "bigdata.yaml", "prediction.yaml"]
     names = [yaml.safe_load_all(path.read_text()) for path in (tmp_path / "pipeline.yaml", tmp_path / "sweep.yaml")]
     assert [next(documents)["pipelineInfo"]["name"] for documents in names] == [
         "torch2kubeflow-training",

@@ -191,7 +191,7 @@ def test_every_pod_has_limits_labels_and_an_unprivileged_user(pods: dict[str, An
 def test_only_training_asks_for_gpus_and_their_nodes(
     graph: str, pods: dict[str, Any], containers: dict[str, Any]
 ) -> None:
-    trains = [step.name for step in STEPS if step.trains and graph in step.graphs]
+    trains = [step.name for step in STEPS if step.trains and step.is_in(graph)]
     asking = {step for step in pods if "accelerator" in containers[step]["resources"]}
     assert asking == {step for step in pods if {"nodeSelector", "tolerations", "emptyDirMounts"} & pods[step].keys()}
     assert asking == set(trains) and len(trains) == (graph != PREDICTION)

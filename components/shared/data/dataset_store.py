@@ -33,6 +33,7 @@ from components.shared.storage.client import Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 SHARDS = f"{DATASETS}/shards"
+MAX_BYTES = DatasetDocument.MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,9 @@ def _read_document(store: Store, name: str) -> DatasetDocument | None:
     uri, found = store.uri(name), store.stat(name)
     if not found:
         return None
-    if found.size > DatasetDocument.MAX_BYTES:
-        raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {DatasetDocument.MAX_BYTES:,}", AGAIN)
-    content, _ = store.get_bytes(name, DatasetDocument.MAX_BYTES)
+    if found.size > MAX_BYTES:
+        raise CorruptDataError(f"{uri} has {found.size:,} bytes, more than {MAX_BYTES:,}", AGAIN)
+    content, _ = store.get_bytes(name, MAX_BYTES)
     with raise_as_corrupt():
         document = DatasetDocument.parse(content, uri)
     if document.shards or not document.samples_sha256:
