@@ -93,6 +93,7 @@ def prepared_alone(source: str, folder: Path) -> Dataset:
     return open_dataset(dataset)
 
 
+@pytest.mark.slow
 def test_any_number_and_order_of_parts_gives_the_same_document(
     source: str, store: Store, uri: str, tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
     assert sum((many.document.duplicates or pytest.fail("no copies")).copies_dropped.values()) > 0
 
 
+@pytest.mark.slow
 def test_units_that_are_in_the_store_are_not_prepared_again(
     source: str, store: Store, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +175,7 @@ def test_too_many_unreadable_pictures_are_refused(tmp_path: Path) -> None:
         listed((tmp_path / "source").as_uri(), "", tmp_path / "listing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 3])
 def test_bad_pictures_are_counted_over_all_parts(
     source: str, store: Store, uri: str, tmp_path: Path, parts: int
@@ -187,6 +190,7 @@ def test_bad_pictures_are_counted_over_all_parts(
     assert [bad.name for bad in data.document.bad_images or []] == ["cat/09.png", "cat/19.png", "dog/broken.png"]
 
 
+@pytest.mark.slow
 def test_pictures_of_16_bits_are_scaled_as_by_one_pod(tmp_path: Path, uri: str) -> None:
     random = np.random.default_rng(0)
     for name, high in (("a", 3000), ("b", 4096)):

@@ -13,6 +13,7 @@ from components.shared.evaluation.inference import predict
 from tests.dataset_writer import DatasetWriter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "images"), [(32, 256), (224, 20), (4096, 1)])
 def test_inference_batches_are_smaller_for_large_images(tmp_path: Path, size: int, images: int) -> None:
     assert inference_batch_size(256, (3, size, size)) == images

@@ -6,6 +6,7 @@ import torch
 from components.shared.training import utilization
 
 
+@pytest.mark.slow
 def test_training_takes_three_times_the_forward_operations() -> None:
     layer = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 10, bias=False))
     assert utilization.training_operations(layer, (3, 4, 4)) == 3 * 2 * 48 * 10

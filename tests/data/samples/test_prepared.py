@@ -56,6 +56,7 @@ def sources(folder: Path) -> dict[str, Path]:
     return found if found["manifest"].write_text("path,label,split\n" + "\n".join(lines)) else {}
 
 
+@pytest.mark.slow
 def test_the_same_pictures_become_the_same_data(tmp_path: Path) -> None:
     data = {kind: prepared(fetched(path, tmp_path / f"raw-{kind}")) for kind, path in sources(tmp_path).items()}
     assert {found.digest for found in data.values()} == {data["folder"].digest}

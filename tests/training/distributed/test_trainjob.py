@@ -262,6 +262,7 @@ def test_a_node_killed_for_memory_is_named(
     assert capsys.readouterr().out.count(line) == 1
 
 
+@pytest.mark.slow
 def test_an_api_that_fails_for_a_moment_is_asked_again(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +292,7 @@ def waiting(trainer: TrainerServer) -> Iterator[TrainJobBackend]:
         yield backend
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_end_is_deleted_after_a_while(trainer: TrainerServer, waiting: TrainJobBackend) -> None:
     asked: list[str] = []
     answer = trainer.answer
@@ -299,6 +301,7 @@ def test_a_job_that_does_not_end_is_deleted_after_a_while(trainer: TrainerServer
     assert asked.index("delete") == ENDS_WITHIN and not trainer.jobs
 
 
+@pytest.mark.slow
 def test_a_deletion_that_another_change_hinders_is_repeated(trainer: TrainerServer, waiting: TrainJobBackend) -> None:
     trainer.jobs["train-1"].set_status("Complete", succeeded=1)
     trainer.conflicts = 1
@@ -321,6 +324,7 @@ def gone(trainer: TrainerServer) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     trainer: TrainerServer, digits: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
