@@ -13,6 +13,7 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder, write_json
 from components.shared.core.step import step
+from components.shared.data.prepared_data import is_prepared
 from components.shared.parameters.preparation import ReadingRecipe
 from components.shared.prediction.document import CSV, MANIFEST, PAGE, PredictionsDocument, sentence
 from components.shared.prediction.drift import REPORT, DriftReportDocument, judge_drift
@@ -101,6 +102,8 @@ def _train_again(parameters: CollectRecipe, drift: DriftReportDocument, document
         return "no training run: retrain=false"
     if "://" in parameters.model:
         return "no training run: only a version of the store is trained again, and a package predicted"
+    if is_prepared(parameters.data) and not parameters.retrain_data:
+        return "no training run: a prepared dataset was predicted, and retrain_data names no pictures"
     store = open_store(parameters.store, os.environ)
     name, _, number = parameters.model.partition("/")
     same = {} if parameters.retrain_data else ReadingRecipe.taken_from(parameters.values()).values()

@@ -10,6 +10,7 @@ from components.shared.core import log
 from components.shared.core.printable import say, told
 from components.shared.core.resources import thread_count
 from components.shared.data.layout.reading import Reading
+from components.shared.data.prepared_data import fetch_prepared, is_prepared, is_prepared_folder
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
 from components.shared.prediction.batch import predict_all
@@ -77,9 +78,12 @@ def _data(arguments: argparse.Namespace, folder: Path) -> Path:
     """Return the folder with the pictures as raw data, or the prepared dataset that was given."""
     data = str(arguments.data)
     path = local_path(data) or Path(data)
-    if (path / "dataset.json").is_file():
+    if is_prepared_folder(path):
         return path
     folder.mkdir()
+    if is_prepared(data):
+        fetch_prepared(data, folder)
+        return folder
     source = open_source(data)
     reading = Reading(labels=arguments.labels or "", needs_labels=False)
     found = source.fetch(folder, reading)

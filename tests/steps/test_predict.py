@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.download import download
 from components.prediction.collect import collect
 from components.prediction.predict import predict
 from components.prediction.resolve_prediction import Resolved, resolve_prediction
 from components.shared.core.errors import UserError
 from components.shared.core.npy import write_npy
+from components.shared.data.dataset import open_dataset, write_document
+from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.form import OPTIONS, defaults_of
 from components.shared.parameters.table import PREDICTION
 from components.shared.prediction import inputs, table
@@ -34,6 +37,8 @@ from runner.registry import models
 from tests.conftest import ROOT
 from tests.prediction.programs import CLASSES, register_package, write_package, write_shades
 from tests.prediction.test_inputs import fetched
+from tests.runner.demo.stores import store_dataset
+from tests.small_packages import write_dataset
 
 pytestmark = pytest.mark.usefixtures("s3_variables")
 PICTURES, PODS, PART = 43, 2, 8
@@ -353,3 +358,30 @@ def test_shares_are_whole_batches_without_a_gap(count: int, pods: int) -> None:
     ends = [-(-count // rows) if share.end is None else share.end for share in shares]
     largest = max(end - share.first for end, share in zip(ends, shares, strict=True))
     assert largest * rows <= max(256, 2 * count / pods + 256), "no pod has much more than the others"
+
+
+@pytest.mark.parametrize("where", ["path", "file", "store"])
+def test_a_prepared_dataset_is_predicted_as_it_is(
+    package: Path, tmp_path: Path, store: Store, uri: str, cache: Path, where: str
+) -> None:
+    shape = PackageDocument.read(package / "package.json").input.sizes
+    folder = write_dataset(tmp_path / "dataset", 10, CLASSES, side=shape[1])
+    write_document(folder, open_dataset(folder).document.model_copy(update={"samples_sha256": "0" * 64}))
+    store_dataset(store, folder)
+    digest = open_dataset(folder).digest
+    data = {"path": str(folder), "file": folder.as_uri(), "store": f"{uri}/datasets/{digest}"}[where]
+    resolved = _resolve(uri, data=data)
+    assert resolved.version == f"dataset:{digest}"
+    raw = tmp_path / "raw"
+    download(data=data, version=resolved.version, recipe=resolved.reading, needs_labels=False, raw=str(raw))
+    assert (raw / "train-00000.images.npy").exists() == (where != "store")
+    metrics = _collect(resolved, _predict(resolved, raw, tmp_path), tmp_path)
+    assert metrics["rows"] == 8 + 8 + 10 and "accuracy" in metrics
+    _whole(package, folder, tmp_path / "whole")
+    found, expected = (tmp_path / name / "predictions.csv" for name in ("predictions", "whole"))
+    assert found.read_bytes() == expected.read_bytes()
+    with pytest.raises(UserError, match="was dataset:0 when the run began and is dataset:"):
+        download(data=data, version="dataset:0", recipe=resolved.reading, needs_labels=False, raw=str(tmp_path / "b"))
+    if where != "store":
+        with pytest.raises(UserError, match=r"is a prepared dataset, .*; only a prediction|give the pictures"):
+            download(data=data, version=resolved.version, recipe=resolved.reading, needs_labels=True, raw=str(raw))

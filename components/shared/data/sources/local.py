@@ -20,13 +20,13 @@ from components.shared.data.archives.kinds import (
 )
 from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.prepared_data import is_prepared_folder
 from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
 from components.shared.data.sources.schemes import Listed, RawDescription
 
-PREPARED = "give the pictures that it was made from; of a path, the verb predict takes it as it is"
-START = 4096  # bytes of a document in which its format stands
+PREPARED = "give the pictures that it was made from; only a prediction takes it as it is"
 
 
 class LocalSource:
@@ -42,7 +42,7 @@ class LocalSource:
         if is_other and kind_by_name(path.name):
             accepted = ", ".join((*SUFFIXES, *TABLES))
             raise UserError(f"data={path} is no folder, archive or table", f"give one of {accepted}")
-        if _is_prepared(path):
+        if is_prepared_folder(path):
             raise UserError(f"data={path} is a prepared dataset, whose pictures are no files", PREPARED)
         self._path = path
 
@@ -96,15 +96,6 @@ def open_source(data: str) -> LocalSource:
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
         raise UserError(f"data={data} has a host, ? or #", "give file:///path, with %3F for ? and %23 for #")
     return LocalSource(Path(unquote(parts.path)))
-
-
-def _is_prepared(path: Path) -> bool:
-    """Return whether a folder is a dataset that step preprocess has made."""
-    document = path / "dataset.json"
-    if not document.is_file():
-        return False
-    with open(document, "rb") as file:
-        return b'"torch2kubeflow/dataset"' in file.read(START)
 
 
 def fingerprint(path: Path) -> str:
