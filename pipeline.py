@@ -50,7 +50,6 @@ RESOURCES = {  # of the steps that do not train; those that do have parameters f
     "collect": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),
     "finish": Resources(("100m", "1"), ("256Mi", "1Gi"), HOUR),
 }
-PREPARATION = {"recipe": "preparation", "prepared_by": "prepared_by"}  # of step preprocess, by outputs of resolve
 RECORDED = ("data", "store", "model_name", "options")  # in a run's record, even if resolve failed
 Prepare = Callable[[PipelineTask, Inputs], PipelineArtifactChannel]
 Train = Callable[[PipelineArtifactChannel, PipelineTask, Inputs], PipelineArtifactChannel]
@@ -89,7 +88,7 @@ def _source(resolved: PipelineTask, inputs: Inputs) -> dict[str, Any]:
 def _prepare(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifactChannel:
     """Prepare the data in one pod: source -> prepared data."""
     raw = _add(steps.download, inputs, **_source(resolved, inputs), needs_labels=True)
-    preparation = {name: resolved.outputs[output] for name, output in PREPARATION.items()}
+    preparation = {"recipe": resolved.outputs["preparation"], "prepared_by": resolved.outputs["prepared_by"]}
     return _add(steps.preprocess, inputs, raw=raw.outputs["raw"], **preparation).outputs["dataset"]
 
 
@@ -98,7 +97,7 @@ def _prepare_in_parts(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifac
     recipe = resolved.outputs
     source = {"data": inputs["data"], "version": recipe["version"], "reading": recipe["reading"]}
     listing = _add(steps.partition, inputs, **source, recipe=recipe["preparation"]).outputs["listing"]
-    with dsl.ParallelFor(resolved.outputs["Output"], name="parts") as one:
+    with dsl.ParallelFor(recipe["Output"], name="parts") as one:
         prepared = _add(steps.prepare, inputs, listing=listing, planned=one)
         prepared.set_caching_options(False)  # the store may lack by now what an earlier run left there
     parts = dsl.Collected(prepared.outputs["part"])

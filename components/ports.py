@@ -135,7 +135,7 @@ def preprocess(raw: Input[Artifact], recipe: str, prepared_by: str, dataset: Out
 
 
 def partition(data: str, version: str, reading: str, recipe: str, listing: Output[Artifact]) -> None:
-    """List the pictures of a data set, none of which is read."""
+    """List the pictures of a data set, of which at most a sample is read."""
     from components.bigdata import partition
 
     partition.partition(data=data, version=version, reading=reading, recipe=recipe, listing=listing.path)

@@ -26,9 +26,8 @@ from components.shared.data.pictures.value_range import ValueSample, mixed, rema
 from components.shared.data.preparation.assemble import assemble
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
-from components.shared.data.preparation.rows import SUMMED, write_rows
 from components.shared.data.preparation.splits import TEST, VAL, Splitter
-from components.shared.data.preparation.unit import SPLIT_ROWS, Unit, unit_size, write_unit
+from components.shared.data.preparation.unit import SPLIT_ROWS, Unit, unit_size, write_assigned
 from components.shared.data.raw import Raw, open_raw
 from components.shared.parameters.preparation import PreprocessRecipe
 
@@ -147,9 +146,8 @@ def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Sp
     progress = log.Progress("writing", buffer.count, "images")
     with open(scratch / "splits", "rb") as file:
         for rows, images in buffer.units(unit_size(buffer.size, buffer.count), chunk_size(buffer.size)):
-            rows["split"] = np.fromfile(file, np.uint8, len(rows))
-            good = rows[rows["channels"] > 0]
-            units.append(write_unit(folder, len(units), good, images))
-            write_rows(scratch / "units" / f"{len(units):09}.parquet", [good], SUMMED)
+            number, splits = len(units), np.fromfile(file, np.uint8, len(rows))
+            path = scratch / "units" / f"{number:09}.parquet"
+            units.append(write_assigned(folder, number, rows, splits, images, path))
             progress.advance(len(rows))
     return units

@@ -59,8 +59,6 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     planned = plan(SweepRecipe.taken_from(values), training, values["image_size"]) if graph == SWEEP else []
     if planned:
         log.info(f"{len(values['settings'])} trials, dealt to {len(planned)} pods")
-    if graph == BIGDATA:
-        open_listed_source(values["data"])
     if values["deploy"] and not pod.is_pod():
         raise UserError(
             "deploy=true serves by the KServe of the cluster that a run is in, and this run is in none",
@@ -68,7 +66,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         )
     if values["store"]:
         open_store(values["store"], os.environ).check_access()
-    version = open_source(values["data"]).version()
+    version = (open_listed_source if graph == BIGDATA else open_source)(values["data"]).version()
     log.info(f"{values['data']} is at {version}")
     preparation = PreprocessRecipe.taken_from(values)
     return Resolved(

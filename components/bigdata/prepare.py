@@ -24,8 +24,7 @@ from components.shared.data.parts.stored_units import PartDocument, StoredUnits,
 from components.shared.data.pictures.value_range import ValueSample
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
-from components.shared.data.preparation.rows import SUMMED, write_rows
-from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_unit
+from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_assigned
 from components.shared.data.raw import Chunk
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
 from components.shared.parameters.common import PartRecipe
@@ -94,11 +93,9 @@ class _Pod:
             scratch = Path(name)
             decoded = self._decode(listed, scratch)
             for rows, images in decoded.buffer.units(len(listed), chunk_size(self.parameters.image_size)):
-                rows["split"] = splits
-                good = rows[rows["channels"] > 0]
-                unit = write_unit(scratch, number, good, images)
-                write_rows(scratch / "rows.parquet", [good], SUMMED)
-                self.units.put(scratch, scratch / "rows.parquet", unit, decoded.bad_images, decoded.types)
+                path = scratch / "rows.parquet"
+                unit = write_assigned(scratch, number, rows, splits, images, path)
+                self.units.put(scratch, path, unit, decoded.bad_images, decoded.types)
 
     def _decode(self, listed: Sequence[Listed], scratch: Path) -> Decoding:
         size = self.parameters.image_size

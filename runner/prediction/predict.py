@@ -10,7 +10,7 @@ from components.shared.core import log
 from components.shared.core.printable import say, told
 from components.shared.core.resources import thread_count
 from components.shared.data.layout.reading import Reading
-from components.shared.data.prepared_data import fetch_prepared, is_prepared, is_prepared_folder
+from components.shared.data.prepared_data import fetch_prepared, is_prepared, prepared_folder
 from components.shared.data.raw import write_raw
 from components.shared.data.sources.schemes import open_source
 from components.shared.prediction.batch import predict_all
@@ -18,7 +18,6 @@ from components.shared.prediction.document import CSV, MANIFEST, PAGE, Predictio
 from components.shared.prediction.drift import REPORT, THRESHOLD, DriftReportDocument, Known
 from components.shared.prediction.find_reference import evaluations_of, reference_beside, reference_of_version
 from components.shared.prediction.inputs import Inputs
-from components.shared.prediction.pods.chosen import local_path
 from components.shared.prediction.rows import Program, open_program
 from components.shared.registry.registry import champion_of
 from runner.answer import Answer
@@ -77,9 +76,8 @@ def _of_version(given: GivenModel, scratch: Path, threads: int) -> tuple[Program
 def _data(arguments: argparse.Namespace, folder: Path) -> Path:
     """Return the folder with the pictures as raw data, or the prepared dataset that was given."""
     data = str(arguments.data)
-    path = local_path(data) or Path(data)
-    if is_prepared_folder(path):
-        return path
+    if prepared := prepared_folder(data):
+        return prepared
     folder.mkdir()
     if is_prepared(data):
         fetch_prepared(data, folder)

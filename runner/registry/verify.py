@@ -142,7 +142,7 @@ def _differences(document: VersionDocument, scratch: Path) -> Iterator[str]:
     _download(data.source, ReadingRecipe.taken_from(data.parameters), raw)
     preprocess(raw=raw, dataset=dataset, recipe=PreprocessRecipe.of(**data.parameters).text(), prepared_by="")
     prepared = open_dataset(dataset)
-    if made.dataset_digest not in (prepared.digest, earlier_digest(prepared)):
+    if prepared.digest != made.dataset_digest and earlier_digest(prepared) != made.dataset_digest:
         yield f"the data has changed: its digest is {prepared.digest}, and was {made.dataset_digest}"
         return
     train(dataset=dataset, model=model, recipe=TrainingRecipe.of(**settings).text())

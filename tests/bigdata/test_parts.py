@@ -222,7 +222,7 @@ def test_a_wide_picture_that_was_not_measured_is_reported(
         prepare_part(listing, 0, 1)
 
 
-@pytest.mark.parametrize("kind", ["archive", "digits", "idx", "nested"])
+@pytest.mark.parametrize("kind", ["archive", "digits", "idx", "nested", "parquet"])
 def test_sources_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
@@ -232,6 +232,7 @@ def test_sources_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
             archive.writestr("a/b.png", b"")
         data = (tmp_path / "a.zip").as_uri()
     elif kind != "digits":
-        (folder / ("train-images-idx3-ubyte" if kind == "idx" else "a.zip")).write_bytes(b"PK\3\4")
+        names = {"idx": "train-images-idx3-ubyte", "nested": "a.zip", "parquet": "train.parquet"}
+        (folder / names[kind]).write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match=r"picture by picture|holds no pictures but"):
         listed(data, "", tmp_path / "listing")

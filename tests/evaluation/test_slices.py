@@ -7,8 +7,7 @@ import pytest
 
 from components.shared.core.files import sha256_file
 from components.shared.data.dataset import INDEX, Dataset, open_dataset, write_document
-from components.shared.data.preparation.rows import INDEX as COLUMNS
-from components.shared.data.preparation.rows import read_rows, write_rows
+from components.shared.data.preparation.rows import INDEX_COLUMNS, read_rows, write_rows
 from components.shared.evaluation.metrics import wilson_interval
 from components.shared.evaluation.slices import slices
 from tests.dataset_writer import DatasetWriter
@@ -63,7 +62,7 @@ def with_sizes(folder: Path, sizes: list[tuple[int, int]]) -> Dataset:
     rows = read_rows(path)
     for name, values in zip(("width", "height"), zip(*sizes, strict=True), strict=True):
         rows[name][rows["split"] == 2] = values
-    write_rows(path, [rows], COLUMNS)
+    write_rows(path, [rows], INDEX_COLUMNS)
     document = open_dataset(folder).document.model_copy(update={"index_sha256": sha256_file(path)})
     write_document(folder, document)
     return open_dataset(folder)

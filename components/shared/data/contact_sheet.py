@@ -41,7 +41,7 @@ def _first_of_each(data: Dataset, classes: int) -> list[list[int]]:
     """Return the numbers of the first images of each class in the training split."""
     first: list[list[int]] = [[] for _ in range(classes)]
     start = 0
-    for _, labels in data.shards("train"):
+    for labels in data.shard_labels("train"):
         for numbers, label in zip(first, range(classes), strict=True):
             numbers += (start + np.flatnonzero(labels == label)[: COLUMNS - len(numbers)]).tolist()
         if all(len(numbers) == COLUMNS for numbers in first):

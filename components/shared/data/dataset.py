@@ -262,8 +262,12 @@ class Dataset:
 
     def labels(self, split: str) -> Labels:
         """Return the labels of a split (int64, N)."""
-        parts = [self._labels(shard, self._places(shard)) for shard in self.document.splits[split].shards]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+        return np.concatenate([np.empty(0, np.int64), *self.shard_labels(split)])
+
+    def shard_labels(self, split: str) -> Iterator[Labels]:
+        """Yield the labels of each shard of a split (int64, N), whose images are not opened."""
+        for shard in self.document.splits[split].shards:
+            yield self._labels(shard, self._places(shard))
 
     def take(self, split: str, numbers: Sequence[int]) -> Images:
         """Return some images of a split by their numbers (uint8, N x C x H x W); only their shards are opened."""

@@ -14,9 +14,20 @@ STORED = re.compile(r"s3://.+/datasets/[0-9a-f]{64}")
 _START = 4096  # bytes of a document in which its format stands
 
 
+def local_path(address: str) -> Path | None:
+    """Return the path of a file:// URI; None of another address."""
+    return Path(url2pathname(urlsplit(address).path)) if address.startswith("file://") else None
+
+
+def prepared_folder(data: str) -> Path | None:
+    """Return the folder, named by a path or a file:// URI, if it is a prepared dataset."""
+    folder = local_path(data) or Path(data)
+    return folder if is_prepared_folder(folder) else None
+
+
 def is_prepared(data: str) -> bool:
     """Return whether the parameter `data` names a prepared dataset."""
-    return bool(STORED.fullmatch(data)) or is_prepared_folder(_path(data))
+    return bool(STORED.fullmatch(data) or prepared_folder(data))
 
 
 def is_prepared_folder(path: Path) -> bool:
@@ -49,12 +60,8 @@ def fetch_prepared(data: str, folder: Path) -> Dataset:
 
 
 def _open(data: str, folder: Path) -> Dataset:
-    if not STORED.fullmatch(data):
-        return open_dataset(_path(data))
+    if local := prepared_folder(data):
+        return open_dataset(local)
     from components.shared.data.dataset_store import open_stored_dataset  # 0.1 s, most of it the S3 client
 
     return open_stored_dataset(data, folder)
-
-
-def _path(data: str) -> Path:
-    return Path(url2pathname(urlsplit(data).path)) if data.startswith("file://") else Path(data)

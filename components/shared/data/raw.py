@@ -236,7 +236,7 @@ class Raw:
     ) -> tuple[str, int]:
         """Return the split and the label of a picture by its name."""
         try:
-            split, class_name = (layout.split_of(name), table[name]) if layout.in_table else layout.locate(name)
+            split, class_name = layout.place(name, table)
             return split, labels[class_name]
         except LookupError:
             if layout.is_optional:

@@ -81,9 +81,7 @@ class Slices(Part):
 
     by_class: Items[Slice]
     by_brightness: Items[BrightnessSlice]
-    by_size: Items[SizeSlice] = Field(
-        default_factory=list
-    )  # none if all have as many pixels, or their sizes are not known
+    by_size: Items[SizeSlice] = Field(default_factory=list)  # none if all are equal, or not known
     is_size_known: bool = False
 
 

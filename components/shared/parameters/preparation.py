@@ -49,11 +49,10 @@ class Preparation(Recipe):
     @property
     def given_range(self) -> ValueRange | None:
         """Return the bounds that are given."""
-        return (
-            ValueRange(**dict(zip(("low", "high"), bounds(self.value_range), strict=True)))
-            if self.value_range
-            else None
-        )
+        if not self.value_range:
+            return None
+        low, high = bounds(self.value_range)
+        return ValueRange(low=low, high=high)
 
 
 class ReadingRecipe(Recipe):

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.shared.core.errors import raise_as_corrupt
+from components.shared.data.prepared_data import local_path
 from components.shared.evaluation.document import EvaluationDocument
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.prediction.drift import Known, read_reference
-from components.shared.prediction.pods.chosen import Chosen, local_path
+from components.shared.prediction.pods.chosen import Chosen
 from components.shared.registry.document import VersionDocument
 from components.shared.registry.registry import RegisteredModel
 from components.shared.registry.versions import REFERENCE, Versions

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.shared.data.dataset import SPLITS
 from components.shared.data.preparation.join import joined
-from components.shared.data.preparation.rows import ROW, SUMMED, write_rows
+from components.shared.data.preparation.rows import ROW, UNIT_COLUMNS, write_rows
 from components.shared.data.preparation.splits import TEST, TRAIN, VAL
 
 Image = tuple[int, int, int]  # content, label, split
@@ -32,7 +32,7 @@ def join(folder: Path, images: Sequence[Image], unit: int = 4) -> Found:
         rows["digest"] = [(content * 7919).to_bytes(16, "big") for content, _, _ in part]
         rows["label"], rows["split"] = [label for _, label, _ in part], [split for _, _, split in part]
         rows["unit"], rows["row"] = number, range(len(part))
-        write_rows(folder / f"{number:05}.parquet", [rows], SUMMED)
+        write_rows(folder / f"{number:05}.parquet", [rows], UNIT_COLUMNS)
     with joined(folder) as found:
         rows = np.concatenate(list(found.rows()))
         dropped = [unit * u + r for u, r, is_dropped in rows[["unit", "row", "dropped"]].tolist() if is_dropped]

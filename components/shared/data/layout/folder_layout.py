@@ -57,6 +57,10 @@ class Layout(Part):
             raise LookupError(name)
         return self.split_of(name), class_name
 
+    def place(self, name: str, table: Mapping[str, str]) -> tuple[str, str]:
+        """Return the split and the class of a picture, which may be in a table. Raises LookupError if it is in none."""
+        return (self.split_of(name), table[name]) if self.in_table else self.locate(name)
+
     def split_of(self, name: str) -> str:
         """Return the split of a picture. Raises LookupError if it is in none."""
         if not self.has_splits:

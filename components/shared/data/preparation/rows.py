@@ -42,8 +42,8 @@ ROW = np.dtype(
         ("squares", "<u8", (3,)),
     ]
 )
-INDEX = ("digest", "label", "split", "unit", "row", "width", "height", "dropped")
-SUMMED = (*INDEX[:-1], "sums", "squares")  # before the units are joined
+INDEX_COLUMNS = ("digest", "label", "split", "unit", "row", "width", "height", "dropped")
+UNIT_COLUMNS = (*INDEX_COLUMNS[:-1], "sums", "squares")  # before the units are joined
 
 
 def describe(rows: Rows, images: Images) -> list[memoryview]:

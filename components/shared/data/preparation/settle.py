@@ -22,12 +22,11 @@ from components.shared.data.dataset import (
     Split,
     digest_of_splits,
 )
-from components.shared.data.preparation import rows as row_files
-from components.shared.data.preparation.rows import Rows
+from components.shared.data.preparation.rows import DIGEST_BYTES, INDEX_COLUMNS, Rows, write_rows
 from components.shared.data.preparation.unit import Unit
 
 TRAIN = SPLITS.index("train")
-_IN_DIGEST = np.dtype([("digest", f"V{row_files.DIGEST_BYTES}"), ("label", "<i8")])
+_IN_DIGEST = np.dtype([("digest", f"V{DIGEST_BYTES}"), ("label", "<i8")])
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def settle(folder: Path, units: Sequence[Unit], joined: Iterable[Rows], size: tu
     """
     tally = _Tally(classes)
     dropped = _Dropped(folder)
-    row_files.write_rows(folder / INDEX, _seen(joined, tally, dropped), row_files.INDEX)
+    write_rows(folder / INDEX, _seen(joined, tally, dropped), INDEX_COLUMNS)
     channels = max((unit.channels for unit in units), default=1)
     shape = (channels, *size)
     shards = {split: [shard for unit in units if (shard := dropped.left_of(unit, split, channels))] for split in SPLITS}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from components.shared.core.npy import npy_header
 from components.shared.data.dataset import SPLITS, Images, Shard, ShardFile
-from components.shared.data.preparation.rows import Rows
+from components.shared.data.preparation.rows import UNIT_COLUMNS, Rows, write_rows
 
 UNIT_BYTES = 128 * 2**20  # of pixels in three channels
 # Beyond so many bytes a training reads the images in windows: the more units there are in one, the better it shuffles.
@@ -60,6 +60,20 @@ def write_unit(folder: Path, number: int, rows: Rows, images: Iterable[Images]) 
             chosen = part["split"] == split
             writers[split].append(block[chosen], part["label"][chosen].astype(np.int64))
     return Unit(number, channels, {SPLITS[split]: writers[split].shard() for split in sorted(writers)})
+
+
+def write_assigned(
+    folder: Path, number: int, rows: Rows, splits: NDArray[np.uint8], images: Iterable[Images], path: Path
+) -> Unit:
+    """Write a unit by the splits of all its pictures (N), and the rows of the good ones to a Parquet file.
+
+    `rows` (N) are those of all pictures, `images` those of the good ones, as `write_unit` takes them.
+    """
+    rows["split"] = splits
+    good = rows[rows["channels"] > 0]
+    unit = write_unit(folder, number, good, images)
+    write_rows(path, [good], UNIT_COLUMNS)
+    return unit
 
 
 class _ShardWriter:

@@ -24,7 +24,7 @@ from components.shared.data.prepared_data import is_prepared_folder
 from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
-from components.shared.data.sources.schemes import Listed, RawDescription
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 
 PREPARED = "give the pictures that it was made from; only a prediction takes it as it is"
 
@@ -73,10 +73,9 @@ class LocalSource:
         return pack(found, lambda _: found(), str(self._path), reading, folder)
 
     def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """List the pictures of a folder. Raises UserError if it is an archive."""
+        """List the pictures of a folder. Raises UserError if it is none."""
         if not self._path.is_dir():
-            remedy = "unpack it, or use another graph, of which one pod holds all of it"
-            raise UserError(f"data={self._path} is an archive, which is not read picture by picture", remedy)
+            raise UserError(f"data={self._path} is a file, which is not read picture by picture", UNLISTED)
         return list_pictures(partial(members, self._path), str(self._path), reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:

@@ -43,7 +43,7 @@ from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
-from components.shared.data.sources.schemes import Listed, RawDescription
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 
 Members = Callable[[], Iterator[Member]]
 Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
@@ -104,22 +104,23 @@ def list_pictures(list_all: Members, source: str, reading: Reading) -> tuple[Map
     """
     given = Given(reading)
     survey = _survey(list_all(), source, given)
-    if survey.has_only_archives or survey.has_only_idx:
-        found = "archives" if survey.has_only_archives else "IDX files"
-        remedy = "unpack them, or use another graph, of which one pod holds all of it"
-        raise UserError(f"{source} holds no pictures but {found}", remedy)
+    kinds = {
+        "archives": survey.has_only_archives,
+        "IDX files": survey.has_only_idx,
+        "Parquet": survey.has_only_parquet,
+    }
+    if found := next((kind for kind, is_all in kinds.items() if is_all), ""):
+        raise UserError(f"{source} holds no pictures but {found}", UNLISTED)
     with TemporaryDirectory() as folder:
         description, is_wanted = _describe_pictures(survey, source, given, Path(folder))
-        table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else None
+        table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else {}
     layout = Layout(**description["layout"])
     numbers = {name: label for label, name in enumerate(description["classes"])}
 
     def pictures() -> Iterator[Listed]:
         for member in list_all():
             if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
-                split, named = (
-                    layout.locate(member.name) if table is None else (layout.split_of(member.name), table[member.name])
-                )
+                split, named = layout.place(member.name, table)
                 yield Listed(member.name, member.key, member.etag, member.size, numbers[named], split)
 
     return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()

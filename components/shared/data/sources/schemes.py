@@ -46,6 +46,9 @@ class Source(Protocol):
         ...
 
 
+UNLISTED = "give pictures in folders, below a prefix of an S3 store, or use another graph, of which one pod holds all"
+
+
 class Listed(NamedTuple):
     """A picture of a source that has not been read."""
 
@@ -101,10 +104,7 @@ def open_listed_source(data: str) -> ListedSource:
     """Open a data set whose pictures can be read one by one. Raises UserError if it is none, unknown or not valid."""
     source = open_source(data)
     if not isinstance(source, ListedSource):
-        raise UserError(
-            f"data={data} cannot be read picture by picture",
-            "unpack it to a prefix of an S3 store, or use another graph, of which one pod holds all of it",
-        )
+        raise UserError(f"data={data} cannot be read picture by picture", UNLISTED)
     return source
 
 

@@ -7,10 +7,9 @@ import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from components.shared.core.errors import UserError
+from components.shared.data.prepared_data import local_path
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.common import StoreUri, Threads
 from components.shared.parameters.prediction import CHAMPION, VERSIONS, Drift
@@ -86,11 +85,6 @@ def fetch_package(chosen: Chosen, store: str, folder: Path) -> None:
     if found != chosen.package_digest:
         message = f"the package of {chosen.name} was {chosen.package_digest} when the run began and is {found} now"
         raise UserError(message, "run it again")
-
-
-def local_path(folder: str) -> Path | None:
-    """Return the path of a file:// URI; None of another one."""
-    return Path(url2pathname(urlsplit(folder).path)) if folder.startswith("file://") else None
 
 
 def _fetch_version(name: str, store: str, folder: Path) -> None:

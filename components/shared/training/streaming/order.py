@@ -6,8 +6,8 @@ so that the images of a shard spread over a window and mix with those of its nei
 around the present place are needed. It is the algorithm `py1e` of MosaicML Streaming
 (github.com/mosaicml/streaming, streaming/base/shuffle/py1e.py), which spreads the images of a shard evenly over the
 window instead of shuffling block after block, so that downloads are as even as the steps. Two things differ: a window's
-size is not drawn, for it bounds the disk, and the shards are dealt anew to the streams in each epoch, for no disk keeps
-them from one epoch to the next.
+size is not drawn, because it bounds the disk, and the shards are dealt to other streams in each epoch, because no disk
+keeps them from one epoch to the next.
 
 The epoch is cut into `streams` equal parts, which are shuffled by themselves, each with its share of the window, and
 read side by side: a batch is a piece of the first stream, one of the second, and so on. A group of processes whose size
