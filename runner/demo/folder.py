@@ -1,16 +1,14 @@
 """The folder of the demo: a page that any web server can serve, and all that it loads."""
 
-import errno
 import html
 import shutil
 import string
-import tempfile
 from pathlib import Path
 
 from components.shared.core.errors import UserError
 from runner.demo.onnxruntime_web import PACKAGE, VERSION, fetch_runtime
 from runner.demo.versions import Offer, PageDocument
-from runner.verbs.options import UNWRITABLE
+from runner.verbs.options import make_folder
 
 PAGE = Path(__file__).parent / "page"
 DIGITS = [str(digit) for digit in range(10)]
@@ -28,14 +26,7 @@ def check_target(folder: Path) -> None:
     is_demo = (folder / MANIFEST).is_file() and (folder / INDEX).is_file()
     if folder.exists() and not is_demo and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not a demo", "give --output a folder that is empty or new")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        if error.errno not in (*UNWRITABLE, errno.ENOTDIR, errno.EEXIST):
-            raise
-        raise UserError(f"nothing can be written to {folder.parent}", "give another --output") from None
+    make_folder(folder.parent, "give another --output")
 
 
 def write_page(folder: Path, name: str, offer: Offer) -> PageDocument:

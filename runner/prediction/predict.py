@@ -22,6 +22,7 @@ from components.shared.prediction.rows import Program, open_program
 from components.shared.registry.registry import champion_of
 from runner.answer import Answer
 from runner.registry.address import GivenModel, given_by_option
+from runner.verbs.options import make_folder
 
 
 class PredictDocument(Answer):
@@ -42,6 +43,7 @@ def handle(arguments: argparse.Namespace) -> int:
         with log.named("predict"):
             inputs = Inputs(_data(arguments, scratch / "raw"), program.package)
             threshold = THRESHOLD if arguments.drift_threshold is None else arguments.drift_threshold
+            make_folder(arguments.output, "give another --output")
             found = predict_all(inputs, program, arguments.output, known, threshold)
     drift = DriftReportDocument.read(arguments.output / REPORT)
     for line in _lines(found, drift, arguments.output):

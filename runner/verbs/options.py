@@ -28,17 +28,22 @@ class Verb(NamedTuple):
     line: str
 
 
-def make_runs_folder(runs: Path) -> None:
-    """Create the folder that --runs names, for the user alone. Raises UserError if nothing can be written there."""
+def make_folder(folder: Path, remedy: str, mode: int = 0o777) -> None:
+    """Create a folder. Raises UserError with the remedy if nothing can be written there."""
     try:
-        runs.parent.mkdir(parents=True, exist_ok=True)
-        runs.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryFile(dir=runs):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (*UNWRITABLE, errno.ENOENT, errno.ENOTDIR, errno.EEXIST):  # ENOENT: of /proc
             raise
-        raise UserError(f"nothing can be written to {runs}", "give another folder with --runs DIR") from None
+        raise UserError(f"nothing can be written to {folder}", remedy) from None
+
+
+def make_runs_folder(runs: Path) -> None:
+    """Create the folder that --runs names, for the user alone. Raises UserError if nothing can be written there."""
+    make_folder(runs, "give another folder with --runs DIR", 0o700)
 
 
 def add_parameters(parser: argparse.ArgumentParser) -> None:

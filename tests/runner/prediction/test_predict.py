@@ -59,6 +59,9 @@ def test_a_picture_is_predicted_by_a_package(
     assert not [line for line in lines if "labels predicted" in line]
     assert run_verb(predict, picture.as_uri(), "--model", str(package), "--output", str(tmp_path / "again")) == 0
     assert _predicted(tmp_path / "again") == [row]
+    for folder in ("/proc/predictions", f"{picture}/predictions"):
+        with pytest.raises(UserError, match=f"nothing can be written to {folder}; give another --output"):
+            run_verb(predict, str(picture), "--model", str(package), "--output", folder)
 
 
 @pytest.mark.usefixtures("s3_variables")
