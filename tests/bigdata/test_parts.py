@@ -37,7 +37,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch, s3_variables: None, cache: Path
     """Units of a few pictures, and splits that are drawn for some units at a time."""
     for module in ("components.shared.data.preparation.unit", "components.shared.data.parts.listing"):
         monkeypatch.setattr(f"{module}.SPLIT_ROWS", 2 * UNIT)
-    for module in ("components.preprocess", "components.bigdata.prepare"):
+    for module in ("components.preprocess", "components.shared.data.parts.unit_preparation"):
         monkeypatch.setattr(f"{module}.SPLIT_ROWS", 2 * UNIT)
     monkeypatch.setattr(unit, "UNIT_BYTES", UNIT * 3 * SIZE**2)
 

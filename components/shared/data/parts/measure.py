@@ -3,7 +3,7 @@
 At most MAX_PICTURES are read, evenly spread over the source, and none whose name says that it is a JPEG.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,24 @@ from components.shared.core.document import ValueRange
 from components.shared.data.decode import decoder
 from components.shared.data.parts.listing import Listing
 from components.shared.data.pictures.value_range import Unscaled, ValueSample, remarks_on, spread
+from components.shared.data.preparation.settings import Settings
+from components.shared.data.preparation.splits import TEST
 from components.shared.data.sources.schemes import Listed, ListedSource
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")  # which have 8 bits
 _READ = 256  # pictures at a time
 
 
-def measured_range(
-    source: ListedSource, listing: Listing, counts: Callable[[], NDArray[np.bool_]], image_size: int
-) -> ValueRange | None:
-    """Return the bounds of the pictures; None if no picture that is read has more than 8 bits.
+def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueRange | None:
+    """Return the bounds of pictures of more than 8 bits, given or measured; None if no picture that is read has more.
 
-    `counts` returns which pictures count: those outside the test split.
+    They are measured of those outside the test split.
     """
+    if settings.given_range:
+        return settings.given_range
     sample = ValueSample()
     progress = log.Progress("measuring", len(_numbers(listing)), "pictures")
-    with decoder(image_size) as decode_all:
+    with decoder(settings.image_size) as decode_all:
         for numbers, pictures in _parts(listing):
             for number, decoded in zip(numbers, decode_all.each([*source.read(pictures)]), strict=True):
                 if isinstance(decoded.result, Unscaled):
@@ -36,10 +38,16 @@ def measured_range(
             progress.advance(len(numbers))
         if not sample.count:
             return None
-        value_range = sample.measure(counts())
+        value_range = sample.measure(_outside_test(listing, settings))
         for line in remarks_on(value_range, decode_all.types):
             log.info(line)
     return value_range
+
+
+def _outside_test(listing: Listing, settings: Settings) -> NDArray[np.bool_]:
+    splits = listing.assigned(settings.val_fraction, settings.test_fraction, settings.seed)
+    is_outside: NDArray[np.bool_] = np.concatenate([*splits]) != TEST
+    return is_outside
 
 
 def _numbers(listing: Listing) -> range:

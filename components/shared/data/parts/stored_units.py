@@ -23,7 +23,7 @@ from components.shared.data.prepared_index import UNITS
 from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 
-READS = ("components.bigdata.prepare",)
+READS = ("components.shared.data.parts.unit_preparation",)
 (PREPARE,) = READS  # whose code determines the units
 AGAIN = "run it again"
 
