@@ -164,10 +164,13 @@ def fit_arrays(images: Images, size: int) -> Images:
         pixels = images[:, 0] if channels == 1 else images.transpose(0, 2, 3, 1)
         return np.stack([_fit(Image.fromarray(np.ascontiguousarray(image)), size) for image in pixels])
     factor = size // max(height, width)
-    height, width = height * factor, width * factor
+    enlarged = images if factor == 1 else images.repeat(factor, 2).repeat(factor, 3)
+    height, width = enlarged.shape[2:]
+    if height == width == size:
+        return np.array(enlarged, order="C")
     top, left = (size - height) // 2, (size - width) // 2
     fitted = np.zeros((count, channels, size, size), np.uint8)
-    fitted[:, :, top : top + height, left : left + width] = images.repeat(factor, 2).repeat(factor, 3)
+    fitted[:, :, top : top + height, left : left + width] = enlarged
     return fitted
 
 

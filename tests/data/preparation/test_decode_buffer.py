@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from components.shared.data.dataset import Images
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
-from components.shared.data.preparation.rows import Rows
+from components.shared.data.preparation.rows import ROW, Rows, describe
 
 RNG = np.random.default_rng(0)
 
@@ -77,6 +78,23 @@ def test_sums_are_exact(tmp_path: Path) -> None:
     _, rows = read(filled(tmp_path, pixels), 2)
     np.testing.assert_array_equal(rows["sums"], pixels.sum(axis=(2, 3)))
     np.testing.assert_array_equal(rows["squares"], (pixels.astype(np.int64) ** 2).sum(axis=(2, 3)))
+
+
+@pytest.mark.parametrize("size", [1, 16, 33, 300])
+def test_sums_of_the_brightest_pixels_are_exact(size: int) -> None:
+    white = np.full((2, 3, size, size), 255, np.uint8)
+    rows = np.zeros(2, ROW)
+    describe(rows, white)
+    assert rows["channels"].tolist() == [1, 1]
+    assert (rows["sums"] == 255 * size**2).all()
+    assert (rows["squares"] == 255**2 * size**2).all()
+
+
+def test_an_image_that_differs_in_one_pixel_is_colour() -> None:
+    rows, almost = np.zeros(9, ROW), np.zeros((9, 3, 3, 3), np.uint8)
+    almost[range(9), 2, np.arange(9) // 3, np.arange(9) % 3] = 1
+    describe(rows, almost)
+    assert rows["channels"].tolist() == [3] * 9
 
 
 def test_counts_are_by_split_and_class(tmp_path: Path) -> None:
