@@ -1,45 +1,22 @@
 """A data set that several pods prepare is the one that a single pod prepares, whatever their number and order."""
 
-import itertools
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from components.bigdata.partition import partition
-from components.bigdata.prepare import prepare
 from components.bigdata.settle import settle
-from components.download import download
-from components.preprocess import preprocess
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import TransientError, UserError
-from components.shared.data.dataset import SPLITS, Dataset, open_dataset
+from components.shared.data.dataset import SPLITS
 from components.shared.data.image_sizes import image_sizes
 from components.shared.data.parts.stored_units import UnitDocument
-from components.shared.data.preparation import unit
-from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.storage.client import Store
-from tests.data.versions import READING, version_of
-
-SIZE = 8
-UNIT = 8  # pictures
-NUMBERS = itertools.count()  # of folders
-SETTINGS: dict[str, Any] = {"image_size": SIZE, "test_fraction": 0.2, "val_fraction": 0.2, "max_bad_images": 1}
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch, s3_variables: None, cache: Path) -> None:
-    """Units of a few pictures, and splits that are drawn for some units at a time."""
-    for module in ("components.shared.data.preparation.unit", "components.shared.data.parts.listing"):
-        monkeypatch.setattr(f"{module}.SPLIT_ROWS", 2 * UNIT)
-    for module in ("components.preprocess", "components.shared.data.parts.unit_preparation"):
-        monkeypatch.setattr(f"{module}.SPLIT_ROWS", 2 * UNIT)
-    monkeypatch.setattr(unit, "UNIT_BYTES", UNIT * 3 * SIZE**2)
+from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
+from tests.data.versions import READING
 
 
 @pytest.fixture
@@ -59,38 +36,6 @@ def source(tmp_path: Path, store: Store) -> str:
     for path in sorted((tmp_path / "source").rglob("*.png")):
         store.put_file(path, f"source/{path.relative_to(tmp_path / 'source').as_posix()}")
     return store.uri("source")
-
-
-def listed(source: str, store: str, folder: Path, **changes: Any) -> Path:
-    recipe = PreprocessRecipe.of(**{**SETTINGS, **changes}, store=store).text()
-    partition(data=source, version=version_of(source), reading=READING, recipe=recipe, listing=str(folder))
-    return folder
-
-
-def prepare_part(listing: Path, part: int, parts: int) -> str:
-    """Prepare a part; return the folder that tells what was done."""
-    folder = listing.parent / f"part{next(NUMBERS)}"
-    prepare(
-        listing=str(listing),
-        planned=PartRecipe.of(part=part, parts=parts).text(),
-        part=str(folder),
-    )
-    return str(folder)
-
-
-def prepared(listing: Path, order: Sequence[int], dataset: Path) -> Dataset:
-    """Prepare all parts, in an order, and join them."""
-    parts = [prepare_part(listing, part, len(order)) for part in order]
-    settle(listing=str(listing), parts=parts, dataset=str(dataset))
-    return open_dataset(dataset)
-
-
-def prepared_alone(source: str, folder: Path) -> Dataset:
-    """Prepare the pictures in one pod."""
-    raw, dataset = folder / "raw", folder / "alone"
-    download(data=source, version=version_of(source), recipe=READING, needs_labels=True, raw=str(raw))
-    preprocess(raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS).text(), prepared_by="", dataset=str(dataset))
-    return open_dataset(dataset)
 
 
 @pytest.mark.slow
@@ -222,16 +167,12 @@ def test_a_wide_picture_that_was_not_measured_is_reported(
         prepare_part(listing, 0, 1)
 
 
-@pytest.mark.parametrize("kind", ["archive", "digits", "idx", "nested", "parquet"])
+@pytest.mark.parametrize("kind", ["digits", "idx", "nested", "parquet"])
 def test_sources_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
     data = "digits" if kind == "digits" else folder.as_uri()
-    if kind == "archive":
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.writestr("a/b.png", b"")
-        data = (tmp_path / "a.zip").as_uri()
-    elif kind != "digits":
+    if kind != "digits":
         names = {"idx": "train-images-idx3-ubyte", "nested": "a.zip", "parquet": "train.parquet"}
         (folder / names[kind]).write_bytes(b"PK\3\4")
     with pytest.raises(UserError, match=r"picture by picture|holds no pictures but"):

@@ -22,14 +22,14 @@ from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 from urllib3.connection import HTTPConnection
 
-from components.shared.core.errors import CorruptDataError, UserError
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.files import new_file, sha256_file
 from components.shared.storage.conditions import PROBE, check_once, ignored_condition
 from components.shared.storage.credentials import find_credentials
 from components.shared.storage.endpoint import Variables, check_name, find_ca_bundle, find_endpoint, parse_uri
 from components.shared.storage.errors import Conflict, ServerFault, api_error, disk_error, unreadable
 from components.shared.storage.retry import ATTEMPTS
-from components.shared.storage.transfer import SHA256, Download, UploadFile
+from components.shared.storage.transfer import SHA256, Download, Part, UploadFile
 from components.shared.storage.transport import Transport
 
 PART_BYTES = 8 * 2**20  # a larger file is sent in parts of this size
@@ -204,6 +204,21 @@ class Store:
                 raise CorruptDataError(message, "check that it is the right object")
             return download.read(), download.etag
 
+    def get_range(self, name: str, etag: str, start: int, length: int) -> bytes:
+        """Return the bytes of an object from `start` on, `length` of them or as many as there are.
+
+        Raises TransientError if it no longer has the ETag.
+        """
+        part = Part(start, length, etag)
+        with self._translate_errors(name):
+            try:
+                with closing(self._download(name, part)) as download:
+                    return download.read_part()
+            except S3Error as error:
+                if error.code != "PreconditionFailed":
+                    raise
+                raise TransientError(f"{self.uri(name)} changed while it was read", "run it again") from None
+
     def get_start(self, name: str, length: int) -> bytes:
         """Return the first bytes of an object that is not empty, at most `length`."""
         with self._translate_errors(name):
@@ -274,8 +289,8 @@ class Store:
         check_name(name)
         return self._folder + name
 
-    def _download(self, name: str) -> Download:
-        return Download(self._client, self._bucket, self._key(name), self.uri(name), self._transport.attempts)
+    def _download(self, name: str, part: Part | None = None) -> Download:
+        return Download(self._client, self._bucket, self._key(name), self.uri(name), self._transport.attempts, part)
 
     def _head(self, key: str) -> Object | None:
         try:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from minio import Minio
 from urllib3.exceptions import HTTPError
@@ -40,14 +40,29 @@ class UploadFile(io.FileIO):
         return block
 
 
+class Part(NamedTuple):
+    """Some bytes of an object in a state: from `start` on, `length` of them or as many as there are."""
+
+    start: int
+    length: int
+    etag: str
+
+
 class Download:
     """An object that is being downloaded: the size, ETag and SHA-256 from its headers, then its bytes."""
 
-    def __init__(self, client: Minio, bucket: str, key: str, uri: str, attempts: int) -> None:
-        """Send the request and read the headers; a stream that breaks is resumed up to `attempts` times in a row."""
+    def __init__(
+        self, client: Minio, bucket: str, key: str, uri: str, attempts: int, part: "Part | None" = None
+    ) -> None:
+        """Send the request, of a part if one is given, and read the headers.
+
+        A stream that breaks is resumed up to `attempts` times in a row.
+        """
         self._client, self._bucket, self._key = client, bucket, key
         self._uri, self._attempts = uri, attempts
-        self._response = client.get_object(bucket, key)
+        self._start, length, etag = part or Part(0, 0, "")
+        state: dict[str, str | list[str] | tuple[str]] | None = {"If-Match": f'"{etag}"'} if etag else None
+        self._response = client.get_object(bucket, key, self._start, length, request_headers=state)
         headers = self._response.headers
         self.size = int(headers["Content-Length"])
         self.etag = headers.get("ETag", "").strip('"')
@@ -62,6 +77,10 @@ class Download:
         content = b"".join(self._blocks())
         self._verify_digest(hashlib.sha256(content).hexdigest())
         return content
+
+    def read_part(self) -> bytes:
+        """Return the bytes of the part, which have no digest."""
+        return b"".join(self._blocks())
 
     def write(self, file: BinaryIO, sha256: str) -> str:
         """Write the object to a file and return its SHA-256; each block is hashed while it is being written.
@@ -97,7 +116,8 @@ class Download:
             response = self._client.get_object(
                 self._bucket,
                 self._key,
-                offset=received,
+                offset=self._start + received,
+                length=self.size - received,
                 request_headers={"If-Match": self._response.headers["ETag"]},
             )
         if received != self.size:

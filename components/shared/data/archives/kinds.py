@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import IO, Literal, Protocol
 
 from components.shared.core.errors import UserError
 from components.shared.core.web_page import title_of
@@ -25,26 +26,53 @@ PAGE_BYTES = 2**16  # in which a page has its title
 QUOTED = 40  # of what a file begins with
 
 
+class _State(Protocol):
+    @property
+    def st_size(self) -> int: ...
+
+
+class ArchiveFile(Protocol):
+    """A file as the readers of archives take it: a path, or what is read elsewhere; as a text it names the file."""
+
+    @property
+    def name(self) -> str:
+        """Return its last part."""
+        ...
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Open it for reading, from any place."""
+        ...
+
+    def stat(self) -> _State:
+        """Return its size."""
+        ...
+
+
+def opened(file: ArchiveFile) -> Path | IO[bytes]:
+    """Return what the libraries open: a path, which they close, or a file that needs not be closed."""
+    return file if isinstance(file, Path) else file.open("rb")
+
+
 def is_archive(path: Path) -> bool:
     """Return whether the file's name is that of an archive that can be read."""
     return path.name.lower().endswith(SUFFIXES)
 
 
-def archive_kind(path: Path, source: str) -> str:
+def archive_kind(path: ArchiveFile, source: str) -> str:
     """Return ZIP or TAR. Raises UserError, naming `source`, if the file is neither."""
     start = first_bytes(path)
     refuse_page(start, source)
     _refuse_unread(source, next((kind for magic, kind in UNREAD_MAGICS.items() if start.startswith(magic)), ""))
     if known := _known_kind(start):
         return known
-    if is_archive(path):  # a zip may begin with a program, a tar may be of the oldest format
+    if path.name.lower().endswith(SUFFIXES):  # a zip may begin with a program, a tar may be of the oldest format
         return ZIP if path.name.lower().endswith(".zip") else TAR
     raise UserError(f"{source} cannot be read as an archive (it begins with {start[:QUOTED]!r})", AGAIN)
 
 
-def first_bytes(path: Path) -> bytes:
+def first_bytes(path: ArchiveFile) -> bytes:
     """Return the start of a file, in which a web page has its title."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return file.read(PAGE_BYTES)
 
 

@@ -1,10 +1,11 @@
 """Limits of what an archive may hold, so that a small file cannot fill memory, disks or days."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import ArchiveFile
 from components.shared.data.archives.member import Member
 
 MAX_MEMBERS = 20_000_000
@@ -18,7 +19,7 @@ RATIO_FROM_BYTES = 64 * 2**20  # a high ratio below that is harmless
 class CountedStream:
     """The decompressed bytes of an archive, as long as they are plausible for its size."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: ArchiveFile, file: IO[bytes]) -> None:
         """Count the bytes that are read from the file, which is at its start."""
         self._path, self._file, self._packed, self._count = path, file, path.stat().st_size, 0
 
@@ -30,7 +31,7 @@ class CountedStream:
         return block
 
 
-def limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
+def limited(path: ArchiveFile, found: Iterator[Member]) -> Iterator[Member]:
     """Yield the members as long as names, sizes and ratio are plausible. Raises UserError at the first that is not."""
     packed = path.stat().st_size
     total = 0
@@ -47,14 +48,14 @@ def limited(path: Path, found: Iterator[Member]) -> Iterator[Member]:
         yield member
 
 
-def check_length(path: Path, name: str | bytes) -> None:
+def check_length(path: ArchiveFile, name: str | bytes) -> None:
     """Raise UserError if a name, or the bytes of one that is not decoded yet, is too long."""
     if len(name) > MAX_NAME:
         unit = "letters" if isinstance(name, str) else "bytes"
         raise UserError(f"{path} holds a name of {len(name):,} {unit}, more than {MAX_NAME:,}", "shorten it")
 
 
-def _check_total(path: Path, total: int, packed: int, place: str) -> None:
+def _check_total(path: ArchiveFile, total: int, packed: int, place: str) -> None:
     if total > MAX_TOTAL_BYTES:
         raise UserError(f"{path} holds more than {MAX_TOTAL_BYTES:,} bytes{place}", "split it")
     if total > RATIO_FROM_BYTES and total / max(packed, 1) > MAX_RATIO:
@@ -64,7 +65,7 @@ def _check_total(path: Path, total: int, packed: int, place: str) -> None:
         )
 
 
-def _check_name(path: Path, name: str) -> None:
+def _check_name(path: ArchiveFile, name: str) -> None:
     check_length(path, name)
     parts = PurePosixPath(name.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or name[1:2] == ":" or "\0" in name:

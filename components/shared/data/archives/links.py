@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import ArchiveFile
 from components.shared.data.archives.limits import check_length
 from components.shared.data.archives.names import parts_of
 from components.shared.data.layout.file_kinds import junk_in
@@ -18,7 +18,7 @@ INSTEAD = "pack the files themselves (tar -h)"
 class Links:
     """The links of an archive, to files or to folders in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: ArchiveFile) -> None:
         """Start without links."""
         self._path = path
         self._targets: dict[str, str] = {}

@@ -6,9 +6,30 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, FileKind, kind_by_name, kind_by_start
+
+
+class Zipped(NamedTuple):
+    """What the directory of a zip says about a member, as far as it is needed to read it."""
+
+    name: str  # as it is in the zip
+    flags: int
+    method: int
+    crc: int
+
+
+class Span(NamedTuple):
+    """Where a member of an archive is: enough to read it alone."""
+
+    offset: int  # in a zip, of the header before it
+    length: int  # in a zip, of what is compressed
+    zipped: Zipped | None = None
+
+    def moved(self, offset: int) -> "Span":
+        """Return the place in a file that has the archive at an offset."""
+        return self._replace(offset=self.offset + offset)
 
 
 @dataclass(frozen=True)
@@ -23,6 +44,7 @@ class Member:
     key: str = ""  # under which its source has it, if it can be read by that from another machine
     etag: str = ""  # the state that it has there
     place: Callable[[Path], object] | None = None  # puts the file at a path, where that costs less than reading it
+    span: Span | None = None  # of an archive: where it is there
 
     def kind(self) -> FileKind:
         """Return what kind of file it is, by its name or else by its first bytes."""

@@ -19,11 +19,12 @@ from backports import zstd
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
-from components.shared.data.archives.kinds import BZIP2, GZIP, XZ, ZSTD
+from components.shared.data.archives.kinds import BZIP2, GZIP, XZ, ZSTD, ArchiveFile, opened
 from components.shared.data.archives.limits import MAX_MEMBER_BYTES, CountedStream, check_length
 from components.shared.data.archives.links import Links
-from components.shared.data.archives.member import Member
+from components.shared.data.archives.member import Member, Span
 from components.shared.data.archives.names import UTF8, find_encoding
+from components.shared.data.archives.ranged import RangedStream
 
 MAX_HEADER_BYTES = 2**20  # tarfile reads a long name or a list of attributes into memory
 HEADERS = (b"x", b"g", b"X", b"L", b"K")  # types of members that describe the next one
@@ -37,7 +38,7 @@ MAX_NAMES = 100_000  # that are looked at to find their encoding
 BLOCK = 1 << 18
 
 
-def tar_members(path: Path) -> Iterator[Member]:
+def tar_members(path: ArchiveFile) -> Iterator[Member]:
     """Yield the members of a tar archive, each to be opened only while it is the current one.
 
     What links lead to comes last, in a second pass, under the names of the links. Raises UserError at a member that is
@@ -59,9 +60,9 @@ def tar_members(path: Path) -> Iterator[Member]:
         links.require_used()
 
 
-def _pass(path: Path, names: "_Names") -> Iterator[tuple[tarfile.TarInfo, str, Member | None]]:
+def _pass(path: ArchiveFile, names: "_Names") -> Iterator[tuple[tarfile.TarInfo, str, Member | None]]:
     """Yield each header with its name, and its member unless it is a link."""
-    with _decompressed(path) as file, _open_tar(CountedStream(path, file)) as archive:
+    with _decompressed(path) as file, _open_tar(path, file) as archive:
         for info in _headers(archive):
             name = names.decode(info, "path")
             if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in info.pax_headers):
@@ -70,7 +71,8 @@ def _pass(path: Path, names: "_Names") -> Iterator[tuple[tarfile.TarInfo, str, M
                 yield info, name, None
             elif info.isreg() or info.isdir():
                 shown = name + ("/" if info.isdir() else "")
-                yield info, name, Member(shown, info.size, info.isdir(), partial(_open, path, archive, info))
+                span = Span(info.offset_data, info.size)
+                yield info, name, Member(shown, info.size, info.isdir(), partial(_open, path, archive, info), span=span)
             else:
                 raise UserError(f"{path} holds the device {name!r}", "pack files and folders only")
         _read_tail(path, cast(IO[bytes], archive.fileobj))
@@ -87,7 +89,7 @@ def _kept(member: Member) -> Callable[[], IO[bytes]]:
     return lambda: io.BytesIO(content())
 
 
-def _read_tail(path: Path, file: IO[bytes]) -> None:
+def _read_tail(path: ArchiveFile, file: IO[bytes]) -> None:
     """Read the zeros after the last member, to where the compression's checksum is."""
     count = 0
     while block := file.read(BLOCK):
@@ -122,7 +124,7 @@ def _numbers_are_checked() -> Iterator[None]:
 class _Names:
     """The names of a tar's members; at the first that is in no stated encoding all are read, to find it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: ArchiveFile) -> None:
         self._path, self._encoding = path, ""
 
     def decode(self, info: tarfile.TarInfo, field: str) -> str:
@@ -133,7 +135,7 @@ class _Names:
         return raw.decode(self._encoding) if raw else str(getattr(info, field))
 
     def _all(self) -> list[bytes]:
-        with _decompressed(self._path) as file, _open_tar(CountedStream(self._path, file)) as archive:
+        with _decompressed(self._path) as file, _open_tar(self._path, file) as archive:
             return [*dict.fromkeys(islice(_all_unstated(self._path, archive), MAX_NAMES))]
 
 
@@ -145,7 +147,7 @@ def _unstated(info: tarfile.TarInfo, field: str) -> bytes:
     return b"" if is_utf8 else name.encode(UTF8, "surrogateescape")
 
 
-def _all_unstated(path: Path, archive: tarfile.TarFile) -> Iterator[bytes]:
+def _all_unstated(path: ArchiveFile, archive: tarfile.TarFile) -> Iterator[bytes]:
     for info in _headers(archive):
         for raw in filter(None, (_unstated(info, field) for field in ("path", "linkpath"))):
             check_length(path, raw)
@@ -154,10 +156,13 @@ def _all_unstated(path: Path, archive: tarfile.TarFile) -> Iterator[bytes]:
             return
 
 
-def _open_tar(stream: CountedStream) -> tarfile.TarFile:
+def _open_tar(path: ArchiveFile, file: IO[bytes]) -> tarfile.TarFile:
+    """Open a tar: one that is a path or compressed as a stream, another so that what is in members is passed over."""
     with _numbers_are_checked():  # also of the first header
-        file = cast(IO[bytes], stream)
-        return tarfile.open(fileobj=file, mode="r|", bufsize=BLOCK, tarinfo=_Header, encoding=UTF8)
+        if isinstance(file, RangedStream):
+            return tarfile.open(fileobj=file, mode="r:", tarinfo=_Header, encoding=UTF8)
+        stream = cast(IO[bytes], CountedStream(path, file))
+        return tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, tarinfo=_Header, encoding=UTF8)
 
 
 class _Header(tarfile.TarInfo):
@@ -221,22 +226,22 @@ def _check_attributes(block: bytes, count: int) -> None:
 class _Xz(lzma.LZMAFile):
     """A file as lzma.open opens it, but with bounded memory for decompression."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | IO[bytes]) -> None:
         super().__init__(path)
         decompressor = partial(lzma.LZMADecompressor, memlimit=MAX_XZ_BYTES)
         reader = DecompressReader(self._fp, decompressor, trailing_error=lzma.LZMAError)  # type: ignore[attr-defined]
         self._buffer = io.BufferedReader(reader)
 
 
-def _plain(path: Path) -> IO[bytes]:
-    return open(path, "rb")
+def _plain(path: Path | IO[bytes]) -> IO[bytes]:
+    return open(path, "rb") if isinstance(path, Path) else path
 
 
-def _zstd(path: Path) -> IO[bytes]:
+def _zstd(path: Path | IO[bytes]) -> IO[bytes]:
     return cast(IO[bytes], zstd.open(path, options={zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW}))
 
 
-OPENERS: dict[bytes, Callable[[Path], Any]] = {
+OPENERS: dict[bytes, Callable[[Any], Any]] = {
     GZIP: gzip.open,
     BZIP2: bz2.open,
     XZ: _Xz,
@@ -244,15 +249,23 @@ OPENERS: dict[bytes, Callable[[Path], Any]] = {
 }
 
 
-def _decompressed(path: Path) -> IO[bytes]:
-    with open(path, "rb") as file:
+def is_compressed(path: ArchiveFile) -> bool:
+    """Return whether a tar is compressed as a whole."""
+    return _opener(path) is not _plain
+
+
+def _decompressed(path: ArchiveFile) -> IO[bytes]:
+    return cast(IO[bytes], _opener(path)(opened(path)))
+
+
+def _opener(path: ArchiveFile) -> Callable[[Any], Any]:
+    with path.open("rb") as file:
         start = file.read(8)
-    opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), _plain)
-    return cast(IO[bytes], opener(path))
+    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), _plain)
 
 
 @contextmanager
-def _open(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[IO[bytes]]:
+def _open(path: ArchiveFile, archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[IO[bytes]]:
     file = archive.extractfile(info)
     assert file is not None
     with broken_is_an_error(path), file:

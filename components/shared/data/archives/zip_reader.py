@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, cast
 
 from components.shared.core.errors import UserError
 from components.shared.core.resources import free_memory
 from components.shared.data.archives.broken import broken_is_an_error
+from components.shared.data.archives.kinds import ArchiveFile, opened
 from components.shared.data.archives.limits import MAX_MEMBERS, MAX_NAME, check_length
 from components.shared.data.archives.links import Links
-from components.shared.data.archives.member import Member
+from components.shared.data.archives.member import Member, Span, Zipped
 from components.shared.data.archives.names import UTF8, find_encoding, unicode_path
+from components.shared.data.archives.ranged import RangedFile
 
 IS_UTF8 = 0x800  # the flag of a name in UTF-8
 READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # ways of compression
@@ -25,16 +26,20 @@ METHODS = {9: "Deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz"}  # LZMA's dict
 BYTES_OF_MEMBER = 700  # of memory for each, without its name
 PIECE = 2**20
 HARMLESS_BYTES = 2**26  # of memory
+NO_MEMBERS = b"PK\5\6" + bytes(18)  # a zip without any
+LOCAL_ENTRY = 30  # bytes of the header before a member, before its name
 ENTRY = 46  # bytes of a member in the directory, before its name
 
 
-def zip_members(path: Path) -> Iterator[Member]:
+def zip_members(path: ArchiveFile) -> Iterator[Member]:
     """Yield the members of a zip archive in the order of its directory; what links lead to comes last.
 
     Raises UserError at a member that is not plain.
     """
     _check_directory(path)
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(opened(path)) as archive:
+        if isinstance(path, RangedFile):
+            _refuse_overlaps(archive)
         links, found = Links(path), [*zip(archive.infolist(), _names(path, archive.infolist()), strict=True)]
         for info, name in found:
             _require_plain(path, info, name)
@@ -51,16 +56,42 @@ def zip_members(path: Path) -> Iterator[Member]:
             links.require_used()
 
 
+def zip_content(path: ArchiveFile, file: IO[bytes], size: int, span: Span) -> bytes:
+    """Return a member of `size` bytes, of which the directory said the place, from a file that is open.
+
+    Raises UserError if it is not there, or broken.
+    """
+    assert span.zipped
+    info = zipfile.ZipInfo(span.zipped.name)
+    info.flag_bits, info.compress_type, info.CRC = span.zipped[1:]
+    info.header_offset, info.compress_size, info.file_size = span.offset, span.length, size
+    with zipfile.ZipFile(io.BytesIO(NO_MEMBERS)) as archive:
+        archive.fp = file  # so that the directory, which need not be small, is not read again
+        with _open(path, archive, info) as content:
+            return content.read()
+
+
 def _is_link(info: zipfile.ZipInfo) -> bool:
     return info.external_attr >> 28 == 0o12
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
+def _member(path: ArchiveFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Member:
     is_folder = info.filename.replace("\\", "/").endswith("/")
-    return Member(name, info.file_size, is_folder, partial(_open, path, archive, info))
+    zipped = Zipped(info.orig_filename, info.flag_bits, info.compress_type, info.CRC)
+    span = Span(info.header_offset, info.compress_size, zipped)
+    return Member(name, info.file_size, is_folder, partial(_open, path, archive, info), span=span)
 
 
-def _require_plain(path: Path, info: zipfile.ZipInfo, name: str) -> None:
+def _refuse_overlaps(archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile if members share bytes: zipfile, which may look for that, does not when one is read alone."""
+    end = archive.start_dir
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
+        if info.header_offset + LOCAL_ENTRY + info.compress_size > end:
+            raise zipfile.BadZipFile(f"Overlapped entries: {info.orig_filename!r} (possible zip bomb)")
+        end = info.header_offset
+
+
+def _require_plain(path: ArchiveFile, info: zipfile.ZipInfo, name: str) -> None:
     if info.flag_bits & 1:
         raise UserError(f"{path} holds {name!r} encrypted", "pack it without a password")
     if info.compress_type not in READ:
@@ -68,7 +99,7 @@ def _require_plain(path: Path, info: zipfile.ZipInfo, name: str) -> None:
         raise UserError(f"{path} holds {name!r} compressed by {method}", "compress it by deflate")
 
 
-def _names(path: Path, infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
+def _names(path: ArchiveFile, infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
     """Yield the members' names, those that are in no stated encoding decoded by the likeliest for all of them."""
     for info in infos:
         check_length(path, info.filename)
@@ -88,9 +119,9 @@ def _stated(info: zipfile.ZipInfo, raw: bytes) -> str | None:
     return unicode_path(raw, info.extra)
 
 
-def _check_directory(path: Path) -> None:
+def _check_directory(path: ArchiveFile) -> None:
     """Raise UserError if the directory, which zipfile keeps in memory, is too large for it."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
         if not end:
             raise zipfile.BadZipFile("File is not a zip file")
@@ -116,7 +147,7 @@ def _count(file: IO[bytes], start: int, end: int) -> int:
 
 
 @contextmanager
-def _open(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+def _open(path: ArchiveFile, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
     is_bzip2 = info.compress_type == zipfile.ZIP_BZIP2
     with broken_is_an_error(path), _bzip2(archive, info) if is_bzip2 else archive.open(info) as file:
         pieces = _Pieces(file, info.file_size)

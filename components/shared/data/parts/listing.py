@@ -9,6 +9,7 @@ etag     the state in which it was listed
 size     in bytes
 label    the number of the class
 split    of the source; `all` if it has none
+span     of a member of an archive: where it is there
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from components.shared.core.document import Count, Document, Names, Sha256, ValueRange
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import new_file, sha256_file, sha256_json
+from components.shared.data.archives.member import Span, Zipped
 from components.shared.data.dataset import SPLITS, Labels
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
@@ -32,6 +34,7 @@ from components.shared.data.sources.schemes import Listed
 
 DOCUMENT, PICTURES = "listing.json", "listing.parquet"
 AGAIN = "list the source again"
+_ZIPPED = pa.struct({"name": pa.string(), "flags": pa.int32(), "method": pa.int32(), "crc": pa.int64()})
 _SCHEMA = pa.schema(
     {
         "name": pa.string(),
@@ -40,6 +43,7 @@ _SCHEMA = pa.schema(
         "size": pa.int64(),
         "label": pa.int32(),
         "split": pa.dictionary(pa.int8(), pa.string()),
+        "span": pa.struct({"offset": pa.int64(), "length": pa.int64(), "zipped": _ZIPPED}),
     }
 )
 
@@ -77,7 +81,7 @@ class Listing:
         """Return some pictures of one row group, by their numbers."""
         with pq.ParquetFile(self.folder / PICTURES) as file:
             table = file.read_row_group(first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
-        return [Listed(**row) for row in table.to_pylist()]
+        return [_listed(**row) for row in table.to_pylist()]
 
     def blocks(self) -> Iterator[list[Listed]]:
         """Yield all pictures, SPLIT_ROWS at a time."""
@@ -110,7 +114,7 @@ def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) 
     count = 0
     with new_file(folder / PICTURES) as file, pq.ParquetWriter(file, _SCHEMA) as writer:
         for part in _parts(pictures):
-            writer.write_table(pa.Table.from_pylist([picture._asdict() for picture in part], _SCHEMA))
+            writer.write_table(pa.Table.from_pylist([_row(picture) for picture in part], _SCHEMA))
             count += len(part)
     document = ListingDocument(pictures=count, sha256=sha256_file(folder / PICTURES), **description)
     document.write(folder / DOCUMENT)
@@ -123,6 +127,21 @@ def open_listing(path: str | Path) -> Listing:
     if sha256_file(listing.folder / PICTURES) != listing.document.sha256:
         raise CorruptDataError(f"{listing.folder / PICTURES} differs from its digest in {DOCUMENT}", AGAIN)
     return listing
+
+
+def _row(picture: Listed) -> dict[str, Any]:
+    row = picture._asdict()
+    if span := picture.span:
+        row["span"] = span._asdict() | {"zipped": span.zipped and span.zipped._asdict()}
+    return row
+
+
+def _listed(span: dict[str, Any] | None = None, **row: Any) -> Listed:
+    """Return a picture; lists of earlier versions have no spans."""
+    if not span:
+        return Listed(**row)
+    zipped = span["zipped"] and Zipped(**span["zipped"])
+    return Listed(**row, span=Span(span["offset"], span["length"], zipped))
 
 
 def _parts(pictures: Iterable[Listed]) -> Iterator[list[Listed]]:

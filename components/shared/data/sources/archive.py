@@ -11,12 +11,13 @@ from components.shared.data.archives.kinds import TAR, ZIP, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import parts_of
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.archives.tar_reader import tar_members
 from components.shared.data.archives.zip_reader import zip_members
 from components.shared.data.layout.file_kinds import junk_in
 
 
-def members(path: Path) -> Iterator[Member]:
+def members(path: Path | RangedFile) -> Iterator[Member]:
     """Yield the members of a folder (by name) or an archive (in its own order), in constant memory for tar.
 
     A tar member can be opened only while it is the current one. Hidden files and other junk are among them.
@@ -24,7 +25,7 @@ def members(path: Path) -> Iterator[Member]:
     is a device or encrypted, if the members are too many or too large for the archive's own size, if unpacking needs
     too much memory, or if the archive is broken.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         yield from normalized(str(path), folder_members(path))
     else:
         with broken_is_an_error(path):

@@ -18,12 +18,14 @@ from components.shared.data.archives.kinds import (
     is_archive,
     refuse_unread_name,
 )
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.prepared_data import is_prepared_folder
 from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
+from components.shared.data.sources.packing import archive_path, describe_archive, list_archive, list_pictures, pack
+from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 
 PREPARED = "give the pictures that it was made from; only a prediction takes it as it is"
@@ -73,18 +75,31 @@ class LocalSource:
         return pack(found, lambda _: found(), str(self._path), reading, folder)
 
     def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """List the pictures of a folder. Raises UserError if it is none."""
+        """List the pictures of a folder or an archive. Raises UserError if no part of it can be read alone."""
+        if not (self._path.is_dir() or self._is_picture or is_table(self._path.name)):
+            state = self._path.stat()
+            file = _ranged(str(self._path), str(state.st_mtime_ns), state.st_size)
+            return list_archive(file, str(self._path), reading)
         if not self._path.is_dir():
             raise UserError(f"data={self._path} is a file, which is not read picture by picture", UNLISTED)
         return list_pictures(partial(members, self._path), str(self._path), reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures. Raises UserError if one has changed since it was listed."""
-        for picture in pictures:
-            path = Path(picture.key)
-            if not path.is_file() or str(path.stat().st_mtime_ns) != picture.etag:
-                raise UserError(f"{path} has changed since it was listed", "run it again")
-            yield path.read_bytes()
+        return read_listed(pictures, lambda picture: _bytes(picture.key, picture.etag, 0, None), _ranged)
+
+
+def _ranged(path: str, etag: str, size: int = ANY_SIZE) -> RangedFile:
+    return RangedFile(path, path, etag, size, partial(_bytes, path, etag))
+
+
+def _bytes(path: str, etag: str, start: int, length: int | None) -> bytes:
+    """Return some bytes of a file. Raises UserError if it has changed since it was listed."""
+    if not os.path.isfile(path) or str(os.stat(path).st_mtime_ns) != etag:
+        raise UserError(f"{path} has changed since it was listed", "run it again")
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 def open_source(data: str) -> LocalSource:

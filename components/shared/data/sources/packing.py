@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import source_named
-from components.shared.data.archives.kinds import SUFFIXES, archive_kind, is_unread_archive, refuse_unread_name
+from components.shared.data.archives.kinds import SUFFIXES, TAR, archive_kind, is_unread_archive, refuse_unread_name
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
 from components.shared.data.archives.nested import is_nested_archive, stem, unnested
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.archives.shards import PictureShards
+from components.shared.data.archives.tar_reader import is_compressed
 from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
 from components.shared.data.layout.folder_layout import (
     NO_SPLITS,
@@ -43,8 +45,10 @@ from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
+from components.shared.data.sources.ranges import located
 from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 
+UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
 Members = Callable[[], Iterator[Member]]
 Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
 
@@ -96,15 +100,34 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     return _pack_survey(survey, list_all, read_pictures, source, given, folder)
 
 
+def list_archive(file: RangedFile, source: str, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+    """Return name, classes and what is left out of an archive, and its pictures, of which only the headers are read.
+
+    Raises UserError, naming `source`, if it cannot be read safely, is compressed as a whole, or holds no classification
+    set of pictures.
+    """
+    if archive_kind(file, source) == TAR and is_compressed(file):
+        raise UserError(f"{source} is compressed as a whole, so that no part of it can be read alone", UNPACK)
+    return _list(lambda: located(members(file), file), source, reading, Recognition(reading, [""]))
+
+
 def list_pictures(list_all: Members, source: str, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
     """Return name, classes and what is left out of a source, and its pictures, which are not read.
 
     `list_all` yields all members of the source. Raises UserError, naming `source`, if it holds no classification set,
     or one of another kind than pictures.
     """
+    return _list(list_all, source, reading)
+
+
+def _list(
+    list_all: Members, source: str, reading: Reading, recognition: Recognition | None = None
+) -> tuple[Mapping[str, Any], Iterator[Listed]]:
     given = Given(reading)
-    survey = _survey(list_all(), source, given)
+    with closed(seen := list_all()):
+        survey = _survey(seen, source, given, recognition)
     kinds = {
+        "WebDataset's samples": survey.is_webdataset,
         "archives": survey.has_only_archives,
         "IDX files": survey.has_only_idx,
         "Parquet": survey.has_only_parquet,
@@ -121,7 +144,8 @@ def list_pictures(list_all: Members, source: str, reading: Reading) -> tuple[Map
         for member in list_all():
             if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
                 split, named = layout.place(member.name, table)
-                yield Listed(member.name, member.key, member.etag, member.size, numbers[named], split)
+                label = numbers[named]
+                yield Listed(member.name, member.key, member.etag, member.size, label, split, member.span)
 
     return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()
 

@@ -5,7 +5,7 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,18 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.core.printable import bounded
 from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.tables import MANIFESTS, is_table, pack_table
 from components.shared.data.sources.archive import normalized
-from components.shared.data.sources.packing import archive_path, describe_archive, list_pictures, pack
-from components.shared.data.sources.schemes import Listed, RawDescription
+from components.shared.data.sources.packing import archive_path, describe_archive, list_archive, list_pictures, pack
+from components.shared.data.sources.ranges import ANY_SIZE, READERS, read_listed
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 from components.shared.storage.client import Entry, Store, open_store
 
 PREFIX = "SOURCE_"  # of the variables for data in another S3 than our own
-READERS = 16  # objects read at the same time
 
 
 class S3Archive:
@@ -49,6 +50,17 @@ class S3Archive:
         self._store.get_file(self._name, copy)
         return describe_archive(copy, self._uri, reading)
 
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """List the pictures. Raises UserError if no part of the file can be read alone."""
+        entry = self._store.stat(self._name)
+        if not entry:
+            raise UserError(f"data={self._uri} does not exist", "check the address")
+        return list_archive(_ranged(self._store, entry), self._uri, reading)
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures, many of them read ahead. Raises TransientError if the file has changed."""
+        return _read(self._store, pictures)
+
 
 class S3Table(S3Archive):
     """A Source: a table at s3://bucket/prefix/name."""
@@ -62,6 +74,10 @@ class S3Table(S3Archive):
         """Pack the pictures of the table into the folder and describe them."""
         file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
         return pack_table(file, self._uri, reading, folder, prefix=self._store.uri())
+
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """Raise UserError."""
+        raise UserError(f"data={self._uri} is a table, which is not read picture by picture", UNLISTED)
 
 
 class S3Prefix:
@@ -85,15 +101,7 @@ class S3Prefix:
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, with many of them read ahead. Raises TransientError if one has changed."""
-        with ThreadPoolExecutor(READERS) as readers:
-            waiting: deque[Future[IO[bytes]]] = deque()
-            for picture in pictures:
-                entry = Entry(picture.key, picture.size, picture.etag, modified=None)
-                waiting.append(readers.submit(_open, self._store, entry))
-                if len(waiting) > 2 * READERS:
-                    yield waiting.popleft().result().read()
-            while waiting:
-                yield waiting.popleft().result().read()
+        return _read(self._store, pictures)
 
 
 def listing(store: Store) -> str:
@@ -158,6 +166,21 @@ def _ahead(found: Iterator[Member]) -> Iterator[Member]:
         if len(waiting) > 2 * READERS:
             yield waiting.popleft()
     yield from waiting
+
+
+def _read(store: Store, pictures: Sequence[Listed]) -> Iterator[bytes]:
+    def whole(picture: Listed) -> bytes:
+        return _open(store, Entry(picture.key, picture.size, picture.etag, modified=None)).read()
+
+    def opened(key: str, etag: str) -> RangedFile:
+        return _ranged(store, Entry(key, ANY_SIZE, etag, modified=None))
+
+    return read_listed(pictures, whole, opened)
+
+
+def _ranged(store: Store, entry: Entry) -> RangedFile:
+    fetch = partial(store.get_range, entry.name, entry.etag)
+    return RangedFile(store.uri(entry.name), entry.name, entry.etag, entry.size, fetch)
 
 
 def _no_file() -> IO[bytes]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
 from components.shared.core.printable import lacks_query
+from components.shared.data.archives.member import Span
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE
@@ -58,6 +59,7 @@ class Listed(NamedTuple):
     size: int  # in bytes
     label: int
     split: str  # train, val, test, or all if the source has no splits
+    span: Span | None = None  # where it is in the archive that the key names
 
 
 @runtime_checkable

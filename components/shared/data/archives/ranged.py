@@ -1,0 +1,93 @@
+"""A file that is read in ranges, as the readers of archives take it: an object of a store, or a part of one."""
+
+import errno
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import IO, Any, Literal, cast
+
+FIRST_BYTES, MOST_BYTES = 2**16, 8 * 2**20  # that are read ahead: as many as the reading goes on
+NEAR_BYTES = 2**20  # ahead of what was read: so far on, reading costs less than a request for every member
+
+
+@dataclass(frozen=True)
+class RangedFile:
+    """A file, or a part of it; `fetch(start, length)` returns bytes of the whole, fewer only at its end."""
+
+    shown: str  # how people know it
+    key: str  # under which its source has it
+    etag: str  # the state that it has there
+    size: int
+    fetch: Callable[[int, int], bytes]
+    start: int = 0  # of this part in the whole
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def name(self) -> str:
+        """Return its last part."""
+        return self.shown.rpartition("/")[2]
+
+    def stat(self) -> SimpleNamespace:
+        """Return its size."""
+        return SimpleNamespace(st_size=self.size)
+
+    def open(self, _: Literal["rb"], /) -> IO[bytes]:
+        """Open it for reading, from any place."""
+        return cast(IO[bytes], RangedStream(self))
+
+
+class RangedStream(io.RawIOBase):
+    """An opened file, of which a block is in memory; the further it is read without a gap, the larger is the next."""
+
+    def __init__(self, file: RangedFile) -> None:
+        """Start at the start of the file, without a request."""
+        self._file, self._at = file, 0
+        self._block, self._first, self._ahead = memoryview(b""), 0, FIRST_BYTES
+
+    def load(self, start: int, length: int) -> None:
+        """Have a range in memory."""
+        self._block, self._first = memoryview(self._file.fetch(self._file.start + start, length)), start
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place of the next byte."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place. Raises OSError if it is before the start."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        if self._at < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as of a file on a disk
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read as many bytes as the buffer takes, fewer only at the end of the file."""
+        wanted = max(0, min(len(buffer), self._file.size - self._at))
+        done = 0
+        while done < wanted:
+            if not 0 <= self._at - self._first < len(self._block):
+                self._next(wanted - done)
+                if not self._block:
+                    break
+            inside = self._at - self._first
+            piece = self._block[inside : inside + wanted - done]
+            buffer[done : done + len(piece)] = piece
+            done, self._at = done + len(piece), self._at + len(piece)
+        return done
+
+    def _next(self, wanted: int) -> None:
+        """Read a block from the present place on, larger than the last one if this was read to its end."""
+        is_near = 0 <= self._at - self._first - len(self._block) <= NEAR_BYTES and self._block
+        self._ahead = min(2 * self._ahead, MOST_BYTES) if is_near else FIRST_BYTES
+        self.load(self._at, min(max(wanted, self._ahead), self._file.size - self._at))

@@ -1,0 +1,102 @@
+"""An archive of which pods read the pictures by range: prepared, it is what one pod prepares of its copy."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.shared.core.errors import TransientError, UserError
+from components.shared.data.dataset import SPLITS, Dataset
+from components.shared.storage.client import Store
+from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
+from tests.sample_files import tar_bytes
+
+
+def pictures() -> Iterator[tuple[str, bytes]]:
+    """Yield forty pictures of two classes, some of them copies, one broken and one without a suffix, and a note."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate(["cat", "dög"]):
+        for picture in range(20):
+            shape = (SIZE, SIZE, 3) if number else (SIZE, SIZE)
+            file = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(file, "PNG")
+            yield f"pets/{name}/{picture:02}" + ".png" * (picture != 7), file.getvalue()
+            if picture % 5 == 0:
+                yield f"pets/{name}/{picture}-copy.png", file.getvalue()
+    yield "pets/cat/broken.png", b"\x89PNG"
+    yield "pets/notes.txt", b"of two kinds"
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        methods = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_BZIP2)
+        for number, (name, content) in enumerate(pictures()):
+            out.writestr(name, content, methods[number % 3])
+    return file.getvalue()
+
+
+def tarred() -> bytes:
+    """Return a tar that has a picture a second time, by a link."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as out:
+        for name, content in pictures():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+        link = tarfile.TarInfo("pets/cat/linked.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "03.png"
+        out.addfile(link)
+    return file.getvalue()
+
+
+PACKED = {"zip": zipped, "tar": tarred}
+
+
+def assert_same(many: Dataset, alone: Dataset) -> None:
+    assert many.is_remote and not alone.is_remote
+    assert many.digest == alone.digest
+    assert many.document.splits == alone.document.splits
+    for field in ("name", "mean", "std", "duplicates", "bad_images", "samples_sha256", "index_sha256", "left_out"):
+        assert getattr(many.document, field) == getattr(alone.document, field), field
+    for split in SPLITS:
+        for found, expected in zip(many.load(split), alone.load(split), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("place", ["s3", "file"])
+def test_an_archive_is_prepared_by_range(place: str, kind: str, store: Store, uri: str, tmp_path: Path) -> None:
+    path = tmp_path / f"pets.{kind}"
+    path.write_bytes(PACKED[kind]())
+    source = path.as_uri()
+    if place == "s3":
+        store.put_file(path, f"sources/{path.name}")
+        source = store.uri(f"sources/{path.name}")
+    listing = listed(source, uri, tmp_path / "listing")
+    assert_same(prepared(listing, [1, 0, 2], tmp_path / "many"), prepared_alone(source, tmp_path))
+
+
+@pytest.mark.parametrize("place", ["s3", "file"])
+def test_an_archive_that_changed_is_reported(place: str, store: Store, uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "pets.zip"
+    path.write_bytes(zipped())
+    store.put_file(path, "pets.zip")
+    listing = listed(store.uri("pets.zip") if place == "s3" else path.as_uri(), uri, tmp_path / "listing")
+    path.write_bytes(zipped() + b"\0")
+    store.put_file(path, "pets.zip")
+    error, said = (TransientError, r"pets\.zip changed while") if place == "s3" else (UserError, "has changed since")
+    with pytest.raises(error, match=rf"{said}.*; run it again"):
+        prepare_part(listing, 0, 1)
+
+
+def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pets.tar.gz"
+    path.write_bytes(tar_bytes(dict(pictures())))
+    with pytest.raises(UserError, match=r"is compressed as a whole, .* alone; pack it as zip or as plain tar"):
+        listed(path.as_uri(), "", tmp_path / "listing")
