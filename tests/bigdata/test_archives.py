@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from components.shared.data.dataset import SPLITS, Dataset
 from components.shared.storage.client import Store
 from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
 from tests.sample_files import tar_bytes
+from tests.servers.web_server import WebServer, etag, whole
 
 
 def pictures() -> Iterator[tuple[str, bytes]]:
@@ -70,27 +72,39 @@ def assert_same(many: Dataset, alone: Dataset) -> None:
 
 
 @pytest.mark.parametrize("kind", PACKED)
-@pytest.mark.parametrize("place", ["s3", "file"])
-def test_an_archive_is_prepared_by_range(place: str, kind: str, store: Store, uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["s3", "http", "file"])
+def test_an_archive_is_prepared_by_range(
+    place: str, kind: str, store: Store, uri: str, web_server: WebServer, tmp_path: Path
+) -> None:
     path = tmp_path / f"pets.{kind}"
     path.write_bytes(PACKED[kind]())
     source = path.as_uri()
     if place == "s3":
         store.put_file(path, f"sources/{path.name}")
         source = store.uri(f"sources/{path.name}")
+    elif place == "http":
+        web_server.files[f"/{path.name}"] = path.read_bytes()
+        source = f"{web_server.url}/{path.name}"
     listing = listed(source, uri, tmp_path / "listing")
     assert_same(prepared(listing, [1, 0, 2], tmp_path / "many"), prepared_alone(source, tmp_path))
 
 
-@pytest.mark.parametrize("place", ["s3", "file"])
-def test_an_archive_that_changed_is_reported(place: str, store: Store, uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["s3", "http", "file"])
+def test_an_archive_that_changed_is_reported(
+    place: str, store: Store, uri: str, web_server: WebServer, tmp_path: Path
+) -> None:
     path = tmp_path / "pets.zip"
-    path.write_bytes(zipped())
-    store.put_file(path, "pets.zip")
-    listing = listed(store.uri("pets.zip") if place == "s3" else path.as_uri(), uri, tmp_path / "listing")
-    path.write_bytes(zipped() + b"\0")
-    store.put_file(path, "pets.zip")
-    error, said = (TransientError, r"pets\.zip changed while") if place == "s3" else (UserError, "has changed since")
+    sources = {"s3": store.uri("pets.zip"), "http": f"{web_server.url}/pets.zip", "file": path.as_uri()}
+
+    def put(content: bytes) -> None:
+        path.write_bytes(content)
+        store.put_file(path, "pets.zip")
+        web_server.files["/pets.zip"] = content
+
+    put(zipped())
+    listing = listed(sources[place], uri, tmp_path / "listing")
+    put(zipped() + b"\0")
+    error, said = (UserError, "has changed since") if place == "file" else (TransientError, r"pets\.zip changed while")
     with pytest.raises(error, match=rf"{said}.*; run it again"):
         prepare_part(listing, 0, 1)
 
@@ -100,3 +114,32 @@ def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
     path.write_bytes(tar_bytes(dict(pictures())))
     with pytest.raises(UserError, match=r"is compressed as a whole, .* alone; pack it as zip or as plain tar"):
         listed(path.as_uri(), "", tmp_path / "listing")
+
+
+@pytest.mark.parametrize(("end", "said"), [("", "does not send parts"), ("?key=1", "has a query"), ("#", "no digest")])
+def test_an_address_that_is_not_read_in_parts_is_refused(
+    end: str, said: str, web_server: WebServer, tmp_path: Path
+) -> None:
+    web_server.files[f"/pets.zip{end.strip('#')}"] = zipped()
+    source = f"{web_server.url}/pets.zip{end}" + f"sha256={'0' * 64}" * (end == "#")
+    web_server.script = [whole] * 3
+    with pytest.raises(UserError, match=said):
+        listed(source, "", tmp_path / "listing")
+
+
+def test_a_part_that_is_cut_is_asked_for_again(
+    web_server: WebServer, uri: str, tmp_path: Path, waits: list[float]
+) -> None:
+    web_server.files["/pets.tar"] = tarred()
+    listing = listed(f"{web_server.url}/pets.tar", uri, tmp_path / "listing")
+
+    def cut(handler: Any) -> None:
+        handler.body = lambda: tarred()
+        first = int(handler.headers["Range"].removeprefix("bytes=").partition("-")[0])
+        body = handler.body()
+        end = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        handler.reply(206, body[first : first + 300], 500, ETag=etag(body), Content_Range=end)
+
+    web_server.script = [cut, cut]
+    prepare_part(listing, 0, 1)
+    assert len(waits) == 2

@@ -1,6 +1,7 @@
 """A web server on the loopback interface with scripted failures: downloads that are cut, refused or not resumed."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -63,12 +64,14 @@ def serve(handler: _Handler) -> None:
         return handler.reply(404)
     body = handler.body()
     tag = etag(body)
-    start = handler.headers.get("Range", "").removeprefix("bytes=").removesuffix("-")
+    part = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
     if handler.headers.get("If-None-Match") == tag:
         return handler.reply(304, ETag=tag)
-    if start and handler.headers.get("If-Range") == tag:
-        total = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        return handler.reply(206, body[int(start) :], ETag=tag, Content_Range=total)
+    if part and handler.headers.get("If-Range", tag) == tag:
+        first, end = int(part[1]), min(int(part[2] or len(body) - 1) + 1, len(body))
+        if first >= end:
+            return handler.reply(416, ETag=tag, Content_Range=f"bytes */{len(body)}")
+        return handler.reply(206, body[first:end], ETag=tag, Content_Range=f"bytes {first}-{end - 1}/{len(body)}")
     return handler.reply(200, body, ETag=tag)
 
 

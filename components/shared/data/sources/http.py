@@ -7,10 +7,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.message import Message
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -23,13 +24,15 @@ from components.shared.core.printable import bounded, told
 from components.shared.data.archives.folder import file_member
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import kind_by_name
 from components.shared.data.layout.reading import Reading
 from components.shared.data.samples.tables import TABLES, is_table, pack_table
-from components.shared.data.sources.http_transfer import download, request_headers
-from components.shared.data.sources.packing import archive_path, describe_archive
+from components.shared.data.sources.http_transfer import Parts, download, request_headers, size_of, state_of
+from components.shared.data.sources.packing import archive_path, describe_archive, list_archive
+from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.redirects import check_address
-from components.shared.data.sources.schemes import RawDescription
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 from components.shared.storage.download_cache import cache_folder, cache_path, cached, download_folder
 
 MAX_NAME = 200  # letters of a name that a server gives
@@ -94,6 +97,35 @@ class UrlSource:
             "name": name or told(self._url),
         }
 
+    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """List the pictures of an archive. Raises UserError if no part of the file can be read alone."""
+        address, required = _parts(self._url)
+        if is_table(self._name):
+            raise UserError(f"data={self._url} is a table, which is not read picture by picture", UNLISTED)
+        if required:
+            raise UserError(f"data={self._url}: of a file that is read in parts no digest is known", "remove #sha256=")
+        if urlsplit(address).query:
+            raise UserError(f"data={self._url} has a query, which the list of pictures must not tell", UNLISTED)
+        parts = Parts(address)
+        first = parts.probe()
+        if not first or not state_of(first.headers) or not size_of(first):
+            raise UserError(f"data={self._url} is at a server that does not send parts of a file", UNLISTED)
+        state = state_of(first.headers)
+        file = RangedFile(address, address, state, size_of(first), partial(parts.fetch, state))
+        description, pictures = list_archive(file, address, reading)
+        served = served_name(first.headers.get("Content-Disposition", ""), first.url)
+        name = self._name if is_archive(Path(self._name)) else served or self._name
+        return {**description, "name": name or told(self._url)}, pictures
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures, many of them read ahead. Raises TransientError if the file has changed."""
+        parts = Parts(_parts(self._url)[0])
+
+        def opened(key: str, state: str) -> RangedFile:
+            return RangedFile(key, key, state, ANY_SIZE, partial(parts.fetch, state))
+
+        return read_listed(pictures, _no_member, opened)
+
     def _describe(self, reading: Reading, folder: Path) -> RawDescription:
         assert self._fetched
         source = told(self._url)
@@ -102,6 +134,10 @@ class UrlSource:
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
         return describe_archive(copy, source, reading)
+
+
+def _no_member(picture: Listed) -> bytes:
+    raise AssertionError(f"{picture.name} is in no archive")
 
 
 def open_source(data: str) -> UrlSource:

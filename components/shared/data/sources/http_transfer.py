@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
-from components.shared.core.errors import UserError, disk_named
+from components.shared.core.errors import TransientError, UserError, disk_named
 from components.shared.data.archives.kinds import PAGE_BYTES, first_bytes, refuse_page
 from components.shared.data.sources.redirects import Way
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
@@ -62,18 +63,52 @@ def _transfer(
     only_headers: bool = False,
 ) -> requests.Response:
     """Read a URL's bytes, or only its headers, in as many attempts as necessary."""
-    retries, received = Retries(address, "try again later", ATTEMPTS), 0
     way = Way(address)
     with open_session(way.check) as session:
-        transfer = _Transfer(session, way, address, file, known or {}, limit, only_headers)
-        while True:
-            try:
-                return transfer.attempt()
-            except _Retry as retry:
-                if file.tell() > received and not retry.is_slow:
-                    retries.reset()
-                received = file.tell()
-                retries.failed(retry.reason, retry.wait, remedy=retry.remedy)
+        return _Transfer(session, way, address, file, known or {}, limit, only_headers).run()
+
+
+class Parts:
+    """The file at an address whose server sends parts of it. Threads may share it."""
+
+    def __init__(self, address: str) -> None:
+        """Take the address, without a request."""
+        self._address = address
+        self._idle: SimpleQueue[tuple[requests.Session, Way]] = SimpleQueue()
+
+    def probe(self) -> requests.Response | None:
+        """Return the response with the first byte; None if the server sends no parts, or the file is empty."""
+        response, _ = self._request(0, 1, None)
+        return response if response.status_code == 206 else None
+
+    def fetch(self, state: str, start: int, length: int) -> bytes:
+        """Return bytes from `start` on, `length` of them or as many as there are.
+
+        Raises TransientError if the file has another ETag, or time if it has none, than `state`.
+        """
+        response, content = self._request(start, length, state)
+        if response.status_code not in (206, 416):
+            raise UserError(f"{self._address} came whole, not in parts as before", "run it again")
+        return content
+
+    def _request(self, start: int, length: int, state: str | None) -> tuple[requests.Response, bytes]:
+        session, way = self._session()
+        file = io.BytesIO()
+        response = _PartTransfer(session, way, self._address, file, (start, length), state).run()
+        self._idle.put((session, way))
+        return response, file.getvalue()
+
+    def _session(self) -> tuple[requests.Session, Way]:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            way = Way(self._address)
+            return open_session(way.check), way
+
+
+def state_of(headers: Mapping[str, str]) -> str:
+    """Return the header that tells versions of a file apart: its ETag, else its Last-Modified, else nothing."""
+    return headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
 class _Transfer:
@@ -92,6 +127,18 @@ class _Transfer:
         self.session, self.way, self.address, self.file, self.known = session, way, address, file, known
         self.limit, self.only_headers = limit, only_headers
         self.validator: str | None = None  # ETag or Last-Modified of the bytes so far
+
+    def run(self) -> requests.Response:
+        """Read the bytes in as many attempts as necessary."""
+        retries, received = Retries(self.address, "try again later", ATTEMPTS), 0
+        while True:
+            try:
+                return self.attempt()
+            except _Retry as retry:
+                if self.file.tell() > received and not retry.is_slow:
+                    retries.reset()
+                received = self.file.tell()
+                retries.failed(retry.reason, retry.wait, remedy=retry.remedy)
 
     def attempt(self) -> requests.Response:
         """Request the missing bytes and write them. Raises _Retry if the next attempt may succeed."""
@@ -131,17 +178,13 @@ class _Transfer:
         return headers
 
     def _check(self, response: requests.Response) -> None:
-        if response.status_code in TRANSIENT:
-            asked = response.headers.get("Retry-After", "")
-            reason = f"answered {response.status_code} {response.reason}"
-            raise _Retry(reason, float(asked) if asked.isdecimal() else None)
+        _retry_transient(response)
         is_rest = _content_range(response)[0] == self.file.tell()
         if response.status_code == 416 or (response.status_code == 206 and not is_rest):
             self._restart()
             raise _Retry("changed during the download")
         if response.status_code not in (200, 206, 304) or (response.status_code == 304 and not self.known):
-            remedy = "make it readable without a login" if response.status_code in (401, 403) else "check the address"
-            raise UserError(f"{self.address} answered {response.status_code} {response.reason}", remedy)
+            raise _refused(self.address, response)
 
     def _write(self, response: requests.Response) -> None:
         if response.status_code != 206:
@@ -167,6 +210,67 @@ class _Transfer:
     def _restart(self) -> None:
         self.file.seek(0)
         self.file.truncate()
+
+
+class _PartTransfer(_Transfer):
+    """The transfer of a part: of a file in a state, or of one that is in any."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        way: Way,
+        address: str,
+        file: BinaryIO,
+        part: tuple[int, int],
+        state: str | None,
+    ) -> None:
+        super().__init__(session, way, address, file, {}, None, False)
+        self._start, self._length = part
+        self._state = state
+
+    def _headers(self) -> dict[str, str]:
+        first, last = self._start + self.file.tell(), self._start + self._length - 1
+        return {"Accept-Encoding": "identity", "Range": f"bytes={first}-{last}"}
+
+    def _check(self, response: requests.Response) -> None:
+        _retry_transient(response)
+        if response.status_code not in (200, 206, 416):
+            raise _refused(self.address, response)
+        if self._state is not None and state_of(response.headers) != self._state and response.status_code != 416:
+            raise TransientError(f"{self.address} changed while it was read", "run it again")
+
+    def _write(self, response: requests.Response) -> None:
+        if response.status_code != 206:
+            return
+        at, _ = _content_range(response)
+        if at != self._start + self.file.tell():
+            raise UserError(f"{self.address} sent bytes from {at:,} on, which were not asked for", "run it again")
+        due = int(response.headers.get("Content-Length") or self._length - self.file.tell())
+        for block in _blocks(response):
+            self.file.write(block)
+            due -= len(block)
+            if self.file.tell() > self._length:
+                raise UserError(f"{self.address} sent more bytes than were asked for", "run it again")
+        if due > 0:
+            raise _Retry(f"ended {due:,} bytes before the end of a part")
+
+
+def _retry_transient(response: requests.Response) -> None:
+    """Raise _Retry if the server may answer another time."""
+    if response.status_code in TRANSIENT:
+        asked = response.headers.get("Retry-After", "")
+        reason = f"answered {response.status_code} {response.reason}"
+        raise _Retry(reason, float(asked) if asked.isdecimal() else None)
+
+
+def _refused(address: str, response: requests.Response) -> UserError:
+    remedy = "make it readable without a login" if response.status_code in (401, 403) else "check the address"
+    return UserError(f"{address} answered {response.status_code} {response.reason}", remedy)
+
+
+def size_of(response: requests.Response) -> int:
+    """Return the size of the whole file of which a response has a part; 0 if the server does not send it."""
+    return _content_range(response)[1]
 
 
 def _blocks(response: requests.Response) -> Iterator[bytes]:
