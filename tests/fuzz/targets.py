@@ -51,6 +51,7 @@ from tests.fuzz.archive_targets import (
 )
 from tests.fuzz.mutations import sealed, sealed_png
 from tests.fuzz.record_targets import labels, lease, redirect, step_record, url_record
+from tests.fuzz.sample_targets import parquet, webdataset
 from tests.fuzz.shelf import Shelf
 from tests.fuzz.target import Target
 from tests.models.documents import architecture, epoch, facts, history
@@ -532,4 +533,6 @@ TARGETS: Mapping[str, Callable[[Path], Target]] = {
     "labels-in-zip": partial(labels, "zip"),
     "labels-in-tar": partial(labels, "tar.gz"),
     "pictures": pictures,
+    "parquet": parquet,
+    "webdataset": webdataset,
 }
