@@ -100,6 +100,23 @@ def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str,
         prepare_part(listing, 0, 1)
 
 
+@pytest.mark.parametrize("now", ["written again", "removed", "a folder"])
+def test_a_file_that_changed_is_reported(tmp_path: Path, uri: str, now: str) -> None:
+    for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((SIZE, SIZE), len(name), np.uint8)).save(tmp_path / "source" / name)
+    listing = listed((tmp_path / "source").as_uri(), uri, tmp_path / "listing")
+    changed = tmp_path / "source" / "b" / "0.png"
+    content = changed.read_bytes()
+    changed.unlink()
+    if now == "a folder":
+        changed.mkdir()
+    elif now == "written again":
+        changed.write_bytes(content)
+    with pytest.raises(UserError, match=r"b/0\.png has changed since it was listed; run it again"):
+        prepare_part(listing, 0, 1)
+
+
 def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has changed while it was listed"):
         partition(

@@ -14,6 +14,7 @@ span     of a member of an archive: where it is there
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,11 @@ class Listing:
 
     def pictures(self, first: int, count: int) -> list[Listed]:
         """Return some pictures of one row group, by their numbers."""
-        with pq.ParquetFile(self.folder / PICTURES) as file:
-            table = file.read_row_group(first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
-        return [_listed(**row) for row in table.to_pylist()]
+        table = _read_group(self.folder, self.document.sha256, first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
+        columns = [table[name].to_pylist() for name in Listed._fields[:-1]]
+        # Lists of earlier versions have no spans.
+        spans = table["span"].to_pylist() if "span" in table.column_names else [None] * len(table)
+        return [Listed._make((*row, _span(span))) for *row, span in zip(*columns, spans, strict=True)]
 
     def blocks(self) -> Iterator[list[Listed]]:
         """Yield all pictures, SPLIT_ROWS at a time."""
@@ -104,9 +107,10 @@ class Listing:
     def _labels_and_splits(self) -> Iterator[tuple[Labels, NDArray[np.uint8]]]:
         with pq.ParquetFile(self.folder / PICTURES) as file:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, ["label", "split"])
-                splits = [SPLITS.index(name) if name in SPLITS else TRAIN for name in table["split"].to_pylist()]
-                yield table["label"].to_numpy().astype(np.int64), np.array(splits, np.uint8)
+                table = file.read_row_group(group, ["label", "split"]).combine_chunks()
+                named = table["split"].chunk(0)
+                numbers = [SPLITS.index(name) if name in SPLITS else TRAIN for name in named.dictionary.to_pylist()]
+                yield table["label"].to_numpy().astype(np.int64), np.array(numbers, np.uint8)[named.indices.to_numpy()]
 
 
 def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
@@ -136,12 +140,18 @@ def _row(picture: Listed) -> dict[str, Any]:
     return row
 
 
-def _listed(span: dict[str, Any] | None = None, **row: Any) -> Listed:
-    """Return a picture; lists of earlier versions have no spans."""
-    if not span:
-        return Listed(**row)
-    zipped = span["zipped"] and Zipped(**span["zipped"])
-    return Listed(**row, span=Span(span["offset"], span["length"], zipped))
+def _span(fields: dict[str, Any] | None) -> Span | None:
+    if not fields:
+        return None
+    zipped = fields["zipped"] and Zipped(**fields["zipped"])
+    return Span(fields["offset"], fields["length"], zipped)
+
+
+@lru_cache(maxsize=1)
+def _read_group(folder: Path, sha256: str, group: int) -> pa.Table:
+    """Return a row group of a list, which has several units: it is kept until another is wanted."""
+    with pq.ParquetFile(folder / PICTURES) as file:
+        return file.read_row_group(group)
 
 
 def _parts(pictures: Iterable[Listed]) -> Iterator[list[Listed]]:
