@@ -50,6 +50,7 @@ class Transport(PoolManager):
         super().__init__(**self._settings)
         self.prefix, self.attempts = prefix, attempts
         self._is_tunnel, self._proxied = connection is not None, dict[str, ProxyManager]()
+        self._proxies = dict[str, Proxy | None]()  # by server
         if connection:
             base = HTTPSConnectionPool if issubclass(connection, HTTPSConnection) else HTTPConnectionPool
             self.pool_classes_by_scheme = {base.scheme: type("Pool", (base,), {"ConnectionCls": connection})}
@@ -82,13 +83,19 @@ class Transport(PoolManager):
 
     def _send(self, method: str, url: str, **options: Any) -> BaseHTTPResponse:
         """Send a request once, by the proxy of its URL if it has one, but never through a tunnel and a proxy."""
-        proxy = None if self._is_tunnel else proxy_for(url)
+        proxy = None if self._is_tunnel else self._proxy_of(url)
         if proxy is None:
             return super().urlopen(method, url, **options)
         response = self._through(proxy).urlopen(method, url, **options)
         if response.status == 407 and (fault := status_fault(407, response.reason or "", url)):
             raise UserError(f"{_server(url)} could not be reached ({fault.reason})", fault.remedy)
         return response
+
+    def _proxy_of(self, url: str) -> Proxy | None:
+        server = _server(url)
+        if server not in self._proxies:  # which takes as long as half of a small request
+            self._proxies[server] = proxy_for(url)
+        return self._proxies[server]
 
     def _through(self, proxy: Proxy) -> ProxyManager:
         found = self._proxied.get(proxy.url)

@@ -54,15 +54,17 @@ class Decoding:
     def _images(self, results: Sequence[Result]) -> Images:
         """Return the images of good pictures as one array; an unscaled one is noted, and black."""
         size = self.buffer.size
-        numbered = enumerate(results, self.buffer.count)
-        good = [(number, result) for number, result in numbered if not isinstance(result, BadPicture)]
-        channels = max((len(result) for _, result in good if not isinstance(result, Unscaled)), default=1)
-        stacked = np.zeros((len(good), channels, size, size), np.uint8)
-        for row, (number, result) in zip(stacked, good, strict=True):
+        good: list[Images] = []
+        for number, result in enumerate(results, self.buffer.count):
             if isinstance(result, Unscaled):
                 self.unscaled.add(number, result)
-            else:
-                row[:] = result
+                good.append(np.zeros((1, size, size), np.uint8))
+            elif not isinstance(result, BadPicture):
+                good.append(result)
+        channels = max(map(len, good), default=1)
+        stacked = np.empty((len(good), channels, size, size), np.uint8)
+        for row, image in zip(stacked, good, strict=True):
+            row[:] = image
         return stacked
 
     def _bad(self, names: Sequence[str], results: Sequence[Result]) -> list[BadImage]:
