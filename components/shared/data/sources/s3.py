@@ -1,7 +1,9 @@
 """A data set in S3: an archive, a table, or pictures below a prefix."""
 
+import gzip
 import hashlib
 import io
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
+from weakref import finalize
 
 from components.shared.core.errors import TransientError, UserError
 from components.shared.core.printable import bounded
@@ -86,33 +90,80 @@ class S3Prefix:
     def __init__(self, uri: str) -> None:
         """Open the store. Raises UserError if the address, or a variable of the environment, is wrong."""
         self._uri, self._store = uri, open_source_store(uri)
+        self._entries: _Entries | None = None
 
     def version(self) -> str:
         """Return a digest over names, sizes and ETags of all objects. Raises UserError if there are none."""
-        return listing(self._store)
+        return (self._entries and self._entries.version) or listing(self._store)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures into the folder and describe them."""
-        return pack(partial(_members, self._store), partial(_pictures, self._store), self._uri, reading, folder)
+        return pack(
+            partial(_members, self._store, self._store.list),
+            partial(_pictures, self._store),
+            self._uri,
+            reading,
+            folder,
+        )
 
     def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """List the pictures."""
-        return list_pictures(partial(_members, self._store), self._uri, reading)
+        """List the pictures, and the store once."""
+        self._entries = _Entries(self._store)
+        return list_pictures(partial(_members, self._store, self._entries.read), self._uri, reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, with many of them read ahead. Raises TransientError if one has changed."""
         return _read(self._store, pictures)
 
 
+class _Entries:
+    """The objects of a store, which is listed when they are read first; later they come from a file."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.version = ""  # once all are listed
+        folder = TemporaryDirectory()
+        finalize(self, folder.cleanup)
+        self._path = Path(folder.name) / "entries.gz"
+
+    def read(self) -> Iterator[Entry]:
+        """Yield all."""
+        if self.version:
+            with gzip.open(self._path, "rt") as lines:
+                for name, size, etag in map(json.loads, lines):
+                    yield Entry(name, size, etag, modified=None)
+            return
+        digest = _ListingDigest()
+        with gzip.open(self._path, "wt", compresslevel=1) as lines:
+            for entry in self._store.list():
+                digest.add(entry)
+                lines.write(json.dumps(entry[:3]) + "\n")
+                yield entry
+        self.version = digest.version(self._store)
+
+
+class _ListingDigest:
+    """A digest over names, sizes and ETags of the objects of a store."""
+
+    def __init__(self) -> None:
+        self._digest, self._count = hashlib.sha256(), 0
+
+    def add(self, entry: Entry) -> None:
+        self._digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
+        self._count += 1
+
+    def version(self, store: Store) -> str:
+        if not self._count:
+            raise UserError(f"data={store.uri()} holds no objects", "check the address")
+        return f"listing:{self._digest.hexdigest()}"
+
+
 def listing(store: Store) -> str:
     """Return a digest over names, sizes and ETags of all objects of a store. Raises UserError if there are none."""
-    digest, count = hashlib.sha256(), 0
+    digest = _ListingDigest()
     for entry in store.list():
-        digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
-        count += 1
-    if not count:
-        raise UserError(f"data={store.uri()} holds no objects", "check the address")
-    return f"listing:{digest.hexdigest()}"
+        digest.add(entry)
+    return digest.version(store)
 
 
 def open_source(data: str) -> S3Archive | S3Prefix:
@@ -129,10 +180,10 @@ def open_source_store(uri: str) -> Store:
     return open_store(uri, os.environ, PREFIX if is_foreign else "")
 
 
-def _members(store: Store) -> Iterator[Member]:
+def _members(store: Store, entries: Callable[[], Iterator[Entry]]) -> Iterator[Member]:
     """Yield all members, with the first bytes of many read ahead where the name does not tell the kind."""
     with ThreadPoolExecutor(READERS) as readers:
-        found = (_member(store, entry, readers) for entry in store.list())
+        found = (_member(store, entry, readers) for entry in entries())
         yield from normalized(store.uri(), _ahead(found))
 
 

@@ -39,7 +39,10 @@ class Source(Protocol):
     """A data set in one place. Opening it checks its address, and reads nothing."""
 
     def version(self) -> str:
-        """Return the version that is there now or, after `fetch`, that was fetched: equal versions hold equal data."""
+        """Return the version that is there now or, after `fetch`, that was fetched: equal versions hold equal data.
+
+        After all of `listing` was read, it may be the version that was listed.
+        """
         ...
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
