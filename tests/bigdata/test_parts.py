@@ -16,7 +16,8 @@ from components.shared.data.parts.stored_units import UnitDocument
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.storage.client import Store
 from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
-from tests.data.versions import READING
+from tests.data.versions import READING, version_of
+from tests.servers.s3_server import Proxy
 
 
 @pytest.fixture
@@ -127,6 +128,27 @@ def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: P
             listing=str(tmp_path / "listing"),
         )
     assert not (tmp_path / "listing").exists()
+
+
+def test_the_store_is_listed_once(source: str, s3_proxy: Proxy, tmp_path: Path) -> None:
+    version = version_of(source)
+    s3_proxy.asked.clear()
+    recipe = PreprocessRecipe.of().text()
+    partition(data=source, version=version, reading=READING, recipe=recipe, listing=str(tmp_path / "listing"))
+    assert len([path for _, path, _ in s3_proxy.asked if "list-type=2" in path]) == 1
+
+
+def test_settling_asks_for_each_shard_once(
+    source: str, store: Store, uri: str, s3_proxy: Proxy, tmp_path: Path
+) -> None:
+    listing = listed(source, uri, tmp_path / "listing")
+    part = prepare_part(listing, 0, 1)
+    s3_proxy.asked.clear()
+    settle(listing=str(listing), parts=[part], dataset=str(tmp_path / "dataset"))
+    asked = [path for method, path, _ in s3_proxy.asked if method == "HEAD" and "/datasets/shards/" in path]
+    documents = [store.get_bytes(entry.name)[0] for entry in store.list("units") if entry.name.endswith(".json")]
+    units = [UnitDocument.parse(content, "") for content in documents]
+    assert len(asked) == sum(len(shard.files) for unit in units for shard in unit.shards.values()) > 0
 
 
 def test_too_many_unreadable_pictures_are_refused(tmp_path: Path) -> None:

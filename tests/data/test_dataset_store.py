@@ -145,6 +145,19 @@ def test_a_large_dataset_becomes_remote(raw: Path, uri: str, tmp_path: Path) -> 
         assert found.document.shards == f"{uri}/datasets/shards"
 
 
+def test_a_reused_remote_dataset_reads_no_images(
+    raw: Path, undecoded: Path, plain: Dataset, uri: str, s3_proxy: Proxy, tmp_path: Path
+) -> None:
+    first = prepare(raw, tmp_path / "first", uri, 0)
+    clear_cache(tmp_path)
+    s3_proxy.asked.clear()
+    prepare(undecoded, tmp_path / "second", uri, 0)
+    read = {path.rpartition("/")[2] for method, path, _ in s3_proxy.asked if method == "GET"}
+    images = {f"{file.sha256}.npy" for file in first.files() if file.path.endswith(".images.npy")}
+    labels = {f"{file.sha256}.npy" for file in first.files() if file.path.endswith(".labels.npy")}
+    assert not images & read and labels <= read
+
+
 def test_other_settings_or_code_are_prepared_separately(
     raw: Path, uri: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -267,7 +267,11 @@ class Dataset:
     def shard_labels(self, split: str) -> Iterator[Labels]:
         """Yield the labels of each shard of a split (int64, N), whose images are not opened."""
         for shard in self.document.splits[split].shards:
-            yield self._labels(shard, self._places(shard))
+            yield self.open_labels(shard)
+
+    def open_labels(self, shard: Shard) -> Labels:
+        """Return the labels of a shard (int64, N). Raises CorruptDataError as `shards` does."""
+        return self._labels(shard, self._places(shard))
 
     def take(self, split: str, numbers: Sequence[int]) -> Images:
         """Return some images of a split by their numbers (uint8, N x C x H x W); only their shards are opened."""

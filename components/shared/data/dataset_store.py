@@ -7,8 +7,10 @@ datasets/shards/<sha256>.npy      the shards of all datasets
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -24,6 +26,7 @@ from components.shared.data.dataset import (
     Dataset,
     DatasetDocument,
     Origin,
+    Shard,
     ShardFile,
     open_dataset,
     write_document,
@@ -33,6 +36,7 @@ from components.shared.storage.client import Store, open_store
 from components.shared.storage.errors import Conflict, NoSuchObject
 
 SHARDS = f"{DATASETS}/shards"
+READERS = 16  # shards that are checked at the same time
 MAX_BYTES = DatasetDocument.MAX_BYTES
 
 
@@ -82,14 +86,14 @@ class StoredDataset:
         log.info(f"nothing to decode: reusing the dataset in {uri}")
         return True
 
-    def upload(self, folder: Path) -> None:
-        """Store the dataset in a folder, the document last and without the shards that are already there.
+    def upload(self, folder: Path, *, has_shards: bool = False) -> None:
+        """Store the dataset in a folder, the document last and without the shards that are already there: all, or some.
 
         Only the size of those is compared: reading a corrupt one fails, in `fetch` or in
         components/shared/data/shard_cache.py.
         """
         data = open_dataset(folder)
-        for entry in data.files():
+        for entry in data.files() if not has_shards else ():
             name = _shard_name(entry)
             found = None if self._is_corrupt else self._store.stat(name)
             if not found or found.size != entry.bytes:
@@ -124,7 +128,7 @@ class StoredDataset:
         return size > self._max_local_bytes
 
     def _fetch(self, folder: Path, document: DatasetDocument) -> None:
-        """Read and check every byte, also of shards that stay in the store. Raises CorruptDataError or NoSuchObject."""
+        """Read and check all but the images that stay in the store. Raises CorruptDataError or NoSuchObject."""
         if any(getattr(document, name) != value for name, value in asdict(self._recipe).items()):
             raise CorruptDataError(f"{DOCUMENT} was prepared with different settings")
         data = Dataset(folder, document)
@@ -133,12 +137,24 @@ class StoredDataset:
         else:
             for entry in data.files():
                 self._store.get_file(_shard_name(entry), folder / entry.path, entry.sha256)
-        for split in SPLITS:
-            for _ in data.shards(split):
+        shards = [shard for split in SPLITS for shard in document.splits[split].shards]
+        with ThreadPoolExecutor(READERS) as readers:
+            for _ in readers.map(partial(self._check, data), shards):
                 pass
         for name, sha256 in _accompanying(document, is_remote=data.is_remote).items():
             self._store.get_file(self._name(name), folder / name, sha256)
         write_document(folder, document)
+
+    def _check(self, data: Dataset, shard: Shard) -> None:
+        """Raise CorruptDataError or NoSuchObject if a shard is not as the document says.
+
+        Images in the store are not read if it has them with the digest that the client noted when it wrote them.
+        """
+        found = self._store.stat(_shard_name(shard.images)) if data.is_remote else None
+        if found and (found.size, found.sha256) == (shard.images.bytes, shard.images.sha256):
+            data.open_labels(shard)
+        else:
+            data.open_shard(shard)
 
 
 def read_recipe(store: Store, recipe: str) -> tuple[str, set[str]]:

@@ -46,6 +46,7 @@ class Entry(NamedTuple):
     size: int
     etag: str
     modified: datetime | None
+    sha256: str = ""  # if `stat` asked for it, and put_file stored one
 
 
 class Upload(NamedTuple):
@@ -240,10 +241,13 @@ class Store:
                     yield Entry(name, found.size, found.etag, found.last_modified)
 
     def stat(self, name: str) -> Entry | None:
-        """Return an object's name, size, ETag and time without reading it; None if it does not exist."""
+        """Return an object's description without reading it; None if it does not exist."""
         with self._translate_errors(name):
             found = self._head(self._key(name))
-        return Entry(name, found.size or 0, found.etag or "", found.last_modified) if found else None
+        if not found:
+            return None
+        sha256 = (found.metadata or {}).get(SHA256, "")
+        return Entry(name, found.size or 0, found.etag or "", found.last_modified, sha256)
 
     def exists(self, name: str) -> bool:
         """Return whether an object exists."""

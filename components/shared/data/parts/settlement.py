@@ -44,7 +44,7 @@ def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) ->
     )
     shutil.rmtree(rows)
     stored = StoredDataset(settings.store, determining, handover_mib=0)
-    stored.upload(folder)
+    stored.upload(folder, has_shards=True)
     stored.finalize(folder, name=pictures.name, seconds={})
     return determining
 

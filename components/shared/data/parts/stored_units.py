@@ -9,6 +9,8 @@ The key is a digest of all that determines the units. A unit that is there is no
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from components.shared.core.code_digest import code_digest
@@ -26,6 +28,7 @@ from components.shared.storage.errors import NoSuchObject
 READS = ("components.shared.data.parts.unit_preparation",)
 (PREPARE,) = READS  # whose code determines the units
 AGAIN = "run it again"
+READERS = 16  # units that are looked up at the same time
 
 
 class UnitDocument(Document):
@@ -100,15 +103,15 @@ class StoredUnits:
 
     def fetch_rows(self, count: int, folder: Path) -> list[UnitDocument]:
         """Copy the rows of all units to a folder; return their documents. Raises UserError if one is missing."""
-        documents = []
-        for number in range(count):
-            document = self.read(number)
-            if not document:
-                raise UserError(f"unit {number} of {count} is not in {self._store.uri(UNITS)}/{self._key}", AGAIN)
-            name = self._name(number, "parquet")
-            self._store.get_file(name, folder / f"{number:09}.parquet", document.rows_sha256)
-            documents.append(document)
-        return documents
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(partial(self._fetch_rows, count, folder), range(count)))
+
+    def _fetch_rows(self, count: int, folder: Path, number: int) -> UnitDocument:
+        document = self.read(number)
+        if not document:
+            raise UserError(f"unit {number} of {count} is not in {self._store.uri(UNITS)}/{self._key}", AGAIN)
+        self._store.get_file(self._name(number, "parquet"), folder / f"{number:09}.parquet", document.rows_sha256)
+        return document
 
     def located(self, folder: Path, document: DatasetDocument) -> DatasetDocument:
         """Store what a folder has of a dataset's shards, and say in its document that all are in the store."""
