@@ -75,6 +75,10 @@ def test_the_disk_has_all_before_a_name_appears(tmp_path: Path, monkeypatch: pyt
         (folder / "b").write_bytes(b"2")
         (folder / "link").symlink_to("nowhere")
     assert calls == ["a", "inner", "b", "made.partial", "made -> made", tmp_path.name]
+    calls.clear()
+    with new_file(tmp_path / "file", is_synced=False) as file:
+        file.write(b"other")
+    assert calls == ["file -> file"]
 
 
 def test_a_file_keeps_its_old_content_when_the_block_fails(tmp_path: Path) -> None:

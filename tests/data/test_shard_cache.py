@@ -77,6 +77,14 @@ def test_a_remote_dataset_downloads_each_shard_once(remote: Path, local: Path, s
     assert open_dataset(remote).is_remote and not open_dataset(local).is_remote
 
 
+def test_the_cache_does_not_wait_for_the_disk(remote: Path, local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard is checked when it is opened, so that one that a loss of power has cut is downloaded again."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    assert_same(remote, local)
+    assert synced == []
+
+
 def test_taking_images_fetches_only_their_shards(remote: Path, s3_proxy: Proxy) -> None:
     np.testing.assert_array_equal(open_dataset(remote).take("train", [250, 205]), IMAGES[[250, 205]])
     assert len(s3_proxy.asked) == 1

@@ -44,10 +44,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: str | Path) -> Iterator[BinaryIO]:
+def new_file(path: str | Path, *, is_synced: bool = True) -> Iterator[BinaryIO]:
     """Yield a binary file to write, renamed to `path` when the block succeeds and removed when it fails.
 
-    The disk has it before the rename, as in `new_folder`.
+    The disk has it before the rename, as in `new_folder`; not so if it need not survive a loss of power (`is_synced`).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,11 @@ def new_file(path: str | Path) -> Iterator[BinaryIO]:
         with disk_named(target), open(partial, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if is_synced:
+                os.fsync(file.fileno())
         os.replace(partial, target)
-        _sync(target.parent)
+        if is_synced:
+            _sync(target.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -67,12 +67,15 @@ class StoredShards:
         return file
 
     def fetch(self, sha256: str, size: int, path: Path) -> FileIO:
-        """Download a shard past the cache, to a file, and open it as `open` does."""
+        """Download a shard past the cache, to a file, and open it as `open` does.
+
+        It is not synced, which takes longer than the download: what the cache keeps is checked whenever it is opened.
+        """
         from components.shared.storage.errors import NoSuchObject
 
         name = f"{sha256}.npy"
         try:
-            self._store.get_file(name, path, sha256)
+            self._store.get_file(name, path, sha256, is_synced=False)
         except (NoSuchObject, CorruptDataError) as error:
             raise self._corrupt(name, str(error)) from None
         file = FileIO(path)

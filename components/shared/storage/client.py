@@ -139,13 +139,18 @@ class Store:
                     raise
         return sha256
 
-    def get_file(self, name: str, path: str | Path, sha256: str = "") -> str:
+    def get_file(self, name: str, path: str | Path, sha256: str = "", *, is_synced: bool = True) -> str:
         """Download an object to a file, which appears complete and verified or not at all, and return its SHA-256.
 
+        After a loss of power, only a file that `is_synced` to the disk is still whole or not there.
         Raises CorruptDataError if the digest is neither `sha256`, if given, nor the one that put_file stored.
         """
         try:
-            with new_file(path) as file, self._translate_errors(name), closing(self._download(name)) as download:
+            with (
+                new_file(path, is_synced=is_synced) as file,
+                self._translate_errors(name),
+                closing(self._download(name)) as download,
+            ):
                 free = shutil.disk_usage(Path(path).parent).free
                 if download.size > free:
                     message = f"{self.uri(name)} has {download.size:,} bytes, and {free:,} are free at {path}"
