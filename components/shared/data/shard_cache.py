@@ -76,14 +76,16 @@ class StoredShards:
         name = f"{sha256}.npy"
         try:
             self._store.get_file(name, path, sha256, is_synced=False)
-        except (NoSuchObject, CorruptDataError) as error:
-            raise self._corrupt(name, str(error)) from None
+        except NoSuchObject as error:
+            raise CorruptDataError(f"{self._store.uri(name)} cannot be used ({error})", REMEDY) from None
+        except CorruptDataError as error:
+            raise self._damaged(name, str(error)) from None
         file = FileIO(path)
         found = os.fstat(file.fileno()).st_size
         if found != size:
             file.close()
             path.unlink()
-            raise self._corrupt(name, f"it has {found:,} bytes, not {size:,}")
+            raise self._damaged(name, f"it has {found:,} bytes, not {size:,}")
         return file
 
     def free_bytes(self) -> int:
@@ -96,8 +98,9 @@ class StoredShards:
         self._free_space(0)
         return room
 
-    def _corrupt(self, name: str, reason: str) -> CorruptDataError:
-        return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason})", REMEDY)
+    def _damaged(self, name: str, reason: str) -> CorruptDataError:
+        # A store that has it with its digest and size is not read again when the dataset is reused.
+        return CorruptDataError(f"{self._store.uri(name)} cannot be used ({reason})", f"delete it, and {REMEDY}")
 
     def _free_space(self, size: int) -> None:
         """Remove the least recently used files until `size` more bytes fit, and those that a killed process left."""
