@@ -8,8 +8,8 @@ FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
 CLIENTS := .venv-clients/.ready
 PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# Tests of whole runs wait for servers and processes: one more than the CPUs.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
+# Tests of whole runs wait for servers and processes: two more than the CPUs.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
 # Bytecode is kept also where the environment says no: from the second time on the tests are imported in half the time.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 LOCK := $(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header
