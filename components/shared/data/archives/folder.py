@@ -9,6 +9,7 @@ from typing import IO
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.member import Member
+from components.shared.data.archives.ranged import local_file
 from components.shared.data.layout.file_kinds import junk_in
 
 
@@ -25,7 +26,10 @@ def file_member(name: str, path: Path) -> Member:
     """Return a file on this machine under a name."""
     found, reads = path.stat(), partial(_file, path)
     state = str(found.st_mtime_ns)
-    return Member(name, found.st_size, False, reads, key=str(path), etag=state, place=partial(_link, path))
+    ranged = partial(local_file, str(path), state, found.st_size)
+    return Member(
+        name, found.st_size, False, reads, key=str(path), etag=state, place=partial(_link, path), ranged=ranged
+    )
 
 
 def entries(root: Path, start: Path | None = None, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:

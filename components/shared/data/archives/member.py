@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, FileKind, kind_by_name, kind_by_start
 
 
@@ -32,6 +33,15 @@ class Span(NamedTuple):
         return self._replace(offset=self.offset + offset)
 
 
+class Row(NamedTuple):
+    """Where a Parquet file has a picture."""
+
+    group: int  # of rows
+    row: int  # in the group
+    column: str
+    file_bytes: int  # of the whole file, whose end says where everything is
+
+
 @dataclass(frozen=True)
 class Member:
     """A file or a folder; `name` is relative, with forward slashes, and `with member.open()` reads the bytes."""
@@ -45,6 +55,8 @@ class Member:
     etag: str = ""  # the state that it has there
     place: Callable[[Path], object] | None = None  # puts the file at a path, where that costs less than reading it
     span: Span | None = None  # of an archive: where it is there
+    row: Row | None = None  # of a table: where it is there
+    ranged: Callable[[], RangedFile] | None = None  # opens it so that parts of it can be read
 
     def kind(self) -> FileKind:
         """Return what kind of file it is, by its name or else by its first bytes."""

@@ -16,17 +16,15 @@ def is_nested_archive(member: Member) -> bool:
     return is_archive(Path(member.name)) and not member.is_folder and not junk_in(member.name)
 
 
-def unnested(
-    found: Iterator[Member], read: Callable[[Path], Iterator[Member]], source: str, folder: Path
-) -> Iterator[Member]:
-    """Yield the members of archives in place of these, in folders that are named after them.
+def unnested(found: Iterator[Member], read: Callable[[Member], Iterator[Member]]) -> Iterator[Member]:
+    """Yield the members of archives in place of these, as `read` yields them, in folders that are named after them.
 
-    One archive at a time is copied to `folder`. Archives in archives are yielded as they are. Raises UserError, which
-    names `source`, if one cannot be read.
+    Archives in archives are yielded as they are.
     """
     for member in found:
         if is_nested_archive(member):
-            yield from _read(member, read, source, folder)
+            for inner in read(member):
+                yield replace(inner, name=f"{stem(member.name)}/{inner.name}")
         else:
             yield member
 
@@ -36,13 +34,16 @@ def stem(name: str) -> str:
     return name[: -len(_suffix(name))]
 
 
-def _read(member: Member, read: Callable[[Path], Iterator[Member]], source: str, folder: Path) -> Iterator[Member]:
+def copied(read: Callable[[Path], Iterator[Member]], source: str, folder: Path, member: Member) -> Iterator[Member]:
+    """Yield the members of an archive by way of a copy in `folder`, as `read` yields them.
+
+    Raises UserError, which names `source`, if it cannot be read.
+    """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         copy = Path(scratch) / f"nested{_suffix(member.name)}"
         member.save(copy)
         with source_named(copy, f"{source}: {member.name}"):
-            for inner in read(copy):
-                yield replace(inner, name=f"{stem(member.name)}/{inner.name}")
+            yield from read(copy)
 
 
 def _suffix(name: str) -> str:

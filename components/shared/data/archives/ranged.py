@@ -4,9 +4,12 @@ import errno
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import IO, Any, Literal, cast
+
+from components.shared.core.errors import UserError
 
 FIRST_BYTES, MOST_BYTES = 2**16, 8 * 2**20  # that are read ahead: as many as the reading goes on
 NEAR_BYTES = 2**20  # ahead of what was read: so far on, reading costs less than a request for every member
@@ -35,9 +38,30 @@ class RangedFile:
         """Return its size."""
         return SimpleNamespace(st_size=self.size)
 
+    def part(self, shown: str, offset: int, size: int) -> "RangedFile":
+        """Return a part of the file as a file of its own."""
+        return replace(self, shown=shown, start=self.start + offset, size=size)
+
     def open(self, _: Literal["rb"], /) -> IO[bytes]:
         """Open it for reading, from any place."""
         return cast(IO[bytes], RangedStream(self))
+
+
+def local_file(path: str, etag: str, size: int) -> RangedFile:
+    """Return a file of this machine, in the state that its time says."""
+    return RangedFile(path, path, etag, size, partial(local_bytes, path, etag))
+
+
+def local_bytes(path: str, etag: str, start: int = 0, length: int | None = None) -> bytes:
+    """Return some bytes of a file of this machine. Raises UserError if it has changed since it was listed."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if str(os.fstat(file.fileno()).st_mtime_ns) == etag:
+                file.seek(start)
+                return file.read(-1 if length is None else length)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass
+    raise UserError(f"{path} has changed since it was listed", "run it again")
 
 
 class RangedStream(io.RawIOBase):

@@ -10,13 +10,16 @@ size     in bytes
 label    the number of the class
 split    of the source; `all` if it has none
 span     of a member of an archive: where it is there
+row      of a row of a Parquet file: where it is there
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +29,7 @@ from numpy.typing import NDArray
 from components.shared.core.document import Count, Document, Names, Sha256, ValueRange
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import new_file, sha256_file, sha256_json
-from components.shared.data.archives.member import Span, Zipped
+from components.shared.data.archives.member import Row, Span, Zipped
 from components.shared.data.dataset import SPLITS, Labels
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
@@ -45,6 +48,9 @@ _SCHEMA = pa.schema(
         "label": pa.int32(),
         "split": pa.dictionary(pa.int8(), pa.string()),
         "span": pa.struct({"offset": pa.int64(), "length": pa.int64(), "zipped": _ZIPPED}),
+        "row": pa.struct(
+            {"group": pa.int32(), "row": pa.int64(), "column": pa.string(), "file_bytes": pa.int64()},
+        ),
     }
 )
 
@@ -81,10 +87,7 @@ class Listing:
     def pictures(self, first: int, count: int) -> list[Listed]:
         """Return some pictures of one row group, by their numbers."""
         table = _read_group(self.folder, self.document.sha256, first // SPLIT_ROWS).slice(first % SPLIT_ROWS, count)
-        columns = [table[name].to_pylist() for name in Listed._fields[:-1]]
-        # Lists of earlier versions have no spans.
-        spans = table["span"].to_pylist() if "span" in table.column_names else [None] * len(table)
-        return [Listed._make((*row, _span(span))) for *row, span in zip(*columns, spans, strict=True)]
+        return [*_pictures_in(table)]
 
     def blocks(self) -> Iterator[list[Listed]]:
         """Yield all pictures, SPLIT_ROWS at a time."""
@@ -115,11 +118,10 @@ class Listing:
 
 def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
     """Write a list to a folder; the description has the fields of its document that the pictures do not tell."""
-    count = 0
-    with new_file(folder / PICTURES) as file, pq.ParquetWriter(file, _SCHEMA) as writer:
-        for part in _parts(pictures):
-            writer.write_table(pa.Table.from_pylist([_row(picture) for picture in part], _SCHEMA))
-            count += len(part)
+    with new_file(folder / PICTURES) as file, ListWriter(file) as writer:
+        for picture in pictures:
+            writer.add(picture)
+    count = writer.count
     document = ListingDocument(pictures=count, sha256=sha256_file(folder / PICTURES), **description)
     document.write(folder / DOCUMENT)
     return document
@@ -133,18 +135,50 @@ def open_listing(path: str | Path) -> Listing:
     return listing
 
 
+class ListWriter:
+    """Writes a list to a file, in row groups of SPLIT_ROWS."""
+
+    def __init__(self, file: IO[bytes] | Path) -> None:
+        """Write to an open file, or to a new one."""
+        self._writer = pq.ParquetWriter(file, _SCHEMA)
+        self._part: list[Listed] = []
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self._write()
+        self._writer.close()
+
+    def add(self, picture: Listed) -> None:
+        """Write a picture."""
+        self._part.append(picture)
+        self.count += 1
+        if len(self._part) == SPLIT_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._part:
+            self._writer.write_table(pa.Table.from_pylist([_row(picture) for picture in self._part], _SCHEMA))
+        self._part = []
+
+
+def read_list(path: Path) -> Iterator[Listed]:
+    """Yield the pictures of a list."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from _pictures_in(file.read_row_group(group))
+
+
 def _row(picture: Listed) -> dict[str, Any]:
     row = picture._asdict()
     if span := picture.span:
         row["span"] = span._asdict() | {"zipped": span.zipped and span.zipped._asdict()}
+    if picture.row:
+        row["row"] = picture.row._asdict()
     return row
-
-
-def _span(fields: dict[str, Any] | None) -> Span | None:
-    if not fields:
-        return None
-    zipped = fields["zipped"] and Zipped(**fields["zipped"])
-    return Span(fields["offset"], fields["length"], zipped)
 
 
 @lru_cache(maxsize=1)
@@ -154,12 +188,16 @@ def _read_group(folder: Path, sha256: str, group: int) -> pa.Table:
         return file.read_row_group(group)
 
 
-def _parts(pictures: Iterable[Listed]) -> Iterator[list[Listed]]:
-    part: list[Listed] = []
-    for picture in pictures:
-        part.append(picture)
-        if len(part) == SPLIT_ROWS:
-            yield part
-            part = []
-    if part:
-        yield part
+def _pictures_in(table: pa.Table) -> Iterator[Listed]:
+    columns = [table[name].to_pylist() for name in Listed._fields[:-2]]
+    # Lists of earlier versions have no spans and rows.
+    spans, rows = (table[name].to_pylist() if name in table.column_names else repeat(None) for name in ("span", "row"))
+    for *fields, span, row in zip(*columns, spans, rows, strict=False):
+        yield Listed._make((*fields, _span(span), row and Row(**row)))
+
+
+def _span(fields: dict[str, Any] | None) -> Span | None:
+    if not fields:
+        return None
+    zipped = fields["zipped"] and Zipped(**fields["zipped"])
+    return Span(fields["offset"], fields["length"], zipped)

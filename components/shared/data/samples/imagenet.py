@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,13 +18,13 @@ from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import source_named
 from components.shared.data.archives.member import Member
-from components.shared.data.archives.nested import stem, unnested
+from components.shared.data.archives.nested import copied, stem, unnested
 from components.shared.data.layout.file_kinds import PICTURE
 from components.shared.data.layout.folder_layout import NO_SPLITS
 from components.shared.data.layout.left_out import Tally
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.classes import Classes
-from components.shared.data.samples.description import Found, Sample, closed
+from components.shared.data.samples.description import READ, Found, Keeping, Sample, closed
 from components.shared.data.sources.archive import members
 
 PICTURES = re.compile(r"ILSVRC2012_img_(train|val|test)(?:_v\d+)?\.tar")
@@ -41,20 +42,21 @@ def is_imagenet(name: str) -> bool:
     return bool(PICTURES.fullmatch(name.rpartition("/")[2]))
 
 
-def imagenet(list_all: Members, source: str, needs_labels: bool, folder: Path) -> Found:
+def imagenet(list_all: Members, source: str, needs_labels: bool, folder: Path, keeping: Keeping = READ) -> Found:
     """Return ImageNet's pictures. Raises UserError, naming `source`, if the classes of its validation pictures lack.
 
-    One archive at a time is copied to `folder`.
+    One archive at a time is copied to `folder`, unless `keeping` opens it in its place.
     """
-    return _ImageNet(list_all, source, needs_labels, folder).found()
+    return _ImageNet(list_all, source, needs_labels, folder, keeping).found()
 
 
 class _ImageNet:
     """Reads the archives of ImageNet one after another."""
 
-    def __init__(self, list_all: Members, source: str, needs_labels: bool, folder: Path) -> None:
+    def __init__(self, list_all: Members, source: str, needs_labels: bool, folder: Path, keeping: Keeping) -> None:
         self._list_all, self._source, self._folder = list_all, source, folder
         self._needs_labels, self._left_out = needs_labels, Tally()
+        self._keep, self._in_place = keeping
 
     def found(self) -> Found:
         truth = _Truth(self._source, self._files_with_classes())
@@ -84,7 +86,7 @@ class _ImageNet:
             log.info(f"{self._source}: {member.name}")
             if part[1] == "val" and self._needs_labels and not truth:
                 self._refuse(f"has {member.name} without its classes", BESIDE)
-            with closed(found := self._opened(member)):
+            with closed(found := self._in_its_place(member) if self._in_place else self._opened(member)):
                 yield from self._of_part(part[1], found, truth)
 
     def _of_part(self, part: str, found: Iterator[Member], truth: "_Truth") -> Iterator[Sample]:
@@ -101,8 +103,7 @@ class _ImageNet:
     def _sample(self, part: str, member: Member, truth: "_Truth") -> Sample:
         if member.size > MAX_PICTURE_BYTES:
             self._refuse(f"holds {member.name} of {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it")
-        with member.open() as file:
-            content = file.read()
+        content = self._keep(member)
         if part == "train":
             folders = member.name.split("/")[1:-1]  # the first stands for the whole tar
             return Sample(member.name, "train", folders[0] if folders else None, content)
@@ -116,9 +117,15 @@ class _ImageNet:
             copy = Path(scratch) / _base(archive)
             archive.save(copy)
             with source_named(copy, f"{self._source}: {archive.name}"):
-                inner = unnested(members(copy), members, f"{self._source}: {archive.name}", Path(scratch))
+                read = partial(copied, members, f"{self._source}: {archive.name}", Path(scratch))
+                inner = unnested(members(copy), read)
                 for member in inner:
                     yield replace(member, name=f"{stem(_base(archive))}/{member.name}")
+
+    def _in_its_place(self, archive: Member) -> Iterator[Member]:
+        assert self._in_place
+        for member in unnested(self._in_place(archive), self._in_place):
+            yield replace(member, name=f"{stem(_base(archive))}/{member.name}")
 
     def _refuse(self, problem: str, remedy: str) -> NoReturn:
         raise UserError(f"{self._source} {problem}", remedy)

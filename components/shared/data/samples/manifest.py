@@ -3,17 +3,17 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import ArchiveFile
 from components.shared.data.layout.folder_layout import NO_SPLITS
 from components.shared.data.layout.left_out import MISSING, Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.split_names import EITHER, NO_LABELS, split_of
 from components.shared.data.samples.classes import Classes, Label
-from components.shared.data.samples.description import Found, Sample
+from components.shared.data.samples.description import Content, Found, Sample
 from components.shared.data.samples.manifest_rows import Chosen, chosen_columns, opened_manifest
 from components.shared.data.samples.places import Misplaced, Place, Places
 from components.shared.data.samples.webdataset import columns_of
@@ -29,26 +29,28 @@ class _Row(NamedTuple):
     place: Place
     split: str
     label: Label | None
-    content: "Future[bytes | None]"
+    content: "Future[Content | None]"
 
 
 class ManifestReader:
     """Reads the pictures that a manifest names, many at the same time, in the order of its rows."""
 
-    def __init__(self, source: str, places: Places, reading: Reading) -> None:
+    def __init__(self, source: str, places: Places, reading: Reading, is_list: bool = False) -> None:
+        """Take the places that may be named; for a list pictures are looked for, and not read."""
+        self._is_list = is_list
         self._source, self._places, self._reading = source, places, reading
         self._left_out = Tally()
         self._missing = 0
 
-    def found(self, path: Path, is_parquet: bool) -> Found:
-        """Return the pictures of the manifest at `path`, which is a copy of the source.
+    def found(self, path: ArchiveFile, is_parquet: bool) -> Found:
+        """Return the pictures of the manifest at `path`, which is the source or a copy.
 
         Raises UserError, naming the source, while it is read, if it is not clear. A picture that is not there is left
         out, counted, and named in the log.
         """
         return Found(self._samples(path, is_parquet), Classes(self._source), self._left_out)
 
-    def _samples(self, path: Path, is_parquet: bool) -> Iterator[Sample]:
+    def _samples(self, path: ArchiveFile, is_parquet: bool) -> Iterator[Sample]:
         waiting: deque[_Row] = deque()
         with opened_manifest(path, self._source, is_parquet) as manifest, ThreadPoolExecutor(READERS) as readers:
             given = columns_of(self._reading)
@@ -70,7 +72,8 @@ class ManifestReader:
             self._refuse(number, f"names {text!r}, which {error.problem}", error.remedy)
         split = self._split(number, str(cells[columns.split] or "")) if columns.split is not None else NO_SPLITS
         label = None if columns.label is None or split == NO_LABELS else _label(cells[columns.label])
-        return _Row(number, place, NO_SPLITS if split == NO_LABELS else split, label, readers.submit(place.read))
+        content = readers.submit(place.find if self._is_list else place.read)
+        return _Row(number, place, NO_SPLITS if split == NO_LABELS else split, label, content)
 
     def _split(self, number: int, text: str) -> str:
         found = split_of(text)

@@ -1,12 +1,13 @@
 """The rows of a manifest, a CSV or a Parquet file, and which columns have the pictures, their classes and splits."""
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import ArchiveFile
 from components.shared.data.layout.file_kinds import PICTURES
 from components.shared.data.layout.label_table import DELIMITERS, column_named, label_column
 from components.shared.data.samples.parquet_columns import holds_labels, holds_text
@@ -40,7 +41,7 @@ class Chosen(NamedTuple):
 
 
 @contextmanager
-def opened_manifest(path: Path, named: str, is_parquet: bool) -> Iterator[Manifest]:
+def opened_manifest(path: ArchiveFile, named: str, is_parquet: bool) -> Iterator[Manifest]:
     """Open a manifest. Raises UserError, with the name that people know, if it cannot be read, also in the block."""
     if is_parquet:
         with opened_parquet(path, named) as file:
@@ -53,12 +54,16 @@ def opened_manifest(path: Path, named: str, is_parquet: bool) -> Iterator[Manife
             yield Manifest(usable, numbers, [*range(len(usable))], numbered, described(schema))
         return
     try:
-        with open(path, encoding="utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(_buffered(path.open("rb")), encoding="utf-8-sig", newline="") as text:
             yield _csv(text.readline(), named, text)
     except UnicodeDecodeError:
         raise UserError(f"{named} is not in UTF-8", "save it in UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{named} cannot be read as CSV ({error})", "save it as CSV in UTF-8") from None
+
+
+def _buffered(file: IO[bytes]) -> IO[bytes]:
+    return io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
 
 
 def chosen_columns(manifest: Manifest, named: str, given: Sequence[str], needs_labels: bool) -> Chosen:

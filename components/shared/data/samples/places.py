@@ -6,12 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from components.shared.core.errors import TransientError
 from components.shared.core.printable import has_login
+from components.shared.data.archives.folder import file_member
+from components.shared.data.archives.member import Member
+from components.shared.data.archives.ranged import local_bytes
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.s3 import open_source_store
+from components.shared.data.sources.schemes import Listed
 from components.shared.storage.client import Store
 from components.shared.storage.errors import NoSuchObject
 
@@ -27,10 +32,11 @@ class Misplaced(Exception):
 
 
 class Place(NamedTuple):
-    """A picture's name for people, and what reads its bytes; None if it is not there."""
+    """A picture's name for people, what reads its bytes, and what looks for it; None if it is not there."""
 
     name: str
     read: Callable[[], bytes | None]
+    find: Callable[[], Member | None]
 
 
 class Places:
@@ -61,7 +67,8 @@ class Places:
         place = os.path.realpath(folder / path) if "\0" not in path else ""
         if not Path(place).is_relative_to(folder):
             raise Misplaced(f"leads outside of {folder}, where the manifest is", "put the pictures there")
-        return Place(os.path.relpath(place, folder), partial(_content, place))
+        name = os.path.relpath(place, folder)
+        return Place(name, partial(_content, place), partial(_file_at, name, place))
 
     def _below(self, prefix: str, text: str) -> Place:
         name = posixpath.normpath(text.replace("\\", "/"))
@@ -73,15 +80,39 @@ class Places:
         bucket, _, key = uri.removeprefix(S3).partition("/")
         if has_login(uri) or not bucket or not key:
             raise Misplaced("is no address of an object", "give s3://bucket/key without a login")
-        return Place(f"{bucket}/{key}", partial(self._read, bucket, key))
+        return Place(f"{bucket}/{key}", partial(self._read, bucket, key), partial(self._find, bucket, key))
 
     def _read(self, bucket: str, key: str) -> bytes | None:
-        with self._lock:
-            store = self._stores.setdefault(bucket, self._stores.get(bucket) or open_source_store(f"{S3}{bucket}"))
         try:
-            return store.get_bytes(key, limit=MAX_PICTURE_BYTES)[0]
+            return self._store(bucket).get_bytes(key, limit=MAX_PICTURE_BYTES)[0]
         except NoSuchObject:
             return None
+
+    def _find(self, bucket: str, key: str) -> Member | None:
+        entry = self._store(bucket).stat(key)
+        return Member(key, entry.size, False, _no_file, key=f"{S3}{bucket}/{key}", etag=entry.etag) if entry else None
+
+    def _store(self, bucket: str) -> Store:
+        with self._lock:
+            return self._stores.setdefault(bucket, self._stores.get(bucket) or open_source_store(f"{S3}{bucket}"))
+
+    def whole(self, picture: Listed) -> bytes:
+        """Return a picture of a list. Raises UserError if it has changed since it was listed."""
+        if not picture.key.startswith(S3):
+            return local_bytes(picture.key, picture.etag)
+        bucket, _, key = picture.key.removeprefix(S3).partition("/")
+        content, etag = self._store(bucket).get_bytes(key, limit=MAX_PICTURE_BYTES)
+        if etag != picture.etag:
+            raise TransientError(f"{picture.key} changed while it was read", "run it again")
+        return content
+
+
+def _file_at(name: str, path: str) -> Member | None:
+    return file_member(name, Path(path)) if os.path.isfile(path) else None
+
+
+def _no_file() -> IO[bytes]:
+    raise AssertionError("a picture in a list is not opened")
 
 
 def _content(path: str) -> bytes | None:

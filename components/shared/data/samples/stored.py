@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from components.shared.core.errors import UserError
 from components.shared.core.npy import npy_bytes, npy_header
+from components.shared.data.archives.member import Member
 from components.shared.data.archives.shards import PictureShards
 from components.shared.data.sources.archive import members
 
@@ -49,14 +50,14 @@ class SampleWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._opened.close()
 
-    def add(self, sample: StoredSample) -> None:
-        """Write a sample."""
-        split = sample.split
+    def add(self, split: str, label: int, name: str, content: bytes | Member) -> None:
+        """Write a sample, whose content is there."""
+        assert isinstance(content, bytes)
         if split not in self._shards:
             self._shards[split] = self._opened.enter_context(PictureShards(self._folder, split))
             self._labels[split] = []
-        self._shards[split].add(sample.name, len(sample.content), io.BytesIO(sample.content))
-        self._labels[split].append(sample.label)
+        self._shards[split].add(name, len(content), io.BytesIO(content))
+        self._labels[split].append(label)
         self.counts[split] += 1
         if len(self._labels[split]) >= BLOCK:
             self._flush(split)

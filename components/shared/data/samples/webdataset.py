@@ -19,7 +19,7 @@ from components.shared.data.layout.split_names import NO_LABELS, split_of
 from components.shared.data.layout.survey import CLASS_LIST
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.classes import Label, parse_label
-from components.shared.data.samples.description import Sample
+from components.shared.data.samples.description import READ, Content, Keeping, Sample, content_of
 
 FIELDS = ("label", "class", "cls")  # of .json that may hold the class
 MAX_LABEL_BYTES = 2**20  # of a .cls or .json
@@ -60,7 +60,7 @@ class Recognition:
         return self._has_picture and self._has_class
 
     def _holds_class(self, member: Member) -> bool:
-        fields = _fields(_content(member)) if member.size <= MAX_LABEL_BYTES else None
+        fields = _fields(content_of(member)) if member.size <= MAX_LABEL_BYTES else None
         return any(name in fields for name in self._columns[1:] or FIELDS) if fields else False
 
 
@@ -76,15 +76,18 @@ class _Group:
     key: str
     shard: str = ""
     seen: set[str] = field(default_factory=set)  # extensions
-    pictures: dict[str, tuple[str, bytes]] = field(default_factory=dict)  # extension -> name, content
+    pictures: dict[str, tuple[str, Content]] = field(default_factory=dict)  # extension -> name, content
     texts: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
 class WebDataset:
     """The samples in tars of WebDataset."""
 
-    def __init__(self, source: str, splits: Mapping[str, str], reading: Reading, left_out: Tally) -> None:
+    def __init__(
+        self, source: str, splits: Mapping[str, str], reading: Reading, left_out: Tally, keeping: Keeping = READ
+    ) -> None:
         """Take the split of each tar by the folder that its members are in (`` if there is only one tar)."""
+        self._keep = keeping.keep
         self._source, self._splits, self._left_out = source, splits, left_out
         self._picture, self._field = columns_of(reading) or ["", ""]
 
@@ -143,11 +146,11 @@ class WebDataset:
         if f".{extension}" in PICTURES:
             if member.size > MAX_PICTURE_BYTES:
                 self._refuse(f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it")
-            group.pictures[extension] = (member.name, _content(member))
+            group.pictures[extension] = (member.name, self._keep(member))
         elif extension in ("cls", "json"):
             if member.size > MAX_LABEL_BYTES:
                 self._refuse(f"{member.name} has {member.size:,} bytes, too many for a label", "leave it out")
-            group.texts[extension] = (member.name, _content(member))
+            group.texts[extension] = (member.name, content_of(member))
         else:
             kind = member.kind()
             self._left_out.add(kind.reason or "other", f".{extension}" if kind == PICTURE else kind.kind, member.name)
@@ -173,7 +176,7 @@ class WebDataset:
         usable = ("cls",) if self._field == "cls" else ("json",) if self._field else ("cls", "json")
         return next((extension for extension in usable if extension in group.texts), "")
 
-    def _chosen(self, pictures: Mapping[str, tuple[str, bytes]]) -> tuple[str, bytes]:
+    def _chosen(self, pictures: Mapping[str, tuple[str, Content]]) -> tuple[str, Content]:
         """Return the picture of a sample."""
         if self._picture in pictures:
             return pictures[self._picture]
@@ -223,8 +226,3 @@ def _fields(content: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _content(member: Member) -> bytes:
-    with member.open() as file:
-        return file.read()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -27,9 +27,10 @@ from components.shared.data.archives.names import plain
 from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import kind_by_name
 from components.shared.data.layout.reading import Reading
-from components.shared.data.samples.tables import TABLES, is_table, pack_table
+from components.shared.data.parts.source_listing import list_archive
+from components.shared.data.samples.tables import TABLES, Pictures, is_table, list_table, pack_table
 from components.shared.data.sources.http_transfer import Parts, download, request_headers, size_of, state_of
-from components.shared.data.sources.packing import archive_path, describe_archive, list_archive
+from components.shared.data.sources.packing import archive_path, describe_archive
 from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.redirects import check_address
 from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
@@ -97,11 +98,9 @@ class UrlSource:
             "name": name or told(self._url),
         }
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """List the pictures of an archive. Raises UserError if no part of the file can be read alone."""
+    def listing(self, reading: Reading) -> Pictures:
+        """List the pictures of an archive or a table. Raises UserError if no part of the file can be read alone."""
         address, required = _parts(self._url)
-        if is_table(self._name):
-            raise UserError(f"data={self._url} is a table, which is not read picture by picture", UNLISTED)
         if required:
             raise UserError(f"data={self._url}: of a file that is read in parts no digest is known", "remove #sha256=")
         if urlsplit(address).query:
@@ -112,7 +111,10 @@ class UrlSource:
             raise UserError(f"data={self._url} is at a server that does not send parts of a file", UNLISTED)
         state = state_of(first.headers)
         file = RangedFile(address, address, state, size_of(first), partial(parts.fetch, state))
-        description, pictures = list_archive(file, address, reading)
+        if is_table(self._name):
+            description, pictures = list_table(file, self._name, address, reading)
+        else:
+            description, pictures = list_archive(file, address, reading)
         served = served_name(first.headers.get("Content-Disposition", ""), first.url)
         name = self._name if is_archive(Path(self._name)) else served or self._name
         return {**description, "name": name or told(self._url)}, pictures
@@ -124,7 +126,9 @@ class UrlSource:
         def opened(key: str, state: str) -> RangedFile:
             return RangedFile(key, key, state, ANY_SIZE, partial(parts.fetch, state))
 
-        return read_listed(pictures, _no_member, opened)
+        from components.shared.data.samples.places import Places  # of a manifest
+
+        return read_listed(pictures, Places().whole, opened)
 
     def _describe(self, reading: Reading, folder: Path) -> RawDescription:
         assert self._fetched
@@ -134,10 +138,6 @@ class UrlSource:
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
         return describe_archive(copy, source, reading)
-
-
-def _no_member(picture: Listed) -> bytes:
-    raise AssertionError(f"{picture.name} is in no archive")
 
 
 def open_source(data: str) -> UrlSource:

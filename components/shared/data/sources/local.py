@@ -4,10 +4,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.shared.core.errors import UserError
@@ -18,13 +17,14 @@ from components.shared.data.archives.kinds import (
     is_archive,
     refuse_unread_name,
 )
-from components.shared.data.archives.ranged import RangedFile
+from components.shared.data.archives.ranged import RangedFile, local_file
 from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.parts.source_listing import list_archive, list_pictures
 from components.shared.data.prepared_data import is_prepared_folder
-from components.shared.data.samples.tables import MANIFESTS, TABLES, is_table, pack_table
+from components.shared.data.samples.tables import MANIFESTS, TABLES, Pictures, is_table, list_table, pack_table
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.packing import archive_path, describe_archive, list_archive, list_pictures, pack
+from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
 
@@ -74,41 +74,30 @@ class LocalSource:
         found = partial(members, pictures)
         return pack(found, lambda _: found(), str(self._path), reading, folder)
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """List the pictures of a folder or an archive. Raises UserError if no part of it can be read alone."""
-        if not (self._path.is_dir() or self._is_picture or is_table(self._path.name)):
-            state = self._path.stat()
-            file = _ranged(str(self._path), str(state.st_mtime_ns), state.st_size)
-            return list_archive(file, str(self._path), reading)
-        if not self._path.is_dir():
-            raise UserError(f"data={self._path} is a file, which is not read picture by picture", UNLISTED)
-        return list_pictures(partial(members, self._path), str(self._path), reading)
+    def listing(self, reading: Reading) -> Pictures:
+        """List the pictures of a folder, an archive or a table. Raises UserError if no part of it can be read alone."""
+        if self._path.is_dir():
+            return list_pictures(partial(members, self._path), str(self._path), reading)
+        if self._is_picture:
+            raise UserError(f"data={self._path} is one picture", UNLISTED)
+        state = self._path.stat()
+        file = local_file(str(self._path), str(state.st_mtime_ns), state.st_size)
+        if is_table(self._path.name):
+            return list_table(file, self._path.name, str(self._path), reading, at=self._path.parent)
+        return list_archive(file, str(self._path), reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures. Raises UserError if one has changed since it was listed."""
-        if any(picture.span for picture in pictures):
-            return read_listed(pictures, _whole, _ranged)
-        return map(_whole, pictures)  # a file is read faster than handed over by another thread
+        from components.shared.data.samples.places import Places
+
+        whole = Places().whole
+        if any(picture.span or picture.row for picture in pictures):
+            return read_listed(pictures, whole, _opened)
+        return map(whole, pictures)  # a file is read faster than handed over by another thread
 
 
-def _whole(picture: Listed) -> bytes:
-    return _bytes(picture.key, picture.etag, 0, None)
-
-
-def _ranged(path: str, etag: str, size: int = ANY_SIZE) -> RangedFile:
-    return RangedFile(path, path, etag, size, partial(_bytes, path, etag))
-
-
-def _bytes(path: str, etag: str, start: int, length: int | None) -> bytes:
-    """Return some bytes of a file. Raises UserError if it has changed since it was listed."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            if str(os.fstat(file.fileno()).st_mtime_ns) == etag:
-                file.seek(start)
-                return file.read(-1 if length is None else length)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        pass
-    raise UserError(f"{path} has changed since it was listed", "run it again")
+def _opened(key: str, etag: str) -> RangedFile:
+    return local_file(key, etag, ANY_SIZE)
 
 
 def open_source(data: str) -> LocalSource:

@@ -8,31 +8,26 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import urlsplit
 
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import source_named
-from components.shared.data.archives.kinds import SUFFIXES, TAR, archive_kind, is_unread_archive, refuse_unread_name
+from components.shared.data.archives.kinds import SUFFIXES, archive_kind, is_unread_archive, refuse_unread_name
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member, opened_picture
-from components.shared.data.archives.nested import is_nested_archive, stem, unnested
-from components.shared.data.archives.ranged import RangedFile
+from components.shared.data.archives.nested import copied, is_nested_archive, stem, unnested
 from components.shared.data.archives.shards import PictureShards
-from components.shared.data.archives.tar_reader import is_compressed
 from components.shared.data.layout.file_kinds import PICTURE, FileKind, junk_in
 from components.shared.data.layout.folder_layout import (
     NO_SPLITS,
     Counts,
-    Layout,
     find_labelled_layout,
     find_layout,
     find_layout_if_any,
 )
 from components.shared.data.layout.label_search import Given
-from components.shared.data.layout.label_table import LABELS, read_labels, write_labels
+from components.shared.data.layout.label_table import LABELS, write_labels
 from components.shared.data.layout.left_out import Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
@@ -45,10 +40,8 @@ from components.shared.data.samples.tables import is_parquet, pack_parquet
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import IDX_NAME, describe_idx
-from components.shared.data.sources.ranges import located
-from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
+from components.shared.data.sources.schemes import RawDescription
 
-UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
 Members = Callable[[], Iterator[Member]]
 Pictures = Callable[[Callable[[str], bool]], Iterator[Member]]
 
@@ -71,7 +64,7 @@ def describe_archive(archive: Path, source: str, reading: Reading) -> RawDescrip
 def _describe_archive(archive: Path, source: str, reading: Reading) -> RawDescription:
     folder, given, found = archive.parent, Given(reading), partial(members, archive)
     with closed(seen := found()):
-        survey = _survey(seen, source, given, Recognition(reading, [""]))
+        survey = survey_of(seen, source, given, Recognition(reading, [""]))
     if survey.is_webdataset:
         description = _pack_webdataset(found(), {"": NO_SPLITS}, survey, source, reading, folder)
     elif survey.has_only_archives:
@@ -79,7 +72,7 @@ def _describe_archive(archive: Path, source: str, reading: Reading) -> RawDescri
     elif survey.has_only_idx:
         return _copy_idx(found(), source, folder)
     else:
-        description, _ = _describe_pictures(survey, source, given, folder)
+        description, _ = describe_pictures(survey, source, given, folder)
         return description | {"files": [archive.name, *description["files"]]}
     archive.unlink(missing_ok=True)
     return description
@@ -92,62 +85,12 @@ def pack(list_all: Members, read_pictures: Pictures, source: str, reading: Readi
     same order. Raises UserError, naming `source`, if it holds no classification set.
     """
     given = Given(reading)
-    survey = _survey(list_all(), source, given)
+    survey = survey_of(list_all(), source, given)
     if survey.has_only_archives:
         return _pack_archives(list_all, survey, source, given, folder)
     if survey.has_only_parquet:
         return pack_parquet([*filter(is_parquet, list_all())], survey.result(), source, reading, folder)
     return _pack_survey(survey, list_all, read_pictures, source, given, folder)
-
-
-def list_archive(file: RangedFile, source: str, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-    """Return name, classes and what is left out of an archive, and its pictures, of which only the headers are read.
-
-    Raises UserError, naming `source`, if it cannot be read safely, is compressed as a whole, or holds no classification
-    set of pictures.
-    """
-    if archive_kind(file, source) == TAR and is_compressed(file):
-        raise UserError(f"{source} is compressed as a whole, so that no part of it can be read alone", UNPACK)
-    return _list(lambda: located(members(file), file), source, reading, Recognition(reading, [""]))
-
-
-def list_pictures(list_all: Members, source: str, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-    """Return name, classes and what is left out of a source, and its pictures, which are not read.
-
-    `list_all` yields all members of the source. Raises UserError, naming `source`, if it holds no classification set,
-    or one of another kind than pictures.
-    """
-    return _list(list_all, source, reading)
-
-
-def _list(
-    list_all: Members, source: str, reading: Reading, recognition: Recognition | None = None
-) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-    given = Given(reading)
-    with closed(seen := list_all()):
-        survey = _survey(seen, source, given, recognition)
-    kinds = {
-        "WebDataset's samples": survey.is_webdataset,
-        "archives": survey.has_only_archives,
-        "IDX files": survey.has_only_idx,
-        "Parquet": survey.has_only_parquet,
-    }
-    if found := next((kind for kind, is_all in kinds.items() if is_all), ""):
-        raise UserError(f"{source} holds no pictures but {found}", UNLISTED)
-    with TemporaryDirectory() as folder:
-        description, is_wanted = _describe_pictures(survey, source, given, Path(folder))
-        table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else {}
-    layout = Layout(**description["layout"])
-    numbers = {name: label for label, name in enumerate(description["classes"])}
-
-    def pictures() -> Iterator[Listed]:
-        for member in list_all():
-            if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
-                split, named = layout.place(member.name, table)
-                label = numbers[named]
-                yield Listed(member.name, member.key, member.etag, member.size, label, split, member.span)
-
-    return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()
 
 
 def _pack_archives(
@@ -157,7 +100,7 @@ def _pack_archives(
     log.info(f"{source} holds no pictures but archives, which are read one by one")
 
     def found(_: Callable[[str], bool] = bool) -> Iterator[Member]:
-        inner = unnested(list_all(), members, source, folder)
+        inner = unnested(list_all(), partial(copied, members, source, folder))
         return limited(archive, inner) if archive else inner
 
     if any(is_imagenet(name) for name in survey.archives):
@@ -165,7 +108,7 @@ def _pack_archives(
         return describe_samples(pictures, source, given.reading.needs_labels, folder)
     tops = [stem(name) for name in survey.archives]
     with closed(seen := found()):
-        inner = _survey(seen, source, given, Recognition(given.reading, {*tops}))
+        inner = survey_of(seen, source, given, Recognition(given.reading, {*tops}))
     if inner.is_webdataset:
         splits = file_splits(source, tops)
         return _pack_webdataset(found(), splits, survey, source, given.reading, folder)
@@ -188,13 +131,13 @@ def _pack_survey(
 ) -> RawDescription:
     if survey.has_only_idx:
         return _copy_idx(list_all(), source, folder)
-    description, is_wanted = _describe_pictures(survey, source, given, folder)
+    description, is_wanted = describe_pictures(survey, source, given, folder)
     progress = log.Progress(f"pack {description['name']}", survey.pictures, "pictures")
     wanted = (member for member in read_pictures(is_wanted) if is_wanted(member.name))
     return description | {"files": [*_pack(wanted, folder, progress), *description["files"]]}
 
 
-def _survey(found: Iterator[Member], source: str, given: Given, recognition: Recognition | None = None) -> Survey:
+def survey_of(found: Iterator[Member], source: str, given: Given, recognition: Recognition | None = None) -> Survey:
     """Return what a source holds; of tars in which samples are recognized, no more than that."""
     survey = Survey()
     for member in found:
@@ -225,7 +168,7 @@ def _survey(found: Iterator[Member], source: str, given: Given, recognition: Rec
     return survey
 
 
-def _describe_pictures(
+def describe_pictures(
     survey: Survey, source: str, given: Given, folder: Path
 ) -> tuple[RawDescription, Callable[[str], bool]]:
     """Return the description of the pictures, and which of them are taken; write the labels that a table has."""

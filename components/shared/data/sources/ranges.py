@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import IO, cast
 
 from components.shared.core.errors import UserError
@@ -11,6 +12,7 @@ from components.shared.data.archives.broken import AGAIN
 from components.shared.data.archives.member import Member, Span
 from components.shared.data.archives.ranged import RangedFile, RangedStream
 from components.shared.data.archives.zip_reader import zip_content
+from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.schemes import Listed
 
 READERS = 16  # requests at the same time
@@ -29,6 +31,11 @@ def read_listed(
         waiting: deque[tuple[int, Future[list[bytes]]]] = deque()
         try:
             for run in _runs(pictures):
+                if run[0].row:
+                    while waiting:
+                        yield from waiting.popleft()[1].result()
+                    yield from _read_rows(run, opened)
+                    continue
                 size = sum(picture.size for picture in run)
                 while waiting and (
                     len(waiting) > 2 * READERS or size + sum(ahead for ahead, _ in waiting) > AHEAD_BYTES
@@ -44,8 +51,10 @@ def read_listed(
 def located(found: Iterator[Member], file: RangedFile) -> Iterator[Member]:
     """Yield the members of an archive as those of the file that has it."""
     for member in found:
-        span = member.span and member.span.moved(file.start)
-        yield replace(member, key=file.key, etag=file.etag, span=span)
+        span = member.span
+        is_plain = span and not span.zipped and not member.is_folder
+        ranged = partial(file.part, f"{file}: {member.name}", span.offset, member.size) if span and is_plain else None
+        yield replace(member, key=file.key, etag=file.etag, span=span and span.moved(file.start), ranged=ranged)
 
 
 def _runs(pictures: Sequence[Listed]) -> Iterator[list[Listed]]:
@@ -54,7 +63,7 @@ def _runs(pictures: Sequence[Listed]) -> Iterator[list[Listed]]:
     size = 0
     for picture in pictures:
         size += picture.size
-        if run and (size > RUN_BYTES or not _are_neighbours(run[0], run[-1], picture)):
+        if run and not (_are_rows(run[-1], picture) or _are_neighbours(run[0], run[-1], picture, size)):
             yield run
             run, size = [], picture.size
         run.append(picture)
@@ -62,8 +71,18 @@ def _runs(pictures: Sequence[Listed]) -> Iterator[list[Listed]]:
         yield run
 
 
-def _are_neighbours(first: Listed, last: Listed, picture: Listed) -> bool:
+def _are_rows(last: Listed, picture: Listed) -> bool:
+    """Return whether a picture is further on in the same table."""
+    if not (last.row and picture.row) or (last.key, last.etag) != (picture.key, picture.etag):
+        return False
+    return last.row[:2] < picture.row[:2]
+
+
+def _are_neighbours(first: Listed, last: Listed, picture: Listed, size: int) -> bool:
+    """Return whether a picture is beside the last one of a run, which with it has a size, in the same archive."""
     if not (first.span and last.span and picture.span) or (first.key, first.etag) != (picture.key, picture.etag):
+        return False
+    if size > RUN_BYTES:
         return False
     gap = picture.span.offset - last.span.offset - last.span.length
     return 0 <= gap <= GAP_BYTES and _end(picture.span) - first.span.offset <= RUN_BYTES
@@ -71,6 +90,19 @@ def _are_neighbours(first: Listed, last: Listed, picture: Listed) -> bool:
 
 def _end(span: Span) -> int:
     return span.offset + span.length + (HEADER_BYTES + 2 * len(span.zipped.name) if span.zipped else 0)
+
+
+def _read_rows(run: Sequence[Listed], opened: Callable[[str, str], RangedFile]) -> Iterator[bytes]:
+    """Yield pictures of a table as they come, a few of them in memory."""
+    from components.shared.data.samples.parquet_files import read_rows  # 1 s, most of it pyarrow
+
+    rows = [picture.row for picture in run if picture.row]
+    file = opened(run[0].key, run[0].etag)
+    for picture, content in zip(run, read_rows(file.part(str(file), 0, rows[0].file_bytes), rows), strict=True):
+        if content is None or len(content) > MAX_PICTURE_BYTES:
+            size = f"{len(content or b''):,} bytes, at most {MAX_PICTURE_BYTES:,}"
+            raise UserError(f"{file} holds {picture.name} of {size}", "shrink it")
+        yield content
 
 
 def _read(

@@ -6,13 +6,13 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO
 from weakref import finalize
 
 from components.shared.core.errors import TransientError, UserError
@@ -22,12 +22,13 @@ from components.shared.data.archives.member import Member
 from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.parts.source_listing import list_archive, list_pictures
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.samples.tables import MANIFESTS, is_table, pack_table
+from components.shared.data.samples.tables import MANIFESTS, Pictures, is_table, list_table, pack_table
 from components.shared.data.sources.archive import normalized
-from components.shared.data.sources.packing import archive_path, describe_archive, list_archive, list_pictures, pack
+from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.ranges import ANY_SIZE, READERS, read_listed
-from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
+from components.shared.data.sources.schemes import Listed, RawDescription
 from components.shared.storage.client import Entry, Store, open_store
 
 PREFIX = "SOURCE_"  # of the variables for data in another S3 than our own
@@ -54,16 +55,19 @@ class S3Archive:
         self._store.get_file(self._name, copy)
         return describe_archive(copy, self._uri, reading)
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+    def listing(self, reading: Reading) -> Pictures:
         """List the pictures. Raises UserError if no part of the file can be read alone."""
         entry = self._store.stat(self._name)
         if not entry:
             raise UserError(f"data={self._uri} does not exist", "check the address")
-        return list_archive(_ranged(self._store, entry), self._uri, reading)
+        return self._list(_ranged(self._store, entry), reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, many of them read ahead. Raises TransientError if the file has changed."""
         return _read(self._store, pictures)
+
+    def _list(self, file: RangedFile, reading: Reading) -> Pictures:
+        return list_archive(file, self._uri, reading)
 
 
 class S3Table(S3Archive):
@@ -79,9 +83,14 @@ class S3Table(S3Archive):
         file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
         return pack_table(file, self._uri, reading, folder, prefix=self._store.uri())
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """Raise UserError."""
-        raise UserError(f"data={self._uri} is a table, which is not read picture by picture", UNLISTED)
+    def _list(self, file: RangedFile, reading: Reading) -> Pictures:
+        return list_table(file, self._name, self._uri, reading, prefix=self._store.uri())
+
+    def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
+        """Yield the content of pictures, as of an archive; those of a manifest are at addresses of their own."""
+        from components.shared.data.samples.places import Places
+
+        return read_listed(pictures, Places().whole, partial(_opened, self._store))
 
 
 class S3Prefix:
@@ -106,7 +115,7 @@ class S3Prefix:
             folder,
         )
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
+    def listing(self, reading: Reading) -> Pictures:
         """List the pictures, and the store once."""
         self._entries = _Entries(self._store)
         return list_pictures(partial(_members, self._store, self._entries.read), self._uri, reading)
@@ -190,7 +199,14 @@ def _members(store: Store, entries: Callable[[], Iterator[Entry]]) -> Iterator[M
 def _member(store: Store, entry: Entry, readers: ThreadPoolExecutor) -> Member:
     place = partial(store.get_file, entry.name)  # not by way of the memory
     member = Member(
-        entry.name, entry.size, False, partial(_open, store, entry), key=entry.name, etag=entry.etag, place=place
+        entry.name,
+        entry.size,
+        False,
+        partial(_open, store, entry),
+        key=entry.name,
+        etag=entry.etag,
+        place=place,
+        ranged=partial(_ranged, store, entry),
     )
     if kind_by_name(entry.name):
         return member
@@ -223,10 +239,11 @@ def _read(store: Store, pictures: Sequence[Listed]) -> Iterator[bytes]:
     def whole(picture: Listed) -> bytes:
         return _open(store, Entry(picture.key, picture.size, picture.etag, modified=None)).read()
 
-    def opened(key: str, etag: str) -> RangedFile:
-        return _ranged(store, Entry(key, ANY_SIZE, etag, modified=None))
+    return read_listed(pictures, whole, partial(_opened, store))
 
-    return read_listed(pictures, whole, opened)
+
+def _opened(store: Store, key: str, etag: str) -> RangedFile:
+    return _ranged(store, Entry(key, ANY_SIZE, etag, modified=None))
 
 
 def _ranged(store: Store, entry: Entry) -> RangedFile:
@@ -239,7 +256,7 @@ def _no_file() -> IO[bytes]:
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:
-    content, etag = store.get_bytes(entry.name, limit=entry.size)
+    content, etag = store.get_bytes(entry.name, limit=max(entry.size, MAX_PICTURE_BYTES))  # it may have grown
     if etag != entry.etag:
         raise TransientError(f"{store.uri(entry.name)} changed while it was read", "run it again")
     return io.BytesIO(content)

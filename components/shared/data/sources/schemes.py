@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from components.shared.core.document import JsonObject
 from components.shared.core.errors import UserError
 from components.shared.core.printable import lacks_query
-from components.shared.data.archives.member import Span
+from components.shared.data.archives.member import Member, Row, Span
 from components.shared.data.layout.left_out import LeftOut
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.catalogue import CATALOGUE
@@ -50,7 +50,7 @@ class Source(Protocol):
         ...
 
 
-UNLISTED = "give pictures in folders, below a prefix of an S3 store, or use another graph, of which one pod holds all"
+UNLISTED = "give pictures in folders, archives or tables, or use another graph, of which one pod holds all"
 
 
 class Listed(NamedTuple):
@@ -63,6 +63,12 @@ class Listed(NamedTuple):
     label: int
     split: str  # train, val, test, or all if the source has no splits
     span: Span | None = None  # where it is in the archive that the key names
+    row: Row | None = None  # where it is in the table that the key names
+
+
+def listed_member(member: Member, name: str, label: int, split: str) -> Listed:
+    """Return a member of a source as a picture in its list."""
+    return Listed(name, member.key, member.etag, member.size, label, split, member.span, member.row)
 
 
 @runtime_checkable

@@ -1,0 +1,139 @@
+"""The pictures of a source as a list: where each is, of which class and split; none of them is read."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from components.shared.core import log
+from components.shared.core.errors import UserError
+from components.shared.data.archives.kinds import TAR, archive_kind
+from components.shared.data.archives.limits import limited
+from components.shared.data.archives.member import Member
+from components.shared.data.archives.nested import stem, unnested
+from components.shared.data.archives.ranged import RangedFile
+from components.shared.data.archives.tar_reader import is_compressed
+from components.shared.data.layout.file_kinds import PICTURE
+from components.shared.data.layout.folder_layout import NO_SPLITS, Layout
+from components.shared.data.layout.label_search import Given
+from components.shared.data.layout.label_table import LABELS, read_labels
+from components.shared.data.layout.left_out import Tally
+from components.shared.data.layout.reading import Reading
+from components.shared.data.layout.survey import Survey
+from components.shared.data.samples.classes import Classes, listed_classes
+from components.shared.data.samples.description import Found, Keeping, closed
+from components.shared.data.samples.file_splits import file_splits
+from components.shared.data.samples.imagenet import imagenet, is_imagenet
+from components.shared.data.samples.tables import is_parquet, list_parquet, list_samples
+from components.shared.data.samples.webdataset import Recognition, WebDataset
+from components.shared.data.sources.archive import members
+from components.shared.data.sources.packing import describe_pictures, survey_of
+from components.shared.data.sources.ranges import located
+from components.shared.data.sources.schemes import UNLISTED, Listed, listed_member
+
+UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
+Members = Callable[[], Iterator[Member]]
+Pictures = tuple[Mapping[str, Any], Iterator[Listed]]  # name, classes and what is left out, and the pictures
+
+
+def list_archive(file: RangedFile, source: str, reading: Reading) -> Pictures:
+    """Return name, classes and what is left out of an archive, and its pictures, of which only the headers are read.
+
+    Raises UserError, naming `source`, if it cannot be read safely, is compressed as a whole, or holds no classification
+    set of pictures.
+    """
+    recognition = Recognition(reading, [""])
+    return _Lister(partial(_members, file), source, reading, file).listing(recognition)
+
+
+def list_pictures(list_all: Members, source: str, reading: Reading) -> Pictures:
+    """Return name, classes and what is left out of a source, and its pictures.
+
+    `list_all` yields all members of the source. Raises UserError, naming `source`, if it holds no classification set,
+    or one of another kind than pictures.
+    """
+    return _Lister(list_all, source, reading).listing()
+
+
+def _members(file: RangedFile) -> Iterator[Member]:
+    """Yield the members of an archive. Raises UserError if it is compressed as a whole."""
+    if archive_kind(file, str(file)) == TAR and is_compressed(file):
+        raise UserError(f"{file} is compressed as a whole, so that no part of it can be read alone", UNPACK)
+    yield from located(members(file), file)
+
+
+class _Lister:
+    """Lists one source, which may be an archive."""
+
+    def __init__(self, list_all: Members, source: str, reading: Reading, archive: RangedFile | None = None) -> None:
+        self._list_all, self._source, self._reading, self._archive = list_all, source, reading, archive
+        self._given = Given(reading)
+        self._keeping = Keeping(_itself, self._in_place)
+
+    def listing(self, recognition: Recognition | None = None) -> Pictures:
+        with closed(seen := self._list_all()):
+            survey = survey_of(seen, self._source, self._given, recognition)
+        if survey.is_webdataset:
+            return self._webdataset(self._list_all(), {"": NO_SPLITS}, survey)
+        if survey.has_only_archives:
+            return self._nested(survey)
+        if survey.has_only_parquet and not self._archive:
+            files = [*filter(is_parquet, self._list_all())]
+            return list_parquet(files, survey.result(), self._source, self._reading)
+        return self._pictures(survey, self._list_all)
+
+    def _nested(self, survey: Survey) -> Pictures:
+        """List what the archives in the source hold."""
+        log.info(f"{self._source} holds no pictures but archives, which are read one by one")
+        if any(is_imagenet(name) for name in survey.archives):
+            with TemporaryDirectory() as folder:  # for the devkit
+                found = imagenet(self._list_all, self._source, True, Path(folder), self._keeping)
+                return list_samples(found, self._source)
+        tops = [stem(name) for name in survey.archives]
+        with closed(seen := self._unnested()):
+            inner = survey_of(seen, self._source, self._given, Recognition(self._reading, {*tops}))
+        if inner.is_webdataset:
+            return self._webdataset(self._unnested(), file_splits(self._source, tops), survey)
+        return self._pictures(inner, self._unnested)
+
+    def _unnested(self) -> Iterator[Member]:
+        inner = unnested(self._list_all(), self._in_place)
+        return limited(self._archive, inner) if self._archive else inner
+
+    def _in_place(self, archive: Member) -> Iterator[Member]:
+        if not archive.ranged:
+            raise UserError(
+                f"{self._source}: {archive.name} is in a zip, of which no part of it can be read alone", UNPACK
+            )
+        file = archive.ranged()
+        return _members(file.part(f"{self._source}: {archive.name}", 0, file.size))
+
+    def _webdataset(self, found: Iterator[Member], splits: Mapping[str, str], survey: Survey) -> Pictures:
+        left_out = Tally()
+        classes = Classes(self._source, *listed_classes(self._source, survey.class_list))
+        with closed(found):
+            samples = WebDataset(self._source, splits, self._reading, left_out, self._keeping).samples(found)
+            return list_samples(Found(samples, classes, left_out), self._source)
+
+    def _pictures(self, survey: Survey, list_all: Members) -> Pictures:
+        """List pictures of which the names say the classes, or a table."""
+        if survey.has_only_idx:
+            raise UserError(f"{self._source} holds no pictures but IDX files", UNLISTED)
+        with TemporaryDirectory() as folder:
+            description, is_wanted = describe_pictures(survey, self._source, self._given, Path(folder))
+            table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else {}
+        layout = Layout(**description["layout"])
+        numbers = {name: label for label, name in enumerate(description["classes"])}
+
+        def pictures() -> Iterator[Listed]:
+            for member in list_all():
+                if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
+                    split, named = layout.place(member.name, table)
+                    yield listed_member(member, member.name, numbers[named], split)
+
+        return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()
+
+
+def _itself(member: Member) -> Member:
+    return member
