@@ -71,6 +71,20 @@ def test_any_processes_that_divide_the_streams_read_the_same() -> None:
         assert sum(map(len, read)) <= len(COUNTS) + size - 1, "only shards that are cut are read by two"
 
 
+@pytest.mark.parametrize(("processes", "batch"), [(3, 96), (5, 50), (6, 48)])
+def test_any_number_of_processes_takes_equal_steps(processes: int, batch: int) -> None:
+    """Together they read each image once, but for those that are too few for another batch."""
+    found = order(processes, batch=batch)
+    whole = torch.from_numpy(found.epoch(1)).view(-1, batch)
+    groups = [ProcessGroup(rank, processes, torch.device("cpu")) for rank in range(processes)]
+    shares = [torch.stack([group.shard(part) for part in whole]) for group in groups]
+    assert {share.shape for share in shares} == {(IMAGES // batch, batch // processes)}
+    assert len({*torch.cat(shares).flatten().tolist()}) == IMAGES // batch * batch
+    streams = streams_of(found.epoch(1), found.streams, batch)
+    for share, own in zip(shares, np.split(streams, processes), strict=True):
+        np.testing.assert_array_equal(np.sort(share.flatten()), np.sort(own.flatten()))
+
+
 def test_at_any_time_few_shards_are_open() -> None:
     """A shard is open from its first image to its last; the window bounds the images in open shards."""
     found = order()
