@@ -336,7 +336,8 @@ class Dataset:
         with self._open(entry) as file:
             if file.read(len(header)) != header or entry.bytes != npy_bytes(shape, dtype):
                 raise CorruptDataError(f"{file.name} is not a NumPy array of shape {shape}", AGAIN)
-            return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
+            mapped = np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r", len(header), shape)
+            return mapped.view(np.ndarray)  # whose indexing takes a fraction of the time
 
     def _open(self, entry: ShardFile) -> FileIO:
         if self.is_remote:
