@@ -38,7 +38,7 @@ RESOURCES = {  # of the steps that do not train; those that do have parameters f
     "resolve": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
     "resolve-prediction": Resources(("100m", "1"), ("256Mi", "1Gi"), 10 * MINUTE),
     "download": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
-    "preprocess": Resources(("1", "4"), ("2Gi", "4Gi"), 6 * HOUR),
+    "preprocess": Resources(("1", "4"), ("2Gi", "4Gi"), 24 * HOUR),
     "partition": Resources(("250m", "2"), ("512Mi", "2Gi"), 6 * HOUR),
     "prepare": Resources(("1", "4"), ("2Gi", "4Gi"), 24 * HOUR),
     "settle": Resources(("500m", "2"), ("1Gi", "4Gi"), 6 * HOUR),

@@ -14,11 +14,11 @@ from components.shared.core.errors import UserError
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
-from components.shared.data.sources.schemes import open_listed_source, open_source
+from components.shared.data.sources.schemes import SizedSource, open_listed_source, open_source
 from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.form import inputs_of, merge_options
-from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
+from components.shared.parameters.preparation import DownloadRecipe, PreprocessRecipe
 from components.shared.parameters.registration import RegisterRecipe
 from components.shared.parameters.sweep import SweepRecipe
 from components.shared.parameters.table import BIGDATA, DISTRIBUTED, SWEEP
@@ -53,6 +53,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     """
     given = {name: value for name, value in inputs.items() if name in inputs_of(graph)}
     values = merge_options(graph, given, options).values()
+    handover_mib = values["handover_mib"]
     if graph in (DISTRIBUTED, BIGDATA):  # other pods read the data from the store, whatever its size
         values["handover_mib"] = 0
     training = TrainingRecipe.taken_from(values)
@@ -66,13 +67,20 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
         )
     if values["store"]:
         open_store(values["store"], os.environ).check_access()
-    version = (open_listed_source if graph == BIGDATA else open_source)(values["data"]).version()
+    source = (open_listed_source if graph == BIGDATA else open_source)(values["data"])
+    version, size = source.state() if isinstance(source, SizedSource) else (source.version(), 0)
     log.info(f"{values['data']} is at {version}")
+    is_large = graph != BIGDATA and size > handover_mib * 2**20
+    if is_large and not values["store"]:
+        log.info(
+            f"warning: {told(values['data'])} has {size / 2**20:,.0f} MiB, more than handover_mib={handover_mib}, and "
+            "without store= the steps download and preprocess each need a disk for all of it"
+        )
     preparation = PreprocessRecipe.taken_from(values)
     return Resolved(
         version=version,
         prepared_by=_prepared_by(preparation, told(values["data"]), version),
-        reading=ReadingRecipe.taken_from(values).text(),
+        reading=DownloadRecipe.taken_from({**values, "listed": is_large and values["store"] != ""}).text(),
         preparation=preparation.text(),
         training=training.text(),
         evaluation=EvaluateRecipe.taken_from(values).text(),

@@ -48,8 +48,10 @@ STEPS = (
         "all parameters -> the model, and what each pod predicts; source URI -> the version of the data",
         graph=PREDICTION,
     ),
-    Step("download", "data", "source URI -> raw files, verified", graph=HOLDS),
-    Step("preprocess", "data", "raw files -> prepared dataset", graph=HOLDS_AND_TRAINS),
+    Step(
+        "download", "data", "source URI -> raw files, verified; of a large source the list of its pictures", graph=HOLDS
+    ),
+    Step("preprocess", "data", "raw files, or a list of pictures -> prepared dataset", graph=HOLDS_AND_TRAINS),
     Step(
         "partition", "data", "source URI -> the list of its pictures, of which at most a sample is read", graph=BIGDATA
     ),

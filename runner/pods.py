@@ -14,7 +14,7 @@ USER = 65532  # who owns the processes in our images
 MINUTE, HOUR = 60, 3600
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 S3_SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_REGION")
-READ_THE_SOURCE = ("resolve", "resolve-prediction", "download", "partition", "prepare")
+READ_THE_SOURCE = ("resolve", "resolve-prediction", "download", "preprocess", "partition", "prepare")
 # For the labels of the job, for a version's provenance, and for who started a training run.
 KNOW_THEIR_RUN = ("train-distributed", "register", "collect")
 

@@ -20,25 +20,6 @@ from tests.data.versions import READING, version_of
 from tests.servers.s3_server import Proxy
 
 
-@pytest.fixture
-def source(tmp_path: Path, store: Store) -> str:
-    """Forty pictures below a prefix of the store: gray ones, then colour ones, some of them copies, one broken."""
-    random = np.random.default_rng(0)
-    for number, name in enumerate(["cat", "dog"]):
-        for picture in range(20):
-            shape = (SIZE, SIZE, 3) if number else (SIZE, SIZE)
-            path = tmp_path / "source" / name / f"{picture:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(path)
-    copies = tmp_path / "source" / "dog"
-    for picture in range(5):
-        (copies / f"copy{picture}.png").write_bytes((copies / "00.png").read_bytes())
-    (copies / "broken.png").write_bytes(b"\x89PNG")
-    for path in sorted((tmp_path / "source").rglob("*.png")):
-        store.put_file(path, f"source/{path.relative_to(tmp_path / 'source').as_posix()}")
-    return store.uri("source")
-
-
 @pytest.mark.slow
 def test_any_number_and_order_of_parts_gives_the_same_document(
     source: str, store: Store, uri: str, tmp_path: Path
@@ -94,9 +75,14 @@ def test_a_missing_unit_is_reported(source: str, uri: str, tmp_path: Path) -> No
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["other", "longer", "none"])
+def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str, tmp_path: Path, content: str) -> None:
     listing = listed(source, uri, tmp_path / "listing")
-    store.put_bytes(store.get_bytes("source/cat/01.png")[0], "source/cat/00.png")
+    if content == "none":
+        store.remove("source/cat/00.png")
+    else:
+        other = store.get_bytes("source/cat/01.png")[0]
+        store.put_bytes(other * (1 + (content == "longer")), "source/cat/00.png")
     with pytest.raises(TransientError, match=r"source/cat/00\.png changed while it was read"):
         prepare_part(listing, 0, 1)
 

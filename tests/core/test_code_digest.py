@@ -73,7 +73,7 @@ def test_comments_and_docstrings_do_not_count(copy: Path) -> None:
         (SHARED / "data/preparation/splits.py", {"resolve", "preprocess", "partition", "prepare", "settle"}),
         (
             SHARED / "data/sources/http.py",
-            {"resolve", "resolve-prediction", "download", "partition", "prepare", "settle"},
+            {"resolve", "resolve-prediction", "download", "preprocess", "partition", "prepare", "settle"},
         ),
         (SHARED / "prediction/rows.py", {"predict", "collect"}),  # collect knows by it where the rows are stored
         (SHARED / "core/__init__.py", set(STEPS) - {"finish"}),

@@ -34,7 +34,7 @@ RECIPES = {  # step and input -> the output of step resolve that it gets, if bot
     ("register", "recipe"): "registration",
     ("collect", "recipe"): "collection",
 }
-READ_THE_SOURCE = ("resolve", "resolve-prediction", "download", "partition", "prepare")
+READ_THE_SOURCE = ("resolve", "resolve-prediction", "download", "preprocess", "partition", "prepare")
 FIRST = {PREDICTION: "resolve-prediction"}  # the step by which a graph begins; that of the others is `resolve`
 
 

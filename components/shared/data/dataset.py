@@ -49,6 +49,7 @@ from components.shared.data.shard_cache import StoredShards, open_shard
 from components.shared.storage.endpoint import parse_uri
 
 SPLITS = ("train", "val", "test")
+SPLIT_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block; a multiple of each unit
 INDEX, SAMPLES = "index.parquet", "samples.png"
 AGAIN = "prepare the dataset again"
 

@@ -1,6 +1,7 @@
 """The parameters of step preprocess."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -89,6 +90,21 @@ class ReadingRecipe(Recipe):
         return Reading(self.data_layout, self.labels, self.label_columns, needs_labels)
 
 
+class DownloadRecipe(ReadingRecipe):
+    """All that step download needs to know; its text names `listed` only if that is true, as there once was none."""
+
+    listed: bool = False  # whether step resolve found a source too large to be copied: its pictures are listed
+
+    def text(self) -> str:
+        """Return the recipe as the text that `read` reads."""
+        return ";".join(self.words(*ReadingRecipe.model_fields, *(("listed",) if self.listed else ())))
+
+    @classmethod
+    def from_words(cls, words: Sequence[str]) -> Self:
+        """Return the recipe in words `name=value`. Raises UserError if they are others."""
+        return super().from_words([*words, *(() if "listed=true" in words else ("listed=false",))])
+
+
 class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):
     """All that step preprocess needs to know."""
 
@@ -98,7 +114,9 @@ class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):
         "1 allows any.",
     )
     handover_mib: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
-        1024, "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard."
+        1024,
+        "Size of a prepared data set, in MiB, above which steps read it from the store shard by shard; a source above "
+        "it is read picture by picture, not copied.",
     )
 
     def determining(self) -> dict[str, Any]:

@@ -21,20 +21,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from components.shared.core.document import Count, Document, Names, Sha256, ValueRange
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import new_file, sha256_file, sha256_json
 from components.shared.data.archives.member import Row, Span, Zipped
-from components.shared.data.dataset import SPLITS, Labels
+from components.shared.data.dataset import SPLIT_ROWS
 from components.shared.data.layout.left_out import LeftOut
-from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
-from components.shared.data.preparation.unit import SPLIT_ROWS
-from components.shared.data.sources.schemes import Listed
+from components.shared.data.sources.schemes import Kind, Listed
 
 DOCUMENT, PICTURES = "listing.json", "listing.parquet"
 AGAIN = "list the source again"
@@ -62,13 +58,14 @@ class ListingDocument(Document):
     REMEDY = AGAIN
 
     name: str  # of the data set, for people
+    kind: Kind = "pictures"
     source: str
     version: str  # of the source
     classes: Names
     pictures: Count
     sha256: Sha256  # of the list
     left_out: LeftOut | None = None
-    recipe: str  # by which the pictures are prepared; the list does not depend on it
+    recipe: str = ""  # by which pods prepare the pictures, in graph bigdata; the list does not depend on it
     value_range: ValueRange | None = None  # of pictures of more than 8 bits, given or measured
 
     @property
@@ -94,27 +91,6 @@ class Listing:
         for first in range(0, self.document.pictures, SPLIT_ROWS):
             yield self.pictures(first, SPLIT_ROWS)
 
-    def counts(self) -> NDArray[np.int64]:
-        """Return the number of pictures (split x class)."""
-        counts = np.zeros((len(SPLITS), len(self.document.classes)), np.int64)
-        for labels, splits in self._labels_and_splits():
-            np.add.at(counts, (splits, labels), 1)
-        return counts
-
-    def assigned(self, val_fraction: float, test_fraction: float, seed: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the splits of each SPLIT_ROWS pictures."""
-        splitter = Splitter(self.counts(), {VAL: val_fraction, TEST: test_fraction}, seed)
-        for labels, splits in self._labels_and_splits():
-            yield splitter.assign(labels.astype(np.int32), splits)
-
-    def _labels_and_splits(self) -> Iterator[tuple[Labels, NDArray[np.uint8]]]:
-        with pq.ParquetFile(self.folder / PICTURES) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, ["label", "split"]).combine_chunks()
-                named = table["split"].chunk(0)
-                numbers = [SPLITS.index(name) if name in SPLITS else TRAIN for name in named.dictionary.to_pylist()]
-                yield table["label"].to_numpy().astype(np.int64), np.array(numbers, np.uint8)[named.indices.to_numpy()]
-
 
 def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
     """Write a list to a folder; the description has the fields of its document that the pictures do not tell."""
@@ -125,6 +101,11 @@ def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) 
     document = ListingDocument(pictures=count, sha256=sha256_file(folder / PICTURES), **description)
     document.write(folder / DOCUMENT)
     return document
+
+
+def is_listing(path: str | Path) -> bool:
+    """Return whether a folder holds a list of pictures."""
+    return (Path(path) / DOCUMENT).exists()
 
 
 def open_listing(path: str | Path) -> Listing:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.document import ValueRange
 from components.shared.data.decode import decoder
+from components.shared.data.parts.listed_splits import assigned
 from components.shared.data.parts.listing import Listing
 from components.shared.data.pictures.value_range import Unscaled, ValueSample, remarks_on, spread
 from components.shared.data.preparation.settings import Settings
@@ -45,8 +46,7 @@ def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueR
 
 
 def _outside_test(listing: Listing, settings: Settings) -> NDArray[np.bool_]:
-    splits = listing.assigned(settings.val_fraction, settings.test_fraction, settings.seed)
-    is_outside: NDArray[np.bool_] = np.concatenate([*splits]) != TEST
+    is_outside: NDArray[np.bool_] = np.concatenate([*assigned(listing, settings)]) != TEST
     return is_outside
 
 

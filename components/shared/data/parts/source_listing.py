@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.shared.core import log
-from components.shared.core.errors import UserError
 from components.shared.data.archives.kinds import TAR, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
@@ -30,7 +29,7 @@ from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import describe_pictures, survey_of
 from components.shared.data.sources.ranges import located
-from components.shared.data.sources.schemes import UNLISTED, Listed, listed_member
+from components.shared.data.sources.schemes import UNLISTED, Listed, Unlisted, listed_member
 
 UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
 Members = Callable[[], Iterator[Member]]
@@ -59,7 +58,7 @@ def list_pictures(list_all: Members, source: str, reading: Reading) -> Pictures:
 def _members(file: RangedFile) -> Iterator[Member]:
     """Yield the members of an archive. Raises UserError if it is compressed as a whole."""
     if archive_kind(file, str(file)) == TAR and is_compressed(file):
-        raise UserError(f"{file} is compressed as a whole, so that no part of it can be read alone", UNPACK)
+        raise Unlisted(f"{file} is compressed as a whole, so that no part of it can be read alone", UNPACK)
     yield from located(members(file), file)
 
 
@@ -103,7 +102,7 @@ class _Lister:
 
     def _in_place(self, archive: Member) -> Iterator[Member]:
         if not archive.ranged:
-            raise UserError(
+            raise Unlisted(
                 f"{self._source}: {archive.name} is in a zip, of which no part of it can be read alone", UNPACK
             )
         file = archive.ranged()
@@ -119,7 +118,7 @@ class _Lister:
     def _pictures(self, survey: Survey, list_all: Members) -> Pictures:
         """List pictures of which the names say the classes, or a table."""
         if survey.has_only_idx:
-            raise UserError(f"{self._source} holds no pictures but IDX files", UNLISTED)
+            raise Unlisted(f"{self._source} holds no pictures but IDX files", UNLISTED)
         with TemporaryDirectory() as folder:
             description, is_wanted = describe_pictures(survey, self._source, self._given, Path(folder))
             table = read_labels(Path(folder) / LABELS) if LABELS in description["files"] else {}
@@ -132,7 +131,7 @@ class _Lister:
                     split, named = layout.place(member.name, table)
                     yield listed_member(member, member.name, numbers[named], split)
 
-        return {key: description[key] for key in ("name", "classes", "left_out")}, pictures()
+        return {key: description[key] for key in ("name", "kind", "classes", "left_out")}, pictures()
 
 
 def _itself(member: Member) -> Member:

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import UserError
+from components.shared.data.dataset import SPLIT_ROWS
 from components.shared.data.decode import decoder
+from components.shared.data.parts.listed_splits import assigned
 from components.shared.data.parts.listing import Listing
 from components.shared.data.parts.stored_units import StoredUnits, units_key
 from components.shared.data.pictures.value_range import ValueSample
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
 from components.shared.data.preparation.settings import Settings
-from components.shared.data.preparation.unit import SPLIT_ROWS, unit_size, write_assigned
+from components.shared.data.preparation.unit import unit_size, write_assigned
 from components.shared.data.raw import Chunk
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
 
@@ -56,7 +58,7 @@ def _splits_of(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield the number of each unit, and the splits of its pictures."""
     in_block = SPLIT_ROWS // size
-    for block, splits in enumerate(listing.assigned(settings.val_fraction, settings.test_fraction, settings.seed)):
+    for block, splits in enumerate(assigned(listing, settings)):
         for number in range(block * in_block, (block + 1) * in_block):
             first = number * size - block * SPLIT_ROWS
             if number in units and first < len(splits):

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.core.npy import npy_header
-from components.shared.data.dataset import SPLITS, Images, Shard, ShardFile
+from components.shared.data.dataset import SPLIT_ROWS, SPLITS, Images, Shard, ShardFile
 from components.shared.data.preparation.rows import UNIT_COLUMNS, Rows, write_rows
 
 UNIT_BYTES = 128 * 2**20  # of pixels in three channels
 # Beyond so many bytes a training reads the images in windows: the more units there are in one, the better it shuffles.
 LARGE_BYTES, LARGE_UNIT_BYTES = 2**31, 16 * 2**20
-SPLIT_ROWS = 65_536  # the split depends on it, because random numbers are drawn block by block; a multiple of each unit
 
 
 def unit_size(image_size: int, pictures: int) -> int:

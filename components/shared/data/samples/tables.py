@@ -60,8 +60,7 @@ def list_samples(found: Found, source: str) -> Pictures:
 
     samples = SampleList()
     description = write_samples(samples, found, source, needs_labels=True)
-    left_out = description["left_out"]
-    return {"name": description["name"], "classes": description["classes"], "left_out": left_out}, samples.pictures()
+    return {key: description[key] for key in ("name", "kind", "classes", "left_out")}, samples.pictures()
 
 
 def list_table(

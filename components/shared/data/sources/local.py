@@ -26,7 +26,7 @@ from components.shared.data.samples.tables import MANIFESTS, TABLES, Pictures, i
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.ranges import ANY_SIZE, read_listed
-from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription, State, Unlisted
 
 PREPARED = "give the pictures that it was made from; only a prediction takes it as it is"
 
@@ -50,10 +50,14 @@ class LocalSource:
 
     def version(self) -> str:
         """Return a digest over the names, sizes and times of all files but junk, also beside a manifest in CSV."""
+        return self.state().version
+
+    def state(self) -> State:
+        """Return that digest, and the size of these files."""
         if self._path.is_file() and not is_table(self._path.name) and not self._is_picture:
             archive_kind(self._path, f"data={self._path}")
         is_manifest = self._path.name.lower().endswith(MANIFESTS) and self._path.is_file()
-        return f"listing:{fingerprint(self._path.parent if is_manifest else self._path)}"
+        return fingerprint(self._path.parent if is_manifest else self._path)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures of the folder or the table, or the one picture; or copy the archive. Describe them."""
@@ -79,7 +83,7 @@ class LocalSource:
         if self._path.is_dir():
             return list_pictures(partial(members, self._path), str(self._path), reading)
         if self._is_picture:
-            raise UserError(f"data={self._path} is one picture", UNLISTED)
+            raise Unlisted(f"data={self._path} is one picture", UNLISTED)
         state = self._path.stat()
         file = local_file(str(self._path), str(state.st_mtime_ns), state.st_size)
         if is_table(self._path.name):
@@ -110,11 +114,12 @@ def open_source(data: str) -> LocalSource:
     return LocalSource(Path(unquote(parts.path)))
 
 
-def fingerprint(path: Path) -> str:
-    """Return a digest (64 hexadecimal digits) over the names, sizes and modification times of a path's files."""
-    digest = hashlib.sha256()
+def fingerprint(path: Path) -> State:
+    """Return a digest over the names, sizes and modification times of a path's files, and the sum of the sizes."""
+    digest, size = hashlib.sha256(), 0
     below = (file for name, file in entries(path) if not (name.endswith("/") or junk_in(name)))
     for file in [path] if path.is_file() else below:
         state = file.stat(follow_symlinks=file.exists())
         digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+        size += state.st_size
+    return State(f"listing:{digest.hexdigest()}", size)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import IO
 from weakref import finalize
 
-from components.shared.core.errors import TransientError, UserError
+from components.shared.core.errors import CorruptDataError, TransientError, UserError
 from components.shared.core.printable import bounded
 from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
@@ -28,8 +28,9 @@ from components.shared.data.samples.tables import MANIFESTS, Pictures, is_table,
 from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
 from components.shared.data.sources.ranges import ANY_SIZE, READERS, read_listed
-from components.shared.data.sources.schemes import Listed, RawDescription
+from components.shared.data.sources.schemes import Listed, RawDescription, State
 from components.shared.storage.client import Entry, Store, open_store
+from components.shared.storage.errors import NoSuchObject
 
 PREFIX = "SOURCE_"  # of the variables for data in another S3 than our own
 
@@ -44,10 +45,12 @@ class S3Archive:
 
     def version(self) -> str:
         """Return the file's ETag. Raises UserError if it does not exist."""
-        entry = self._store.stat(self._name)
-        if not entry:
-            raise UserError(f"data={self._uri} does not exist", "check the address")
-        return f"ETag: {bounded(entry.etag)}"
+        return self.state().version
+
+    def state(self) -> State:
+        """Return the file's ETag and size. Raises UserError if it does not exist."""
+        entry = self._entry()
+        return State(f"ETag: {bounded(entry.etag)}", entry.size)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Copy the archive to the folder and describe it."""
@@ -57,14 +60,17 @@ class S3Archive:
 
     def listing(self, reading: Reading) -> Pictures:
         """List the pictures. Raises UserError if no part of the file can be read alone."""
-        entry = self._store.stat(self._name)
-        if not entry:
-            raise UserError(f"data={self._uri} does not exist", "check the address")
-        return self._list(_ranged(self._store, entry), reading)
+        return self._list(_ranged(self._store, self._entry()), reading)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, many of them read ahead. Raises TransientError if the file has changed."""
         return _read(self._store, pictures)
+
+    def _entry(self) -> Entry:
+        entry = self._store.stat(self._name)
+        if not entry:
+            raise UserError(f"data={self._uri} does not exist", "check the address")
+        return entry
 
     def _list(self, file: RangedFile, reading: Reading) -> Pictures:
         return list_archive(file, self._uri, reading)
@@ -73,10 +79,10 @@ class S3Archive:
 class S3Table(S3Archive):
     """A Source: a table at s3://bucket/prefix/name."""
 
-    def version(self) -> str:
+    def state(self) -> State:
         """Return the table's ETag; of a manifest in CSV a digest over all that is beside it, or in folders there."""
-        version = super().version()
-        return listing(self._store) if self._name.lower().endswith(MANIFESTS) else version
+        state = super().state()
+        return state_of(self._store) if self._name.lower().endswith(MANIFESTS) else state
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures of the table into the folder and describe them."""
@@ -103,7 +109,11 @@ class S3Prefix:
 
     def version(self) -> str:
         """Return a digest over names, sizes and ETags of all objects. Raises UserError if there are none."""
-        return (self._entries and self._entries.version) or listing(self._store)
+        return self.state().version
+
+    def state(self) -> State:
+        """Return that digest, and the size of all objects. Raises UserError if there are none."""
+        return (self._entries and self._entries.state) or state_of(self._store)
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures into the folder and describe them."""
@@ -130,14 +140,14 @@ class _Entries:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.version = ""  # once all are listed
+        self.state: State | None = None  # once all are listed
         folder = TemporaryDirectory()
         finalize(self, folder.cleanup)
         self._path = Path(folder.name) / "entries.gz"
 
     def read(self) -> Iterator[Entry]:
         """Yield all."""
-        if self.version:
+        if self.state:
             with gzip.open(self._path, "rt") as lines:
                 for name, size, etag in map(json.loads, lines):
                     yield Entry(name, size, etag, modified=None)
@@ -148,31 +158,35 @@ class _Entries:
                 digest.add(entry)
                 lines.write(json.dumps(entry[:3]) + "\n")
                 yield entry
-        self.version = digest.version(self._store)
+        self.state = digest.state(self._store)
 
 
 class _ListingDigest:
-    """A digest over names, sizes and ETags of the objects of a store."""
+    """A digest over names, sizes and ETags of the objects of a store, and the sum of the sizes."""
 
     def __init__(self) -> None:
-        self._digest, self._count = hashlib.sha256(), 0
+        self._digest, self._count, self._bytes = hashlib.sha256(), 0, 0
 
     def add(self, entry: Entry) -> None:
         self._digest.update(f"{entry.name}\0{entry.size}\0{entry.etag}\0".encode())
         self._count += 1
+        self._bytes += entry.size
 
-    def version(self, store: Store) -> str:
+    def state(self, store: Store) -> State:
         if not self._count:
             raise UserError(f"data={store.uri()} holds no objects", "check the address")
-        return f"listing:{self._digest.hexdigest()}"
+        return State(f"listing:{self._digest.hexdigest()}", self._bytes)
 
 
-def listing(store: Store) -> str:
-    """Return a digest over names, sizes and ETags of all objects of a store. Raises UserError if there are none."""
+def state_of(store: Store) -> State:
+    """Return a digest over names, sizes and ETags of all objects of a store, and the sum of the sizes.
+
+    Raises UserError if there are none.
+    """
     digest = _ListingDigest()
     for entry in store.list():
         digest.add(entry)
-    return digest.version(store)
+    return digest.state(store)
 
 
 def open_source(data: str) -> S3Archive | S3Prefix:
@@ -256,7 +270,10 @@ def _no_file() -> IO[bytes]:
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:
-    content, etag = store.get_bytes(entry.name, limit=max(entry.size, MAX_PICTURE_BYTES))  # it may have grown
+    try:
+        content, etag = store.get_bytes(entry.name, limit=max(entry.size, MAX_PICTURE_BYTES))
+    except (CorruptDataError, NoSuchObject):  # it has grown, or is gone
+        etag = ""
     if etag != entry.etag:
         raise TransientError(f"{store.uri(entry.name)} changed while it was read", "run it again")
     return io.BytesIO(content)

@@ -53,6 +53,26 @@ class Source(Protocol):
 UNLISTED = "give pictures in folders, archives or tables, or use another graph, of which one pod holds all"
 
 
+class Unlisted(UserError):
+    """A source whose pictures cannot be read one by one."""
+
+
+class State(NamedTuple):
+    """What is in a place now: equal versions hold equal data."""
+
+    version: str
+    bytes: int
+
+
+@runtime_checkable
+class SizedSource(Source, Protocol):
+    """A data set whose size is seen when its version is."""
+
+    def state(self) -> State:
+        """Return the version that is there now, and the size of all that is there."""
+        ...
+
+
 class Listed(NamedTuple):
     """A picture of a source that has not been read."""
 
@@ -113,9 +133,13 @@ def open_source(data: str) -> Source:
 
 def open_listed_source(data: str) -> ListedSource:
     """Open a data set whose pictures can be read one by one. Raises UserError if it is none, unknown or not valid."""
-    source = open_source(data)
+    return listed_source(open_source(data), data)
+
+
+def listed_source(source: Source, data: str) -> ListedSource:
+    """Return the source of `data` as one whose pictures can be read one by one. Raises Unlisted if they cannot."""
     if not isinstance(source, ListedSource):
-        raise UserError(f"data={data} cannot be read picture by picture", UNLISTED)
+        raise Unlisted(f"data={data} cannot be read picture by picture", UNLISTED)
     return source
 
 
