@@ -30,7 +30,7 @@ from components.shared.data.pictures.wide import read_numbers, wide_type
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF")
 NARROW = "uint8"  # the type of the numbers of all but wide pictures
-_RUN = 8  # pictures that one thread decodes at a time: for small ones, handing them over takes longer
+_RUN = 32  # pictures that one thread decodes at a time, if there are many: handing small ones over takes longer
 # Raised by Pillow for damaged files.
 _DECODING_ERRORS = (
     OSError,
@@ -88,7 +88,8 @@ class Decoder:
 
     def each(self, pictures: Sequence[bytes]) -> list[Decoded]:
         """Decode pictures, in order."""
-        runs = [pictures[i : i + _RUN] for i in range(0, len(pictures), _RUN)]
+        count = max(1, min(_RUN, len(pictures) // (4 * self._budget.threads)))
+        runs = [pictures[i : i + count] for i in range(0, len(pictures), count)]
         found = [decoded for run in self._pool.map(self._decode_run, runs) for decoded in run]
         self.types.update(decoded.kind for decoded in found if decoded.kind)
         return found

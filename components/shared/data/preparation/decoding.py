@@ -44,9 +44,10 @@ class Decoding:
             decoded = decode_all.each(chunk.encoded)
             results = [one.result for one in decoded]
             sizes = np.array([one.size for one in decoded], np.int32)
-            self.bad_images += self._bad(chunk.names, results)
-            images = self._images(results)
             is_good = np.array([not isinstance(result, BadPicture) for result in results])
+            if not is_good.all():
+                self.bad_images += self._bad(chunk.names, results)
+            images = self._images(results)
         split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
         self.buffer.append(images, chunk.labels, split, is_good, sizes)
         self.types = decode_all.types
@@ -56,11 +57,11 @@ class Decoding:
         size = self.buffer.size
         good: list[Images] = []
         for number, result in enumerate(results, self.buffer.count):
-            if isinstance(result, Unscaled):
+            if isinstance(result, np.ndarray):
+                good.append(result)
+            elif isinstance(result, Unscaled):
                 self.unscaled.add(number, result)
                 good.append(np.zeros((1, size, size), np.uint8))
-            elif not isinstance(result, BadPicture):
-                good.append(result)
         channels = max(map(len, good), default=1)
         stacked = np.empty((len(good), channels, size, size), np.uint8)
         for row, image in zip(stacked, good, strict=True):
