@@ -7,6 +7,7 @@ CHECKOV := .venv-checkov/.ready
 FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
 CLIENTS := .venv-clients/.ready
+WEBDATASET := .venv-webdataset/.ready
 PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests of whole runs wait for servers and processes: two more than the CPUs.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
@@ -71,7 +72,7 @@ test-docs: $(READY) ## Run the commands of README and docs that this machine can
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-bench: $(READY) $(CLIENTS) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
+bench: $(READY) $(CLIENTS) $(WEBDATASET) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
 	@for script in starts input overhead cluster preprocess storage checkpoints training calibration lenet1998 networks choices streaming bigdata shuffle_window fashion demo drift serving champion_switch prediction prediction_memory; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in again, from it what the images hold, and the base image
@@ -81,15 +82,16 @@ lock: $(READY) ## Pin requirements.in again, from it what the images hold, and t
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
 	@for name in checkov clients fuzz; do \
 	  $(LOCK) --no-annotate requirements-$$name.in -o requirements-$$name.txt || exit; done
+	@$(LOCK) --no-annotate -c requirements.txt requirements-webdataset.in -o requirements-webdataset.txt
 	@$(BIN)/python -m runner.images.base
 
 lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-cpu.txt UV_TORCH_BACKEND=cpu
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv .venv-checkov .venv-clients .venv-fuzz .venv-mutants build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov .venv-clients .venv-fuzz .venv-mutants .venv-webdataset build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(CHECKOV) $(CLIENTS) $(MUTANTS): .venv-%/.ready: requirements-%.txt | $(READY)
+$(CHECKOV) $(CLIENTS) $(MUTANTS) $(WEBDATASET): .venv-%/.ready: requirements-%.txt | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-$*
 	@$(BIN)/uv pip install -q --python .venv-$*/bin/python --require-hashes -r $<
 	@touch $@

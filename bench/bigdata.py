@@ -1,156 +1,234 @@
-"""Pictures per CPU second of `prepare` in 1, 2 and 4 parts, beside decoding and resizing alone, and of `settle`.
+"""Pictures per CPU second of `prepare` in 1, 2 and 4 parts, beside decoding alone and a pipeline of WebDataset.
 
-python bench/bigdata.py                       # 20,000 and 100,000 pictures: 15 minutes and 4 GB of scratch, removed
-python bench/bigdata.py --pictures 5000       # fewer
+python bench/bigdata.py                                             # 20,000 pictures of each kind: 3 minutes, 1 GB
+python bench/bigdata.py --pictures 100000 --kinds perturbed
+python bench/bigdata.py --pictures 1000000 --kinds perturbed --parts 4 --at-once 2
 
-The pictures are JPEGs of 96 x 96 pixels, quality 90, cut from scikit-learn's two photographs and perturbed by a seed,
-so that none is a copy of another. They are read from a folder; the store is a real S3 server on this machine, whose CPU
-time does not count. Each part is a process, and the parts run one after the other; imports count.
+All read the same plain tar of JPEGs of 96 x 96 pixels (bench/bigdata_pictures.py), and scale to 64. The store is a real
+S3 server on this machine, whose CPU time does not count; that of the clients, of hashing and of sending does, while
+WebDataset's shards are written to a folder. What only starts a process is told apart: pictures per CPU second are
+without it, and with it in brackets. Decoding alone is measured before, between and after, and the median counts. Needs
+.venv-webdataset. A measured set replaces the one of the same kind and number in bench/results/bigdata.json.
 """
 
 import argparse
-import io
+import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from measure import ROOT, peak_memory_of, write_result
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from measure import ROOT, median, write_result
 
 from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from tests.servers.s3_server import BUCKET, s3_server
 
 SIZE = 64  # pixels to which they are scaled
-BYTES_PER_PICTURE = 40_000  # source, and three times its units
-PARTITION = """
-import sys
-from components.bigdata.partition import partition
-from components.shared.data.sources.schemes import open_source
-from components.shared.parameters.preparation import ReadingRecipe
-data, recipe, listing = sys.argv[1:]
-version = open_source(data).version()
-partition(data=data, version=version, reading=ReadingRecipe().text(), recipe=recipe, listing=listing)
-"""
-PREPARE = """
-import sys
-from components.bigdata.prepare import prepare
-prepare(listing=sys.argv[1], planned=sys.argv[2], part=sys.argv[3])
-"""
-SETTLE = """
-import sys
-from components.bigdata.settle import settle
-settle(listing=sys.argv[1], parts=sys.argv[3:], dataset=sys.argv[2])
-"""
-DECODE = """
-import sys
-from pathlib import Path
-from components.shared.data.decode import decoder
-paths = sorted(Path(sys.argv[1]).rglob("*.jpg"))
-with decoder(int(sys.argv[2])) as decode_all:
-    for start in range(0, len(paths), 1000):
-        decode_all([path.read_bytes() for path in paths[start : start + 1000]])
-"""
+BYTES_PER_PICTURE = 32_000  # of the source, the units, their copy in the server, WebDataset's shards
+ALONE = 20_000  # pictures that are decoded alone each time
+WEBDATASET = ROOT / ".venv-webdataset" / "bin" / "python"
+RESULT = ROOT / "bench" / "results" / "bigdata.json"
 
 
 def main() -> None:
     """Measure, print, and write `bench/results/bigdata.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="*", default=[20_000, 100_000], metavar="N")
+    parser.add_argument("--pictures", type=int, nargs="*", default=[20_000], metavar="N")
+    parser.add_argument("--kinds", nargs="*", default=["perturbed", "natural"], choices=["perturbed", "natural"])
+    parser.add_argument("--parts", type=int, nargs="*", default=[1, 2, 4], metavar="N")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="parts that run at the same time")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build", help="folder for the scratch files")
     arguments = parser.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    load, sets = os.getloadavg()[0], []
     for count in arguments.pictures:
         needed, free = count * BYTES_PER_PICTURE, shutil.disk_usage(arguments.scratch).free
         if free < needed:
             raise SystemExit(f"{count:,} pictures need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
-        with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="bench-") as scratch:
-            sets.append(_measure(Path(scratch), count))
-    print(write_result("bigdata", {"load": load, "image_size": SIZE, "sets": sets}).relative_to(ROOT))
+        for kind in arguments.kinds:
+            with tempfile.TemporaryDirectory(dir=arguments.scratch, prefix="bench-") as scratch:
+                _record(_measure(Path(scratch), kind, count, arguments.parts, arguments.at_once))
 
 
-def _measure(scratch: Path, count: int) -> dict[str, Any]:
-    source = scratch / "source"
-    size = _write_pictures(source, count)
-    found: dict[str, Any] = {"pictures": count, "mean_bytes": round(size / count)}
-    found["decode_and_resize"] = _run(DECODE, count, {}, source, SIZE)
-    for parts in (1, 2, 4):
-        (scratch / f"s3-{parts}").mkdir()
-        with s3_server(scratch / f"s3-{parts}") as server:
-            found[f"parts_{parts}"] = _prepared(scratch / f"run-{parts}", source, parts, count, server.environment)
-        shutil.rmtree(scratch / f"s3-{parts}")
-    alone = found["decode_and_resize"]["pictures_per_cpu_second"]
-    for parts in (1, 2, 4):
-        share = found[f"parts_{parts}"]["pictures_per_cpu_second"] / alone
-        found[f"parts_{parts}"]["share_of_decode_and_resize"] = round(share, 3)
-    print({name: value for name, value in found.items() if name.startswith("parts") or name == "decode_and_resize"})
+def _record(found: Mapping[str, Any]) -> None:
+    """Write a set among those that are recorded."""
+    before = json.loads(RESULT.read_text())["sets"] if RESULT.exists() else []
+    key = found["kind"], found["pictures"]
+    others = [one for one in before if (one.get("kind"), one["pictures"]) != key and "kind" in one]
+    sets = sorted([*others, found], key=lambda one: (one["kind"], one["pictures"]))
+    write_result("bigdata", {"image_size": SIZE, "sets": sets})
+    print(json.dumps(found, indent=1))
+
+
+def _measure(scratch: Path, kind: str, count: int, all_parts: Sequence[int], at_once: int) -> dict[str, Any]:
+    source, load = scratch / "pictures.tar", os.getloadavg()[0]
+    started = time.monotonic()
+    subprocess.run([sys.executable, ROOT / "bench" / "bigdata_pictures.py", source, str(count), kind], check=True)
+    found: dict[str, Any] = {
+        "kind": kind,
+        "pictures": count,
+        "date": datetime.now(UTC).date().isoformat(),
+        "load": round(load, 1),
+        "parts_at_once": at_once,
+        "mean_bytes": round(source.stat().st_size / count - 512 - 256),  # less headers and half a block of padding
+        "generation_seconds": round(time.monotonic() - started, 1),
+    }
+    alone, webdataset = [_alone(scratch, source, count)], [_webdataset(scratch, source, count)]
+    for parts in all_parts:
+        folder = scratch / f"s3-{parts}"
+        folder.mkdir()
+        with s3_server(folder) as server:
+            found[f"parts_{parts}"] = _prepared(scratch / "run", source, parts, at_once, count, server.environment)
+        shutil.rmtree(folder)
+        alone.append(_alone(scratch, source, count))
+        webdataset.append(_webdataset(scratch, source, count))
+    found |= {"decode_and_resize": _middle(alone), "webdataset": _middle(webdataset)}
+    for parts in all_parts:
+        for rival in ("decode_and_resize", "webdataset"):
+            rate = found[f"parts_{parts}"]["prepare"]["pictures_per_cpu_second"]
+            found[f"parts_{parts}"][f"against_{rival}"] = round(rate / found[rival]["pictures_per_cpu_second"], 3)
     return found
 
 
-def _prepared(folder: Path, source: Path, parts: int, count: int, variables: Mapping[str, str]) -> dict[str, Any]:
+def _middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run of median speed, and the speed of all."""
+    speeds = [run["pictures_per_cpu_second"] for run in runs]
+    middle = min(runs, key=lambda run: abs(run["pictures_per_cpu_second"] - median(speeds)))
+    return {**middle, "all_runs": speeds}
+
+
+def _alone(scratch: Path, source: Path, count: int) -> dict[str, Any]:
+    arguments = {"source": str(source), "size": SIZE, "count": min(count, ALONE)}
+    return _facts([_step("decode", arguments, scratch / "alone", {})], min(count, ALONE))
+
+
+def _webdataset(scratch: Path, source: Path, count: int) -> dict[str, Any]:
+    folder, own = scratch / "webdataset", min(count, ALONE)
     folder.mkdir()
+    command = [str(WEBDATASET), str(ROOT / "bench" / "bigdata_webdataset.py"), str(source), str(folder)]
+    facts = _facts([_run([*command, str(SIZE), str(own)], "", folder, {})], own)
+    shutil.rmtree(folder)
+    return facts
+
+
+def _prepared(
+    folder: Path, source: Path, parts: int, at_once: int, count: int, variables: Mapping[str, str]
+) -> dict[str, Any]:
     recipe = PreprocessRecipe.of(store=f"s3://{BUCKET}/bench", image_size=SIZE).text()
-    listing = folder / "listing"
-    partition = _run(PARTITION, count, variables, source.as_uri(), recipe, listing)
-    runs = [
-        _run(PREPARE, count, variables, listing, PartRecipe.of(part=part, parts=parts).text(), folder / f"part{part}")
-        for part in range(parts)
-    ]
-    done = [folder / f"part{part}" for part in range(parts)]
-    settle = _run(SETTLE, count, variables, listing, folder / "dataset", *done)
-    cpu = sum(run["cpu_seconds"] for run in runs)
+    listing, done = folder / "listing", [folder / f"part{part}" / "out" for part in range(parts)]
+    listed = {"data": source.as_uri(), "recipe": recipe, "listing": str(listing / "out")}
+    partition = _step("partition", listed, listing, variables)
+
+    def prepare(part: int) -> dict[str, Any]:
+        planned = PartRecipe.of(part=part, parts=parts).text()
+        arguments = {"listing": str(listing / "out"), "planned": planned, "part": str(done[part])}
+        return _step("prepare", arguments, folder / f"part{part}", variables)
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        runs = list(pool.map(prepare, range(parts)))
+    seconds = time.monotonic() - started
+    joined = {"listing": str(listing / "out"), "parts": [str(part) for part in done], "dataset": f"{folder}/settle/out"}
+    settle = _step("settle", joined, folder / "settle", variables)
+    shutil.rmtree(folder)
     return {
-        "pictures_per_cpu_second": round(count / cpu, 1),
-        "cpu_seconds": round(cpu, 2),
-        "wall_seconds": round(sum(run["wall_seconds"] for run in runs), 2),
-        "peak_memory_mib": max(run["peak_memory_mib"] for run in runs),
-        "partition": partition,
-        "settle": settle,
+        "prepare": {**_facts(runs, count), "wall_seconds": round(seconds, 1)},
+        "partition": _facts([partition], count),
+        "settle": _facts([settle], count),
     }
 
 
-def _run(code: str, count: int, variables: Mapping[str, str], *words: object) -> dict[str, Any]:
-    """Run a program, and return what it took; the program's own CPU time, without that of other processes."""
-    os.environ.update(variables)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def _facts(runs: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
+    """Return what processes took that shared the pictures."""
+    cpu, startup = sum(run["cpu"] for run in runs), sum(run["startup"] for run in runs)
+    requests = sum((Counter(run.get("requests", {})) for run in runs), Counter[str]())
+    facts = {
+        "pictures_per_cpu_second": round(count / (cpu - startup), 1),
+        "with_startup": round(count / cpu, 1),
+        "cpu_seconds": round(cpu, 2),
+        "startup_cpu_seconds": round(startup, 2),
+        "wall_seconds": round(sum(run["wall"] for run in runs), 1),
+        "peak_memory_mib": max(run["memory"] for run in runs) // 2**20,
+        "peak_disk_mib": round(max(run["disk"] for run in runs) / 2**20, 1),
+        "disk_bytes_per_picture": round(sum(run["disk"] for run in runs) / count, 1),
+    }
+    if requests:
+        facts |= {"requests": dict(requests), "requests_per_1000_pictures": round(1000 * requests.total() / count, 2)}
+    return facts
+
+
+def _step(name: str, arguments: Mapping[str, Any], folder: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "bench" / "bigdata_step.py"), name]
+    return _run(command, json.dumps(arguments), folder, variables)
+
+
+def _run(command: Sequence[str], text: str, folder: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Run a program that has its scratch files in a folder; return what it took, and what it printed last."""
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **variables, "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": ""}
+    started = time.monotonic()
+    with (
+        _PeakDisk(folder) as disk,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        process.stdin.write(text)
+        process.stdin.close()
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {output[-2000:]}")
+    return {
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "wall": time.monotonic() - started,
+        "memory": usage.ru_maxrss * 1024,
+        "disk": disk.peak,
+        **json.loads(output.splitlines()[-1]),
+    }
+
+
+class _PeakDisk:
+    """The most bytes that the files in a folder have while a block runs, looked at ten times a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.peak = 0
+        self._folder, self._end = folder, threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "_PeakDisk":
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._end.wait(0.1):
+            self.peak = max(self.peak, _bytes_in(str(self._folder)))
+
+
+def _bytes_in(folder: str) -> int:
+    total = 0
     try:
-        wall, peak, _ = peak_memory_of([sys.executable, "-c", code, *map(str, words)])
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(f"{error}: {error.stderr}") from None
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {
-        "pictures_per_cpu_second": round(count / cpu, 1),
-        "cpu_seconds": round(cpu, 2),
-        "wall_seconds": round(wall, 2),
-        "peak_memory_mib": round(peak / 2**20, 1),
-    }
-
-
-def _write_pictures(folder: Path, count: int) -> int:
-    """Write pictures of ten classes; return their bytes."""
-    random, photographs, size = np.random.default_rng(0), load_sample_images().images, 0
-    for number in range(count):
-        photograph = photographs[number % 2]
-        top, left = (int(random.integers(0, edge - 96)) for edge in photograph.shape[:2])
-        pixels = photograph[top : top + 96, left : left + 96].astype(np.int16)
-        pixels = np.clip(pixels + random.integers(-6, 7, pixels.shape), 0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=90)
-        path = folder / str(number % 10) / f"{number:08}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue())
-        size += file.tell()
-    return size
+        for entry in os.scandir(folder):
+            total += _bytes_in(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
+    except FileNotFoundError:  # removed just now
+        pass
+    return total
 
 
 if __name__ == "__main__":
