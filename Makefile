@@ -8,6 +8,7 @@ FUZZ := .venv-fuzz/.ready
 MUTANTS := .venv-mutants/.ready
 CLIENTS := .venv-clients/.ready
 WEBDATASET := .venv-webdataset/.ready
+LOADERS := .venv-loaders/.ready
 PARALLEL := --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tests of whole runs wait for servers and processes: two more than the CPUs.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)')
@@ -72,15 +73,15 @@ test-docs: $(READY) ## Run the commands of README and docs that this machine can
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-bench: $(READY) $(CLIENTS) $(WEBDATASET) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
-	@for script in starts input overhead cluster preprocess storage checkpoints training calibration lenet1998 networks choices streaming bigdata shuffle_window fashion demo drift serving champion_switch prediction prediction_memory; do $(BIN)/python bench/$$script.py || exit; done
+bench: $(READY) $(CLIENTS) $(LOADERS) $(WEBDATASET) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
+	@for script in starts input overhead cluster preprocess storage checkpoints training calibration lenet1998 networks choices streaming loader bigdata shuffle_window fashion demo drift serving champion_switch prediction prediction_memory; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in again, from it what the images hold, and the base image
 	@$(LOCK) requirements.in -o requirements.txt
 	@for list in data serve torch; do \
 	  $(LOCK) --no-annotate -c requirements.txt docker/$$list.in -o docker/$$list.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt --no-deps docker/kfp.in -o docker/kfp.txt
-	@for name in checkov clients fuzz; do \
+	@for name in checkov clients fuzz loaders; do \
 	  $(LOCK) --no-annotate requirements-$$name.in -o requirements-$$name.txt || exit; done
 	@$(LOCK) --no-annotate -c requirements.txt requirements-webdataset.in -o requirements-webdataset.txt
 	@$(BIN)/python -m runner.images.base
@@ -89,9 +90,9 @@ lock-cpu: $(READY) ## Pin PyTorch's CPU build, for make images TORCH_LOCK=torch-
 	@$(LOCK) --no-annotate -c requirements.txt --torch-backend cpu docker/torch.in -o docker/torch-cpu.txt
 
 clean: ## Remove the environment, builds and runs (downloads stay in the cache)
-	@rm -rf .venv .venv-checkov .venv-clients .venv-fuzz .venv-mutants .venv-webdataset build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-checkov .venv-clients .venv-fuzz .venv-loaders .venv-mutants .venv-webdataset build runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(CHECKOV) $(CLIENTS) $(MUTANTS) $(WEBDATASET): .venv-%/.ready: requirements-%.txt | $(READY)
+$(CHECKOV) $(CLIENTS) $(LOADERS) $(MUTANTS) $(WEBDATASET): .venv-%/.ready: requirements-%.txt | $(READY)
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-$*
 	@$(BIN)/uv pip install -q --python .venv-$*/bin/python --require-hashes -r $<
 	@touch $@
