@@ -110,7 +110,11 @@ class StoredUnits:
         document = self.read(number)
         if not document:
             raise UserError(f"unit {number} of {count} is not in {self._store.uri(UNITS)}/{self._key}", AGAIN)
-        self._store.get_file(self._name(number, "parquet"), folder / f"{number:09}.parquet", document.rows_sha256)
+        try:
+            self._store.get_file(self._name(number, "parquet"), folder / f"{number:09}.parquet", document.rows_sha256)
+        except (CorruptDataError, NoSuchObject) as error:
+            self._store.remove(self._name(number, "json"))  # lest a later run takes the unit for whole
+            raise UserError(f"unit {number} of {count} was damaged and is removed ({error.message})", AGAIN) from None
         return document
 
     def located(self, folder: Path, document: DatasetDocument) -> DatasetDocument:
