@@ -96,10 +96,12 @@ def _prepare_in_parts(resolved: PipelineTask, inputs: Inputs) -> PipelineArtifac
     """Prepare the data in many pods, none of which holds all of it: source -> prepared data."""
     recipe = resolved.outputs
     source = {"data": inputs["data"], "version": recipe["version"], "reading": recipe["reading"]}
-    listing = _add(steps.partition, inputs, **source, recipe=recipe["preparation"]).outputs["listing"]
+    listed = _add(steps.partition, inputs, **source, recipe=recipe["preparation"])
+    # The store may lack by now what an earlier run left there: an archive that it had repacked, or units.
+    listing = listed.set_caching_options(False).outputs["listing"]
     with dsl.ParallelFor(recipe["Output"], name="parts") as one:
         prepared = _add(steps.prepare, inputs, listing=listing, planned=one)
-        prepared.set_caching_options(False)  # the store may lack by now what an earlier run left there
+        prepared.set_caching_options(False)
     parts = dsl.Collected(prepared.outputs["part"])
     return _add(steps.settle, inputs, listing=listing, parts=parts).set_caching_options(False).outputs["dataset"]
 

@@ -21,6 +21,7 @@ from components.finish import RecordDocument
 from components.shared.core.document import Document, SealedDocument
 from components.shared.data.dataset import DatasetDocument
 from components.shared.data.parts.listing import ListingDocument
+from components.shared.data.parts.staged import StagedDocument
 from components.shared.data.parts.stored_units import PartDocument, UnitDocument
 from components.shared.data.prepared_index import PreparedDocument
 from components.shared.data.raw import RawDocument
@@ -129,6 +130,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ListingDocument,
     PartDocument,
     UnitDocument,
+    StagedDocument,
 )
 PARAMETERS = """# Parameters
 

@@ -23,7 +23,8 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
     """
     source, parameters = open_listed_source(data), PreprocessRecipe.read(recipe)
     with new_folder(listing) as folder:
-        description, pictures = source.listing(ReadingRecipe.read(reading).reading(needs_labels=True))
+        as_read = ReadingRecipe.read(reading).reading(needs_labels=True)
+        description, pictures = source.listing(as_read, parameters.store)
         check_left_out(told(data), description["left_out"], parameters.max_left_out)
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if value_range := bounds(source, Listing(folder, document), parameters):

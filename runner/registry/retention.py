@@ -62,6 +62,7 @@ class Retention:
         yield from self._folders(asha.FOLDER, lambda sweep, n: f"{n} rungs of the sweep {sweep[:12]}")
         yield from self._folders(handoff.FOLDER, lambda job, n: f"{n} files of the job {job}")
         yield from self._folders(prepared_index.UNITS, lambda key, n: f"{n} files of the units {key[:12]}")
+        yield from self._folders(prepared_index.SOURCES, lambda key, n: f"{n} files of the archive {key[:12]}")
         yield from self._predictions()
         yield from self._uploads()
         yield from self._index()

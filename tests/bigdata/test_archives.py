@@ -15,7 +15,6 @@ from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import SPLITS, Dataset
 from components.shared.storage.client import Store
 from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
-from tests.sample_files import tar_bytes
 from tests.servers.web_server import WebServer, etag, whole
 
 
@@ -109,14 +108,9 @@ def test_an_archive_that_changed_is_reported(
         prepare_part(listing, 0, 1)
 
 
-def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "pets.tar.gz"
-    path.write_bytes(tar_bytes(dict(pictures())))
-    with pytest.raises(UserError, match=r"is compressed as a whole, .* alone; pack it as zip or as plain tar"):
-        listed(path.as_uri(), "", tmp_path / "listing")
-
-
-@pytest.mark.parametrize(("end", "said"), [("", "does not send parts"), ("?key=1", "has a query"), ("#", "no digest")])
+@pytest.mark.parametrize(
+    ("end", "said"), [("", "zip at a server that sends no parts"), ("?key=1", "has a query"), ("#", "no digest")]
+)
 def test_an_address_that_is_not_read_in_parts_is_refused(
     end: str, said: str, web_server: WebServer, tmp_path: Path
 ) -> None:

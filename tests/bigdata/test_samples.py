@@ -73,10 +73,10 @@ SOURCES: dict[str, Callable[[Path], Files]] = {
 }
 
 
-def read(data: str) -> list[tuple[str, str | None, str, bytes]]:
+def read(data: str, store: str = "") -> list[tuple[str, str | None, str, bytes]]:
     """Return split, class, name and content of each picture of a source that is listed."""
     source = open_listed_source(data)
-    description, pictures = source.listing(Reading())
+    description, pictures = source.listing(Reading(), store)
     found = [*pictures]
     contents = source.read(found)
     return [
@@ -99,7 +99,7 @@ def test_pods_read_what_one_pod_reads(kind: str, store: Store, tmp_path: Path) -
     whole = fetched(store.uri("data"), tmp_path / "raw")
     assert rows(whole) == read(store.uri("data")) == read(str(tmp_path / "data"))
     for data in (store.uri("data"), str(tmp_path / "data")):
-        description, _ = open_listed_source(data).listing(Reading())
+        description, _ = open_listed_source(data).listing(Reading(), "")
         assert (description["name"], description["classes"]) == (whole.name, whole.classes)
         assert description["left_out"] == whole.document.left_out
 
@@ -143,7 +143,7 @@ def test_a_manifest_is_read_as_one_pod_reads_it(kind: str, store: Store, tmp_pat
     for number, data in enumerate([store.uri(f"data/pets.{kind}"), str(tmp_path / f"data/pets.{kind}")]):
         whole = fetched(data, tmp_path / f"raw{number}")
         assert rows(whole) == read(data) and len(rows(whole)) == 19
-        assert open_listed_source(data).listing(Reading())[0]["left_out"] == whole.document.left_out
+        assert open_listed_source(data).listing(Reading(), "")[0]["left_out"] == whole.document.left_out
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
@@ -160,7 +160,7 @@ def test_a_table_is_listed_without_its_pictures(web_server: WebServer, tmp_path:
     columns = {"image": pa.array(noise, test_parquet.IMAGE), "label": pa.array([0, 1] * 3)}
     path = test_parquet.write(tmp_path / "train.parquet", columns, test_parquet.FEATURES)
     web_server.files["/train.parquet"] = path.read_bytes()
-    _, pictures = open_listed_source(f"{web_server.url}/train.parquet").listing(Reading())
+    _, pictures = open_listed_source(f"{web_server.url}/train.parquet").listing(Reading(), "")
     assert [picture.name for picture in pictures] == [f"train.parquet/{n}/{n}.png" for n in range(6)]
     parts = [asked["Range"].removeprefix("bytes=").split("-") for asked in web_server.asked]
     assert sum(int(last) + 1 - int(first) for first, last in parts) < path.stat().st_size / 2
@@ -173,7 +173,7 @@ def test_a_row_or_a_picture_that_changed_is_reported(store: Store, tmp_path: Pat
     sources = {"data/pets/pets.csv": "data/pets/1.png", "data/data": "data/data/train-00000-of-00002.parquet"}
     for name, changed in sources.items():
         source = open_listed_source(store.uri(name))
-        pictures = [*source.listing(Reading())[1]]
+        pictures = [*source.listing(Reading(), "")[1]]
         store.put_bytes(store.get_bytes(changed)[0] + b"\0", changed)
         with pytest.raises(TransientError, match=rf"{changed} changed while it was read; run it again"):
             [*source.read(pictures)]

@@ -113,3 +113,16 @@ def test_pruning_removes_entries_that_lead_nowhere(store: Store) -> None:
     (found,) = Retention(store, 0).unneeded(None)
     found.remove()
     assert not list(store.list(FOLDER))
+
+
+@pytest.mark.parametrize("folder", ["units", "sources"])
+def test_pruning_removes_what_many_pods_left(folder: str, store: Store) -> None:
+    for name in ("1.tar", "source.json"):
+        store.put_bytes(name.encode(), f"{folder}/{RECIPE}/{name}")
+    assert not list(Retention(store, 1).unneeded(None))
+    (found,) = Retention(store, 0).unneeded(None)
+    assert (
+        f"2 {'files of the units' if folder == 'units' else 'files of the archive'} {RECIPE[:12]}" in found.description
+    )
+    found.remove()
+    assert not list(store.list(folder))

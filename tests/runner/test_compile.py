@@ -253,7 +253,7 @@ def test_only_what_looks_at_the_world_outside_is_never_cached(
 ) -> None:
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task, _ in _tasks(documents[0])}
     last = "collect" if graph == PREDICTION else "register"
-    in_store = {"prepare", "settle"} & containers.keys()
+    in_store = {"partition", "prepare", "settle"} & containers.keys()
     assert {name for name in containers if not cached[name]} == {FIRST.get(graph, "resolve"), last, "finish", *in_store}
     (download,) = [task for name, task, _ in _tasks(documents[0]) if name in ("download", "partition")]
     version = download["inputs"]["parameters"]["version"]["taskOutputParameter"]

@@ -17,6 +17,7 @@ from components.shared.storage.errors import Conflict, NoSuchObject
 
 FOLDER = "prepared"
 UNITS = "units"  # of parts/stored_units.py
+SOURCES = "sources"  # of parts/staged.py
 DATASETS, DOCUMENT = "datasets", "dataset.json"  # of dataset_store.py, which needs NumPy
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives.ranged import FIRST_BYTES, RangedFile
+from components.shared.data.parts.reading import ANY_SIZE, located, read_listed
 from components.shared.data.sources.archive import members
-from components.shared.data.sources.ranges import ANY_SIZE, located, read_listed
 from components.shared.data.sources.schemes import Listed
 from tests.data.archives.hostile import FILES, KINDS, REFUSED, packed
 from tests.fuzz.confinement import confined

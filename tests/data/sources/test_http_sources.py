@@ -200,6 +200,6 @@ def test_a_full_disk_is_named(web_server: WebServer, cache: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     web_server.files["/a.zip"] = PETS
-    monkeypatch.setattr("components.shared.data.sources.http_transfer._Transfer._write", fail)
+    monkeypatch.setattr("components.shared.data.sources.http_transfer.Transfer._write", fail)
     with pytest.raises(OSError, match=rf"No space left on device: '{cache}"):
         fetch_url(f"{web_server.url}/a.zip")

@@ -47,6 +47,34 @@ class RangedFile:
         return cast(IO[bytes], RangedStream(self))
 
 
+@dataclass(frozen=True)
+class StreamedFile:
+    """A file that is read from start to end only; `stream()` opens it."""
+
+    shown: str
+    key: str
+    etag: str
+    size: int
+    stream: Callable[[], IO[bytes]]
+    start: int = 0
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def name(self) -> str:
+        """Return its last part."""
+        return self.shown.rpartition("/")[2]
+
+    def stat(self) -> SimpleNamespace:
+        """Return its size."""
+        return SimpleNamespace(st_size=self.size)
+
+    def open(self, _: Literal["rb"], /) -> IO[bytes]:
+        """Open it for reading."""
+        return self.stream()
+
+
 def local_file(path: str, etag: str, size: int) -> RangedFile:
     """Return a file of this machine, in the state that its time says."""
     return RangedFile(path, path, etag, size, partial(local_bytes, path, etag))

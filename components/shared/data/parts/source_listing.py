@@ -11,7 +11,7 @@ from components.shared.data.archives.kinds import TAR, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.nested import stem, unnested
-from components.shared.data.archives.ranged import RangedFile
+from components.shared.data.archives.ranged import RangedFile, StreamedFile
 from components.shared.data.archives.tar_reader import is_compressed
 from components.shared.data.layout.file_kinds import PICTURE
 from components.shared.data.layout.folder_layout import NO_SPLITS, Layout
@@ -20,6 +20,7 @@ from components.shared.data.layout.label_table import LABELS, read_labels
 from components.shared.data.layout.left_out import Tally
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
+from components.shared.data.parts.reading import located
 from components.shared.data.samples.classes import Classes, listed_classes
 from components.shared.data.samples.description import Found, Keeping, closed
 from components.shared.data.samples.file_splits import file_splits
@@ -28,45 +29,63 @@ from components.shared.data.samples.tables import is_parquet, list_parquet, list
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import describe_pictures, survey_of
-from components.shared.data.sources.ranges import located
 from components.shared.data.sources.schemes import UNLISTED, Listed, Unlisted, listed_member
 
+SET_STORE = "set store=s3://bucket/prefix, or pack it as zip or as plain tar"
 UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
 Members = Callable[[], Iterator[Member]]
 Pictures = tuple[Mapping[str, Any], Iterator[Listed]]  # name, classes and what is left out, and the pictures
 
 
-def list_archive(file: RangedFile, source: str, reading: Reading) -> Pictures:
+def list_archive(file: RangedFile | StreamedFile, source: str, reading: Reading, store: str) -> Pictures:
     """Return name, classes and what is left out of an archive, and its pictures, of which only the headers are read.
 
-    Raises UserError, naming `source`, if it cannot be read safely, is compressed as a whole, or holds no classification
-    set of pictures.
+    One of which no part can be read alone is read once, into the store. Raises UserError, naming `source`, if it cannot
+    be read safely, there is no store but must be, or it holds no classification set of pictures.
     """
     recognition = Recognition(reading, [""])
-    return _Lister(partial(_members, file), source, reading, file).listing(recognition)
+    return _Lister(partial(_members, store, file), source, reading, store, file).listing(recognition)
 
 
-def list_pictures(list_all: Members, source: str, reading: Reading) -> Pictures:
+def list_pictures(list_all: Members, source: str, reading: Reading, store: str) -> Pictures:
     """Return name, classes and what is left out of a source, and its pictures.
 
     `list_all` yields all members of the source. Raises UserError, naming `source`, if it holds no classification set,
     or one of another kind than pictures.
     """
-    return _Lister(list_all, source, reading).listing()
+    return _Lister(list_all, source, reading, store).listing()
 
 
-def _members(file: RangedFile) -> Iterator[Member]:
-    """Yield the members of an archive. Raises UserError if it is compressed as a whole."""
-    if archive_kind(file, str(file)) == TAR and is_compressed(file):
-        raise Unlisted(f"{file} is compressed as a whole, so that no part of it can be read alone", UNPACK)
-    yield from located(members(file), file)
+def _members(store: str, file: RangedFile | StreamedFile) -> Iterator[Member]:
+    """Yield the members of an archive, in the archive itself or in the store."""
+    kind = archive_kind(file, str(file))
+    if isinstance(file, RangedFile) and not (kind == TAR and is_compressed(file)):
+        yield from located(members(file), file)
+        return
+    if kind != TAR:
+        raise Unlisted(f"{file} is a zip at a server that sends no parts of a file", UNPACK)
+    if not store:
+        raise Unlisted(f"{file} cannot be read in parts, so that it has to be repacked in a store", SET_STORE)
+    # 0.1 s, most of it the S3 client
+    from components.shared.data.parts.staged import staged
+
+    for tar in staged(file, store):
+        yield from located(members(tar), tar)
 
 
 class _Lister:
     """Lists one source, which may be an archive."""
 
-    def __init__(self, list_all: Members, source: str, reading: Reading, archive: RangedFile | None = None) -> None:
+    def __init__(
+        self,
+        list_all: Members,
+        source: str,
+        reading: Reading,
+        store: str,
+        archive: RangedFile | StreamedFile | None = None,
+    ) -> None:
         self._list_all, self._source, self._reading, self._archive = list_all, source, reading, archive
+        self._store = store
         self._given = Given(reading)
         self._keeping = Keeping(_itself, self._in_place)
 
@@ -106,7 +125,7 @@ class _Lister:
                 f"{self._source}: {archive.name} is in a zip, of which no part of it can be read alone", UNPACK
             )
         file = archive.ranged()
-        return _members(file.part(f"{self._source}: {archive.name}", 0, file.size))
+        return _members(self._store, file.part(f"{self._source}: {archive.name}", 0, file.size))
 
     def _webdataset(self, found: Iterator[Member], splits: Mapping[str, str], survey: Survey) -> Pictures:
         left_out = Tally()

@@ -7,17 +7,16 @@ from pathlib import Path
 from components.shared.core.errors import UserError
 from components.shared.data.archives.broken import broken_is_an_error
 from components.shared.data.archives.folder import folder_members
-from components.shared.data.archives.kinds import TAR, ZIP, archive_kind
+from components.shared.data.archives.kinds import TAR, ZIP, ArchiveFile, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.names import parts_of
-from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.archives.tar_reader import tar_members
 from components.shared.data.archives.zip_reader import zip_members
 from components.shared.data.layout.file_kinds import junk_in
 
 
-def members(path: Path | RangedFile) -> Iterator[Member]:
+def members(path: ArchiveFile) -> Iterator[Member]:
     """Yield the members of a folder (by name) or an archive (in its own order), in constant memory for tar.
 
     A tar member can be opened only while it is the current one. Hidden files and other junk are among them.

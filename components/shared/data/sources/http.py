@@ -4,6 +4,7 @@ There is a record of what an address held.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from email.message import Message
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import IO, Annotated, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -24,16 +25,17 @@ from components.shared.core.printable import bounded, told
 from components.shared.data.archives.folder import file_member
 from components.shared.data.archives.kinds import SUFFIXES, is_archive, refuse_unread_name
 from components.shared.data.archives.names import plain
-from components.shared.data.archives.ranged import RangedFile
+from components.shared.data.archives.ranged import RangedFile, StreamedFile
 from components.shared.data.layout.file_kinds import kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.parts.reading import ANY_SIZE, read_listed
 from components.shared.data.parts.source_listing import list_archive
 from components.shared.data.samples.tables import TABLES, Pictures, is_table, list_table, pack_table
-from components.shared.data.sources.http_transfer import Parts, download, request_headers, size_of, state_of
+from components.shared.data.sources.http_parts import Parts, WholeStream, size_of, state_of
+from components.shared.data.sources.http_transfer import download, request_headers
 from components.shared.data.sources.packing import archive_path, describe_archive
-from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.redirects import check_address
-from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription
+from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription, Unlisted
 from components.shared.storage.download_cache import cache_folder, cache_path, cached, download_folder
 
 MAX_NAME = 200  # letters of a name that a server gives
@@ -98,23 +100,27 @@ class UrlSource:
             "name": name or told(self._url),
         }
 
-    def listing(self, reading: Reading) -> Pictures:
+    def listing(self, reading: Reading, store: str = "") -> Pictures:
         """List the pictures of an archive or a table. Raises UserError if no part of the file can be read alone."""
         address, required = _parts(self._url)
         if required:
-            raise UserError(f"data={self._url}: of a file that is read in parts no digest is known", "remove #sha256=")
+            raise Unlisted(f"data={self._url}: of a file that is read in parts no digest is known", "remove #sha256=")
         if urlsplit(address).query:
-            raise UserError(f"data={self._url} has a query, which the list of pictures must not tell", UNLISTED)
+            raise Unlisted(f"data={self._url} has a query, which the list of pictures must not tell", UNLISTED)
         parts = Parts(address)
         first = parts.probe()
-        if not first or not state_of(first.headers) or not size_of(first):
-            raise UserError(f"data={self._url} is at a server that does not send parts of a file", UNLISTED)
-        state = state_of(first.headers)
-        file = RangedFile(address, address, state, size_of(first), partial(parts.fetch, state))
+        state, size = state_of(first.headers), size_of(first)
+        if not state or not size:
+            raise Unlisted(f"data={self._url} is at a server that does not send the size and an ETag", UNLISTED)
+        file: RangedFile | StreamedFile = RangedFile(address, address, state, size, partial(parts.fetch, state))
+        if first.status_code != 206:
+            file = StreamedFile(address, address, state, size, partial(_stream, address, state, size))
         if is_table(self._name):
+            if isinstance(file, StreamedFile):
+                raise Unlisted(f"data={self._url} is at a server that does not send parts of a file", UNLISTED)
             description, pictures = list_table(file, self._name, address, reading)
         else:
-            description, pictures = list_archive(file, address, reading)
+            description, pictures = list_archive(file, address, reading, store)
         served = served_name(first.headers.get("Content-Disposition", ""), first.url)
         name = self._name if is_archive(Path(self._name)) else served or self._name
         return {**description, "name": name or told(self._url)}, pictures
@@ -138,6 +144,10 @@ class UrlSource:
         copy = archive_path(self._name, folder)  # not by the server's name, which is not part of the version
         shutil.copyfile(self._fetched.path, copy)
         return describe_archive(copy, source, reading)
+
+
+def _stream(address: str, state: str, size: int) -> IO[bytes]:
+    return cast(IO[bytes], io.BufferedReader(WholeStream(address, state, size)))
 
 
 def open_source(data: str) -> UrlSource:

@@ -5,8 +5,8 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -14,20 +14,20 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from components.shared.core import log
-from components.shared.core.errors import TransientError, UserError, disk_named
+from components.shared.core.errors import UserError, disk_named
 from components.shared.data.archives.kinds import PAGE_BYTES, first_bytes, refuse_page
 from components.shared.data.sources.redirects import Way
 from components.shared.storage.retry import TRANSIENT, Retries, is_unknown_host
 from components.shared.storage.web_session import ProxyFailed, open_session
 
 ATTEMPTS = 6  # that gain no byte
-CONNECT_SECONDS, READ_SECONDS = 5, 30
+TIMEOUT = (5, 30)  # seconds to connect, and to wait for bytes
 BLOCK = 1 << 18
 SLOW_SECONDS, SLOW_BYTES = 120, 120 * 2**10  # a KiB a second: a GiB would take twelve days
 SPACE_STEP = 2**26  # bytes between looks at the space that is left
 
 
-class _Retry(Exception):
+class Retry(Exception):
     """A transient failure: the connection broke, or the server asked to come back later."""
 
     def __init__(self, reason: str, wait: float | None = None, remedy: str = "", is_slow: bool = False) -> None:
@@ -65,53 +65,10 @@ def _transfer(
     """Read a URL's bytes, or only its headers, in as many attempts as necessary."""
     way = Way(address)
     with open_session(way.check) as session:
-        return _Transfer(session, way, address, file, known or {}, limit, only_headers).run()
+        return Transfer(session, way, address, file, known or {}, limit, only_headers).run()
 
 
-class Parts:
-    """The file at an address whose server sends parts of it. Threads may share it."""
-
-    def __init__(self, address: str) -> None:
-        """Take the address, without a request."""
-        self._address = address
-        self._idle: SimpleQueue[tuple[requests.Session, Way]] = SimpleQueue()
-
-    def probe(self) -> requests.Response | None:
-        """Return the response with the first byte; None if the server sends no parts, or the file is empty."""
-        response, _ = self._request(0, 1, None)
-        return response if response.status_code == 206 else None
-
-    def fetch(self, state: str, start: int, length: int) -> bytes:
-        """Return bytes from `start` on, `length` of them or as many as there are.
-
-        Raises TransientError if the file has another ETag, or time if it has none, than `state`.
-        """
-        response, content = self._request(start, length, state)
-        if response.status_code not in (206, 416):
-            raise UserError(f"{self._address} came whole, not in parts as before", "run it again")
-        return content
-
-    def _request(self, start: int, length: int, state: str | None) -> tuple[requests.Response, bytes]:
-        session, way = self._session()
-        file = io.BytesIO()
-        response = _PartTransfer(session, way, self._address, file, (start, length), state).run()
-        self._idle.put((session, way))
-        return response, file.getvalue()
-
-    def _session(self) -> tuple[requests.Session, Way]:
-        try:
-            return self._idle.get_nowait()
-        except Empty:
-            way = Way(self._address)
-            return open_session(way.check), way
-
-
-def state_of(headers: Mapping[str, str]) -> str:
-    """Return the header that tells versions of a file apart: its ETag, else its Last-Modified, else nothing."""
-    return headers.get("ETag") or headers.get("Last-Modified") or ""
-
-
-class _Transfer:
+class Transfer:
     """One download and its progress: every attempt continues where the last one was cut."""
 
     def __init__(
@@ -134,39 +91,21 @@ class _Transfer:
         while True:
             try:
                 return self.attempt()
-            except _Retry as retry:
+            except Retry as retry:
                 if self.file.tell() > received and not retry.is_slow:
                     retries.reset()
                 received = self.file.tell()
                 retries.failed(retry.reason, retry.wait, remedy=retry.remedy)
 
     def attempt(self) -> requests.Response:
-        """Request the missing bytes and write them. Raises _Retry if the next attempt may succeed."""
-        timeout = (CONNECT_SECONDS, READ_SECONDS)
-        try:
-            with self.way.follow(self.session, self._headers(), timeout) as response:
-                self._check(response)
-                if self.only_headers and "html" in response.headers.get("Content-Type", ""):
-                    refuse_page(_start(response), self.address)
-                elif response.status_code != 304 and not self.only_headers:
-                    self._write(response)
-                return response
-        except ProxyFailed as error:
-            if error.fault.is_lasting:
-                raise UserError(f"{self.address} cannot be reached: {error}", error.fault.remedy) from None
-            raise _Retry(f"could not be read ({error})", remedy=error.fault.remedy) from None
-        except requests.exceptions.SSLError as error:
-            untrusted = f"{self.address} has a certificate that is not trusted ({_reason(error)})"
-            raise UserError(untrusted, "name the file of its authority in REQUESTS_CA_BUNDLE") from None
-        except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-            if any(is_unknown_host(getattr(cause, "reason", None)) for cause in error.args):
-                unknown = f"{urlsplit(self.address).hostname} is not a known host"
-                raise UserError(unknown, "check the address and the network") from None
-            raise _Retry(f"could not be read ({type(error).__name__})") from None
-        except UserError:
-            raise
-        except (requests.RequestException, ValueError) as error:  # ValueError: redirected to an invalid address
-            raise UserError(f"{self.address} could not be downloaded: {_reason(error)}", "check the address") from None
+        """Request the missing bytes and write them. Raises Retry if the next attempt may succeed."""
+        with faults_named(self.address), self.way.follow(self.session, self._headers(), TIMEOUT) as response:
+            self._check(response)
+            if self.only_headers and "html" in response.headers.get("Content-Type", ""):
+                refuse_page(_start(response), self.address)
+            elif response.status_code != 304 and not self.only_headers:
+                self._write(response)
+            return response
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -178,25 +117,25 @@ class _Transfer:
         return headers
 
     def _check(self, response: requests.Response) -> None:
-        _retry_transient(response)
-        is_rest = _content_range(response)[0] == self.file.tell()
+        retry_transient(response)
+        is_rest = content_range(response)[0] == self.file.tell()
         if response.status_code == 416 or (response.status_code == 206 and not is_rest):
             self._restart()
-            raise _Retry("changed during the download")
+            raise Retry("changed during the download")
         if response.status_code not in (200, 206, 304) or (response.status_code == 304 and not self.known):
-            raise _refused(self.address, response)
+            raise refused(self.address, response)
 
     def _write(self, response: requests.Response) -> None:
         if response.status_code != 206:
             self._restart()
         etag = response.headers.get("ETag", "")
         self.validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-        total = _content_range(response)[1]
+        total = content_range(response)[1]
         name = urlsplit(self.address).path.rpartition("/")[2]
         progress = log.Progress(name or self.address, total, "bytes")
         progress.done = self.file.tell()
         space = _Space(self.file, total - self.file.tell(), self.address)
-        for block in _blocks(response):
+        for block in blocks(response):
             self.file.write(block)
             progress.advance(len(block))
             space.check()
@@ -204,7 +143,7 @@ class _Transfer:
                 too_large = f"{self.address} is larger than the {self.limit:,} bytes expected"
                 raise UserError(too_large, "check that the file is the expected one")
         if self.file.tell() < total:
-            raise _Retry(f"ended after {self.file.tell():,} of {total:,} bytes")
+            raise Retry(f"ended after {self.file.tell():,} of {total:,} bytes")
         self.file.flush()
 
     def _restart(self) -> None:
@@ -212,71 +151,47 @@ class _Transfer:
         self.file.truncate()
 
 
-class _PartTransfer(_Transfer):
-    """The transfer of a part: of a file in a state, or of one that is in any."""
-
-    def __init__(
-        self,
-        session: requests.Session,
-        way: Way,
-        address: str,
-        file: BinaryIO,
-        part: tuple[int, int],
-        state: str | None,
-    ) -> None:
-        super().__init__(session, way, address, file, {}, None, False)
-        self._start, self._length = part
-        self._state = state
-
-    def _headers(self) -> dict[str, str]:
-        first, last = self._start + self.file.tell(), self._start + self._length - 1
-        return {"Accept-Encoding": "identity", "Range": f"bytes={first}-{last}"}
-
-    def _check(self, response: requests.Response) -> None:
-        _retry_transient(response)
-        if response.status_code not in (200, 206, 416):
-            raise _refused(self.address, response)
-        if self._state is not None and state_of(response.headers) != self._state and response.status_code != 416:
-            raise TransientError(f"{self.address} changed while it was read", "run it again")
-
-    def _write(self, response: requests.Response) -> None:
-        if response.status_code != 206:
-            return
-        at, _ = _content_range(response)
-        if at != self._start + self.file.tell():
-            raise UserError(f"{self.address} sent bytes from {at:,} on, which were not asked for", "run it again")
-        due = int(response.headers.get("Content-Length") or self._length - self.file.tell())
-        for block in _blocks(response):
-            self.file.write(block)
-            due -= len(block)
-            if self.file.tell() > self._length:
-                raise UserError(f"{self.address} sent more bytes than were asked for", "run it again")
-        if due > 0:
-            raise _Retry(f"ended {due:,} bytes before the end of a part")
-
-
-def _retry_transient(response: requests.Response) -> None:
-    """Raise _Retry if the server may answer another time."""
+def retry_transient(response: requests.Response) -> None:
+    """Raise Retry if the server may answer another time."""
     if response.status_code in TRANSIENT:
         asked = response.headers.get("Retry-After", "")
         reason = f"answered {response.status_code} {response.reason}"
-        raise _Retry(reason, float(asked) if asked.isdecimal() else None)
+        raise Retry(reason, float(asked) if asked.isdecimal() else None)
 
 
-def _refused(address: str, response: requests.Response) -> UserError:
+def refused(address: str, response: requests.Response) -> UserError:
+    """Return the error of an answer that is none."""
     remedy = "make it readable without a login" if response.status_code in (401, 403) else "check the address"
     return UserError(f"{address} answered {response.status_code} {response.reason}", remedy)
 
 
-def size_of(response: requests.Response) -> int:
-    """Return the size of the whole file of which a response has a part; 0 if the server does not send it."""
-    return _content_range(response)[1]
+@contextmanager
+def faults_named(address: str) -> Iterator[None]:
+    """Raise Retry or UserError for what a request in the block raises."""
+    try:
+        yield
+    except ProxyFailed as error:
+        if error.fault.is_lasting:
+            raise UserError(f"{address} cannot be reached: {error}", error.fault.remedy) from None
+        raise Retry(f"could not be read ({error})", remedy=error.fault.remedy) from None
+    except requests.exceptions.SSLError as error:
+        untrusted = f"{address} has a certificate that is not trusted ({_reason(error)})"
+        raise UserError(untrusted, "name the file of its authority in REQUESTS_CA_BUNDLE") from None
+    except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+        if any(is_unknown_host(getattr(cause, "reason", None)) for cause in error.args):
+            unknown = f"{urlsplit(address).hostname} is not a known host"
+            raise UserError(unknown, "check the address and the network") from None
+        raise Retry(f"could not be read ({type(error).__name__})") from None
+    except UserError:
+        raise
+    except (requests.RequestException, ValueError) as error:  # ValueError: redirected to an invalid address
+        raise UserError(f"{address} could not be downloaded: {_reason(error)}", "check the address") from None
 
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
+def blocks(response: requests.Response) -> Iterator[bytes]:
     """Yield the bytes as they come and as they are sent: some servers call a .tar.gz a gzipped .tar.
 
-    Raises _Retry if they come at less than a least rate.
+    Raises Retry if they come at less than a least rate.
     """
     since, received = time.monotonic(), 0
     while block := response.raw.read1(BLOCK, decode_content=False):
@@ -284,14 +199,14 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
         received += len(block)
         if time.monotonic() - since > SLOW_SECONDS:
             if received < SLOW_BYTES:
-                raise _Retry(f"sent {received:,} bytes in {SLOW_SECONDS:g} s", is_slow=True)
+                raise Retry(f"sent {received:,} bytes in {SLOW_SECONDS:g} s", is_slow=True)
             since, received = time.monotonic(), 0
 
 
 def _start(response: requests.Response) -> bytes:
-    """Return the start of a body, in which a web page has its title. Raises _Retry as `_blocks` does."""
+    """Return the start of a body, in which a web page has its title. Raises Retry as `_blocks` does."""
     start = b""
-    for block in _blocks(response):
+    for block in blocks(response):
         start += block
         if len(start) >= PAGE_BYTES:
             break
@@ -324,7 +239,7 @@ def _reason(error: Exception) -> str:
     return re.sub(r"(url: [^\s?]*)\?\S*", r"\1?...", str(error))
 
 
-def _content_range(response: requests.Response) -> tuple[int, int]:
+def content_range(response: requests.Response) -> tuple[int, int]:
     """Return where the response's bytes start, and the size of the whole file or 0 if the server does not send it."""
     part = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     if part:

@@ -20,12 +20,12 @@ from components.shared.data.archives.kinds import (
 from components.shared.data.archives.ranged import RangedFile, local_file
 from components.shared.data.layout.file_kinds import PICTURE, junk_in, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.parts.reading import ANY_SIZE, read_listed
 from components.shared.data.parts.source_listing import list_archive, list_pictures
 from components.shared.data.prepared_data import is_prepared_folder
 from components.shared.data.samples.tables import MANIFESTS, TABLES, Pictures, is_table, list_table, pack_table
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
-from components.shared.data.sources.ranges import ANY_SIZE, read_listed
 from components.shared.data.sources.schemes import UNLISTED, Listed, RawDescription, State, Unlisted
 
 PREPARED = "give the pictures that it was made from; only a prediction takes it as it is"
@@ -78,17 +78,17 @@ class LocalSource:
         found = partial(members, pictures)
         return pack(found, lambda _: found(), str(self._path), reading, folder)
 
-    def listing(self, reading: Reading) -> Pictures:
+    def listing(self, reading: Reading, store: str = "") -> Pictures:
         """List the pictures of a folder, an archive or a table. Raises UserError if no part of it can be read alone."""
         if self._path.is_dir():
-            return list_pictures(partial(members, self._path), str(self._path), reading)
+            return list_pictures(partial(members, self._path), str(self._path), reading, store)
         if self._is_picture:
             raise Unlisted(f"data={self._path} is one picture", UNLISTED)
         state = self._path.stat()
         file = local_file(str(self._path), str(state.st_mtime_ns), state.st_size)
         if is_table(self._path.name):
             return list_table(file, self._path.name, str(self._path), reading, at=self._path.parent)
-        return list_archive(file, str(self._path), reading)
+        return list_archive(file, str(self._path), reading, store)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures. Raises UserError if one has changed since it was listed."""

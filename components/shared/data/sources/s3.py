@@ -22,12 +22,12 @@ from components.shared.data.archives.member import Member
 from components.shared.data.archives.ranged import RangedFile
 from components.shared.data.layout.file_kinds import PICTURE, START_BYTES, kind_by_name
 from components.shared.data.layout.reading import Reading
+from components.shared.data.parts.reading import ANY_SIZE, READERS, read_listed
 from components.shared.data.parts.source_listing import list_archive, list_pictures
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.samples.tables import MANIFESTS, Pictures, is_table, list_table, pack_table
 from components.shared.data.sources.archive import normalized
 from components.shared.data.sources.packing import archive_path, describe_archive, pack
-from components.shared.data.sources.ranges import ANY_SIZE, READERS, read_listed
 from components.shared.data.sources.schemes import Listed, RawDescription, State
 from components.shared.storage.client import Entry, Store, open_store
 from components.shared.storage.errors import NoSuchObject
@@ -58,9 +58,9 @@ class S3Archive:
         self._store.get_file(self._name, copy)
         return describe_archive(copy, self._uri, reading)
 
-    def listing(self, reading: Reading) -> Pictures:
+    def listing(self, reading: Reading, store: str = "") -> Pictures:
         """List the pictures. Raises UserError if no part of the file can be read alone."""
-        return self._list(_ranged(self._store, self._entry()), reading)
+        return self._list(_ranged(self._store, self._entry()), reading, store)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, many of them read ahead. Raises TransientError if the file has changed."""
@@ -72,8 +72,8 @@ class S3Archive:
             raise UserError(f"data={self._uri} does not exist", "check the address")
         return entry
 
-    def _list(self, file: RangedFile, reading: Reading) -> Pictures:
-        return list_archive(file, self._uri, reading)
+    def _list(self, file: RangedFile, reading: Reading, store: str) -> Pictures:
+        return list_archive(file, self._uri, reading, store)
 
 
 class S3Table(S3Archive):
@@ -89,7 +89,7 @@ class S3Table(S3Archive):
         file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
         return pack_table(file, self._uri, reading, folder, prefix=self._store.uri())
 
-    def _list(self, file: RangedFile, reading: Reading) -> Pictures:
+    def _list(self, file: RangedFile, reading: Reading, store: str) -> Pictures:
         return list_table(file, self._name, self._uri, reading, prefix=self._store.uri())
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
@@ -125,10 +125,10 @@ class S3Prefix:
             folder,
         )
 
-    def listing(self, reading: Reading) -> Pictures:
+    def listing(self, reading: Reading, store: str = "") -> Pictures:
         """List the pictures, and the store once."""
         self._entries = _Entries(self._store)
-        return list_pictures(partial(_members, self._store, self._entries.read), self._uri, reading)
+        return list_pictures(partial(_members, self._store, self._entries.read), self._uri, reading, store)
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:
         """Yield the content of pictures, with many of them read ahead. Raises TransientError if one has changed."""

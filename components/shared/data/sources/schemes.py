@@ -95,8 +95,11 @@ def listed_member(member: Member, name: str, label: int, split: str) -> Listed:
 class ListedSource(Source, Protocol):
     """A data set whose pictures can be listed without reading them, and read one by one, from several machines."""
 
-    def listing(self, reading: Reading) -> tuple[Mapping[str, Any], Iterator[Listed]]:
-        """Return name, classes and what is left out, and the pictures in the source's order, read as `reading` says."""
+    def listing(self, reading: Reading, store: str = "") -> tuple[Mapping[str, Any], Iterator[Listed]]:
+        """Return name, classes and what is left out, and the pictures in the source's order, read as `reading` says.
+
+        What cannot be read in parts is read once, into the store at the address `store` if there is one.
+        """
         ...
 
     def read(self, pictures: Sequence[Listed]) -> Iterator[bytes]:

@@ -1,10 +1,12 @@
 """Pictures of a source read from several places at the same time, in their order: neighbours by one request."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 from typing import IO, cast
 
 from components.shared.core.errors import UserError
@@ -12,8 +14,10 @@ from components.shared.data.archives.broken import AGAIN
 from components.shared.data.archives.member import Member, Span
 from components.shared.data.archives.ranged import RangedFile, RangedStream
 from components.shared.data.archives.zip_reader import zip_content
+from components.shared.data.parts.staged import stored_file
 from components.shared.data.raw import MAX_PICTURE_BYTES
 from components.shared.data.sources.schemes import Listed
+from components.shared.storage.client import Store, open_store
 
 READERS = 16  # requests at the same time
 AHEAD_BYTES = 64 * 2**20  # of pictures that are read ahead
@@ -27,6 +31,7 @@ def read_listed(
     pictures: Sequence[Listed], whole: Callable[[Listed], bytes], opened: Callable[[str, str], RangedFile]
 ) -> Iterator[bytes]:
     """Yield the content of pictures: by `whole`, or of members of an archive from the file that `opened` opens."""
+    opened = _Opened(opened)
     with ThreadPoolExecutor(READERS) as readers:
         waiting: deque[tuple[int, Future[list[bytes]]]] = deque()
         try:
@@ -55,6 +60,23 @@ def located(found: Iterator[Member], file: RangedFile) -> Iterator[Member]:
         is_plain = span and not span.zipped and not member.is_folder
         ranged = partial(file.part, f"{file}: {member.name}", span.offset, member.size) if span and is_plain else None
         yield replace(member, key=file.key, etag=file.etag, span=span and span.moved(file.start), ranged=ranged)
+
+
+class _Opened:
+    """Opens files by key and ETag, those that are in the store for their source by addresses."""
+
+    def __init__(self, of_source: Callable[[str, str], RangedFile]) -> None:
+        self._of_source = of_source
+        self._stores: dict[str, Store] = {}
+        self._lock = Lock()
+
+    def __call__(self, key: str, etag: str) -> RangedFile:
+        if not key.startswith("s3://"):
+            return self._of_source(key, etag)
+        folder, _, name = key.rpartition("/")
+        with self._lock:
+            store = self._stores.setdefault(folder, self._stores.get(folder) or open_store(folder, os.environ))
+        return stored_file(store, name, etag, ANY_SIZE)
 
 
 def _runs(pictures: Sequence[Listed]) -> Iterator[list[Listed]]:
