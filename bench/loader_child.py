@@ -115,13 +115,13 @@ def _ours(spec: Spec, *, streamed: bool) -> Callable[[], Iterator[Batch]]:
         yield from source.each(order[: steps * size].view(steps, size))
 
     if not streamed:
-        source = batches.open_batches(data, "train", torch.device("cpu"), None)
+        source = batches.open_batches(data, "train", torch.device("cpu"), None, seed=0)
         return lambda: opened(source, torch.randperm(data.counts["train"]))
 
     def streaming() -> Iterator[Batch]:
         planned = plan_streaming(data, settings, processes=1, batches=steps, seed=0)
         assert planned
-        source = batches.open_batches(data, "train", torch.device("cpu"), planned)
+        source = batches.open_batches(data, "train", torch.device("cpu"), planned, seed=0)
         return opened(source, torch.from_numpy(planned.order.epoch(1)))
 
     return streaming

@@ -133,9 +133,15 @@ def _describe(model: saved_model.Model, metrics: Metrics) -> Description:
         code_version=model.document.code_version,
         test_accuracy=metrics.accuracy,
         value_range=model.document.value_range,
-        preparation=Preparation(image_size=model.image_shape[1], channels=model.image_shape[0]),
+        preparation=_preparation(model),
         temperature=model.document.temperature,
     )
+
+
+def _preparation(model: saved_model.Model) -> Preparation:
+    channels, size, _ = model.image_shape
+    crop: dict[str, bool] = {"crop": True} if model.document.crop else {}
+    return Preparation(image_size=size, channels=channels, **crop)
 
 
 def _latencies(programs: Mapping[str, Classify], data: Dataset, batch: int) -> dict[str, dict[str, float]]:

@@ -45,9 +45,11 @@ def prepared(listing: Path, order: Sequence[int], dataset: Path) -> Dataset:
     return open_dataset(dataset)
 
 
-def prepared_alone(source: str, folder: Path) -> Dataset:
+def prepared_alone(source: str, folder: Path, **changes: Any) -> Dataset:
     """Prepare the pictures in one pod."""
     raw, dataset = folder / "raw", folder / "alone"
     download(data=source, version=version_of(source), recipe=READING, needs_labels=True, raw=str(raw))
-    preprocess(raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS).text(), prepared_by="", dataset=str(dataset))
+    preprocess(
+        raw=str(raw), recipe=PreprocessRecipe.of(**SETTINGS, **changes).text(), prepared_by="", dataset=str(dataset)
+    )
     return open_dataset(dataset)

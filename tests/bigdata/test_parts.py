@@ -34,10 +34,11 @@ def test_any_number_and_order_of_parts_gives_the_same_document(
     assert len(documents) == 1
 
 
-def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Path) -> None:
-    listing = listed(source, uri, tmp_path / "listing")
+@pytest.mark.parametrize("keep", ["raw", "jpeg"])
+def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Path, keep: str) -> None:
+    listing = listed(source, uri, tmp_path / "listing", keep=keep)
     many = prepared(listing, [0, 1, 2], tmp_path / "many")
-    alone = prepared_alone(source, tmp_path)
+    alone = prepared_alone(source, tmp_path, keep=keep)
     assert many.is_remote and not alone.is_remote
     assert many.digest == alone.digest
     assert many.document.splits == alone.document.splits

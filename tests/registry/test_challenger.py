@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.shared.data.dataset import open_dataset
+from components.shared.data.dataset import SPLITS, open_dataset
 from components.shared.registry.challenger import champion_judge, digest_of_test_split
 from components.shared.registry.document import RegistryDocument, VersionDocument
+from tests.kept_pictures import download_from, prepare_kept, write_photographs
 from tests.small_packages import CLASSES, figures_of, package_of, provenance_of, version_of, write_dataset
 
 
@@ -50,3 +51,16 @@ def test_a_champion_is_scored_once(tmp_path: Path) -> None:
     assert reads == [1, 2]
     assert [verdict.wins for verdict in verdicts] == [True] * 4
     assert verdicts[1].figures is not None and (verdicts[1].figures.n01, verdicts[1].figures.n10) == (10, 0)
+
+
+def test_a_champion_of_whole_pictures_is_not_compared_on_crops(tmp_path: Path) -> None:
+    raw = download_from(write_photographs(tmp_path / "pictures", counts=dict.fromkeys(SPLITS, 4)), tmp_path / "raw")
+    data = prepare_kept(raw, tmp_path / "dataset")
+    package = package_of(classes=data.classes, image_shape=data.image_shape)
+    model: Any = SimpleNamespace(name="m", read_version=lambda number: version_of(package))
+    predictions = np.eye(2, dtype=np.float32)[data.load("test")[1]]
+    judge = champion_judge(model, 3, data, predictions, 0.05, 1, tmp_path)
+    registry = RegistryDocument(name="m", champion=None, versions=[], decisions=[])
+    verdict = judge(registry.model_copy(update={"champion": 1}))
+    assert not verdict.wins
+    assert verdict.reason.startswith("not compared: version 1 was trained with keep=raw, not jpeg; to make it")

@@ -14,7 +14,7 @@ A module that owns a file declares its document here next to its writer and its 
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -161,6 +161,7 @@ Names = Annotated[
 NamesIfAny = Annotated[Items[str], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_are_different)]
 ImageShape = Annotated[list[Size], Field(min_length=3, max_length=3)]  # C, H, W
 JsonObject = dict[str, Any]  # whose members another module knows
+Keep = Literal["raw", "jpeg"]  # what a prepared dataset has of a picture: pixels of one size, or a JPEG to be cropped
 
 
 class Fingerprint(Part):

@@ -4,7 +4,9 @@ A folder of NumPy shards `<split>-<unit>.images.npy` (uint8, N x C x H x W) and 
 and `dataset.json`, written last, which holds classes, image shape, the training split's mean and standard deviation per
 channel (of pixels scaled to 0..1), counts, every shard with its digest, the digest of each split's content and of the
 whole, and the checksum of the document itself. A shard may have one channel in a dataset of three, and images that are
-left out, whose places are in `<split>-<unit>.dropped.npy` (int64). `index.parquet` has a row for each image: its
+left out, whose places are in `<split>-<unit>.dropped.npy` (int64). With `keep: jpeg`, the file of images has the JPEGs
+of the pictures, one after the other (uint8), and `<split>-<unit>.offsets.npy` (int64, N + 1) where each of them begins;
+an image is the centre crop of one. `index.parquet` has a row for each image: its
 digest, label, split, unit, place in the shard, and whether it is left out. The digest of a split is over the digests
 and labels of its images, so that it can be joined from those of its parts.
 
@@ -31,6 +33,7 @@ from components.shared.core.document import (
     ImageShape,
     Items,
     JsonObject,
+    Keep,
     Names,
     Number,
     Part,
@@ -46,6 +49,7 @@ from components.shared.core.files import sha256_json
 from components.shared.core.npy import npy_bytes, npy_header
 from components.shared.data.layout.left_out import BadImage, LeftOut
 from components.shared.data.shard_cache import StoredShards, open_shard
+from components.shared.data.shard_images import KeptImages, Places, ShardImages
 from components.shared.storage.endpoint import parse_uri
 
 SPLITS = ("train", "val", "test")
@@ -55,7 +59,7 @@ AGAIN = "prepare the dataset again"
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-Places = slice | NDArray[np.int64]  # all, or some rows of a shard
+Readable = ShardImages | KeptImages
 
 
 def digest_of_splits(splits: Mapping[str, "Split"]) -> str:
@@ -72,7 +76,9 @@ def _has_bucket(uri: str) -> str:
 class ShardFile(Part):
     """A file of a shard."""
 
-    path: Annotated[str, StringConstraints(pattern=r"^(train|val|test)-[0-9]{5,9}\.(images|labels|dropped)\.npy$")]
+    path: Annotated[
+        str, StringConstraints(pattern=r"^(train|val|test)-[0-9]{5,9}\.(images|labels|offsets|dropped)\.npy$")
+    ]
     sha256: Sha256
     bytes: Count
 
@@ -83,13 +89,14 @@ class Shard(Part):
     count: Size  # without those that are left out
     images: ShardFile
     labels: ShardFile
+    offsets: ShardFile | None = None  # of kept pictures: where each begins in the file, and where the last one ends
     channels: Size | None = None  # of the file, if the dataset has more
     dropped: ShardFile | None = None  # the places of those that are left out, if there are any
 
     @property
     def files(self) -> list[ShardFile]:
         """Return all files."""
-        return [self.images, self.labels, *([self.dropped] if self.dropped else [])]
+        return [self.images, self.labels, *filter(None, (self.offsets, self.dropped))]
 
 
 class Split(Part):
@@ -138,6 +145,7 @@ class DatasetDocument(SealedDocument):
     samples_sha256: Sha256 = ""
     index_sha256: Sha256 = ""  # none in an earlier format
     value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
+    keep: Keep = "raw"
     name: str
     source: str | None = None
     seconds: dict[str, Number]  # that each step took
@@ -151,6 +159,8 @@ class DatasetDocument(SealedDocument):
         require("splits", self.splits.keys() == set(SPLITS))
         for name, split in self.splits.items():
             require(f"splits.{name}.class_counts", len(split.class_counts) == len(self.classes))
+            are_kept = {shard.offsets is not None for shard in split.shards}
+            require(f"splits.{name}.shards", are_kept <= {self.keep == "jpeg"})
         require("splits", self.digest == digest_of_splits(self.splits))
         return self
 
@@ -166,26 +176,10 @@ class Origin(TypedDict, total=False):
     left_out: LeftOut | None
     samples_sha256: str
     value_range: ValueRange
+    keep: Keep
     name: Required[str]
     source: str
     seconds: Required[dict[str, float]]
-
-
-class ShardImages:
-    """The images of a shard (uint8, N x C x H x W), memory-mapped: what is indexed is read."""
-
-    def __init__(self, mapped: Images, places: Places, channels: int) -> None:
-        """Show those in some places of the file, in so many channels."""
-        self._mapped, self._places, self._channels = mapped, places, channels
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self._mapped) if isinstance(self._places, slice) else len(self._places)
-
-    def __getitem__(self, chosen: slice | NDArray[np.int64]) -> Images:
-        """Read some images."""
-        images = self._mapped[chosen if isinstance(self._places, slice) else self._places[chosen]]
-        return images if images.shape[1] == self._channels else images.repeat(self._channels, 1)
 
 
 @dataclass(frozen=True)
@@ -232,7 +226,7 @@ class Dataset:
             for shard in self.document.splits[split].shards:
                 yield from shard.files
 
-    def shards(self, split: str) -> Iterator[tuple[ShardImages, Labels]]:
+    def shards(self, split: str) -> Iterator[tuple[Readable, Labels]]:
         """Yield each shard of a split: its images, memory-mapped, and labels (int64, N).
 
         Raises CorruptDataError if a shard is missing or differs from its description in the document.
@@ -240,7 +234,7 @@ class Dataset:
         for shard in self.document.splits[split].shards:
             yield self.open_shard(shard)
 
-    def open_shard(self, shard: Shard) -> tuple[ShardImages, Labels]:
+    def open_shard(self, shard: Shard) -> tuple[Readable, Labels]:
         """Return a shard as `shards` does."""
         places = self._places(shard)
         return self._images(shard, places), self._labels(shard, places)
@@ -313,7 +307,14 @@ class Dataset:
             raise CorruptDataError(f"{self.folder} holds labels that name no class of dataset.json", AGAIN)
         return labels
 
-    def _images(self, shard: Shard, places: Places) -> ShardImages:
+    def _images(self, shard: Shard, places: Places) -> Readable:
+        if shard.offsets:
+            offsets = self._array(shard.offsets, (_rows(shard) + 1,), np.int64)
+            if offsets[0] or (np.diff(offsets) <= 0).any():
+                raise CorruptDataError(f"{self.folder} holds offsets that do not rise", AGAIN)
+            return KeptImages(
+                self._array(shard.images, (int(offsets[-1]),), np.uint8), offsets, places, self.image_shape
+            )
         shape = (shard.channels or self.image_shape[0], *self.image_shape[1:])
         return ShardImages(self._array(shard.images, (_rows(shard), *shape), np.uint8), places, self.image_shape[0])
 

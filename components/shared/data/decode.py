@@ -3,6 +3,8 @@
 The aspect ratio is preserved. Larger images are scaled down with antialiasing; smaller ones are enlarged by whole
 factors only (28 -> 32 is a border of 2, as in LeNet-5; 8 -> 32 a factor of 4), so that no pixel is interpolated. The
 image is centred, and the border is zeros.
+
+For pictures that are kept as JPEG it is the centre of the picture in place of all of it: see pictures/kept.py.
 """
 
 import io
@@ -24,6 +26,7 @@ from components.shared.core.document import ValueRange
 from components.shared.core.resources import cpu_count, free_memory
 from components.shared.data.dataset import Images
 from components.shared.data.layout.file_kinds import START_BYTES, kind_by_start
+from components.shared.data.pictures.kept import Kept, TooLong, is_kept_as_it_is, keep, short_side
 from components.shared.data.pictures.memory import ALWAYS_DECODED, SHARE, MemoryBudget, is_text_too_long, memory_needed
 from components.shared.data.pictures.value_range import Unscaled, scale
 from components.shared.data.pictures.wide import read_numbers, wide_type
@@ -60,6 +63,7 @@ class Decoded(NamedTuple):
     result: Result
     kind: str = ""
     size: tuple[int, int] = (0, 0)  # if it is not known
+    kept: Kept | None = None  # if the result is the crop of a picture that is kept as JPEG
 
 
 def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Images:
@@ -78,8 +82,11 @@ def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Ima
 class Decoder:
     """Decodes pictures on all CPUs; `types` counts the types of their numbers."""
 
-    def __init__(self, pool: Executor, budget: MemoryBudget, size: int, value_range: ValueRange | None) -> None:
+    def __init__(
+        self, pool: Executor, budget: MemoryBudget, size: int, value_range: ValueRange | None, crop: bool = False
+    ) -> None:
         self._pool, self._budget, self._size, self._value_range = pool, budget, size, value_range
+        self._crop = crop
         self.types = Counter[str]()
 
     def __call__(self, pictures: Sequence[bytes]) -> list[Result]:
@@ -107,6 +114,8 @@ class Decoder:
             raise BadPicture(f"{what} no supported format ({', '.join(FORMATS)})") from None
         except BadPicture:
             raise
+        except TooLong as error:
+            raise BadPicture(str(error)) from None
         except MemoryError:  # also of Pillow, for lines that are longer than it can hold
             raise BadPicture("there is no memory for its pixels; scale it down, or give more memory") from None
         except _DECODING_ERRORS as error:
@@ -128,7 +137,9 @@ class Decoder:
     def _decode(self, image: ImageFile, data: bytes) -> Decoded:
         _check_single(image)
         full_size, kind = image.size, wide_type(image)
-        image.draft(None, (2 * self._size, 2 * self._size))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+        own = data if self._crop and is_kept_as_it_is(image, self._size) else None
+        least = 2 * (short_side(self._size) if self._crop else self._size)
+        image.draft(None, (least, least))  # a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
         needed, total = memory_needed(image, full_size, is_wide=bool(kind)), self._budget.total
         width, height = full_size
         if needed > total and (kind or width * height > ALWAYS_DECODED):
@@ -138,7 +149,10 @@ class Decoder:
             )
         with self._budget.taken(needed):
             pixels = _to_8_bits(self._scaled(image, data, kind) if kind else _turned(image))
-            return Decoded(_fit(pixels, self._size), kind or NARROW, full_size)
+            if not self._crop:
+                return Decoded(_fit(pixels, self._size), kind or NARROW, full_size)
+            kept = keep(pixels, self._size, own)
+            return Decoded(kept.crop, kind or NARROW, full_size, kept)
 
     def _scaled(self, image: ImageFile, data: bytes, kind: str) -> Image.Image:
         numbers = read_numbers(image, data)
@@ -148,14 +162,19 @@ class Decoder:
 
 
 @contextmanager
-def decoder(size: int, value_range: ValueRange | None = None, memory: int | None = None) -> Iterator[Decoder]:
-    """Yield what decodes pictures as `decode` does, on all CPUs, in `memory` bytes or half of what is free."""
+def decoder(
+    size: int, value_range: ValueRange | None = None, memory: int | None = None, *, crop: bool = False
+) -> Iterator[Decoder]:
+    """Yield what decodes pictures as `decode` does, on all CPUs, in `memory` bytes or half of what is free.
+
+    With `crop`, the result is the centre of a picture as it is kept as JPEG, also of one that is not stored.
+    """
     threads = cpu_count()
     budget = MemoryBudget(int(SHARE * free_memory()) if memory is None else memory, threads)
     # Warning filters and Pillow's limits belong to the process, not to a thread: they are set here, around all threads.
     with warnings.catch_warnings(), budget.of_pillow(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", UserWarning)
-        yield Decoder(pool, budget, size, value_range)
+        yield Decoder(pool, budget, size, value_range, crop)
 
 
 def fit_arrays(images: Images, size: int) -> Images:

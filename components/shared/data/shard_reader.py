@@ -13,10 +13,7 @@ from io import FileIO
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from components.shared.data.dataset import Dataset, Images, Labels, Shard, ShardFile, ShardImages
+from components.shared.data.dataset import Dataset, Labels, Readable, Shard, ShardFile
 from components.shared.data.shard_cache import StoredShards
 from components.shared.data.shard_room import Room
 
@@ -33,16 +30,15 @@ class ShardReader:
         self._folder.mkdir()
         self._coming, self._held = deque(sequence), 0  # shards that are not asked for yet; bytes of those that are
         self._pool = ThreadPoolExecutor(READERS)
-        self._fetched: dict[int, Future[tuple[ShardImages, Labels]]] = {}
+        self._fetched: dict[int, Future[tuple[Readable, Labels]]] = {}
         self._fetch_ahead()
 
-    def take(self, number: int, rows: NDArray[np.int64]) -> tuple[Images, Labels]:
-        """Return images (uint8, N x C x H x W) and labels (int64, N) of a shard.
+    def take(self, number: int) -> tuple[Readable, Labels]:
+        """Return the images and labels (int64, N) of a shard, of which no reference may be left when it is released.
 
         Raises CorruptDataError if the shard is missing or damaged, and UserError if the store fails.
         """
-        images, labels = self._fetched[number].result()
-        return images[rows], labels[rows]
+        return self._fetched[number].result()
 
     def release(self, number: int) -> None:
         """Remove a shard of which all that is needed has been taken, and fetch what fits in its place."""
@@ -63,7 +59,7 @@ class ShardReader:
             self._held += shard_bytes(self._shards[number])
             self._fetched[number] = self._pool.submit(self._fetch, number)
 
-    def _fetch(self, number: int) -> tuple[ShardImages, Labels]:
+    def _fetch(self, number: int) -> tuple[Readable, Labels]:
         folder = self._folder / str(number)
         folder.mkdir()
         passing = _Passing(self._data.folder, self._data.document, self._data.stored, folder)

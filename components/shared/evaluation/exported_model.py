@@ -49,10 +49,11 @@ class Tensor(Part):
 
 
 class Preparation(Part):
-    """How pictures become the program's images: fitted into a square, then gray or in three colours."""
+    """How pictures become the program's images: fitted into a square, or cropped; then gray or in three colours."""
 
     image_size: Size
     channels: Size
+    crop: bool | None = None  # true if an image is the centre crop of a picture, as keep=jpeg has it
 
 
 class Description(Part):

@@ -49,6 +49,7 @@ class ModelDocument(SealedDocument):
     mean: list[Number]  # of each channel of the train split, of pixels scaled to 0..1
     std: list[Annotated[Number, Field(gt=0)]]
     value_range: ValueRange | None = None  # if there are pictures of numbers of more than 8 bits
+    crop: bool = False  # whether an image is the centre crop of a picture, as keep=jpeg has it, or all of it
     temperature: Temperature = 1.0  # by which the logits are divided before the softmax
     dataset_digest: Sha256
     code_version: str

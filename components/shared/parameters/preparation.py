@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from components.shared.core.document import MAX_COUNT, ValueRange
+from components.shared.core.document import MAX_COUNT, Keep, ValueRange
 from components.shared.core.errors import UserError
 from components.shared.data.layout.reading import Arrangement, Reading
 from components.shared.parameters.common import Seed, StoreUri
@@ -45,6 +45,11 @@ class Preparation(Recipe):
         Accepts("LOW,HIGH, two numbers of which the first is the lower one, such as 0,4095"),
     ] = parameter(
         "", "LOW,HIGH: the values that become black and white in pictures of more than 8 bits; empty measures."
+    )
+    keep: Keep = parameter(
+        "raw",
+        "What is kept of a picture: raw, its pixels, fitted into image_size; or jpeg, a JPEG of a short side of 8/7 of "
+        "image_size, of which training reads random crops and all else the centre.",
     )
 
     @property
@@ -124,8 +129,8 @@ class PreprocessRecipe(Preparation, ReadingRecipe, Seed, StoreUri):
 
         The digest of the raw data says how it was read, but a later run needs to know, to read it again.
         """
-        always = {*Preparation.model_fields, *Seed.model_fields} - {"value_range"}
-        newer = {"value_range", *ReadingRecipe.model_fields}
+        always = {*Preparation.model_fields, *Seed.model_fields} - {"value_range", "keep"}
+        newer = {"value_range", "keep", *ReadingRecipe.model_fields}
         defaults = type(self)()
         changed = {name for name in newer if getattr(self, name) != getattr(defaults, name)}
         return {name: getattr(self, name) for name in type(self).model_fields if name in always | changed}

@@ -40,6 +40,13 @@ class Parameters(Pods, RegisterRecipe, ExportRecipe, TrainingRecipe, PreprocessR
         return self
 
     @model_validator(mode="after")
+    def _check_keep(self) -> Self:
+        if self.keep == "jpeg" and self.data in schemes.DATA_SETS:
+            message = f"keep=jpeg, but data={self.data} has pixels and no files of pictures"
+            raise UserError(message, "give keep=raw")
+        return self
+
+    @model_validator(mode="after")
     def _check_deployment(self) -> Self:
         if self.deploy and not self.store:
             message = "deploy=true, but store= is empty, and KServe loads a model from the store"

@@ -65,7 +65,7 @@ class Settings(Recipe):
     shuffle_window: Annotated[int, Field(ge=0, le=MAX_COUNT)] = parameter(
         0,
         "Images among which those of a data set beyond `handover_mib` are shuffled; 0 takes as many as 2 GiB of pixels "
-        "hold. A window as large as the train split, like a smaller data set, is a full shuffle.",
+        "or JPEGs hold. A window as large as the train split, like a smaller data set, is a full shuffle.",
     )
     accumulate: Annotated[int, Field(ge=1, le=100_000)] = parameter(
         1, "Number of batches whose gradients are accumulated for one step."

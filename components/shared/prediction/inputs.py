@@ -56,6 +56,11 @@ class Inputs:
                 f"{folder} holds images of {found}, and the model wants {wanted}",
                 "give the data that it was prepared from",
             )
+        if isinstance(self._data, Dataset) and (self._data.document.keep == "jpeg") != self._crops:
+            raise UserError(
+                f"{folder} was prepared with keep={self._data.document.keep}, and the model's data was not",
+                "give the data that it was prepared from",
+            )
 
     @property
     def digest(self) -> str:
@@ -93,7 +98,13 @@ class Inputs:
                     return
 
     def _decoder(self) -> AbstractContextManager[Decoder]:
-        return decoder(self._shape[1], self._package.value_range)
+        return decoder(self._shape[1], self._package.value_range, crop=self._crops)
+
+    @property
+    def _crops(self) -> bool:
+        """Return whether the model takes the centre crop of a picture."""
+        preparation = self._package.preparation
+        return bool(preparation and preparation.crop)
 
     def _chunks(self) -> Iterator[Chunk]:
         if isinstance(self._data, Raw):

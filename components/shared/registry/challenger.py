@@ -95,6 +95,9 @@ def _score_champion(
         shape = document.input.sizes
         if shape != list(data.image_shape):
             raise Incomparable(f"version {champion} reads images of shape {shape}, not {list(data.image_shape)}")
+        keep = document.provenance.data.parameters.get("keep", "raw")
+        if keep != data.document.keep:
+            raise Incomparable(f"version {champion} was trained with keep={keep}, not {data.document.keep}")
         if document.provenance.test_split_digest == digest_of_test_split(data):
             return _correct(model.versions.read_predictions(document, data.counts["test"]), data), False
         path = scratch / "model.onnx"

@@ -13,7 +13,7 @@ from components.shared.data.dataset import Dataset
 from components.shared.models import factory
 from components.shared.models.pretrained import freeze_stages
 from components.shared.parameters.training import Settings
-from components.shared.training.batches import fits_on, split_bytes
+from components.shared.training.batches import fits_on, is_resident, split_bytes
 from components.shared.training.distributed.process_group import ProcessGroup
 from components.shared.training.initialize import architecture
 from components.shared.training.precision import autocast
@@ -87,7 +87,8 @@ def _try_sizes(network: nn.Module, data: Dataset, group: ProcessGroup, limit: in
     torch.cuda.set_per_process_memory_fraction(GPU_SHARE, device)
     try:
         allocated += [copy.deepcopy(network) for _ in range(WEIGHT_COPIES + (group.size > 1))]
-        for size_of_split in (split_bytes(data, split) for split in ("train", "val")):
+        resident = [split for split in ("train", "val") if is_resident(data, split)]
+        for size_of_split in (split_bytes(data, split) for split in resident):
             if fits_on(device, size_of_split):
                 allocated.append(torch.empty(size_of_split, dtype=torch.uint8, device=device))
         while size < limit:

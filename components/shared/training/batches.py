@@ -19,6 +19,8 @@ from torch import Tensor
 
 from components.shared.core.resources import free_memory
 from components.shared.data.dataset import Dataset
+from components.shared.training.reading.crops import RandomCrops
+from components.shared.training.reading.gathered import Gathered
 from components.shared.training.streaming.plan import Streaming, check_room_for_all
 from components.shared.training.streaming.streamed_split import StreamedSplit
 
@@ -31,8 +33,11 @@ Batch = tuple[Tensor, Tensor]
 class Source(Protocol):
     """A split from which images are read."""
 
-    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
-        """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU)."""
+    def read(self, choices: Iterable[Tensor], epoch: int) -> Generator[Batch]:
+        """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU).
+
+        Of pictures that are kept as JPEG, the train split has other crops in each epoch.
+        """
 
 
 class ResidentSplit:
@@ -42,7 +47,7 @@ class ResidentSplit:
         images, labels = data.load(split)
         self._images, self._labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
-    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+    def read(self, choices: Iterable[Tensor], epoch: int) -> Generator[Batch]:
         """Yield the images at each of the indices."""
         return (self._gather(chosen) for chosen in choices)
 
@@ -56,27 +61,26 @@ class ResidentSplit:
 class MappedSplit:
     """A split in memory-mapped shards, of which only what is read is loaded."""
 
-    def __init__(self, data: Dataset, split: str) -> None:
+    def __init__(self, data: Dataset, split: str, crops: RandomCrops | None = None) -> None:
         if data.is_remote:
             check_room_for_all(data)
         self._shards = list(data.shards(split))
         self._ends = np.cumsum([len(labels) for _, labels in self._shards])
-        self._image_shape = data.image_shape
+        self._image_shape, self._crops = data.image_shape, crops
 
-    def read(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+    def read(self, choices: Iterable[Tensor], epoch: int) -> Generator[Batch]:
         """Yield the images at each of the indices."""
-        return (self._gather(chosen) for chosen in choices)
+        return (self._gather(chosen).batch(epoch) for chosen in choices)
 
-    def _gather(self, chosen: Tensor) -> Batch:
+    def _gather(self, chosen: Tensor) -> Gathered:
         """Copy the rows out of each shard that has some of them."""
         indices = chosen.numpy()
         shard_of = np.searchsorted(self._ends, indices, side="right")
-        images, labels = np.empty((len(indices), *self._image_shape), np.uint8), np.empty(len(indices), np.int64)
+        gathered = Gathered(indices, self._image_shape, self._crops)
         for number in np.unique(shard_of):
-            found, (shard_images, shard_labels) = shard_of == number, self._shards[number]
-            rows = indices[found] - (self._ends[number] - len(shard_labels))
-            images[found], labels[found] = shard_images[rows], shard_labels[rows]
-        return torch.from_numpy(images), torch.from_numpy(labels)
+            found, shard = shard_of == number, self._shards[number]
+            gathered.add(found, shard, indices[found] - (self._ends[number] - len(shard[1])))
+        return gathered
 
 
 class Batches:
@@ -89,15 +93,15 @@ class Batches:
         is_copied = prefetch and device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if is_copied else None  # type: ignore[no-untyped-call]
 
-    def each(self, choices: Iterable[Tensor]) -> Generator[Batch]:
+    def each(self, choices: Iterable[Tensor], epoch: int = 0) -> Generator[Batch]:
         """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU).
 
         Close it before the next one begins to read.
         """
         if not self._prefetch:
-            yield from self._source.read(choices)
+            yield from self._source.read(choices, epoch)
             return
-        with closing(self._source.read(choices)) as batches, ThreadPoolExecutor(1) as thread:
+        with closing(self._source.read(choices, epoch)) as batches, ThreadPoolExecutor(1) as thread:
             waiting = deque(thread.submit(self._send, batches) for _ in range(1 + PREFETCH))
             while sent := waiting.popleft().result():
                 waiting.append(thread.submit(self._send, batches))
@@ -146,15 +150,22 @@ def fits_on(device: torch.device, size: int) -> bool:
     return device.type == "cuda" and size <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def open_batches(data: Dataset, split: str, device: torch.device, streaming: Streaming | None) -> Batches:
+def is_resident(data: Dataset, split: str) -> bool:
+    """Return whether a split may be loaded whole; False if its images are other crops in each epoch."""
+    return data.document.keep == "raw" or split != "train"
+
+
+def open_batches(data: Dataset, split: str, device: torch.device, streaming: Streaming | None, seed: int) -> Batches:
     """Open a split: load it whole if it takes at most RESIDENT_SHARE of the free memory, or else stream it if told so.
 
     Raises UserError if the cache of shards is too small for what has to be on the disk at the same time.
     """
-    count, size = data.counts[split], split_bytes(data, split)
-    if fits_on(device, size):
+    count, size, crops = data.counts[split], split_bytes(data, split), None
+    if not is_resident(data, split):
+        crops = RandomCrops(data.image_shape, seed)
+    elif fits_on(device, size):
         return Batches(ResidentSplit(data, split, device), count, device, prefetch=False)
-    if size <= RESIDENT_SHARE * free_memory():
+    elif size <= RESIDENT_SHARE * free_memory():
         return Batches(ResidentSplit(data, split, torch.device("cpu")), count, device, prefetch=device.type == "cuda")
-    source = StreamedSplit(data, split, streaming.room) if streaming else MappedSplit(data, split)
+    source = StreamedSplit(data, split, streaming.room, crops) if streaming else MappedSplit(data, split, crops)
     return Batches(source, count, device, prefetch=True)

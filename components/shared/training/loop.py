@@ -66,8 +66,8 @@ class Training:
         batches = self.steps_per_epoch * settings.accumulate
         self.streaming = plan_streaming(data, settings, processes=group.size, batches=batches, seed=seed)
         self._log_order()
-        self.train_batches = open_batches(data, "train", group.device, self.streaming)
-        self.val_batches = open_batches(data, "val", group.device, self.streaming)
+        self.train_batches = open_batches(data, "train", group.device, self.streaming, seed)
+        self.val_batches = open_batches(data, "val", group.device, self.streaming, seed)
         self.mean, self.std = (
             torch.tensor(values, device=group.device) for values in (data.document.mean, data.document.std)
         )
@@ -124,7 +124,9 @@ class Training:
         `model.json` must hold no time, nor anything else that differs between equal trainings.
         """
         history, described, temperature = self.state.history, self.data.document, self._temperature()
-        scaling = {"value_range": described.value_range} if described.value_range else {}
+        scaling: dict[str, Any] = {"value_range": described.value_range} if described.value_range else {}
+        if described.keep == "jpeg":
+            scaling["crop"] = True
         figures = HistoryDocument(
             epochs=history.epochs,
             best_epoch=history.best.epoch,
@@ -165,7 +167,7 @@ class Training:
         """Take the steps that are left of an epoch, and validate it; yields after each step."""
         state, size = self.state, self.settings.step_images
         label = f"epoch {number}/{self.settings.epochs}"
-        batches = self.train_batches.each(self._choices(self._image_order(), state.step))
+        batches = self.train_batches.each(self._choices(self._image_order(), state.step), number)
         progress = log.Progress(label, (self.steps_per_epoch - state.step) * size, "images")
         while state.step < self.steps_per_epoch:
             started = time.perf_counter()

@@ -39,21 +39,22 @@ def prepare(folder: Path, *units: tuple[Images, Rows]) -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("size", "pictures", "count"),
+    ("size", "pictures", "raw", "jpeg"),
     [
-        (8, 10**6, 65_536),
-        (32, 600_000, 32_768),
-        (32, 10**6, 4_096),
-        (96, 77_000, 4_096),
-        (96, 78_000, 512),
-        (224, 14_000, 512),
-        (224, 10**6, 64),
-        (4096, 40, 2),
-        (4096, 10**6, 1),
+        (8, 10**6, 65_536, 65_536),
+        (32, 600_000, 32_768, 65_536),
+        (32, 10**6, 4_096, 65_536),
+        (96, 77_000, 4_096, 16_384),
+        (96, 78_000, 512, 16_384),
+        (224, 14_000, 512, 2_048),
+        (224, 10**6, 64, 256),
+        (4096, 40, 2, 8),
+        (4096, 10**6, 1, 1),
     ],
 )
-def test_units_are_powers_of_two_of_bounded_size(size: int, pictures: int, count: int) -> None:
-    assert unit_size(size, pictures) == count
+def test_units_are_powers_of_two_of_bounded_size(size: int, pictures: int, raw: int, jpeg: int) -> None:
+    assert unit_size(size, pictures, "raw") == raw
+    assert unit_size(size, pictures, "jpeg") == jpeg
 
 
 def test_a_gray_unit_of_a_colour_set_is_widened(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) ->
     units = StoredUnits(settings.store, units_key(pictures.digest, settings.determining()))
     rows = folder / "scratch"
     rows.mkdir()
-    documents = units.fetch_rows(-(-pictures.pictures // unit_size(settings.image_size, pictures.pictures)), rows)
+    size = unit_size(settings.image_size, pictures.pictures, settings.keep)
+    documents = units.fetch_rows(-(-pictures.pictures // size), rows)
     assemble(
         folder,
         rows,
@@ -40,7 +41,7 @@ def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) ->
         pictures.classes,
         settings.image_size,
         partial(units.located, folder),
-        **_origin(pictures, determining, documents, settings.max_bad_images),
+        **_origin(pictures, determining, documents, settings),
     )
     shutil.rmtree(rows)
     stored = StoredDataset(settings.store, determining, handover_mib=0)
@@ -50,11 +51,11 @@ def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) ->
 
 
 def _origin(
-    pictures: ListingDocument, determining: DatasetRecipe, documents: Sequence[UnitDocument], max_bad_images: int
+    pictures: ListingDocument, determining: DatasetRecipe, documents: Sequence[UnitDocument], settings: Settings
 ) -> Origin:
     """Return the fields of the dataset's document that tell where it is from; log what is wrong with pictures."""
     bad_images = [bad for document in documents for bad in document.bad_images]
-    check_bad(bad_images, max_bad_images)
+    check_bad(bad_images, settings.max_bad_images)
     types = Counter[str]()
     for document in documents:
         types.update(document.types)
@@ -73,4 +74,6 @@ def _origin(
         origin["left_out"] = pictures.left_out
     if pictures.value_range and types.keys() - {NARROW}:
         origin["value_range"] = pictures.value_range
+    if settings.keep != "raw":
+        origin["keep"] = settings.keep
     return origin

@@ -40,7 +40,7 @@ def prepare_units(pictures: Listing, settings: Settings, part: int = 0, parts: i
     """
     pod = _Pod.of(pictures, settings)
     count = pictures.document.pictures
-    size = unit_size(settings.image_size, count)
+    size = unit_size(settings.image_size, count, settings.keep)
     own = range(part, -(-count // size), parts)
     progress = log.Progress("preparing", sum(min(size, count - number * size) for number in own), "images")
     reused = 0
@@ -92,9 +92,9 @@ class _Pod:
                 self.units.put(scratch, path, unit, decoded.bad_images, decoded.types)
 
     def _decode(self, listed: Sequence[Listed], scratch: Path) -> Decoding:
-        size = self.settings.image_size
-        decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(), self.settings.max_bad_images)
-        with decoder(size, self.value_range) as decode_all:
+        size, keep = self.settings.image_size, self.settings.keep
+        decoded = Decoding(DecodeBuffer(scratch, size, keep), ValueSample(), self.settings.max_bad_images)
+        with decoder(size, self.value_range, crop=keep == "jpeg") as decode_all:
             for chunk in _chunks(self.source, listed, chunk_size(size)):
                 decoded.add(chunk, decode_all)
                 if decoded.unscaled.count:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from components.shared.core.document import Keep
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS, Images
-from components.shared.data.decode import BadPicture, Decoder, Result, fit_arrays
+from components.shared.data.decode import BadPicture, Decoded, Decoder, Result, fit_arrays
 from components.shared.data.layout.left_out import BadImage
+from components.shared.data.pictures.kept import DIGEST_BYTES, Kept
 from components.shared.data.pictures.value_range import Unscaled, ValueSample
 from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.splits import TRAIN
@@ -34,9 +36,14 @@ class Decoding:
     types: Counter[str] = field(default_factory=Counter)  # of their numbers
 
     def add(self, chunk: Chunk, decode_all: Decoder) -> None:
-        """Add the pictures of a chunk. Raises UserError for the first that is bad, and one too many."""
+        """Add the pictures of a chunk.
+
+        Raises UserError for the first that is bad, and one too many, and if what is to be kept as JPEG has no files.
+        """
         is_good = np.ones(len(chunk.labels), bool)
+        images: Images | list[Kept]
         if chunk.images is not None:
+            check_files(self.buffer.keep)
             images = fit_arrays(chunk.images, self.buffer.size)
             sizes = np.full((len(images), 2), chunk.images.shape[:1:-1], np.int32)
         else:
@@ -47,10 +54,21 @@ class Decoding:
             is_good = np.array([not isinstance(result, BadPicture) for result in results])
             if not is_good.all():
                 self.bad_images += self._bad(chunk.names, results)
-            images = self._images(results)
+            images = self._kept(decoded) if self.buffer.keep == "jpeg" else self._images(results)
         split = TRAIN if chunk.split == "all" else SPLITS.index(chunk.split)
         self.buffer.append(images, chunk.labels, split, is_good, sizes)
         self.types = decode_all.types
+
+    def _kept(self, decoded: Sequence[Decoded]) -> list[Kept]:
+        """Return good pictures as they are kept; an unscaled one is noted, and black."""
+        pictures: list[Kept] = []
+        for number, one in enumerate(decoded, self.buffer.count):
+            if isinstance(one.result, Unscaled):
+                self.unscaled.add(number, one.result)
+                pictures.append(Kept(b"", bytes(DIGEST_BYTES), np.zeros((1, 1, 1), np.uint8)))
+            elif one.kept:
+                pictures.append(one.kept)
+        return pictures
 
     def _images(self, results: Sequence[Result]) -> Images:
         """Return the images of good pictures as one array; an unscaled one is noted, and black."""
@@ -76,6 +94,12 @@ class Decoding:
         ]
         check_bad(found, self.max_bad_images - len(self.bad_images))
         return found
+
+
+def check_files(keep: Keep) -> None:
+    """Raise UserError if pictures that have no files are to be kept as JPEG."""
+    if keep == "jpeg":
+        raise UserError("keep=jpeg, but the data set has pixels and no files of pictures", "give keep=raw")
 
 
 def check_bad(bad_images: Sequence[BadImage], allowed: int) -> None:

@@ -2,7 +2,7 @@
 
 In memory a structured array, on disk Parquet. The columns:
 
-digest    BLAKE2b, 16 bytes, of the pixels (one channel if all are equal)
+digest    BLAKE2b, 16 bytes, of the pixels (one channel if all are equal); of a picture that is kept, of its size, too
 label     the number of the class
 split     the number of the split in SPLITS
 unit      the number of the unit
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from components.shared.core.files import new_file
 from components.shared.data.dataset import Images
+from components.shared.data.pictures.kept import DIGEST_BYTES, Kept
 
 Rows = NDArray[np.void]
-DIGEST_BYTES = 16
 ROW = np.dtype(
     [
         ("digest", f"V{DIGEST_BYTES}"),
@@ -38,6 +38,7 @@ ROW = np.dtype(
         ("height", "<i4"),
         ("dropped", "u1"),
         ("channels", "u1"),  # 1, 3, or 0 for a picture that cannot be used
+        ("bytes", "<i8"),  # of a picture that is kept as JPEG; only before its unit is written
         ("sums", "<u8", (3,)),
         ("squares", "<u8", (3,)),
     ]
@@ -61,6 +62,14 @@ def describe(rows: Rows, images: Images) -> list[memoryview]:
     rows["digest"] = np.frombuffer(digests, f"V{DIGEST_BYTES}")
     rows["sums"], rows["squares"] = _moments(images)  # of one channel, those of all three
     return pieces
+
+
+def describe_kept(rows: Rows, pictures: Sequence[Kept]) -> list[bytes]:
+    """Fill in what the rows (N) say of pictures that are kept; return their files. The sums are those of the crops."""
+    for row, kept in zip(rows, pictures, strict=True):
+        row["channels"], row["bytes"], row["digest"] = len(kept.crop), len(kept.data), kept.digest
+        (row["sums"],), (row["squares"],) = _moments(kept.crop[None])
+    return [kept.data for kept in pictures]
 
 
 def write_rows(path: Path, blocks: Iterable[Rows], columns: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from components.shared.core.document import ValueRange
+from components.shared.core.document import Keep, ValueRange
 
 
 class Settings(Protocol):
@@ -20,6 +20,8 @@ class Settings(Protocol):
     def max_bad_images(self) -> int: ...
     @property
     def store(self) -> str: ...
+    @property
+    def keep(self) -> Keep: ...
     @property
     def given_range(self) -> ValueRange | None: ...
     def determining(self) -> dict[str, Any]: ...

@@ -22,7 +22,8 @@ from components.shared.data.dataset import (
     Split,
     digest_of_splits,
 )
-from components.shared.data.preparation.rows import DIGEST_BYTES, INDEX_COLUMNS, Rows, write_rows
+from components.shared.data.pictures.kept import DIGEST_BYTES
+from components.shared.data.preparation.rows import INDEX_COLUMNS, Rows, write_rows
 from components.shared.data.preparation.unit import Unit
 
 TRAIN = SPLITS.index("train")
@@ -161,7 +162,8 @@ class _Dropped:
         shard = unit.shards.get(split)
         if shard is None:
             return None
-        changes: dict[str, Any] = {"channels": unit.channels} if unit.channels != channels else {}
+        is_narrow = unit.channels != channels and not shard.offsets  # a JPEG says itself how many channels it has
+        changes: dict[str, Any] = {"channels": unit.channels} if is_narrow else {}
         if found := self._files.get((unit.number, split)):
             entry, count = found
             if count == shard.count:

@@ -9,12 +9,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core.document import Keep
 from components.shared.core.npy import npy_header
-from components.shared.data.dataset import SPLIT_ROWS, SPLITS, Images, Shard, ShardFile
+from components.shared.data.dataset import SPLIT_ROWS, SPLITS, Shard, ShardFile
+from components.shared.data.pictures.kept import JPEG_SHARE
+from components.shared.data.preparation.decode_buffer import Content
 from components.shared.data.preparation.rows import UNIT_COLUMNS, Rows, write_rows
 
 UNIT_BYTES = 128 * 2**20  # of pixels in three channels
@@ -22,11 +26,11 @@ UNIT_BYTES = 128 * 2**20  # of pixels in three channels
 LARGE_BYTES, LARGE_UNIT_BYTES = 2**31, 16 * 2**20
 
 
-def unit_size(image_size: int, pictures: int) -> int:
+def unit_size(image_size: int, pictures: int, keep: Keep) -> int:
     """Return the number of pictures of a unit of a source that has so many: a power of two."""
-    pixels = 3 * image_size**2
-    most = UNIT_BYTES if pictures * pixels <= LARGE_BYTES else LARGE_UNIT_BYTES
-    return min(SPLIT_ROWS, 1 << int(math.log2(max(1, most // pixels))))
+    of_picture = 3 * image_size**2 // (JPEG_SHARE if keep == "jpeg" else 1)
+    most = UNIT_BYTES if pictures * of_picture <= LARGE_BYTES else LARGE_UNIT_BYTES
+    return min(SPLIT_ROWS, 1 << int(math.log2(max(1, most // of_picture))))
 
 
 @dataclass(frozen=True)
@@ -38,31 +42,39 @@ class Unit:
     shards: dict[str, Shard]
 
 
-def write_unit(folder: Path, number: int, rows: Rows, images: Iterable[Images]) -> Unit:
+def write_unit(folder: Path, number: int, rows: Rows, images: Iterable[Content]) -> Unit:
     """Write the shards of a unit to a folder, and note in the rows (N) which image is where.
 
-    `images` are blocks of images (uint8, C x H x W each), N in all, in the order of the rows.
+    `images` are blocks of images (uint8, C x H x W each, or the JPEGs that are kept of them), N in all, in the order of
+    the rows.
     """
     rows["unit"] = number
     for split in range(len(SPLITS)):
         chosen = rows["split"] == split
         rows["row"][chosen] = np.arange(np.count_nonzero(chosen))
-    writers: dict[int, _ShardWriter] = {}
+    writers: dict[int, _PixelsWriter | _KeptWriter] = {}
     start, channels = 0, 1
     for block in images:
         part = rows[start : start + len(block)]
-        start, channels = start + len(block), block.shape[1]
+        start += len(block)
+        channels = max(channels, block.shape[1] if isinstance(block, np.ndarray) else int(part["channels"].max()))
         for split in np.unique(part["split"]).tolist():
             if split not in writers:
-                count = int(np.count_nonzero(rows["split"] == split))
-                writers[split] = _ShardWriter(folder, f"{SPLITS[split]}-{number:05}", (count, *block.shape[1:]))
+                writers[split] = _writer(folder, f"{SPLITS[split]}-{number:05}", rows[rows["split"] == split], block)
             chosen = part["split"] == split
-            writers[split].append(block[chosen], part["label"][chosen].astype(np.int64))
+            writers[split].append(block, chosen, part["label"][chosen].astype(np.int64))
     return Unit(number, channels, {SPLITS[split]: writers[split].shard() for split in sorted(writers)})
 
 
+def _writer(folder: Path, stem: str, rows: Rows, block: Content) -> "_PixelsWriter | _KeptWriter":
+    """Return what writes the shard of these rows, of which a block has the first images."""
+    if isinstance(block, np.ndarray):
+        return _PixelsWriter(folder, stem, (len(rows), *block.shape[1:]))
+    return _KeptWriter(folder, stem, rows["bytes"])
+
+
 def write_assigned(
-    folder: Path, number: int, rows: Rows, splits: NDArray[np.uint8], images: Iterable[Images], path: Path
+    folder: Path, number: int, rows: Rows, splits: NDArray[np.uint8], images: Iterable[Content], path: Path
 ) -> Unit:
     """Write a unit by the splits of all its pictures (N), and the rows of the good ones to a Parquet file.
 
@@ -75,7 +87,7 @@ def write_assigned(
     return unit
 
 
-class _ShardWriter:
+class _PixelsWriter:
     """The files of a shard, filled in order."""
 
     def __init__(self, folder: Path, stem: str, shape: tuple[int, ...]) -> None:
@@ -83,12 +95,33 @@ class _ShardWriter:
         self._images = _ArrayFile(folder / f"{stem}.images.npy", npy_header(shape, np.uint8))
         self._labels = _ArrayFile(folder / f"{stem}.labels.npy", npy_header(shape[:1], np.int64))
 
-    def append(self, images: Images, labels: NDArray[np.int64]) -> None:
-        for file, array in ((self._images, images), (self._labels, labels)):
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    def append(self, block: Content, chosen: NDArray[np.bool_], labels: NDArray[np.int64]) -> None:
+        assert isinstance(block, np.ndarray)
+        self._images.write_array(block[chosen])
+        self._labels.write_array(labels)
 
     def shard(self) -> Shard:
         return Shard(count=self._count, images=self._images.entry(), labels=self._labels.entry())
+
+
+class _KeptWriter:
+    """The files of a shard of pictures that are kept as JPEG, given how many bytes each has."""
+
+    def __init__(self, folder: Path, stem: str, sizes: NDArray[np.int64]) -> None:
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        self._count = len(sizes)
+        self._images = _ArrayFile(folder / f"{stem}.images.npy", npy_header((int(offsets[-1]),), np.uint8))
+        self._labels = _ArrayFile(folder / f"{stem}.labels.npy", npy_header(sizes.shape, np.int64))
+        self._offsets = _ArrayFile(folder / f"{stem}.offsets.npy", npy_header(offsets.shape, np.int64))
+        self._offsets.write_array(offsets)
+
+    def append(self, block: Content, chosen: NDArray[np.bool_], labels: NDArray[np.int64]) -> None:
+        self._images.write(b"".join([block[place] for place in np.flatnonzero(chosen).tolist()]))
+        self._labels.write_array(labels)
+
+    def shard(self) -> Shard:
+        images, labels, offsets = (file.entry() for file in (self._images, self._labels, self._offsets))
+        return Shard(count=self._count, images=images, labels=labels, offsets=offsets)
 
 
 class _ArrayFile:
@@ -106,6 +139,9 @@ class _ArrayFile:
             file.write(data)
         self.sha256.update(data)
         self.bytes += len(data)
+
+    def write_array(self, array: NDArray[Any]) -> None:
+        self.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def entry(self) -> ShardFile:
         return ShardFile(path=self.path.name, sha256=self.sha256.hexdigest(), bytes=self.bytes)

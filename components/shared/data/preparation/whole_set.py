@@ -43,6 +43,8 @@ def prepare_whole(source: Raw, folder: Path, settings: Settings, code: str, star
     }
     if value_range and decoded.types.keys() - {NARROW}:
         origin["value_range"] = value_range
+    if settings.keep != "raw":
+        origin["keep"] = settings.keep
     assemble(folder, scratch / "units", units, source.classes, settings.image_size, **origin)
     shutil.rmtree(scratch)
 
@@ -86,9 +88,10 @@ def _measure(decoded: Decoding, num_classes: int, settings: Settings) -> ValueRa
 def _decode(source: Raw, scratch: Path, settings: Settings, value_range: ValueRange | None) -> Decoding:
     """Decode every image into a buffer, in the source's order."""
     size, count = settings.image_size, sum(source.counts.values())
-    decoded = Decoding(DecodeBuffer(scratch, size), ValueSample(spread(count)), settings.max_bad_images)
+    buffer = DecodeBuffer(scratch, size, settings.keep)
+    decoded = Decoding(buffer, ValueSample(spread(count)), settings.max_bad_images)
     progress = log.Progress("decoding", count, "images")
-    with decoder(size, value_range) as decode_all:
+    with decoder(size, value_range, crop=settings.keep == "jpeg") as decode_all:
         for chunk in source.chunks(chunk_size(size)):
             decoded.add(chunk, decode_all)
             progress.advance(len(chunk.labels))
@@ -104,7 +107,8 @@ def _write_units(buffer: DecodeBuffer, scratch: Path, folder: Path, splitter: Sp
     units: list[Unit] = []
     progress = log.Progress("writing", buffer.count, "images")
     with open(scratch / "splits", "rb") as file:
-        for rows, images in buffer.units(unit_size(buffer.size, buffer.count), chunk_size(buffer.size)):
+        size = unit_size(buffer.size, buffer.count, buffer.keep)
+        for rows, images in buffer.units(size, chunk_size(buffer.size)):
             number, splits = len(units), np.fromfile(file, np.uint8, len(rows))
             path = scratch / "units" / f"{number:09}.parquet"
             units.append(write_assigned(folder, number, rows, splits, images, path))

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-AUTO_BYTES = 2 * 2**30  # of pixels, in the window of shuffle_window=0
+AUTO_BYTES = 2 * 2**30  # of pixels, or about of JPEGs, in the window of shuffle_window=0
 STREAMS = 8  # at most, in a group of so many processes or fewer
 
 
 def window_size(asked: int, images: int, image_bytes: int) -> int:
-    """Return the images in the window of a split: as asked or, if that is 0, as many as AUTO_BYTES of pixels hold.
+    """Return the images in the window of a split: as asked or, if that is 0, as many as AUTO_BYTES hold.
 
     Returns 0 if the window holds the whole split, which a full shuffle mixes best.
     """

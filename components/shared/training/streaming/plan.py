@@ -6,6 +6,7 @@ from functools import cached_property
 
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import Dataset
+from components.shared.data.pictures.kept import JPEG_SHARE
 from components.shared.data.shard_cache import CACHE_VARIABLE
 from components.shared.data.shard_reader import shard_bytes
 from components.shared.data.shard_room import NoRoom, Room
@@ -55,7 +56,8 @@ class Streaming:
 def plan_streaming(data: Dataset, settings: Settings, *, processes: int, batches: int, seed: int) -> Streaming | None:
     """Return how to stream a dataset with so many batches in an epoch; None if it is shuffled as a whole."""
     images, asked = data.counts["train"], settings.shuffle_window
-    window = window_size(asked, images, math.prod(data.image_shape)) if data.is_remote else 0
+    image_bytes = math.prod(data.image_shape) // (JPEG_SHARE if data.document.keep == "jpeg" else 1)
+    window = window_size(asked, images, image_bytes) if data.is_remote else 0
     if not window:
         return None
     order = WindowedOrder(

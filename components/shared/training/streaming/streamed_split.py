@@ -4,13 +4,14 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from components.shared.data.dataset import Dataset
 from components.shared.data.shard_reader import ShardReader
 from components.shared.data.shard_room import Room
+from components.shared.training.reading.crops import RandomCrops
+from components.shared.training.reading.gathered import Gathered
 
 Indices = NDArray[np.int64]
 
@@ -18,31 +19,30 @@ Indices = NDArray[np.int64]
 class StreamedSplit:
     """A split that is read in an order that is known before, each shard once."""
 
-    def __init__(self, data: Dataset, split: str, room: Room) -> None:
+    def __init__(self, data: Dataset, split: str, room: Room, crops: RandomCrops | None) -> None:
         """Read within a room that holds as many shards as the order needs at the same time."""
-        self._data, self._split, self._room = data, split, room
+        self._data, self._split, self._room, self._crops = data, split, room, crops
         self._ends = np.cumsum([shard.count for shard in data.document.splits[split].shards])
 
-    def read(self, choices: Iterable[Tensor]) -> Generator[tuple[Tensor, Tensor]]:
+    def read(self, choices: Iterable[Tensor], epoch: int) -> Generator[tuple[Tensor, Tensor]]:
         """Yield images (uint8, N x C x H x W) and labels (int64, N) at each of the indices (int64, N, on the CPU)."""
         batches = [chosen.numpy() for chosen in choices]
         uses = _Uses(self._ends, batches)
         with closing(ShardReader(self._data, self._split, uses.sequence, self._room)) as reader:
             for number, indices in enumerate(batches):
-                yield self._gather(reader, uses, number, indices)
+                yield self._gather(reader, uses, number, indices).batch(epoch)
 
-    def _gather(self, reader: ShardReader, uses: "_Uses", number: int, indices: Indices) -> tuple[Tensor, Tensor]:
+    def _gather(self, reader: ShardReader, uses: "_Uses", number: int, indices: Indices) -> Gathered:
         """Copy the rows of a batch out of the shards, which are released as soon as no later batch needs them."""
-        images = np.empty((len(indices), *self._data.image_shape), np.uint8)
-        labels = np.empty(len(indices), np.int64)
+        gathered = Gathered(indices, self._data.image_shape, self._crops)
         turns = uses.turns[_shards_of(self._ends, indices)]
         for turn in np.unique(turns).tolist():  # so those that are open come before those that need their place
             shard, found = uses.sequence[turn], turns == turn
             first = int(self._ends[shard - 1]) if shard else 0
-            images[found], labels[found] = reader.take(shard, indices[found] - first)
+            gathered.add(found, reader.take(shard), indices[found] - first)
             if uses.last[shard] == number:
                 reader.release(shard)
-        return torch.from_numpy(images), torch.from_numpy(labels)
+        return gathered
 
 
 class _Uses:
