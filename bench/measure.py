@@ -20,7 +20,7 @@ __all__ = ["ROOT", "hardware", "median", "peak_memory_of", "versions", "write_re
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for the benches that import components
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "onnx", "onnxruntime", "kfp")
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "scikit-learn", "onnx", "onnxruntime", "kfp")
 
 
 def hardware() -> dict[str, Any]:
