@@ -127,7 +127,7 @@ class DatasetDocument(SealedDocument):
     """`dataset.json`: what a dataset holds, where its shards are, and what it was prepared from."""
 
     FORMAT = "torch2kubeflow/dataset"
-    MAX_BYTES = 2**26  # of some 200,000 shards
+    MAX_BYTES = 2**26  # of 140,000 shards, or 105,000 that leave out some images
     REMEDY = AGAIN
 
     digest: Sha256

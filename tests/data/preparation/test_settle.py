@@ -9,10 +9,10 @@ import pytest
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import sha256_file
 from components.shared.core.npy import write_npy
-from components.shared.data.dataset import Dataset, Images, open_dataset, write_document
+from components.shared.data.dataset import Dataset, DatasetDocument, Images, open_dataset, write_document
 from components.shared.data.preparation.rows import ROW, Rows, describe
 from components.shared.data.preparation.settle import document_of, settle
-from components.shared.data.preparation.unit import unit_size, write_unit
+from components.shared.data.preparation.unit import MAX_UNITS, unit_size, write_unit
 
 TRAIN, VAL, TEST = range(3)
 RANDOM = np.random.default_rng(0)
@@ -48,13 +48,28 @@ def prepare(folder: Path, *units: tuple[Images, Rows]) -> Dataset:
         (96, 78_000, 512, 16_384),
         (224, 14_000, 512, 2_048),
         (224, 10**6, 64, 256),
+        (224, 2**21, 64, 256),
+        (224, 2**21 + 1, 128, 256),
+        (224, 10**8, 4_096, 4_096),
+        (224, 10**9, 32_768, 32_768),
         (4096, 40, 2, 8),
-        (4096, 10**6, 1, 1),
+        (4096, 2**15, 1, 1),
+        (4096, 10**6, 32, 32),
     ],
 )
 def test_units_are_powers_of_two_of_bounded_size(size: int, pictures: int, raw: int, jpeg: int) -> None:
     assert unit_size(size, pictures, "raw") == raw
     assert unit_size(size, pictures, "jpeg") == jpeg
+
+
+def test_the_document_of_most_units_can_be_read(tmp_path: Path) -> None:
+    images = noise(9)
+    rows = unit_rows(images, [TRAIN, VAL, TEST] * 3, dropped=[0, 1, 2])
+    one, two = (prepare(tmp_path / str(count), *[(images, rows.copy()) for _ in range(count)]) for count in (1, 2))
+    sizes = [(data.folder / "dataset.json").stat().st_size for data in (one, two)]
+    files = len(list(two.files())) - len(list(one.files()))
+    assert files == 9
+    assert (sizes[1] - sizes[0] + 10 * files) * MAX_UNITS < DatasetDocument.MAX_BYTES  # with sizes of ten digits more
 
 
 def test_a_gray_unit_of_a_colour_set_is_widened(tmp_path: Path) -> None:

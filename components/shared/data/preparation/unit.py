@@ -24,13 +24,20 @@ from components.shared.data.preparation.rows import UNIT_COLUMNS, Rows, write_ro
 UNIT_BYTES = 128 * 2**20  # of pixels in three channels
 # Beyond so many bytes a training reads the images in windows: the more units there are in one, the better it shuffles.
 LARGE_BYTES, LARGE_UNIT_BYTES = 2**31, 16 * 2**20
+MAX_UNITS = 2**15  # whose shards, also if each leaves out some images, take less than DatasetDocument.MAX_BYTES
 
 
 def unit_size(image_size: int, pictures: int, keep: Keep) -> int:
-    """Return the number of pictures of a unit of a source that has so many: a power of two."""
+    """Return the number of pictures of a unit of a source that has so many: a power of two.
+
+    There are at most MAX_UNITS: of a source that would have more, the units are larger.
+    """
     of_picture = 3 * image_size**2 // (JPEG_SHARE if keep == "jpeg" else 1)
     most = UNIT_BYTES if pictures * of_picture <= LARGE_BYTES else LARGE_UNIT_BYTES
-    return min(SPLIT_ROWS, 1 << int(math.log2(max(1, most // of_picture))))
+    size = 1 << int(math.log2(max(1, most // of_picture)))
+    while size * MAX_UNITS < pictures:
+        size *= 2
+    return min(SPLIT_ROWS, size)
 
 
 @dataclass(frozen=True)
