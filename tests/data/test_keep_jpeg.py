@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,9 @@ from PIL import Image
 from components.download import download
 from components.evaluate import evaluate
 from components.export import export
-from components.shared.core.errors import UserError
+from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_file
+from components.shared.core.npy import write_npy
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
 from components.shared.data.shard_images import KeptImages
 from components.shared.evaluation.exported_model import PackageDocument
@@ -188,6 +190,21 @@ def test_predicted_files_have_the_pixels_of_the_training(folder: Path, data: Dat
     prepare_kept(folder / "raw", tmp_path / "whole", keep="raw")
     with pytest.raises(UserError, match=r"was prepared with keep=raw, and the model's data was not"):
         Inputs(tmp_path / "whole", package)
+
+
+def test_offsets_that_do_not_rise_are_reported(folder: Path, data: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(folder / "dataset", tmp_path / "dataset")
+    (shard,) = data.document.splits["val"].shards
+    assert shard.offsets
+    path = tmp_path / "dataset" / shard.offsets.path
+    offsets = np.load(path)
+    offsets[[3, 4]] = offsets[[4, 3]]
+    write_npy(path, offsets)
+    changed = shard.model_copy(
+        update={"offsets": shard.offsets.model_copy(update={"sha256": sha256_file(path)})}, deep=True
+    )
+    with pytest.raises(CorruptDataError, match=r"holds offsets that do not rise; prepare the dataset again"):
+        Dataset(tmp_path / "dataset", data.document).open_shard(changed)
 
 
 def test_pixels_without_files_are_refused(tmp_path: Path) -> None:

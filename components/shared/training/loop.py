@@ -124,9 +124,9 @@ class Training:
         `model.json` must hold no time, nor anything else that differs between equal trainings.
         """
         history, described, temperature = self.state.history, self.data.document, self._temperature()
-        scaling: dict[str, Any] = {"value_range": described.value_range} if described.value_range else {}
+        preparation: dict[str, Any] = {"value_range": described.value_range} if described.value_range else {}
         if described.keep == "jpeg":
-            scaling["crop"] = True
+            preparation["crop"] = True
         figures = HistoryDocument(
             epochs=history.epochs,
             best_epoch=history.best.epoch,
@@ -143,7 +143,7 @@ class Training:
             image_shape=list(self.data.image_shape),
             mean=described.mean,
             std=described.std,
-            **scaling,
+            **preparation,
             temperature=temperature,
             **self.provenance,
             checkpoint_key=self.key,
