@@ -150,11 +150,14 @@ class StoredDataset:
 
         Images in the store are not read if it has them with the digest that the client noted when it wrote them.
         """
-        found = self._store.stat(_shard_name(shard.images)) if data.is_remote else None
-        if found and (found.size, found.sha256) == (shard.images.bytes, shard.images.sha256):
+        if data.is_remote and all(self._has(file) for file in (shard.images, shard.offsets) if file):
             data.open_labels(shard)
         else:
             data.open_shard(shard)
+
+    def _has(self, file: ShardFile) -> bool:
+        found = self._store.stat(_shard_name(file))
+        return found is not None and (found.size, found.sha256) == (file.bytes, file.sha256)
 
 
 def read_recipe(store: Store, recipe: str) -> tuple[str, set[str]]:
