@@ -9,11 +9,14 @@ import pytest
 
 from components.shared.core.errors import UserError
 from components.shared.data.archives.ranged import FIRST_BYTES, RangedFile
+from components.shared.data.layout.reading import Reading
 from components.shared.data.parts.reading import ANY_SIZE, located, read_listed
+from components.shared.data.parts.source_listing import list_archive
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.schemes import Listed
 from tests.data.archives.hostile import FILES, KINDS, REFUSED, packed
 from tests.fuzz.confinement import confined
+from tests.sample_files import picture
 
 PLAIN = [name for name, (suffix, _, _) in REFUSED.items() if suffix in (".zip", ".tar")]
 
@@ -115,3 +118,13 @@ def test_neighbours_are_read_by_one_request(tmp_path: Path, kind: str) -> None:
     every_other = pictures[::-2]
     server.asked.clear()
     assert server.read(every_other) == {picture.name: files[picture.name] for picture in every_other}
+
+
+def test_an_archive_is_passed_over_once(tmp_path: Path) -> None:
+    files = {f"{kind}/{number}": picture(number) + bytes(4000) for kind in ("cat", "dog") for number in range(500)}
+    (tmp_path / "x.tar").write_bytes(packed(".tar", files))
+    server = Server(tmp_path / "x.tar")
+    file = server.open("key", "etag", len(server.content))
+    _, pictures = list_archive(file, "x.tar", Reading(), "")
+    assert [picture.name for picture in pictures] == [*files]
+    assert sum(server.asked) < 1.1 * len(server.content)

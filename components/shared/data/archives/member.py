@@ -60,7 +60,7 @@ class Member:
 
     def kind(self) -> FileKind:
         """Return what kind of file it is, by its name or else by its first bytes."""
-        return kind_by_name(self.name) or kind_by_start(self.name, self._start())
+        return kind_by_name(self.name) or kind_by_start(self.name, self.start())
 
     def save(self, path: Path) -> None:
         """Put the file at a path of this machine, for reading."""
@@ -70,7 +70,8 @@ class Member:
         with self.open() as content, open(path, "wb") as file:
             shutil.copyfileobj(content, file)
 
-    def _start(self) -> bytes:
+    def start(self) -> bytes:
+        """Return its first bytes."""
         if self.read_start:
             return self.read_start()
         with self.open() as file:

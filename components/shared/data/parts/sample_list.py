@@ -1,4 +1,4 @@
-"""The list of samples that come with a label each: split by split, as raw data has them, and numbered at the end."""
+"""What is noted of a source on the disk while it passes by: pictures, or samples that come with a label each."""
 
 import shutil
 import tempfile
@@ -6,15 +6,44 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.data.archives.member import Member
+from components.shared.data.layout.file_kinds import PICTURE
+from components.shared.data.layout.folder_layout import NO_SPLITS
 from components.shared.data.parts.listing import ListWriter, read_list
-from components.shared.data.samples.description import Content
-from components.shared.data.samples.stored import SPLITS
+from components.shared.data.samples.description import Content, closed
+from components.shared.data.samples.stored import SPLITS, UNLABELLED
 from components.shared.data.sources.schemes import Listed, listed_member
+
+
+class NotedPictures:
+    """The pictures of a source as they were passed by, on a disk, for a second reading without the source."""
+
+    def __init__(self) -> None:
+        """Start without pictures."""
+        self._path = _scratch(self) / "pictures"
+
+    def noting(self, found: Iterator[Member]) -> Iterator[Member]:
+        """Yield members, and note the pictures among them."""
+        with closed(found), ListWriter(self._path) as writer:
+            for member in found:
+                if member.is_folder:
+                    yield member
+                    continue
+                known = replace(member, read_start=cache(member.start))
+                yield known
+                if known.kind() == PICTURE:
+                    writer.add(listed_member(known, known.name, UNLABELLED, NO_SPLITS))
+
+    def read(self) -> Iterator[Listed]:
+        """Yield the pictures, once all members were yielded."""
+        return read_list(self._path)
 
 
 class SampleList:
@@ -23,8 +52,7 @@ class SampleList:
     def __init__(self) -> None:
         """Start without samples."""
         self.counts: Counter[str] = Counter()
-        self._folder = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)  # also of a list that is not read
+        self._folder = _scratch(self)
         self._opened, self._writers = ExitStack(), dict[str, ListWriter]()
         self._numbers: NDArray[np.int32] | None = None
 
@@ -48,3 +76,10 @@ class SampleList:
         for split in SPLITS:
             for picture in read_list(self._folder / split) if split in self._writers else ():
                 yield picture._replace(label=int(self._numbers[picture.label]))
+
+
+def _scratch(owner: object) -> Path:
+    """Return a new folder, which is removed with its owner, whether or not what is in it is read."""
+    folder = Path(tempfile.mkdtemp())
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

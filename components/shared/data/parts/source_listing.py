@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.shared.core import log
 from components.shared.data.archives.kinds import TAR, archive_kind
@@ -25,11 +25,15 @@ from components.shared.data.samples.classes import Classes, listed_classes
 from components.shared.data.samples.description import Found, Keeping, closed
 from components.shared.data.samples.file_splits import file_splits
 from components.shared.data.samples.imagenet import imagenet, is_imagenet
+from components.shared.data.samples.stored import UNLABELLED
 from components.shared.data.samples.tables import is_parquet, list_parquet, list_samples
 from components.shared.data.samples.webdataset import Recognition, WebDataset
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.packing import describe_pictures, survey_of
 from components.shared.data.sources.schemes import UNLISTED, Listed, Unlisted, listed_member
+
+if TYPE_CHECKING:
+    from components.shared.data.parts.sample_list import NotedPictures
 
 SET_STORE = "set store=s3://bucket/prefix, or pack it as zip or as plain tar"
 UNPACK = "pack it as zip or as plain tar, or unpack it below a prefix of an S3 store"
@@ -90,7 +94,8 @@ class _Lister:
         self._keeping = Keeping(_itself, self._in_place)
 
     def listing(self, recognition: Recognition | None = None) -> Pictures:
-        with closed(seen := self._list_all()):
+        pictures = self._noted() if self._archive else None
+        with closed(seen := pictures.noting(self._list_all()) if pictures else self._list_all()):
             survey = survey_of(seen, self._source, self._given, recognition)
         if survey.is_webdataset:
             return self._webdataset(self._list_all(), {"": NO_SPLITS}, survey)
@@ -99,7 +104,18 @@ class _Lister:
         if survey.has_only_parquet and not self._archive:
             files = [*filter(is_parquet, self._list_all())]
             return list_parquet(files, survey.result(), self._source, self._reading)
-        return self._pictures(survey, self._list_all)
+        return self._pictures(survey, pictures.read if pictures else self._seen_again)
+
+    def _noted(self) -> "NotedPictures":
+        """Return an empty note of pictures, with which an archive is read once."""
+        from components.shared.data.parts.sample_list import NotedPictures  # 1 s, most of it pyarrow
+
+        return NotedPictures()
+
+    def _seen_again(self) -> Iterator[Listed]:
+        for member in self._list_all():
+            if not member.is_folder and member.kind() == PICTURE:
+                yield listed_member(member, member.name, UNLABELLED, NO_SPLITS)
 
     def _nested(self, survey: Survey) -> Pictures:
         """List what the archives in the source hold."""
@@ -109,11 +125,12 @@ class _Lister:
                 found = imagenet(self._list_all, self._source, True, Path(folder), self._keeping)
                 return list_samples(found, self._source)
         tops = [stem(name) for name in survey.archives]
-        with closed(seen := self._unnested()):
+        pictures = self._noted()
+        with closed(seen := pictures.noting(self._unnested())):
             inner = survey_of(seen, self._source, self._given, Recognition(self._reading, {*tops}))
         if inner.is_webdataset:
             return self._webdataset(self._unnested(), file_splits(self._source, tops), survey)
-        return self._pictures(inner, self._unnested)
+        return self._pictures(inner, pictures.read)
 
     def _unnested(self) -> Iterator[Member]:
         inner = unnested(self._list_all(), self._in_place)
@@ -134,8 +151,8 @@ class _Lister:
             samples = WebDataset(self._source, splits, self._reading, left_out, self._keeping).samples(found)
             return list_samples(Found(samples, classes, left_out), self._source)
 
-    def _pictures(self, survey: Survey, list_all: Members) -> Pictures:
-        """List pictures of which the names say the classes, or a table."""
+    def _pictures(self, survey: Survey, found: Callable[[], Iterator[Listed]]) -> Pictures:
+        """List the pictures that were found, of which the names say the classes, or a table."""
         if survey.has_only_idx:
             raise Unlisted(f"{self._source} holds no pictures but IDX files", UNLISTED)
         with TemporaryDirectory() as folder:
@@ -145,10 +162,10 @@ class _Lister:
         numbers = {name: label for label, name in enumerate(description["classes"])}
 
         def pictures() -> Iterator[Listed]:
-            for member in list_all():
-                if not member.is_folder and is_wanted(member.name) and member.kind() == PICTURE:
-                    split, named = layout.place(member.name, table)
-                    yield listed_member(member, member.name, numbers[named], split)
+            for picture in found():
+                if is_wanted(picture.name):
+                    split, named = layout.place(picture.name, table)
+                    yield picture._replace(label=numbers[named], split=split)
 
         return {key: description[key] for key in ("name", "kind", "classes", "left_out")}, pictures()
 
