@@ -10,9 +10,11 @@ from tests.conftest import ROOT
 
 IS_SWEEP = "FAULT_MOMENTS" in os.environ
 MOMENTS = int(os.environ.get("FAULT_MOMENTS", "1"))  # at which runs are killed
+BIGDATA_MOMENTS = min(20, MOMENTS)  # at which those of graph bigdata are
 RESULTS = ROOT / "bench" / "results" / "faults.jsonl"
 KINDS = {  # kind -> what is right, as docs/benchmarks.md has it
     "kill": "a rerun ends in the same weights, with one version and no garbage",
+    "big data kill": "a rerun ends in the same dataset and weights, with each whole unit taken up and no garbage",
     "bad network": "the run ends in the same weights, and registers them once",
     "keys revoked": "one error; a rerun ends in the same weights",
     "bucket deleted": "one error; a rerun ends in the same weights",
