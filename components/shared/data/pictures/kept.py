@@ -21,6 +21,7 @@ LONGEST = 65_500  # pixels, of a side of a JPEG
 JPEG_SHARE = 4  # a JPEG takes about one part in four of the pixels of its image
 DIGEST_BYTES = 16
 
+_STEP = 16  # pixels, of which one tells first that most pictures are not gray
 Pixels = NDArray[np.uint8]
 
 
@@ -55,7 +56,7 @@ def keep(image: Image.Image, size: int, data: bytes | None) -> Kept:
     if data is None:
         data = _encoded(_scaled_down(image, short_side(size)))
     pixels = decode_kept(data)
-    is_gray = bool((pixels == pixels[:, :, :1]).all())
+    is_gray = _is_gray(pixels[::_STEP, ::_STEP]) and _is_gray(pixels)
     content = hashlib.blake2b(repr(pixels.shape[:2]).encode(), digest_size=DIGEST_BYTES)
     content.update(np.ascontiguousarray(pixels[:, :, 0] if is_gray else pixels).data)
     return Kept(data, content.digest(), centre_crop(pixels, size)[: 1 if is_gray else 3])
@@ -90,6 +91,10 @@ def centre_crop(pixels: Pixels, size: int) -> Pixels:
     return np.ascontiguousarray(crop.transpose(2, 0, 1))
 
 
+def _is_gray(pixels: Pixels) -> bool:
+    return bool((pixels == pixels[:, :, :1]).all())
+
+
 def _scaled_down(image: Image.Image, short: int) -> Image.Image:
     if min(image.size) > short:
         width, height = (max(1, round(edge * short / min(image.size))) for edge in image.size)
@@ -101,5 +106,6 @@ def _scaled_down(image: Image.Image, short: int) -> Image.Image:
 
 def _encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(file, "JPEG", quality=QUALITY, subsampling=SUBSAMPLING)  # no metadata
+    image.info = {}  # else comments were written, too
+    image.save(file, "JPEG", quality=QUALITY, subsampling=SUBSAMPLING)
     return file.getvalue()
