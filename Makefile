@@ -74,7 +74,7 @@ lint: $(READY) ## Check style and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 bench: $(READY) $(CLIENTS) $(LOADERS) $(WEBDATASET) ## Measure the figures of docs/benchmarks.md into bench/results/ (hours; needs an idle machine)
-	@for script in starts input overhead cluster preprocess storage checkpoints training calibration lenet1998 networks choices streaming loader bigdata shuffle_window fashion demo drift serving champion_switch prediction prediction_memory; do $(BIN)/python bench/$$script.py || exit; done
+	@for script in starts input overhead cluster preprocess storage checkpoints training calibration lenet1998 networks choices streaming loader bigdata settle shuffle_window fashion demo drift serving champion_switch prediction prediction_memory; do $(BIN)/python bench/$$script.py || exit; done
 
 lock: $(READY) ## Pin requirements.in again, from it what the images hold, and the base image
 	@$(LOCK) requirements.in -o requirements.txt

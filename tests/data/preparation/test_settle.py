@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from components.shared.core.errors import CorruptDataError
@@ -70,6 +71,14 @@ def test_the_document_of_most_units_can_be_read(tmp_path: Path) -> None:
     files = len(list(two.files())) - len(list(one.files()))
     assert files == 9
     assert (sizes[1] - sizes[0] + 10 * files) * MAX_UNITS < DatasetDocument.MAX_BYTES  # with sizes of ten digits more
+
+
+def test_the_index_has_few_row_groups_of_many_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.shared.data.preparation.settle.INDEX_ROWS", 6)
+    units = [(images := noise(3), unit_rows(images, [TRAIN, VAL, TEST])) for _ in range(5)]
+    with pq.ParquetFile(prepare(tmp_path / "noise", *units).folder / "index.parquet") as index:
+        assert [index.metadata.row_group(group).num_rows for group in range(index.num_row_groups)] == [6, 6, 3]
+        assert index.read()["unit"].to_pylist() == [unit for unit in range(5) for _ in range(3)]
 
 
 def test_a_gray_unit_of_a_colour_set_is_widened(tmp_path: Path) -> None:

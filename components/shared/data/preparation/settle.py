@@ -27,6 +27,7 @@ from components.shared.data.preparation.rows import INDEX_COLUMNS, Rows, write_r
 from components.shared.data.preparation.unit import Unit
 
 TRAIN = SPLITS.index("train")
+INDEX_ROWS = 32_768  # of a row group of the index, at least
 _IN_DIGEST = np.dtype([("digest", f"V{DIGEST_BYTES}"), ("label", "<i8")])
 
 
@@ -51,7 +52,7 @@ def settle(folder: Path, units: Sequence[Unit], joined: Iterable[Rows], size: tu
     """
     tally = _Tally(classes)
     dropped = _Dropped(folder)
-    write_rows(folder / INDEX, _seen(joined, tally, dropped), INDEX_COLUMNS)
+    write_rows(folder / INDEX, _grouped(_seen(joined, tally, dropped)), INDEX_COLUMNS)
     channels = max((unit.channels for unit in units), default=1)
     shape = (channels, *size)
     shards = {split: [shard for unit in units if (shard := dropped.left_of(unit, split, channels))] for split in SPLITS}
@@ -100,6 +101,18 @@ def _seen(joined: Iterable[Rows], tally: "_Tally", dropped: "_Dropped") -> Itera
         tally.add(rows)
         dropped.add(rows)
         yield rows
+
+
+def _grouped(blocks: Iterable[Rows]) -> Iterator[Rows]:
+    """Yield the rows of several units together: a row group of each would take memory and disk of its own."""
+    waiting: list[Rows] = []
+    for rows in blocks:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= INDEX_ROWS:
+            yield np.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 class _Tally:
