@@ -8,6 +8,7 @@ import numpy as np
 
 from components.shared.core.document import Keep
 from components.shared.core.errors import UserError
+from components.shared.core.resources import cpu_count
 from components.shared.data.dataset import SPLITS, Images
 from components.shared.data.decode import BadPicture, Decoded, Decoder, Result, fit_arrays
 from components.shared.data.layout.left_out import BadImage
@@ -17,12 +18,14 @@ from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.splits import TRAIN
 from components.shared.data.raw import Chunk
 
-CHUNK_BYTES = 16 * 2**20  # of prepared pixels, of which there are several copies in memory
+# Of prepared pixels, of which there are several copies: few enough for the CPU's cache, but some for each CPU.
+CHUNK_BYTES, MAX_CHUNK_BYTES, FOR_EACH_CPU = 2 * 2**20, 16 * 2**20, 8
 
 
 def chunk_size(image_size: int) -> int:
     """Return the number of images that are decoded, or written, at a time."""
-    return max(1, CHUNK_BYTES // (3 * image_size**2))
+    pixels = 3 * image_size**2
+    return max(1, min(MAX_CHUNK_BYTES // pixels, max(CHUNK_BYTES // pixels, FOR_EACH_CPU * cpu_count())))
 
 
 @dataclass
