@@ -34,6 +34,8 @@ from components.shared.data.pictures.wide import read_numbers, wide_type
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "AVIF", "TIFF")
 NARROW = "uint8"  # the type of the numbers of all but wide pictures
 _RUN = 32  # pictures that one thread decodes at a time, if there are many: handing small ones over takes longer
+# On average. Threads that decode smaller ones wait for Python's lock so often that two take as long as one.
+_SMALL_BYTES = 5_000
 # Raised by Pillow for damaged files.
 _DECODING_ERRORS = (
     OSError,
@@ -80,7 +82,7 @@ def decode(data: bytes, size: int, value_range: ValueRange | None = None) -> Ima
 
 
 class Decoder:
-    """Decodes pictures on all CPUs; `types` counts the types of their numbers."""
+    """Decodes pictures, on all CPUs unless they are small; `types` counts the types of their numbers."""
 
     def __init__(
         self, pool: Executor, budget: MemoryBudget, size: int, value_range: ValueRange | None, crop: bool = False
@@ -95,9 +97,12 @@ class Decoder:
 
     def each(self, pictures: Sequence[bytes]) -> list[Decoded]:
         """Decode pictures, in order."""
-        count = max(1, min(_RUN, len(pictures) // (4 * self._budget.threads)))
-        runs = [pictures[i : i + count] for i in range(0, len(pictures), count)]
-        found = [decoded for run in self._pool.map(self._decode_run, runs) for decoded in run]
+        if sum(map(len, pictures)) < _SMALL_BYTES * len(pictures):
+            found = self._decode_run(pictures)
+        else:
+            count = max(1, min(_RUN, len(pictures) // (4 * self._budget.threads)))
+            runs = [pictures[i : i + count] for i in range(0, len(pictures), count)]
+            found = [decoded for run in self._pool.map(self._decode_run, runs) for decoded in run]
         self.types.update(decoded.kind for decoded in found if decoded.kind)
         return found
 
