@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from measure import ROOT, median, write_result
 
 from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
+from tests.disk_use import most_held
 from tests.servers.s3_server import BUCKET, s3_server
 
 SIZE = 64  # pixels to which they are scaled
@@ -178,7 +178,7 @@ def _run(command: Sequence[str], text: str, folder: Path, variables: Mapping[str
     environment = {**os.environ, **variables, "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": ""}
     started = time.monotonic()
     with (
-        _PeakDisk(folder) as disk,
+        most_held(folder) as most,
         subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process,
@@ -195,40 +195,9 @@ def _run(command: Sequence[str], text: str, folder: Path, variables: Mapping[str
         "cpu": usage.ru_utime + usage.ru_stime,
         "wall": time.monotonic() - started,
         "memory": usage.ru_maxrss * 1024,
-        "disk": disk.peak,
+        "disk": most[0],
         **json.loads(output.splitlines()[-1]),
     }
-
-
-class _PeakDisk:
-    """The most bytes that the files in a folder have while a block runs, looked at ten times a second."""
-
-    def __init__(self, folder: Path) -> None:
-        self.peak = 0
-        self._folder, self._end = folder, threading.Event()
-        self._watcher = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> "_PeakDisk":
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._watcher.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.1):
-            self.peak = max(self.peak, _bytes_in(str(self._folder)))
-
-
-def _bytes_in(folder: str) -> int:
-    total = 0
-    try:
-        for entry in os.scandir(folder):
-            total += _bytes_in(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat().st_size
-    except FileNotFoundError:  # removed just now
-        pass
-    return total
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 from components.shared.data.dataset import SPLITS, open_dataset, write_document
 from components.shared.storage.client import open_store
 from tests.dataset_writer import DatasetWriter
+from tests.disk_use import most_held
 from tests.servers.s3_server import BUCKET, S3Server, s3_server
 
 SETS = {"gray": (60_000, (1, 32, 32)), "colour": (20_000, (3, 64, 64))}
@@ -147,7 +147,7 @@ def _run(formats: Formats, kind: str, workers: int, learns: bool) -> Figures:
     variables |= {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     variables |= {"TORCH2KUBEFLOW_SHARD_CACHE_MIB": str(spec["cache_bytes"] // MIB)}
     command = [python, "-P", "bench/loader_child.py", kind]
-    with _most_held(cache) as most:
+    with most_held(cache) as most:
         output = _output(command, {**os.environ, **variables}, json.dumps(spec))
     figures: Figures = json.loads(output.splitlines()[-1])
     return {**{name: round(value, 4) for name, value in figures.items()}, "most_on_disk": most[0], "workers": workers}
@@ -166,35 +166,6 @@ def _output(command: Sequence[str], environment: Mapping[str, str], given: str) 
         if child.returncode:
             raise SystemExit(f"{' '.join(command)}: {errors.read()[-3000:]}")
         return output.read()
-
-
-@contextmanager
-def _most_held(folder: Path) -> Iterator[list[int]]:
-    """Yield a list that holds, in the end, the most bytes that were in the folder at a time."""
-    most, ended = [0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.05):
-            most[0] = max(most[0], _held(folder))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield most
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _held(folder: Path) -> int:
-    size = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += os.stat(f"{root}/{name}").st_size
-            except FileNotFoundError:
-                continue
-    return size
 
 
 def _write(folder: Path, server: S3Server, count: int, shape: tuple[int, ...]) -> Formats:

@@ -4,13 +4,11 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from components.download import download
@@ -24,12 +22,10 @@ from components.shared.data.shard_images import KeptImages
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.prediction.inputs import Inputs
-from components.shared.training.checkpoints.state import StateDict
-from components.shared.training.distributed.process_group import SINGLE
-from components.shared.training.loop import Training
 from tests.data.versions import READING, version_of
 from tests.kept_pictures import COUNTS, SHORT, SIZE, cut, download_from, prepare_kept, write_photographs
-from tests.trained_digits import settings, trained
+from tests.trained_digits import trained
+from tests.training.states import state_after
 
 TRAINING: dict[str, Any] = {"batch_size": "10", "epochs": 2, "flip": True}
 
@@ -142,23 +138,11 @@ def test_any_number_of_cpus_gives_the_same_weights(folder: Path, tmp_path: Path,
     assert weights(tmp_path / "model") == weights(folder / "model")
 
 
-def taken(data: Dataset, steps: int, begin: StateDict | None = None) -> StateDict:
-    """The state of a training after so many steps, from the start or from another state."""
-    torch.manual_seed(0)
-    training = Training(settings(**TRAINING), data, SINGLE, seed=0)
-    if begin:
-        training.load_state_dict(begin)
-    for _ in islice(training.steps(), steps):
-        pass
-    state = training.state_dict()
-    return StateDict({name: tensor.clone() for name, tensor in state.tensors.items()}, state.document)
-
-
 def test_a_resumed_training_reads_the_same_crops(data: Dataset) -> None:
     """An epoch has 3 steps."""
-    expected = taken(data, 6)
+    expected = state_after(data, 6, TRAINING)
     for steps in (2, 4):
-        ended = taken(data, 6 - steps, taken(data, steps))
+        ended = state_after(data, 6 - steps, TRAINING, state_after(data, steps, TRAINING))
         assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())
 
 

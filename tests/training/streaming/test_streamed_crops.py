@@ -1,24 +1,20 @@
 """Pictures that are kept as JPEG are streamed, too, and give the same weights however that is done."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from components.shared.core.files import sha256_file
-from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.data.dataset import open_dataset
 from components.shared.data.pictures.kept import JPEG_SHARE
 from components.shared.data.preparation import unit
 from components.shared.training import batches
-from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.distributed.launch import launch
-from components.shared.training.distributed.process_group import SINGLE
-from components.shared.training.loop import Training
 from tests.conftest import ROOT
 from tests.kept_pictures import SIZE, download_from, prepare_kept, write_photographs
 from tests.trained_digits import RUN, largest_difference, settings, trained
+from tests.training.states import state_after
 
 STREAMED: dict[str, Any] = {"shuffle_window": 24, "batch_size": "8", "epochs": 2, "flip": True}
 STREAMED |= {"optimizer": "sgd", "learning_rate": 0.05}  # Muon enlarges the differences in rounding of two processes
@@ -53,21 +49,9 @@ def test_two_processes_read_the_crops_that_one_reads(
     assert largest_difference(tmp_path / "one", tmp_path / "another") > 1e-2
 
 
-def taken(data: Dataset, steps: int, begin: StateDict | None = None) -> StateDict:
-    """The state of a training after so many steps, from the start or from another state."""
-    torch.manual_seed(0)
-    training = Training(settings(**STREAMED), data, SINGLE, seed=0)
-    if begin:
-        training.load_state_dict(begin)
-    for _ in islice(training.steps(), steps):
-        pass
-    state = training.state_dict()
-    return StateDict({name: tensor.clone() for name, tensor in state.tensors.items()}, state.document)
-
-
 def test_a_resumed_stream_reads_the_same_crops(stored: Path) -> None:
     """An epoch has 5 steps."""
     data = open_dataset(stored)
-    expected = taken(data, 10)
-    ended = taken(data, 3, taken(data, 7))
+    expected = state_after(data, 10, STREAMED)
+    ended = state_after(data, 3, STREAMED, state_after(data, 7, STREAMED))
     assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())

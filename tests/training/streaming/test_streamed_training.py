@@ -1,43 +1,38 @@
 """A training whose data set does not fit on its disk: the shards come from the store, and leave again."""
 
-import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_file
 from components.shared.data import shard_reader
-from components.shared.data.dataset import Dataset, open_dataset, write_document
+from components.shared.data.dataset import open_dataset, write_document
 from components.shared.data.shard_cache import CACHE_VARIABLE
 from components.shared.data.shard_reader import shard_bytes
 from components.shared.data.shard_room import NoRoom
 from components.shared.data.sources.digits import read_digits
 from components.shared.storage.client import open_store
 from components.shared.training import batches
-from components.shared.training.checkpoints.state import StateDict
 from components.shared.training.distributed.launch import launch
-from components.shared.training.distributed.process_group import SINGLE
 from components.shared.training.distributed.task import TASK, TaskDocument
-from components.shared.training.loop import Training
 from components.shared.training.streaming.order import WindowedOrder
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
+from tests.disk_use import held, most_held
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, hold_after, truncate
 from tests.trained_digits import RUN, largest_difference, settings, trained
+from tests.training.states import state_after
 
 COUNTS = {"train": 2000, "val": 250, "test": 100}
 SHARD_IMAGES = 100  # of 1 KiB
@@ -74,35 +69,6 @@ def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "free_memory", lambda: 0)
 
 
-@contextmanager
-def watched(folder: Path) -> Iterator[list[int]]:
-    """Yield a list that holds, in the end, the most bytes that were in the folder at a time."""
-    most, ended = [0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.001):
-            most[0] = max(most[0], held(folder))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield most
-    finally:
-        ended.set()
-        thread.join()
-
-
-def held(folder: Path) -> int:
-    size = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            try:
-                size += os.stat(f"{root}/{name}").st_size
-            except FileNotFoundError:
-                continue
-    return size
-
-
 def asked(proxy: Proxy) -> Counter[str]:
     """How often each shard was asked for."""
     return Counter(path.rpartition("/")[2].partition("?")[0] for method, path, _ in proxy.asked if method == "GET")
@@ -131,7 +97,7 @@ def test_weights_are_those_of_a_training_in_memory(
     for threads in (1, 4):
         monkeypatch.setattr(shard_reader, "READERS", threads)
         before = asked(s3_proxy)
-        with watched(cache) as most:
+        with most_held(cache, every=0.001) as most:
             model = trained(stored, tmp_path / str(threads), **STREAMED)
         assert 2**18 < most[0] <= 2**20 and held(cache) == 0
         fetched = asked(s3_proxy) - before
@@ -142,18 +108,6 @@ def test_weights_are_those_of_a_training_in_memory(
     s3_proxy.script = [answer(503, "SlowDown"), hang_up, truncate, answer(500, "InternalError")]
     trained(stored, tmp_path / "faults", **STREAMED)
     assert s3_proxy.script == [] and weights(tmp_path / "faults") == weights(tmp_path / "held")
-
-
-def taken(data: Dataset, steps: int, begin: StateDict | None = None) -> StateDict:
-    """The state of a training after so many steps, from the start or from another state."""
-    torch.manual_seed(3)
-    training = Training(settings(**STREAMED), data, SINGLE, seed=3)
-    if begin:
-        training.load_state_dict(begin)
-    for _ in islice(training.steps(), steps):
-        pass
-    state = training.state_dict()
-    return StateDict({name: tensor.clone() for name, tensor in state.tensors.items()}, state.document)
 
 
 @pytest.mark.usefixtures("no_memory", "s3_proxy")
@@ -167,14 +121,14 @@ def test_a_resumed_training_ends_in_the_same_weights(stored: Path, monkeypatch: 
         return draw(order, number)
 
     monkeypatch.setattr(WindowedOrder, "epoch", record)
-    expected = taken(data, 40 * epochs)
+    expected = state_after(data, 40 * epochs, STREAMED, seed=3)
     assert drawn == [1, 2], "another order in each epoch"
     for steps in (27, 40, 71):
         drawn.clear()
         monkeypatch.setattr(shard_reader, "READERS", 1)
-        begun = taken(data, steps)
+        begun = state_after(data, steps, STREAMED, seed=3)
         monkeypatch.setattr(shard_reader, "READERS", 4)
-        ended = taken(data, 40 * epochs - steps, begun)
+        ended = state_after(data, 40 * epochs - steps, STREAMED, begun, seed=3)
         assert all(tensor.equal(ended.tensors[name]) for name, tensor in expected.tensors.items())
         assert drawn == {27: [1, 1, 2], 40: [1, 2], 71: [1, 2, 2]}[steps]
         assert ended.document.epochs[-1].val_loss == expected.document.epochs[-1].val_loss
@@ -227,7 +181,7 @@ def test_two_processes_share_the_cache_and_the_batches(
     monkeypatch.setenv(CACHE_VARIABLE, "3")
     (tmp_path / "two").mkdir()
     before = asked(s3_proxy)
-    with watched(cache) as most:
+    with most_held(cache, every=0.001) as most:
         launch(settings(**chosen), stored, processes=2, **RUN, folder=tmp_path / "two")
     assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-4
     assert 2**18 < most[0] <= 3 * 2**20 and held(cache) == 0
