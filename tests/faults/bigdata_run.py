@@ -29,12 +29,11 @@ PARTS = 2
 STEPS = ("partition", "prepare", "settle", "train")
 TRAINING: dict[str, Any] = {"epochs": 4, "batch_size": 48, "shuffle_window": 200, "threads": 1, "checkpoint_seconds": 1}
 
-unit.UNIT_BYTES = UNIT * 3 * SIZE**2
-vars(batches)["free_memory"] = int  # 0
-
 
 def main(folder: Path, source: str, store: str) -> None:
     """Take all steps."""
+    unit.UNIT_BYTES = UNIT * 3 * SIZE**2
+    vars(batches)["free_memory"] = int  # 0
     listing, dataset, model = str(folder / "listing"), str(folder / "dataset"), folder / "model"
     parts = [str(folder / f"part{number}") for number in range(PARTS)]
     _begin("partition")

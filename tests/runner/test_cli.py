@@ -159,7 +159,7 @@ def test_a_user_error_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest
 def test_a_runs_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "runs").write_text("")
     line = _refused(capsys, "local", "data=digits", "--runs", str(tmp_path / "runs"))
-    assert line == f"error: File exists: {tmp_path / 'runs'}; give another path\n"
+    assert line == f"error: nothing can be written to {tmp_path / 'runs'}; give another folder with --runs DIR\n"
 
 
 @pytest.mark.parametrize(

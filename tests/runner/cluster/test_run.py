@@ -366,7 +366,7 @@ def test_user_errors_start_and_upload_nothing(kfp_api: KfpServer) -> None:
 
 def test_nothing_starts_if_its_summary_could_not_be_written(kfp_api: KfpServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match=r"nothing can be written to .*/file; give another folder with --runs DIR"):
         run_verb(run, "--wait", "--runs", str(tmp_path / "file"))
     assert not kfp_api.runs
 
