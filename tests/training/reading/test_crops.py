@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
 
 from components.shared.core.errors import CorruptDataError
 from components.shared.training.reading.crops import AREA, ASPECT, Box, RandomCrops, draw_box
@@ -21,8 +20,11 @@ def encoded(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(256, 341), (500, 256), (40, 40)])
 def test_crops_are_drawn_as_by_torchvision(width: int, height: int) -> None:
+    from torchvision.transforms import RandomResizedCrop  # takes seconds, and Triton along
+
     boxes = [draw_box(width, height, (0, 1, number)) for number in range(1000)]
     assert all(0 <= box.left <= width - box.width and 0 <= box.top <= height - box.height for box in boxes)
     assert all(box.width > 0 and box.height > 0 for box in boxes)
