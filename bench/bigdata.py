@@ -6,7 +6,7 @@ python bench/bigdata.py --pictures 1000000 --kinds perturbed --parts 4 --at-once
 
 All read the same plain tar of JPEGs of 96 x 96 pixels (bench/bigdata_pictures.py), and scale to 64. The store is a real
 S3 server on this machine, whose CPU time does not count; that of the clients, of hashing and of sending does, while
-WebDataset's shards are written to a folder. What only starts a process is told apart: pictures per CPU second are
+WebDataset's shards are written to a folder. What only starts a process is counted apart: pictures per CPU second are
 without it, and with it in brackets. Decoding alone is measured before, between and after, and the median counts. Needs
 .venv-webdataset. A measured set replaces the one of the same kind and number in bench/results/bigdata.json.
 """

@@ -15,16 +15,11 @@ FIRST_BYTES, MOST_BYTES = 2**16, 8 * 2**20  # that are read ahead: as many as th
 NEAR_BYTES = 2**20  # ahead of what was read: so far on, reading costs less than a request for every member
 
 
-@dataclass(frozen=True)
-class RangedFile:
-    """A file, or a part of it; `fetch(start, length)` returns bytes of the whole, fewer only at its end."""
+class _Described:
+    """The name and the size of a file, as the readers of archives ask for them."""
 
     shown: str  # how people know it
-    key: str  # under which its source has it
-    etag: str  # the state that it has there
     size: int
-    fetch: Callable[[int, int], bytes]
-    start: int = 0  # of this part in the whole
 
     def __str__(self) -> str:
         return self.shown
@@ -37,6 +32,18 @@ class RangedFile:
     def stat(self) -> SimpleNamespace:
         """Return its size."""
         return SimpleNamespace(st_size=self.size)
+
+
+@dataclass(frozen=True)
+class RangedFile(_Described):
+    """A file, or a part of it; `fetch(start, length)` returns bytes of the whole, fewer only at its end."""
+
+    shown: str
+    key: str  # under which its source has it
+    etag: str  # the state that it has there
+    size: int
+    fetch: Callable[[int, int], bytes]
+    start: int = 0  # of this part in the whole
 
     def part(self, shown: str, offset: int, size: int) -> "RangedFile":
         """Return a part of the file as a file of its own."""
@@ -48,7 +55,7 @@ class RangedFile:
 
 
 @dataclass(frozen=True)
-class StreamedFile:
+class StreamedFile(_Described):
     """A file that is read from start to end only; `stream()` opens it."""
 
     shown: str
@@ -57,18 +64,6 @@ class StreamedFile:
     size: int
     stream: Callable[[], IO[bytes]]
     start: int = 0
-
-    def __str__(self) -> str:
-        return self.shown
-
-    @property
-    def name(self) -> str:
-        """Return its last part."""
-        return self.shown.rpartition("/")[2]
-
-    def stat(self) -> SimpleNamespace:
-        """Return its size."""
-        return SimpleNamespace(st_size=self.size)
 
     def open(self, _: Literal["rb"], /) -> IO[bytes]:
         """Open it for reading."""
