@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,3 +171,10 @@ def sha256_json(value: object) -> str:
 def sha256_without(document: Mapping[str, Any], field: str) -> str:
     """Return the SHA-256 of a document without `field`, for example the field that stores this digest."""
     return sha256_json({name: value for name, value in document.items() if name != field})
+
+
+def scratch_of(owner: object) -> Path:
+    """Return a new folder, which is removed with its owner, whether or not what is in it is read."""
+    folder = Path(tempfile.mkdtemp())
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,18 +1,15 @@
 """What is noted of a source on the disk while it passes by: pictures, or samples that come with a label each."""
 
-import shutil
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core.files import scratch_of
 from components.shared.data.archives.member import Member
 from components.shared.data.layout.file_kinds import PICTURE
 from components.shared.data.layout.folder_layout import NO_SPLITS
@@ -27,7 +24,7 @@ class NotedPictures:
 
     def __init__(self) -> None:
         """Start without pictures."""
-        self._path = _scratch(self) / "pictures"
+        self._path = scratch_of(self) / "pictures"
 
     def noting(self, found: Iterator[Member]) -> Iterator[Member]:
         """Yield members, and note the pictures among them."""
@@ -52,7 +49,7 @@ class SampleList:
     def __init__(self) -> None:
         """Start without samples."""
         self.counts: Counter[str] = Counter()
-        self._folder = _scratch(self)
+        self._folder = scratch_of(self)
         self._opened, self._writers = ExitStack(), dict[str, ListWriter]()
         self._numbers: NDArray[np.int32] | None = None
 
@@ -76,10 +73,3 @@ class SampleList:
         for split in SPLITS:
             for picture in read_list(self._folder / split) if split in self._writers else ():
                 yield picture._replace(label=int(self._numbers[picture.label]))
-
-
-def _scratch(owner: object) -> Path:
-    """Return a new folder, which is removed with its owner, whether or not what is in it is read."""
-    folder = Path(tempfile.mkdtemp())
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return folder

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
-from weakref import finalize
 
 from components.shared.core.errors import CorruptDataError, TransientError, UserError
+from components.shared.core.files import scratch_of
 from components.shared.core.printable import bounded
 from components.shared.data.archives.kinds import is_archive, refuse_unread_name
 from components.shared.data.archives.member import Member
@@ -141,9 +140,7 @@ class _Entries:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.state: State | None = None  # once all are listed
-        folder = TemporaryDirectory()
-        finalize(self, folder.cleanup)
-        self._path = Path(folder.name) / "entries.gz"
+        self._path = scratch_of(self) / "entries.gz"
 
     def read(self) -> Iterator[Entry]:
         """Yield all."""
