@@ -1,14 +1,11 @@
 """Raw files become a dataset: every image once, in its split, of one size; and bad data is reported."""
 
-import contextlib
 import errno
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from components.shared.data.dataset import SPLITS, Dataset, Images, open_dataset
 from components.shared.data.raw import write_raw
 from components.shared.parameters.preparation import PreprocessRecipe
 from tests.data.versions import READING, version_of
+from tests.disk_use import small_disk
 from tests.parameters.texts import recipe_text
 
 ROOT = Path(__file__).parents[2]
@@ -333,23 +331,6 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         peaks.append(int(ran.stdout.split()[-1]))
         shutil.rmtree(folder)
     assert peaks[1] < 1.3 * peaks[0]  # 64 bytes for each image would exceed it; the peak itself varies by 10 %
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a file system of `size` bytes in memory."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 # Too small for the buffer, for the buffer's end, and for buffer and shards together (1,797 images of 1 KiB).

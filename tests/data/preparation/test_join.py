@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS
 from components.shared.data.preparation.join import joined
 from components.shared.data.preparation.rows import ROW, UNIT_COLUMNS, write_rows
 from components.shared.data.preparation.splits import TEST, TRAIN, VAL
+from tests.disk_use import small_disk
 
 Image = tuple[int, int, int]  # content, label, split
+BAD = (-1, 0, 0)  # a picture that cannot be used, which has no row
 
 
 class Found(NamedTuple):
@@ -27,7 +30,7 @@ class Found(NamedTuple):
 def join(folder: Path, images: Sequence[Image], unit: int = 4) -> Found:
     """Return the numbers of the dropped images, and the figures; a unit has some of the images."""
     for number, start in enumerate(range(0, len(images), unit)):
-        part = images[start : start + unit]
+        part = [image for image in images[start : start + unit] if image != BAD]
         rows = np.zeros(len(part), ROW)
         rows["digest"] = [(content * 7919).to_bytes(16, "big") for content, _, _ in part]
         rows["label"], rows["split"] = [label for _, label, _ in part], [split for _, _, split in part]
@@ -52,6 +55,33 @@ def test_copies_within_a_split_stay_and_are_counted(tmp_path: Path) -> None:
 def test_copies_with_different_labels_are_counted(tmp_path: Path) -> None:
     found = join(tmp_path, [(1, 0, TRAIN), (1, 2, TEST), (2, 1, TRAIN), (2, 1, TRAIN), (3, 0, TRAIN)])
     assert (found.repeated, found.conflicting) == (2, 1)
+
+
+def test_a_unit_of_bad_pictures_has_no_rows(tmp_path: Path) -> None:
+    images = [*[BAD] * 4, (1, 0, TRAIN), (2, 0, TRAIN), (1, 0, TEST), (2, 0, VAL), *[BAD] * 4, (1, 0, TRAIN)]
+    assert join(tmp_path, images).dropped == [4, 5, 12]
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "run [1] *?"
+    folder.mkdir()
+    assert join(folder, [(1, 0, TRAIN), (1, 0, TEST)]).dropped == [0]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.shared.data.preparation.join.MEMORY_MIB", 64)
+    with small_disk(tmp_path / "disk", 40 * 2**20) as disk:
+        for unit in range(16):
+            rows = np.zeros(2**16, ROW)
+            rows["digest"] = np.frombuffer(np.random.default_rng(unit).bytes(16 * len(rows)), "V16")
+            rows["unit"], rows["row"] = unit, range(len(rows))
+            write_rows(disk / f"{unit:05}.parquet", [rows], UNIT_COLUMNS)
+        with pytest.raises(UserError) as caught, joined(disk) as found:
+            list(found.rows())
+    assert str(caught.value) == (
+        f"finding the copies among the images takes more space than is free in {disk}; free some space there"
+    )
 
 
 IMAGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60)

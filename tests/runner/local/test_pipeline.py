@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from components.shared.data.dataset import open_dataset
 from components.step_table import names_in
 from runner.local import s3_server
 from tests.conftest import ROOT, Runner, run_local
+from tests.disk_use import small_disk
 from tests.sample_files import picture
 from tests.step_processes import step_processes
 
@@ -304,24 +304,13 @@ def _wait_for(tmp_path: Path, step: str) -> int:
     raise AssertionError(f"{step} did not start")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MiB: enough for the raw digits of MNIST, but not for the prepared ones."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path, run_pipeline: Runner) -> None:
-    failed = run_pipeline("--runs", str(small_disk / "runs"))
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, run_pipeline: Runner) -> None:
+    # Enough for the raw digits of MNIST, but not for the prepared ones.
+    with small_disk(tmp_path / "disk", 24 * 2**20) as disk:
+        failed = run_pipeline("--runs", str(disk / "runs"))
+        left = list(disk.rglob("*.partial"))
     assert failed.returncode == 2
     assert "No space left on device" in failed.stderr
     assert failed.stderr.endswith("; free some space there\n")
     assert failed.stderr.count("\n") == 1
-    assert not list(small_disk.rglob("*.partial"))
+    assert not left

@@ -5,12 +5,14 @@ An image stays in the last of train, val and test that has it. Copies within one
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS
 from components.shared.data.preparation.rows import Rows, read_rows
 
@@ -50,14 +52,10 @@ class Join:
         pending = next(dropped, np.zeros((0, 3), np.int64))
         for path in sorted(self._folder.glob("*.parquet")):
             rows = read_rows(path)
-            while (
-                len(rows)
-                and len(pending)
-                and pending[-1, 0] <= rows["unit"][0]
-                and (more := next(dropped, None)) is not None
-            ):
+            unit = rows["unit"][0] if len(rows) else -1  # none of its pictures could be used
+            while len(pending) and pending[-1, 0] <= unit and (more := next(dropped, None)) is not None:
                 pending = np.concatenate([pending, more])
-            own = pending[:, 0] == rows["unit"][:1]
+            own = pending[:, 0] == unit
             rows["dropped"] = np.isin(_places(rows["split"], rows["row"]), _places(*pending[own, 1:].T))
             pending = pending[~own]
             yield rows
@@ -79,12 +77,15 @@ class Join:
             yield np.stack([column.to_numpy().astype(np.int64) for column in batch.columns], axis=1)
 
     def _run(self, query: str) -> Any:
-        return self._connection.sql(query, params={"files": f"{self._folder}/*.parquet"})
+        return self._connection.sql(query, params={"files": f"{escape(str(self._folder))}/*.parquet"})
 
 
 @contextmanager
 def joined(folder: Path) -> Iterator[Join]:
-    """Yield the join of the rows in a folder; what does not fit into MEMORY_MIB is written there, too."""
+    """Yield the join of the rows in a folder; what does not fit into MEMORY_MIB is written there, too.
+
+    Raises UserError if the disk has no space for that.
+    """
     import duckdb  # takes 0.2 s
 
     settings: dict[str, Any] = {
@@ -93,7 +94,13 @@ def joined(folder: Path) -> Iterator[Join]:
         "threads": 2,
     }
     with duckdb.connect(config=settings) as connection:
-        yield Join(connection, folder)
+        try:
+            yield Join(connection, folder)
+        except duckdb.OutOfMemoryException as error:
+            if "failed to offload" not in str(error):
+                raise
+            message = f"finding the copies among the images takes more space than is free in {folder}"
+            raise UserError(message, "free some space there") from None
 
 
 def _places(splits: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.int64]:
