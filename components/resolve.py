@@ -14,7 +14,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_index import PreparedData
-from components.shared.data.sources.schemes import SizedSource, open_listed_source, open_source
+from components.shared.data.sources.schemes import SizedSource, check_apart, open_listed_source, open_source
 from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
 from components.shared.parameters.form import inputs_of, merge_options
@@ -68,6 +68,7 @@ def resolve(*, graph: str, options: Mapping[str, Any], **inputs: Any) -> Resolve
     if values["store"]:
         open_store(values["store"], os.environ).check_access()
     source = (open_listed_source if graph == BIGDATA else open_source)(values["data"])
+    check_apart(source, told(values["data"]), values["store"])
     version, size = source.state() if isinstance(source, SizedSource) else (source.version(), 0)
     log.info(f"{values['data']} is at {version}")
     is_large = graph != BIGDATA and size > handover_mib * 2**20

@@ -12,7 +12,7 @@ from components.shared.core import log
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.prepared_data import is_prepared, prepared_version
-from components.shared.data.sources.schemes import open_source
+from components.shared.data.sources.schemes import check_apart, open_source
 from components.shared.parameters.form import merge_options
 from components.shared.parameters.prediction import PredictionRecipe
 from components.shared.parameters.preparation import ReadingRecipe
@@ -45,9 +45,8 @@ def resolve_prediction(*, options: Mapping[str, Any], **inputs: Any) -> Resolved
         open_store(parameters.store, os.environ).check_access()
     chosen = choose_model(parameters.store, parameters.model_name, parameters.model)
     log.info(f"model={parameters.model} is {chosen.name}, package {chosen.package_digest[:12]}")
-    data = values["data"]
-    version = prepared_version(data) if is_prepared(data) else open_source(data).version()
-    log.info(f"{told(data)} is at {version}")
+    version = _version(values["data"], parameters.store)
+    log.info(f"{told(values['data'])} is at {version}")
     model = {"model": chosen.name, "package_digest": chosen.package_digest, "store": parameters.store}
     return Resolved(
         version=version,
@@ -58,3 +57,11 @@ def resolve_prediction(*, options: Mapping[str, Any], **inputs: Any) -> Resolved
             for pod in range(parameters.parts)
         ],
     )
+
+
+def _version(data: str, store: str) -> str:
+    if is_prepared(data):
+        return prepared_version(data)
+    source = open_source(data)
+    check_apart(source, told(data), store)
+    return source.version()

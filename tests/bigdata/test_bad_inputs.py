@@ -1,6 +1,7 @@
 """What is wrong with a source or a store: one clear line, or a picture that is skipped and counted."""
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from components.bigdata.settle import settle
+from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.data.parts.stored_units import UnitDocument
@@ -140,6 +142,33 @@ def test_a_picture_that_a_manifest_names_twice_stays_twice(store: Store, uri: st
     data = prepared(listed(f"{source}/pets.csv", uri, tmp_path / "listing", seed=1), [0], tmp_path / "dataset")
     copies = data.document.duplicates
     assert copies and (copies.repeated_images, copies.of_these_with_conflicting_labels) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "within", "is_refused"),
+    [
+        ("source", "source/t2k", True),
+        ("source", "source", True),
+        ("source/pets.csv", "source/t2k", True),
+        ("source/pets.tar", "source/t2k", False),
+        ("source", "source-of-others", False),
+    ],
+)
+def test_a_store_within_the_data_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch, data: str, within: str, is_refused: bool
+) -> None:
+    stored({**PICTURES, "pets.csv": b"path,label\na/0.png,a\n", "pets.tar": tar_bytes(dict(PICTURES), "w")}, store)
+    given = {"data": store.uri(data), "store": store.uri(within)}
+    if not is_refused:
+        resolve(graph="training", options={}, **given)
+        return
+    with pytest.raises(UserError) as caught:
+        resolve(graph="training", options={}, **given)
+    place = f"store={given['store']} is within data={given['data']}"
+    assert str(caught.value) == f"{place}, so that what runs store would become part of the data; give another store"
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ENDPOINT_URL_S3"):
+        monkeypatch.setenv(f"SOURCE_AWS_{name}", os.environ[f"AWS_{name}"].replace("127.0.0.1", "localhost"))
+    resolve(graph="training", options={}, **given)  # a bucket of the same name at another server
 
 
 def test_an_empty_prefix_is_refused(store: Store, uri: str, tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ PARTS = [f"part-{number:05}.parquet" for number in range(6)]
 OTHERS = ["drift-report.json", "predictions.csv", "predictions.json", "uncertain.html"]
 
 
+@pytest.mark.usefixtures("package")
+def test_a_store_within_the_data_is_refused(uri: str) -> None:
+    data = uri.rpartition("/")[0]
+    with pytest.raises(UserError, match=f"^store={uri} is within data={data}, .*; give another store$"):
+        _resolve(uri, data=data)
+
+
 def test_pods_make_the_table_of_one_process(package: Path, raw: Path, tmp_path: Path, store: Store, uri: str) -> None:
     resolved = _resolve(uri)
     shares = _predict(resolved, raw, tmp_path)

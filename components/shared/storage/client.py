@@ -113,6 +113,11 @@ class Store:
         """Return the URI of an object, or of the store."""
         return f"s3://{self._bucket}/{self._folder}{name}".rstrip("/")
 
+    def contains(self, other: "Store") -> bool:
+        """Return whether all objects of another store are in this one, too."""
+        is_same = (self._server, self._bucket) == (other._server, other._bucket)
+        return is_same and other._folder.startswith(self._folder)
+
     def put_file(self, path: str | Path, name: str, sha256: str = "") -> str:
         """Upload a file, a large one in parallel parts, and return its SHA-256, which is stored with the object.
 

@@ -88,6 +88,10 @@ class S3Table(S3Archive):
         file = Member(self._name, 0, False, _no_file, place=partial(self._store.get_file, self._name))
         return pack_table(file, self._uri, reading, folder, prefix=self._store.uri())
 
+    def holds(self, store: str) -> bool:
+        """Return whether the store is beside a manifest in CSV, or in folders there."""
+        return self._name.lower().endswith(MANIFESTS) and self._store.contains(open_store(store, os.environ))
+
     def _list(self, file: RangedFile, reading: Reading, store: str) -> Pictures:
         return list_table(file, self._name, self._uri, reading, prefix=self._store.uri())
 
@@ -113,6 +117,10 @@ class S3Prefix:
     def state(self) -> State:
         """Return that digest, and the size of all objects. Raises UserError if there are none."""
         return (self._entries and self._entries.state) or state_of(self._store)
+
+    def holds(self, store: str) -> bool:
+        """Return whether the store is below the prefix."""
+        return self._store.contains(open_store(store, os.environ))
 
     def fetch(self, folder: Path, reading: Reading) -> RawDescription:
         """Pack the pictures into the folder and describe them."""

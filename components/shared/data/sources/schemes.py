@@ -107,6 +107,15 @@ class ListedSource(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class PrefixSource(Source, Protocol):
+    """A data set whose version depends on all that is below a prefix of S3."""
+
+    def holds(self, store: str) -> bool:
+        """Return whether the store at s3://bucket/prefix is below that prefix, or is all of it."""
+        ...
+
+
 # Names of modules, so that the steps that only check `data` import no HTTP and S3 clients, which takes them a second,
 # and are not repeated when those change. Steps that open sources declare this package in READS.
 SOURCES = {
@@ -144,6 +153,13 @@ def listed_source(source: Source, data: str) -> ListedSource:
     if not isinstance(source, ListedSource):
         raise Unlisted(f"data={data} cannot be read picture by picture", UNLISTED)
     return source
+
+
+def check_apart(source: Source, data: str, store: str) -> None:
+    """Raise UserError if a store, if there is one, is among the data."""
+    if store and isinstance(source, PrefixSource) and source.holds(store):
+        message = f"store={store} is within data={data}, so that what runs store would become part of the data"
+        raise UserError(message, "give another store")
 
 
 def is_accepted(data: str) -> bool:
