@@ -235,6 +235,16 @@ def test_a_unit_that_the_store_damaged_is_prepared_again(
     assert again.digest == prepared_alone(store.uri("source"), tmp_path).digest
 
 
+def test_a_document_that_the_store_damaged_is_written_again(store: Store, uri: str, tmp_path: Path) -> None:
+    listing = listed(stored(PICTURES, store), uri, tmp_path / "listing")
+    prepared(listing, [0], tmp_path / "first")
+    (name,) = [entry.name for entry in store.list("datasets") if entry.name.endswith("dataset.json")]
+    content, _ = store.get_bytes(name)
+    store.put_bytes(content[:100], name)
+    prepared(listing, [0], tmp_path / "second")
+    assert store.get_bytes(name)[0] == content
+
+
 def folder_of(store: Store) -> str:
     """Return the only folder of units."""
     (name,) = {entry.name.rpartition("/")[0] for entry in store.list("units")}

@@ -8,7 +8,6 @@ datasets/shards/<sha256>.npy      the shards of all datasets
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -100,9 +99,14 @@ class StoredDataset:
                 self._store.put_file(folder / entry.path, name, entry.sha256)
         for name, sha256 in _accompanying(data.document).items():
             self._store.put_file(folder / name, self._name(name), sha256)
-        with suppress(Conflict):  # another run has stored the same content
-            content = (folder / DOCUMENT).read_bytes()
-            self._store.put_bytes(content, self._name(DOCUMENT), if_absent=not self._is_corrupt)
+        content, name = (folder / DOCUMENT).read_bytes(), self._name(DOCUMENT)
+        try:
+            self._store.put_bytes(content, name, if_absent=not self._is_corrupt)
+        except Conflict:  # another run has stored the same content, which may have been damaged since
+            try:
+                _read_document(self._store, name)
+            except CorruptDataError:
+                self._store.put_bytes(content, name)
         log.info(f"stored as {self._store.uri(self._folder)}")
 
     def finalize(self, folder: Path, **origin: Unpack[Origin]) -> bool:
