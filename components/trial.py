@@ -48,7 +48,7 @@ def trial(*, dataset: str | Path, planned: str, trials: str | Path) -> None:
 def _try(one: Trial, rungs: Rungs | None, data: Dataset, folder: Path) -> None:
     """Do one trial. Raises TransientError and CorruptDataError, which are not because of its settings."""
     settings, run = one.recipe.as_settings(), one.recipe.run_arguments()
-    error, stop = None, None
+    stop = None
     if rungs:
         stop = SuccessiveHalving(
             open_store(one.recipe.store, os.environ),
@@ -64,7 +64,8 @@ def _try(one: Trial, rungs: Rungs | None, data: Dataset, folder: Path) -> None:
         raise
     except UserError as failure:
         log.info(f"trial {one.number} ended without a model: {failure}")
-        error = failure
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_outcome(folder, one.number, one.settings, error)
+        write_outcome(folder, one.number, one.settings, failure)  # here, as who keeps the error keeps the training
+    else:
+        write_outcome(folder, one.number, one.settings, None)

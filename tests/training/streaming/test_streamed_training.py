@@ -26,11 +26,14 @@ from components.shared.storage.client import open_store
 from components.shared.training import batches
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.task import TASK, TaskDocument
+from components.shared.training.search.outcome import TrialDocument
 from components.shared.training.streaming.order import WindowedOrder
+from components.trial import trial
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
 from tests.disk_use import held, most_held
 from tests.servers.s3_server import BUCKET, Proxy, S3Server, answer, hang_up, hold_after, truncate
+from tests.steps.test_trial import planned
 from tests.trained_digits import RUN, largest_difference, settings, trained
 from tests.training.states import state_after
 
@@ -259,3 +262,19 @@ def test_what_a_killed_process_had_of_the_cache_is_free(
     assert shards.free_bytes() == 0
     del room
     assert shards.free_bytes() == 2**20 and list((cache / "shards").iterdir()) == []
+
+
+@pytest.mark.usefixtures("s3_proxy", "no_memory")
+def test_a_failed_trial_leaves_the_cache_to_the_next(
+    stored: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, "1")  # of which one training takes 0.7
+    common = {**STREAMED, "epochs": 1, "optimizer": "sgd"}
+    trial(
+        dataset=stored,
+        planned=planned({"learning_rate": 1e30}, {"learning_rate": 0.05}, **common),
+        trials=tmp_path / "trials",
+    )
+    errors = [TrialDocument.read(tmp_path / "trials" / number / "trial.json").error for number in "12"]
+    assert errors[0] and "became nan" in errors[0].message
+    assert errors[1] is None
