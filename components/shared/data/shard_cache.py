@@ -2,15 +2,19 @@
 
 Shards in a store are read through a cache, which processes may share: the folder `shards` next to the downloads of
 components/shared/storage/download_cache.py. The least recently used are removed, so that the cache holds no more than
-TORCH2KUBEFLOW_SHARD_CACHE_MIB, or one shard if that is larger; a file that is open or mapped stays readable. Of that
+TORCH2KUBEFLOW_SHARD_CACHE_MIB, or what is open or mapped if that is larger: such a file would stay on the disk. Of that
 size a process may have a part for itself, see shard_room.py.
+
+A file that is open or mapped has a shared lock, and a file system without locks (NFS) shows none to be so.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import stat
 import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -18,7 +22,7 @@ from uuid import uuid4
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.data.shard_room import Room, reserved
-from components.shared.storage.download_cache import cache_folder
+from components.shared.storage.download_cache import cache_folder, locked
 
 CACHE_VARIABLE = "TORCH2KUBEFLOW_SHARD_CACHE_MIB"
 CACHE_MIB = 5120
@@ -51,19 +55,19 @@ class StoredShards:
 
         self._store = open_store(uri, os.environ)
         self.cache_bytes = _cache_bytes()
-        self._folder = cache_folder() / "shards"
-        self._folder.mkdir(exist_ok=True)
+        self._folder, self._locks = cache_folder() / "shards", cache_folder() / "shard-locks"
+        for folder in (self._folder, self._locks):
+            folder.mkdir(exist_ok=True)
 
     def open(self, sha256: str, size: int) -> FileIO:
         """Open the shard of that SHA-256 and size in bytes. Raises CorruptDataError if it is missing or damaged."""
-        file = open_shard(self._folder / sha256, sha256, size)
-        if file:
-            os.utime(file.fileno())  # marks it as just used
-            return file
-        self._free_space(size)
-        fetched = self._folder / f"{sha256}.{uuid4().hex}"
-        file = self.fetch(sha256, size, fetched)
-        os.replace(fetched, self._folder / sha256)
+        file = self._open_cached(sha256, size)
+        if not file:
+            lock = self._locks / sha256[:2]
+            lock.mkdir(exist_ok=True)
+            with locked(lock):  # so that one of several processes fetches it
+                file = self._open_cached(sha256, size) or self._fetch_to_cache(sha256, size)
+        os.utime(file.fileno())  # marks it as just used
         return file
 
     def fetch(self, sha256: str, size: int, path: Path) -> FileIO:
@@ -88,15 +92,32 @@ class StoredShards:
             raise self._damaged(name, f"it has {found:,} bytes, not {size:,}")
         return file
 
-    def free_bytes(self) -> int:
-        """Return the bytes of the cache that no process has for itself."""
-        return self.cache_bytes - reserved(self._folder)
+    def free_bytes(self, besides: Collection[str] = ()) -> int:
+        """Return the bytes of the cache that no process has for itself, or in use, `besides` some shards (SHA-256)."""
+        return self.cache_bytes - reserved(self._folder) - self._used_bytes(besides)
 
     def reserve(self, size: int) -> Room:
         """Give this process a part of the cache for itself. Raises NoRoom if there is not so much."""
-        room = Room(self._folder, size, self.cache_bytes)
+        room = Room(self._folder, size, self.cache_bytes - self._used_bytes())
         self._free_space(0)
         return room
+
+    def _open_cached(self, sha256: str, size: int) -> FileIO | None:
+        file = open_shard(self._folder / sha256, sha256, size)
+        if file:
+            _mark_as_used(file)
+            if not os.fstat(file.fileno()).st_nlink:  # another process removed it before
+                file.close()
+                return None
+        return file
+
+    def _fetch_to_cache(self, sha256: str, size: int) -> FileIO:
+        self._free_space(size)
+        fetched = self._folder / f"{sha256}.{uuid4().hex}"
+        file = self.fetch(sha256, size, fetched)
+        _mark_as_used(file)
+        os.replace(fetched, self._folder / sha256)
+        return file
 
     def _damaged(self, name: str, reason: str) -> CorruptDataError:
         # A store that has it with its digest and size is not read again when the dataset is reused.
@@ -104,18 +125,44 @@ class StoredShards:
 
     def _free_space(self, size: int) -> None:
         """Remove the least recently used files until `size` more bytes fit, and those that a killed process left."""
-        files = []
+        files = list(self._files())
+        held = size + sum(file_size for _, file_size, _ in files) + reserved(self._folder)
+        for used, file_size, path in sorted(files):
+            is_whole = not path.suffix
+            is_needless = held > self.cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS
+            if is_needless and not _is_used(path):
+                path.unlink(missing_ok=True)
+                held -= file_size
+
+    def _used_bytes(self, besides: Collection[str] = ()) -> int:
+        """Return the bytes of the shards that processes have open or mapped."""
+        return sum(size for _, size, path in self._files() if path.name not in besides and _is_used(path))
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """Yield the time of the last use, the size and the path of each file that the cache has given a name."""
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
                 found = path.lstat()
                 if OWN.fullmatch(path.name) and stat.S_ISREG(found.st_mode):
-                    files.append((found.st_mtime, found.st_size, path))
-        held = size + sum(file_size for _, file_size, _ in files) + reserved(self._folder)
-        for used, file_size, path in sorted(files):
-            is_whole = not path.suffix
-            if held > self.cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS:
-                path.unlink(missing_ok=True)
-                held -= file_size
+                    yield found.st_mtime, found.st_size, path
+
+
+def _mark_as_used(file: FileIO) -> None:
+    """Lock a file until it is closed and no more mapped."""
+    with suppress(OSError):  # of a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def _is_used(path: Path) -> bool:
+    """Return whether a process has a file open or mapped."""
+    try:
+        with FileIO(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is gone, or cannot be locked
+        return False
+    return False
 
 
 def _cache_bytes() -> int:

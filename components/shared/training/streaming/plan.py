@@ -73,8 +73,9 @@ def plan_streaming(data: Dataset, settings: Settings, *, processes: int, batches
 
 def check_room_for_all(data: Dataset) -> None:
     """Raise UserError if the cache is too small for the splits of a training that shuffles them as a whole."""
-    size = sum(shard_bytes(shard) for split in ("train", "val") for shard in data.document.splits[split].shards)
-    if size > (free := data.stored.free_bytes()):
+    shards = [shard for split in ("train", "val") for shard in data.document.splits[split].shards]
+    size = sum(map(shard_bytes, shards))
+    if size > (free := data.stored.free_bytes(besides={file.sha256 for shard in shards for file in shard.files})):
         raise _refusal("the full shuffle needs all {} MiB in the cache of shards", size, free, data, helps_smaller=True)
 
 
