@@ -1,12 +1,16 @@
 """The batches of a split: pytest tests/training/test_batches.py"""
 
+import os
+import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from components.shared.core.files import sha256_file
-from components.shared.data.dataset import open_dataset
+from components.shared.core.torch_runtime import prepare_process
+from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.training import batches
 from tests.dataset_writer import DatasetWriter
 from tests.trained_digits import trained
@@ -22,17 +26,32 @@ def test_memory_mapped_shards_give_the_same_weights(
     assert sha256_file(tmp_path / "held/model.json") == sha256_file(tmp_path / "mapped/model.json")
 
 
-def test_batches_of_many_shards_hold_the_chosen_images(digits: Path, tmp_path: Path) -> None:
+def cut(digits: Path, folder: Path, of_shard: int) -> Dataset:
+    """Return the train split in shards of so many images."""
     data = open_dataset(digits)
-    images, labels = map(torch.from_numpy, data.load("train"))
-    (tmp_path / "cut").mkdir()
-    counts = {"train": 400, "val": 0, "test": 0}
-    writer = DatasetWriter(
-        tmp_path / "cut", classes=data.classes, image_shape=data.image_shape, counts=counts, shard_bytes=99 * 1024
-    )
+    folder.mkdir()
+    shape: dict[str, Any] = {"image_shape": data.image_shape, "shard_bytes": of_shard * 1024}
+    writer = DatasetWriter(folder, classes=data.classes, counts={"train": 400, "val": 0, "test": 0}, **shape)
     writer.append("train", *data.load("train"))
     writer.finish(name="cut", seconds={})
-    mapped = batches.MappedSplit(open_dataset(tmp_path / "cut"), "train")
+    return open_dataset(folder)
+
+
+def test_more_shards_are_mapped_than_files_may_be_open_by_default(digits: Path, tmp_path: Path) -> None:
+    data, limits = cut(digits, tmp_path / "cut", of_shard=1), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            batches.MappedSplit(data, "train")
+        prepare_process(1)
+        batches.MappedSplit(data, "train")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_batches_of_many_shards_hold_the_chosen_images(digits: Path, tmp_path: Path) -> None:
+    images, labels = map(torch.from_numpy, open_dataset(digits).load("train"))
+    mapped = batches.MappedSplit(cut(digits, tmp_path / "cut", of_shard=99), "train")
     some = batches.Batches(mapped, 400, torch.device("cpu"), prefetch=True)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     found = list(some.each(order.split(30)))  # type: ignore[no-untyped-call]

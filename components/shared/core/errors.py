@@ -57,10 +57,12 @@ def error_from_json(document: Mapping[str, Any]) -> UserError:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Return `error` if the user can fix it, also a full disk; None if it is a bug."""
+    """Return `error` if the user can fix it, also a full disk or a limit of open files; None if it is a bug."""
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         place = error.filename2 or error.filename or "the disk"  # of a copy, the second is where it is written
         return UserError(f"{error.strerror}: {place}", "free some space there")
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return UserError(": ".join(filter(None, [error.strerror, error.filename])), "allow more of them (ulimit -Hn)")
     return error if isinstance(error, UserError) else None
 
 

@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+import resource
+from contextlib import suppress
 
 import torch
 
@@ -12,9 +14,13 @@ LARGEST_INT = 2**31 - 1
 
 
 def prepare_process(threads: int) -> None:
-    """Compute with `threads` threads (0: one for each CPU that this process may use), and reuse freed memory."""
+    """Compute with `threads` threads (0: one for each CPU that this process may use), and reuse freed memory.
+
+    As many files may be open as the system allows.
+    """
     torch.set_num_threads(thread_count(threads))
     _reuse_freed_memory()
+    _allow_open_files()
 
 
 def processor(device: torch.device) -> str:
@@ -34,3 +40,10 @@ def _reuse_freed_memory() -> None:
     if mallopt:
         mallopt(M_TRIM_THRESHOLD, LARGEST_INT)
         mallopt(M_MMAP_MAX, 0)
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files, of which a mapped shard takes two or three, as far as it may be."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS accepts less than it reports
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
