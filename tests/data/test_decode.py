@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from typing import Any
@@ -182,6 +183,17 @@ def test_results_are_in_order_with_bad_pictures_in_place() -> None:
     assert isinstance(results[7], BadPicture)
     values = {n: int(r[0, 0, 0]) for n, r in enumerate(results) if isinstance(r, np.ndarray)}
     assert values == {n: n for n in range(50) if n != 7}
+
+
+def test_of_a_wide_picture_only_its_levels_stay_in_memory() -> None:
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((1000, 1000), np.uint16)).save(content, "PNG")
+    with decoder(8) as decode_all:
+        tracemalloc.start()
+        found = decode_all([content.getvalue()] * 8)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert len(found) == 8 and held < 2_000_000, "of 2 MB of pixels each"
 
 
 def test_pillows_warnings_do_not_leak() -> None:

@@ -137,7 +137,7 @@ class Decoder:
         except BadPicture as bad:
             return Decoded(bad)
         except Unscaled as unscaled:
-            return Decoded(unscaled, str(unscaled))
+            return Decoded(unscaled.with_traceback(None), str(unscaled))  # which would hold all pixels
 
     def _decode(self, image: ImageFile, data: bytes) -> Decoded:
         _check_single(image)
