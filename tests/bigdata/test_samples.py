@@ -1,6 +1,7 @@
 """The list of a source, and the pictures that pods read by it, are what one pod has that reads the source whole."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -164,6 +165,22 @@ def test_a_table_is_listed_without_its_pictures(web_server: WebServer, tmp_path:
     assert [picture.name for picture in pictures] == [f"train.parquet/{n}/{n}.png" for n in range(6)]
     parts = [asked["Range"].removeprefix("bytes=").split("-") for asked in web_server.asked]
     assert sum(int(last) + 1 - int(first) for first, last in parts) < path.stat().st_size / 2
+
+
+@pytest.mark.slow
+def test_a_table_with_a_row_without_bytes_is_listed_with_few_pictures_in_memory(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    noise = [None, *(random.bytes(20_000) for _ in range(1999))]
+    table = pa.table({"image": pa.array(noise, pa.binary()), "label": pa.array([0, 1] * 1000)})
+    path = tmp_path / "train.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_batch_size=16, data_page_size=2**16)
+    source = open_listed_source(str(path))
+    tracemalloc.start()
+    _, pictures = source.listing(Reading(), "")
+    assert sum(1 for _ in pictures) == 1999
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < path.stat().st_size * 0.7
 
 
 def test_a_row_or_a_picture_that_changed_is_reported(store: Store, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def places_of_rows(file: pq.ParquetFile, columns: Sequence[str], at: Member) -> 
         read = [*(light if lacks_none else [picture]), label]
         size = chunk.total_uncompressed_size // max(chunk.num_values, 1)  # of the rows on average
         number = 0
-        for batch in file.iter_batches(AT_ONCE, row_groups=[group], columns=read):
+        for batch in file.iter_batches(AT_ONCE if lacks_none else ROWS, row_groups=[group], columns=read):
             labels = batch.column(label).to_pylist()
             shown = batch.column(picture).to_pylist() if picture in batch.schema.names else [None] * len(labels)
             for value, marked in zip(shown, labels, strict=True):
