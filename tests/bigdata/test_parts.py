@@ -1,5 +1,6 @@
 """A data set that several pods prepare is the one that a single pod prepares, whatever their number and order."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from components.bigdata.settle import settle
 from components.shared.core.document import ValueRange
 from components.shared.core.errors import TransientError, UserError
 from components.shared.data.dataset import SPLITS
+from components.shared.data.decode import Decoded, Decoder
 from components.shared.data.image_sizes import image_sizes
 from components.shared.data.parts.stored_units import UnitDocument
 from components.shared.parameters.preparation import PreprocessRecipe
@@ -51,6 +53,27 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
         sizes = image_sizes(data, "test")
         assert sizes is not None and sizes.tolist() == [[SIZE, SIZE]] * data.counts["test"]
     assert sum((many.document.duplicates or pytest.fail("no copies")).copies_dropped.values()) > 0
+
+
+@pytest.mark.slow
+def test_few_bytes_of_pictures_are_in_memory_at_a_time(
+    source: str, store: Store, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = prepared(listed(source, uri, tmp_path / "listing"), [0], tmp_path / "expected")
+    store.remove(*[entry.name for entry in store.list("units")])
+    monkeypatch.setattr("components.shared.data.raw.MAX_CHUNK_BYTES", 400)
+    decode_all, sizes = Decoder.each, list[list[int]]()
+
+    def each(decoder: Decoder, pictures: Sequence[bytes]) -> list[Decoded]:
+        sizes.append([*map(len, pictures)])
+        return decode_all(decoder, pictures)
+
+    monkeypatch.setattr(Decoder, "each", each)
+    listing = listed(source, uri, tmp_path / "again")
+    measured = len(sizes)
+    assert prepared(listing, [0], tmp_path / "dataset").document == expected.document
+    assert 0 < measured < len(sizes) and all(sum(some[:-1]) < 400 for some in sizes)
+    assert sum(len(some) for some in sizes[:measured]) == 46 == sum(len(some) for some in sizes[measured:])
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ has them) and `raw.json`, written last, which lists source, kind, classes, count
 digest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Self, Unpack
+from typing import Annotated, Any, Self, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from components.shared.data.archives.names import plain
 from components.shared.data.layout.folder_layout import NO_SPLITS, Layout
 from components.shared.data.layout.label_table import LABELS, read_labels
 from components.shared.data.layout.left_out import LeftOut
-from components.shared.data.samples.stored import UNLABELLED, read_samples
+from components.shared.data.samples.stored import UNLABELLED, StoredSample, read_samples
 from components.shared.data.sources import cifar
 from components.shared.data.sources.archive import members
 from components.shared.data.sources.idx import open_idx
@@ -31,6 +32,8 @@ from components.shared.data.sources.schemes import Kind, RawDescription
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_CHUNK_BYTES = 64 * 2**20
 AGAIN = "download it again"
+
+Picture = TypeVar("Picture", bound=tuple[Any, ...])  # whose last field is its bytes
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]{0,99}$")]  # as sources name their files
 SplitName = Annotated[str, StringConstraints(pattern=r"^(train|val|test|all)$")]
@@ -196,10 +199,12 @@ class Raw:
             yield Chunk(cifar.BATCHES[batch], labels, names, images=images)
 
     def _picture_chunks(self, size: int) -> Iterator[Chunk]:
+        return encoded_chunks(self._pictures(), size)
+
+    def _pictures(self) -> Iterator[StoredSample]:
         layout = self.document.layout
         assert layout
         labels = {plain(name): label for label, name in enumerate(self.classes)}
-        pending = _Pending()
         table = read_labels(self.folder / LABELS) if layout.in_table else {}
         for file in self.document.files:
             for member in members(self.folder / file.path) if file.path != LABELS else ():
@@ -213,23 +218,11 @@ class Raw:
                             f"{member.name} has {member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}", "shrink it"
                         )
                     split, label = self._locate(layout, table, labels, member.name)
-                    if pending.names and (pending.split != split or pending.is_full(size)):
-                        yield pending.chunk()
-                        pending = _Pending()
-                    pending.add(split, label, member.name, content.read())
-        if pending.names:
-            yield pending.chunk()
+                    yield StoredSample(split, label, member.name, content.read())
 
     def _sample_chunks(self, size: int) -> Iterator[Chunk]:
-        pending = _Pending()
         files = [file.path for file in self.document.files]
-        for sample in read_samples(self.folder, files, self.counts):
-            if pending.names and (pending.split != sample.split or pending.is_full(size)):
-                yield pending.chunk()
-                pending = _Pending()
-            pending.add(*sample)
-        if pending.names:
-            yield pending.chunk()
+        return encoded_chunks(read_samples(self.folder, files, self.counts), size)
 
     def _locate(
         self, layout: Layout, table: Mapping[str, str], labels: Mapping[str, int], name: str
@@ -244,28 +237,27 @@ class Raw:
             raise UserError(f"{self.source} holds {name!r}, in no class of raw.json", AGAIN) from None
 
 
-@dataclass
-class _Pending:
-    """A chunk of pictures that is not yet full."""
+def encoded_chunks(samples: Iterable[StoredSample], size: int) -> Iterator[Chunk]:
+    """Yield picture files in chunks of one split, each as many as `in_batches` has in a list."""
+    for split, same in groupby(samples, lambda sample: sample.split):
+        for batch in in_batches(same, size):
+            labels = np.array([sample.label for sample in batch], np.int64)
+            names, encoded = [sample.name for sample in batch], [sample.content for sample in batch]
+            yield Chunk(split, labels, names, encoded=encoded)
 
-    split: str = ""
-    labels: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    encoded: list[bytes] = field(default_factory=list)
-    size: int = 0
 
-    def add(self, split: str, label: int, name: str, content: bytes) -> None:
-        self.split = split
-        self.labels.append(label)
-        self.names.append(name)
-        self.encoded.append(content)
-        self.size += len(content)
-
-    def is_full(self, size: int) -> bool:
-        return len(self.names) >= size or self.size >= MAX_CHUNK_BYTES
-
-    def chunk(self) -> Chunk:
-        return Chunk(self.split, np.array(self.labels, np.int64), self.names, encoded=self.encoded)
+def in_batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+    """Yield pictures in lists of at most `size`; one that has MAX_CHUNK_BYTES takes no further picture."""
+    batch: list[Picture] = []
+    held = 0
+    for picture in pictures:
+        batch.append(picture)
+        held += len(picture[-1])
+        if len(batch) >= size or held >= MAX_CHUNK_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def open_raw(path: str | Path) -> Raw:

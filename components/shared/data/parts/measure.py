@@ -14,12 +14,14 @@ from components.shared.data.decode import decoder
 from components.shared.data.parts.listed_splits import assigned
 from components.shared.data.parts.listing import Listing
 from components.shared.data.pictures.value_range import Unscaled, ValueSample, remarks_on, spread
+from components.shared.data.preparation.decoding import chunk_size
 from components.shared.data.preparation.settings import Settings
 from components.shared.data.preparation.splits import TEST
-from components.shared.data.sources.schemes import Listed, ListedSource
+from components.shared.data.raw import in_batches
+from components.shared.data.sources.schemes import ListedSource
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")  # which have 8 bits
-_READ = 256  # pictures at a time
+JPEG_START = b"\xff\xd8\xff"
 
 
 def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueRange | None:
@@ -32,11 +34,12 @@ def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueR
     sample = ValueSample()
     progress = log.Progress("measuring", len(_numbers(listing)), "pictures")
     with decoder(settings.image_size) as decode_all:
-        for numbers, pictures in _parts(listing):
-            for number, decoded in zip(numbers, decode_all.each([*source.read(pictures)]), strict=True):
+        for batch in in_batches(_pictures(source, listing), chunk_size(settings.image_size)):
+            found = decode_all.each([content for _, content in batch])
+            for (number, _), decoded in zip(batch, found, strict=True):
                 if isinstance(decoded.result, Unscaled):
                     sample.add(number, decoded.result)
-            progress.advance(len(numbers))
+            progress.advance(len(batch))
         if not sample.count:
             return None
         value_range = sample.measure(_outside_test(listing, settings))
@@ -54,13 +57,14 @@ def _numbers(listing: Listing) -> range:
     return range(0, listing.document.pictures, spread(listing.document.pictures))
 
 
-def _parts(listing: Listing) -> Iterator[tuple[list[int], list[Listed]]]:
-    """Yield the numbers of some pictures, and the pictures."""
+def _pictures(source: ListedSource, listing: Listing) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of the pictures to measure, without those that a name or a start says to be JPEGs."""
     numbers, first = _numbers(listing), 0
     for block in listing.blocks():
         chosen = [number for number in range(first, first + len(block)) if number in numbers]
         wide = [number for number in chosen if not block[number - first].name.lower().endswith(JPEG)]
-        for start in range(0, len(wide), _READ):
-            part = wide[start : start + _READ]
-            yield part, [block[number - first] for number in part]
+        contents = source.read([block[number - first] for number in wide])
+        for number, content in zip(wide, contents, strict=True):
+            if not content.startswith(JPEG_START):
+                yield number, content
         first += len(block)

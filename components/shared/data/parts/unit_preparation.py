@@ -5,7 +5,6 @@ Each unit is on the disk alone. Those that are in the store are skipped.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -26,7 +25,8 @@ from components.shared.data.preparation.decode_buffer import DecodeBuffer
 from components.shared.data.preparation.decoding import Decoding, chunk_size
 from components.shared.data.preparation.settings import Settings
 from components.shared.data.preparation.unit import unit_size, write_assigned
-from components.shared.data.raw import Chunk
+from components.shared.data.raw import encoded_chunks
+from components.shared.data.samples.stored import StoredSample
 from components.shared.data.sources.schemes import Listed, ListedSource, open_listed_source
 
 READS = ("components.shared.data.sources.*",)  # modules that open_listed_source imports by name
@@ -95,7 +95,7 @@ class _Pod:
         size, keep = self.settings.image_size, self.settings.keep
         decoded = Decoding(DecodeBuffer(scratch, size, keep), ValueSample(), self.settings.max_bad_images)
         with decoder(size, self.value_range, crop=keep == "jpeg") as decode_all:
-            for chunk in _chunks(self.source, listed, chunk_size(size)):
+            for chunk in encoded_chunks(_samples(self.source, listed), chunk_size(size)):
                 decoded.add(chunk, decode_all)
                 if decoded.unscaled.count:
                     raise UserError(
@@ -106,12 +106,6 @@ class _Pod:
         return decoded
 
 
-def _chunks(source: ListedSource, listed: Sequence[Listed], size: int) -> Iterator[Chunk]:
-    contents = source.read(listed)
-    for split, group in groupby(listed, lambda picture: picture.split):
-        same = list(group)
-        for start in range(0, len(same), size):
-            part = same[start : start + size]
-            labels = np.array([picture.label for picture in part], np.int64)
-            encoded = [next(contents) for _ in part]
-            yield Chunk(split, labels, [picture.name for picture in part], encoded=encoded)
+def _samples(source: ListedSource, listed: Sequence[Listed]) -> Iterator[StoredSample]:
+    for picture, content in zip(listed, source.read(listed), strict=True):
+        yield StoredSample(picture.split, picture.label, picture.name, content)
