@@ -201,19 +201,47 @@ def test_pictures_of_16_bits_are_scaled_as_by_one_pod(tmp_path: Path, uri: str) 
     assert prepared(given, [0], tmp_path / "scaled").document.value_range == ValueRange(low=0, high=4095)
 
 
+@pytest.mark.slow
+def test_of_many_pictures_the_same_are_measured_as_by_one_pod(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_measured(monkeypatch, 10)
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        for number in range(12):
+            dtype, high = (np.uint8, 256) if number % 4 == 1 else (np.uint16, 1000 + 99 * number)
+            pixels = random.integers(0, high, (SIZE, SIZE), dtype=dtype)
+            Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number:02}.png")
+    (tmp_path / "source" / "a" / "03.png").write_bytes(b"")
+    source = (tmp_path / "source").as_uri()
+    many = prepared(listed(source, uri, tmp_path / "listing"), [0], tmp_path / "many")
+    alone = prepared_alone(source, tmp_path)
+    assert many.document.value_range == alone.document.value_range
+    assert many.digest == alone.digest
+
+
 def test_a_wide_picture_that_was_not_measured_is_reported(
     tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.shared.data.pictures.value_range.MAX_PICTURES", 2)
+    few_measured(monkeypatch, 2)
     for name in ("a", "b"):
         (tmp_path / "source" / name).mkdir(parents=True)
         for number in range(12):
             dtype = np.uint16 if (name, number) == ("b", 2) else np.uint8
             pixels = np.full((SIZE, SIZE), number, dtype)
             Image.fromarray(pixels).save(tmp_path / "source" / name / f"{number:02}.png")
-    listing = listed((tmp_path / "source").as_uri(), uri, tmp_path / "listing")
-    with pytest.raises(UserError, match=r"more than 8 bits, and none of those .* had; give value_range=LOW,HIGH"):
+    source = (tmp_path / "source").as_uri()
+    listing = listed(source, uri, tmp_path / "listing")
+    message = r"more than 8 bits, and none of those that were measured had; give value_range=LOW,HIGH"
+    with pytest.raises(UserError, match=message):
         prepare_part(listing, 0, 1)
+    with pytest.raises(UserError, match=message):
+        prepared_alone(source, tmp_path)
+
+
+def few_measured(monkeypatch: pytest.MonkeyPatch, pictures: int) -> None:
+    monkeypatch.setattr("components.shared.data.pictures.value_range.MAX_PICTURES", pictures)
 
 
 @pytest.mark.parametrize("kind", ["digits", "idx", "one"])

@@ -71,7 +71,7 @@ def test_transparent_and_missing_numbers_are_not_measured() -> None:
 
 
 def test_pictures_without_any_number_are_refused() -> None:
-    with pytest.raises(UserError, match="1 pictures have more than 8 bits, but none outside the test split"):
+    with pytest.raises(UserError, match="1 measured pictures have more than 8 bits, but none outside the test split"):
         measure(np.full((2, 2), np.nan))
 
 
@@ -86,6 +86,14 @@ def test_of_very_many_pictures_some_are_measured_evenly() -> None:
     assert found.count == count
     assert len(found._levels) <= MAX_PICTURES
     np.testing.assert_allclose([measured.low, measured.high], [0.001 * count, 0.999 * count], rtol=0.02)
+
+
+def test_pictures_to_measure_are_chosen_among_all_of_the_source() -> None:
+    found = ValueSample(every=2)
+    for number in (1, 3, 4):
+        found.add(number, Unscaled(Numbers(np.full((2, 2), 10 * number)), "uint16"))
+    measured = found.measure(np.ones(5, bool))
+    assert (measured.low, measured.high) == (40, 41)
 
 
 def test_numbers_are_scaled_rounded_and_clipped() -> None:

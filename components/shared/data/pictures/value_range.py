@@ -38,23 +38,29 @@ class ValueSample:
     """The levels of a data set's wide pictures, by the number of the picture."""
 
     def __init__(self, every: int = 1) -> None:
-        """Start without pictures, of which one in so many is measured."""
+        """Start without pictures; of the data set's, wide or not, one in so many is measured if it is wide."""
         self._every = every
         self._levels: dict[int, NDArray[np.float64]] = {}
         self.count = 0
 
     def add(self, number: int, picture: Unscaled) -> None:
-        """Add a picture by its number."""
-        if self.count % self._every == 0 and len(picture.levels):
+        """Add a picture by its number in the source."""
+        if number % self._every == 0:
             self._levels[number] = picture.levels
         self.count += 1
 
     def measure(self, counts: NDArray[np.bool_]) -> ValueRange:
-        """Return the bounds, by the pictures that count. Raises UserError if none of them has a number."""
-        levels = [levels for number, levels in self._levels.items() if counts[number]]
+        """Return the bounds, by the pictures that count. Raises UserError if none of them is wide or has a number."""
+        if not self._levels:
+            raise UserError(
+                f"{self.count:,} pictures have more than 8 bits, and none of those that were measured had",
+                "give value_range=LOW,HIGH",
+            )
+        levels = [levels for number, levels in self._levels.items() if counts[number] and len(levels)]
         if not levels:
             raise UserError(
-                f"{self.count:,} pictures have more than 8 bits, but none outside the test split holds a number",
+                f"{len(self._levels):,} measured pictures have more than 8 bits, but none outside the test split holds "
+                "a number",
                 "give value_range=LOW,HIGH, or convert the pictures to 8 bits",
             )
         table = np.stack(levels)
