@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.shared.core.errors import TransientError, UserError
+from components.shared.data.decode import Decoded, Decoder
 from components.shared.data.layout.reading import Reading
 from components.shared.data.sources.schemes import open_listed_source
 from components.shared.storage.client import Store
@@ -168,7 +169,7 @@ def test_a_table_is_listed_without_its_pictures(web_server: WebServer, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_table_with_a_row_without_bytes_is_listed_with_few_pictures_in_memory(tmp_path: Path) -> None:
+def test_a_table_that_lacks_a_picture_is_listed_in_little_memory(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     noise = [None, *(random.bytes(20_000) for _ in range(1999))]
     table = pa.table({"image": pa.array(noise, pa.binary()), "label": pa.array([0, 1] * 1000)})
@@ -181,6 +182,33 @@ def test_a_table_with_a_row_without_bytes_is_listed_with_few_pictures_in_memory(
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < path.stat().st_size * 0.7
+
+
+@pytest.mark.slow
+def test_pictures_of_a_table_are_measured_by_reading_it_once(
+    web_server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("preparation.unit", "parts.listing"):
+        monkeypatch.setattr(f"components.shared.data.{module}.SPLIT_ROWS", 1024)
+    random = np.random.default_rng(0)
+    starts = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0")
+    noise = [starts[number % 2] + random.bytes(20_000) for number in range(600)]
+    table = pa.table({"image": pa.array(noise, pa.binary()), "label": pa.array([0, 1] * 300)})
+    path = tmp_path / "train.parquet"
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_batch_size=16, data_page_size=2**16)
+    web_server.files["/train.parquet"] = path.read_bytes()
+    decode_all, decoded = Decoder.each, list[bytes]()
+
+    def each(decoder: Decoder, pictures: Sequence[bytes]) -> list[Decoded]:
+        decoded.extend(pictures)
+        return decode_all(decoder, pictures)
+
+    monkeypatch.setattr(Decoder, "each", each)
+    listed(f"{web_server.url}/train.parquet", "", tmp_path / "listing")
+    assert decoded == noise[::2], "the others begin as JPEGs do"
+    asked = [headers["Range"] for headers in web_server.asked if "Range" in headers]
+    parts = [part.removeprefix("bytes=").split("-") for part in asked]
+    assert sum(int(last) + 1 - int(first) for first, last in parts) < path.stat().st_size * 1.5
 
 
 def test_a_row_or_a_picture_that_changed_is_reported(store: Store, tmp_path: Path) -> None:
