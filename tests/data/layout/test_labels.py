@@ -64,6 +64,12 @@ def test_a_path_tells_pictures_of_one_name_apart() -> None:
         ("id,label\n1,cat\n", "id,breed", "labels.csv has no column 'breed'; set label_columns=PICTURE,CLASS"),
         ("id,label\n1,cat\n1.png,dog\n", "", "labels.csv gives train/1.png the classes 'cat' and 'dog'; leave one"),
         ("id,label\n1,cat\n2\n", "", "row 3 of labels.csv has 1 cells, and the first row 2; correct it"),
+        (
+            'label,id\ncat,1\n\ndog,"2\ncat,3\n',
+            "",
+            r"pets: labels\.csv: row 4 cannot be read as CSV \(unexpected end of",
+        ),
+        ("id,label\n1,cat\n\n2\n", "", "row 4 of labels.csv has 1 cells"),
         ("id\n1\n", "", "labels.csv has no two columns"),
         ("", "", "labels.csv has no two columns"),
     ],

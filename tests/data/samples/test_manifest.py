@@ -142,7 +142,18 @@ def test_prediction_takes_rows_without_a_class(tmp_path: Path) -> None:
             r"holds no pictures that have a label \(2 of 2 pictures left out: 2 mis",
         ),
         ("path,label,split\nimg/1.png,a,train\nimg/2.png,b,\n", {}, "has pictures in no split beside those of train;"),
-        ("path,label\n" + "x" * 200_000, {}, r"pets\.csv cannot be read as CSV \(field larger than field limit"),
+        ("path,label\n" + "x" * 200_000, {}, r"pets\.csv: row 2 cannot be read as CSV \(field larger than field limit"),
+        (
+            'label,path\na,img/1.png\n\nb,"img/2.png\na,img/3.png\nb,img/4.png\n',
+            {},
+            r"pets\.csv: row 4 cannot be read as CSV \(unexpected end of data\); correct its quotes, or save it as CSV",
+        ),
+        (
+            'label,path\na,"img/1.png\nb,"img/2.png"\n',
+            {},
+            r"pets\.csv: row 2 cannot be read as CSV \(',' expected after '\"'\); correct its quotes",
+        ),
+        ('label,"path\na,img/1.png\n', {}, r"pets\.csv: row 1 cannot be read as CSV \(unexpected end of data\)"),
     ],
 )
 def test_a_manifest_that_is_not_clear_is_refused(

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,20 +60,33 @@ def read_table(source: str, name: str, content: bytes, names: Names) -> Table:
         raise UserError(f"{source}: {name} is not in UTF-8", "save it as CSV in UTF-8") from None
     first = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=first.count)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
-    except csv.Error as error:
-        raise UserError(f"{source}: {name} cannot be read as CSV ({error})", "save it as CSV in UTF-8") from None
+    rows: list[list[str]] = []
+    for number, row in csv_rows(f"{source}: {name}", io.StringIO(text), delimiter):
+        if rows and len(row) != len(rows[0]):
+            message = f"{source}: row {number} of {name} has {len(row)} cells, and the first row {len(rows[0])}"
+            raise UserError(message, "correct it")
+        rows.append(row)
     if not rows or len(rows[0]) < 2:
         raise UserError(f"{source}: {name} has no two columns", "give a CSV with the pictures and their classes")
     has_header = not any(names.matching(cell) for cell in rows[0])
     columns = [cell.strip() for cell in rows[0]] if has_header else [str(n) for n in range(1, len(rows[0]) + 1)]
-    rows = rows[has_header:]
-    for number, row in enumerate(rows, 1 + has_header):
-        if len(row) != len(columns):
-            message = f"{source}: row {number} of {name} has {len(row)} cells, and the first row {len(columns)}"
-            raise UserError(message, "correct it")
-    return Table(name, columns, rows)
+    return Table(name, columns, rows[has_header:])
+
+
+def csv_rows(named: str, lines: Iterable[str], delimiter: str, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV that are not empty, with their numbers from `first` on.
+
+    Raises UserError, with the name `named`, if one cannot be read, such as one with a quote that is not closed.
+    """
+    number = first
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, strict=True):
+            if row:
+                yield number, row
+            number += 1
+    except csv.Error as error:
+        message = f"{named}: row {number} cannot be read as CSV ({error})"
+        raise UserError(message, "correct its quotes, or save it as CSV in UTF-8") from None
 
 
 def label_pictures(source: str, table: Table, names: Names, label_columns: str) -> dict[str, str]:

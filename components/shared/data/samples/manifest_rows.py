@@ -1,6 +1,5 @@
 """The rows of a manifest, a CSV or a Parquet file, and which columns have the pictures, their classes and splits."""
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import IO, Any, NamedTuple
 from components.shared.core.errors import UserError
 from components.shared.data.archives.kinds import ArchiveFile
 from components.shared.data.layout.file_kinds import PICTURES
-from components.shared.data.layout.label_table import DELIMITERS, column_named, label_column
+from components.shared.data.layout.label_table import DELIMITERS, column_named, csv_rows, label_column
 from components.shared.data.samples.parquet_columns import holds_labels, holds_text
 from components.shared.data.samples.parquet_files import described, opened_parquet, parquet_rows
 
@@ -58,8 +57,6 @@ def opened_manifest(path: ArchiveFile, named: str, is_parquet: bool) -> Iterator
             yield _csv(text.readline(), named, text)
     except UnicodeDecodeError:
         raise UserError(f"{named} is not in UTF-8", "save it in UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{named} cannot be read as CSV ({error})", "save it as CSV in UTF-8") from None
 
 
 def _buffered(file: IO[bytes]) -> IO[bytes]:
@@ -98,7 +95,7 @@ def _picture_column(manifest: Manifest) -> int | None:
 def _csv(first: str, named: str, rest: Iterator[str]) -> Manifest:
     """Return a CSV of which the first line is read. Raises UserError if it has no two columns."""
     delimiter = max(DELIMITERS, key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter), [])
+    _, header = next(csv_rows(named, [first], delimiter), (1, []))
     if not header:
         raise UserError(f"{named} begins with no row", "give a CSV with the pictures and their classes")
     pictures = [number for number, cell in enumerate(header) if names_picture(cell)]  # none, if it names the columns
@@ -111,9 +108,8 @@ def _csv(first: str, named: str, rest: Iterator[str]) -> Manifest:
 def _rows(rest: Iterator[str], delimiter: str, named: str, first: list[str]) -> Iterator[tuple[int, list[str]]]:
     if any(names_picture(cell) for cell in first):
         yield 1, first
-    for number, row in enumerate(csv.reader(rest, delimiter=delimiter), 2):
-        if row and len(row) != len(first):
+    for number, row in csv_rows(named, rest, delimiter, 2):
+        if len(row) != len(first):
             cells = f"has {len(row)} cells, and the first row {len(first)}"
             raise UserError(f"{named}: row {number} {cells}", "correct it")
-        if row:
-            yield number, row
+        yield number, row
