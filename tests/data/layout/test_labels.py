@@ -95,13 +95,16 @@ def raw_of(data: Path, folder: Path, **settings: str) -> Raw:
     return open_raw(folder / "raw")
 
 
-@pytest.mark.parametrize("how", ["folder", "zip", "tar.gz"])
-def test_labelled_pictures_are_read_by_their_splits(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [("folder", "labels.csv"), ("zip", "labels.csv"), ("tar.gz", "labels.csv"), ("tar.gz", "labels.tab")],
+)
+def test_labelled_pictures_are_read_by_their_splits(tmp_path: Path, how: str, name: str) -> None:
     pictures = {f"{split}/{number}.png": picture(number) for split in ("train", "val") for number in range(4)}
     rows = [f"{name},{'dog' if '1' in name or '3' in name else 'cat'}" for name in pictures]
     table = "\n".join(["path,label", *rows]).encode()
-    others = {"train/9.png": picture(9), "about/labels.csv": b"no,table", "train/labels.txt": b"x"}
-    raw = raw_of(packed(tmp_path, {**pictures, "labels.csv": table, **others}, how), tmp_path, labels="labels.csv")
+    others = {"train/9.png": picture(9), f"about/{name}": b"no,table", "train/labels.txt": b"x"}
+    raw = raw_of(packed(tmp_path, {**pictures, name: table, **others}, how), tmp_path, labels=name)
     assert (raw.classes, raw.counts) == (["cat", "dog"], {"train": 4, "val": 4})
     found = [
         (chunk.split, name, int(label), content)

@@ -1,8 +1,12 @@
 """The table with labels that the user names, looked for among the files of a source."""
 
+import io
+from dataclasses import replace
+from functools import partial
+
 from components.shared.core.errors import UserError
 from components.shared.data.archives.member import Member
-from components.shared.data.layout.file_kinds import junk_in
+from components.shared.data.layout.file_kinds import PICTURE, junk_in
 from components.shared.data.layout.label_table import MAX_TABLE_BYTES, Names, label_pictures, read_table
 from components.shared.data.layout.reading import Reading
 from components.shared.data.layout.survey import Survey
@@ -21,17 +25,31 @@ class Given:
         if self.reading.labels:
             self._names.append(name)
 
-    def see_file(self, source: str, member: Member) -> None:
-        """Take note of another file. Raises UserError if it is the table and too large."""
-        wanted, name = self.reading.labels, member.name
-        is_table = bool(wanted) and f"/{name}".endswith(f"/{wanted}") and not junk_in(name)
-        if not is_table or (self._table and self._table[0].count("/") <= name.count("/")):
-            return
+    def seen(self, source: str, member: Member) -> Member:
+        """Return a member, from memory if it is the table: a compressed tar can be read only once on the way.
+
+        Raises UserError if that is too large.
+        """
+        if not self._is_wanted(member):
+            return member
         if member.size > MAX_TABLE_BYTES:
-            message = f"{source} holds {name} of {member.size:,} bytes, more than {MAX_TABLE_BYTES:,} for a table"
+            message = (
+                f"{source} holds {member.name} of {member.size:,} bytes, more than {MAX_TABLE_BYTES:,} for a table"
+            )
             raise UserError(message, "leave out what is not needed")
         with member.open() as file:
-            self._table = (name, file.read())
+            content = file.read()
+        read = replace(member, open=partial(io.BytesIO, content), read_start=None)
+        if read.kind() != PICTURE:
+            self._table = (member.name, content)
+        return read
+
+    def _is_wanted(self, member: Member) -> bool:
+        """Return whether a member may be the table, and is in fewer folders than the one that was seen."""
+        wanted, name = self.reading.labels, member.name
+        if not wanted or not f"/{name}".endswith(f"/{wanted}") or junk_in(name):
+            return False
+        return not self._table or name.count("/") < self._table[0].count("/")
 
     def labels(self, source: str, survey: Survey) -> dict[str, str] | None:
         """Return the class of each picture that the table names, and leave out all others; None without a table.

@@ -140,7 +140,7 @@ def _pack_survey(
 def survey_of(found: Iterator[Member], source: str, given: Given, recognition: Recognition | None = None) -> Survey:
     """Return what a source holds; of tars in which samples are recognized, no more than that."""
     survey = Survey()
-    for member in found:
+    for member in map(partial(given.seen, source), found):
         name = member.name.rstrip("/")
         if recognition and recognition.see(member):
             survey.is_webdataset = True
@@ -156,7 +156,6 @@ def survey_of(found: Iterator[Member], source: str, given: Given, recognition: R
         elif (kind := member.kind()) != PICTURE:
             survey.leave_out(kind, name)
             survey.unread_archive = survey.unread_archive or name * is_unread_archive(name)
-            given.see_file(source, member)
             survey.see_class_list(member)
         elif member.size > MAX_PICTURE_BYTES:
             raise UserError(
