@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -75,10 +76,10 @@ SOURCES: dict[str, Callable[[Path], Files]] = {
 }
 
 
-def read(data: str, store: str = "") -> list[tuple[str, str | None, str, bytes]]:
+def read(data: str, store: str = "", **reading: Any) -> list[tuple[str, str | None, str, bytes]]:
     """Return split, class, name and content of each picture of a source that is listed."""
     source = open_listed_source(data)
-    description, pictures = source.listing(Reading(), store)
+    description, pictures = source.listing(Reading(**reading), store)
     found = [*pictures]
     contents = source.read(found)
     return [

@@ -150,3 +150,16 @@ def test_archives_that_cannot_be_repacked_are_refused(web_server: WebServer, sto
     with pytest.raises(UserError, match=r"bomb\.tar\.gz unpacks to more than 200 times its size"):
         read(f"{web_server.url}/bomb.tar.gz", uri)
     assert not [name for name in stored(store) if name.endswith(".json")]
+
+
+def test_a_table_with_labels_is_kept_whole(store: Store, uri: str, tmp_path: Path) -> None:
+    files = {f"{kind}/{number}.png": picture(number) for number in range(4) for kind in "ab"}
+    labels = [f"{'cat' if '1' in name or '2' in name else 'dog'},{name}" for name in files]
+    elsewhere = [f"cat,{number:01000}.png" for number in range(1200)]  # more than a label's most bytes
+    table = "\n".join(["label,path", *labels[:3], *elsewhere, *labels[3:]])
+    path = tmp_path / "pets.tar.gz"
+    path.write_bytes(tar_bytes(files | {"labels.tab": table.encode()}))
+    assert {row[1] for row in read(str(path), uri)} == {"a", "b"}, "without the table, which is cut in the store"
+    found = read(str(path), uri, labels="labels.tab")
+    assert {row[1] for row in found} == {"cat", "dog"} and len(found) == len(files)
+    assert found == rows(fetched(path, tmp_path / "raw", labels="labels.tab"))

@@ -48,7 +48,8 @@ def list_archive(file: RangedFile | StreamedFile, source: str, reading: Reading,
     be read safely, there is no store but must be, or it holds no classification set of pictures.
     """
     recognition = Recognition(reading, [""])
-    return _Lister(partial(_members, store, file), source, reading, store, file).listing(recognition)
+    found = partial(_members, store, file, reading.labels)
+    return _Lister(found, source, reading, store, file).listing(recognition)
 
 
 def list_pictures(list_all: Members, source: str, reading: Reading, store: str) -> Pictures:
@@ -60,8 +61,8 @@ def list_pictures(list_all: Members, source: str, reading: Reading, store: str) 
     return _Lister(list_all, source, reading, store).listing()
 
 
-def _members(store: str, file: RangedFile | StreamedFile) -> Iterator[Member]:
-    """Yield the members of an archive, in the archive itself or in the store."""
+def _members(store: str, file: RangedFile | StreamedFile, labels: str) -> Iterator[Member]:
+    """Yield the members of an archive, in the archive itself or in the store; `labels` names the table, if any."""
     kind = archive_kind(file, str(file))
     if isinstance(file, RangedFile) and not (kind == TAR and is_compressed(file)):
         yield from located(members(file), file)
@@ -73,7 +74,7 @@ def _members(store: str, file: RangedFile | StreamedFile) -> Iterator[Member]:
     # 0.1 s, most of it the S3 client
     from components.shared.data.parts.staged import staged
 
-    for tar in staged(file, store):
+    for tar in staged(file, store, labels):
         yield from located(members(tar), tar)
 
 
@@ -142,7 +143,8 @@ class _Lister:
                 f"{self._source}: {archive.name} is in a zip, of which no part of it can be read alone", UNPACK
             )
         file = archive.ranged()
-        return _members(self._store, file.part(f"{self._source}: {archive.name}", 0, file.size))
+        inner = file.part(f"{self._source}: {archive.name}", 0, file.size)
+        return _members(self._store, inner, self._reading.labels)
 
     def _webdataset(self, found: Iterator[Member], splits: Mapping[str, str], survey: Survey) -> Pictures:
         left_out = Tally()

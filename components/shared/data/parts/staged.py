@@ -3,7 +3,8 @@
 sources/<key>/<sha256>.tar    some of the members, in their order
 sources/<key>/source.json     which tars there are, in their order; written last
 
-The key is a digest of where the archive is and of its state. Of a file that no list needs only the start is there.
+The key is a digest of where the archive is, of its state, and of the name of a table with labels that would not be
+whole otherwise. Of a file that no list needs only the start is there.
 """
 
 import os
@@ -42,12 +43,13 @@ class StagedDocument(Document):
     tars: Items[Fingerprint]
 
 
-def staged(file: RangedFile | StreamedFile, store: str) -> Iterator[RangedFile]:
+def staged(file: RangedFile | StreamedFile, store: str, labels: str = "") -> Iterator[RangedFile]:
     """Yield plain tars in the store with the members of an archive, which is read unless they are there whole.
 
-    Raises UserError if it cannot be read safely, or the store cannot be used.
+    `labels` names the table with labels, if any. Raises UserError if the archive cannot be read safely, or the store
+    cannot be used.
     """
-    place = _Place(open_store(store, os.environ), file)
+    place = _Place(open_store(store, os.environ), file, labels)
     for tar in place.find() or place.pack():
         yield place.opened(tar)
 
@@ -61,9 +63,13 @@ def stored_file(store: Store, name: str, etag: str, size: int) -> RangedFile:
 class _Place:
     """Where the tars of an archive are in the store."""
 
-    def __init__(self, store: Store, file: RangedFile | StreamedFile) -> None:
+    def __init__(self, store: Store, file: RangedFile | StreamedFile, labels: str) -> None:
         self._store, self._file = store, file
-        self._folder = f"{SOURCES}/{sha256_json([StagedDocument.FORMAT, str(file), file.etag, file.start, file.size])}"
+        kind = kind_by_name(labels)
+        is_whole = not labels or (kind and kind.reason == "sidecar")
+        self._table = "" if is_whole else _base(labels)  # in the key only if needed, lest an archive is there twice
+        state = [str(file), file.etag, file.start, file.size, *filter(None, [self._table])]
+        self._folder = f"{SOURCES}/{sha256_json([StagedDocument.FORMAT, *state])}"
         self._tars: list[Fingerprint] = []
 
     def opened(self, tar: Fingerprint) -> RangedFile:
@@ -102,7 +108,7 @@ class _Place:
     def _add(self, shards: PictureShards, member: Member) -> None:
         with member.open() as content:
             start = content.read(START_BYTES)
-            size = _kept(member, start)
+            size = member.size if _base(member.name) == self._table else _kept(member, start)
             if size > MAX_PICTURE_BYTES and _kind(member, start) == PICTURE:
                 most = f"{member.size:,} bytes, more than {MAX_PICTURE_BYTES:,}"
                 raise UserError(f"{self._file} holds {member.name} of {most}", "shrink it")
@@ -121,6 +127,10 @@ class _Place:
 
     def _name(self, tar: Fingerprint) -> str:
         return f"{self._folder}/{tar.sha256}.tar"
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _kind(member: Member, start: bytes) -> Any:
