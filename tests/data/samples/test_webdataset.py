@@ -109,7 +109,7 @@ def test_several_fields_are_refused_until_one_is_named(tmp_path: Path) -> None:
 
 
 def test_a_list_of_classes_names_the_numbers(tmp_path: Path) -> None:
-    names = {"classnames.txt": b"tabby cat\ndog\n"}
+    names = {"classnames.txt": b"tabby cat\ndog\n\n \n"}
     raw = fetched(folder(tmp_path / "pets", {"0.tar": {**SHARDS["pets-train-000000.tar"]}, **names}), tmp_path / "raw")
     assert raw.classes == ["tabby cat", "dog"]
     assert [label for _, label, *_ in rows(raw)] == ["dog", "tabby cat"]

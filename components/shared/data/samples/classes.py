@@ -27,13 +27,13 @@ def parse_label(text: str) -> Label | None:
 def listed_classes(source: str, file: tuple[str, bytes] | None) -> tuple[list[str], str]:
     """Return the classes that a file (name and content) lists, one in a line, and its name; none without a file.
 
-    Raises UserError, naming `source`, if it is not in UTF-8.
+    Empty lines at its end are none. Raises UserError, naming `source`, if it is not in UTF-8.
     """
     if not file:
         return [], ""
     name, content = file
     try:
-        return content.decode("utf-8-sig").splitlines(), name
+        return content.decode("utf-8-sig").rstrip().splitlines(), name
     except UnicodeDecodeError:
         raise UserError(f"{source}: {name} is not in UTF-8", "save it in UTF-8") from None
 
