@@ -6,6 +6,7 @@ from components.shared.core.files import new_folder
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.layout.left_out import check_left_out
+from components.shared.data.parts.listed_splits import check_splits, fractions
 from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
 from components.shared.data.parts.measure import bounds
 from components.shared.data.sources.schemes import open_listed_source
@@ -19,7 +20,8 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
     """List the pictures of the data set `data` in folder `listing`, with the `recipe` by which they are prepared.
 
     Raises UserError if the source is of a kind that cannot be read picture by picture, is no classification set,
-    leaves out more than `max_left_out` of its pictures, or has changed since the first step saw its `version`.
+    leaves out more than `max_left_out` of its pictures, has too few of a class for its splits, or has changed since the
+    first step saw its `version`.
     """
     source, parameters = open_listed_source(data), PreprocessRecipe.read(recipe)
     with new_folder(listing) as folder:
@@ -27,6 +29,7 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
         description, pictures = source.listing(as_read, parameters.store)
         check_left_out(told(data), description["left_out"], parameters.max_left_out)
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
+        check_splits(Listing(folder, document), fractions(parameters))
         if value_range := bounds(source, Listing(folder, document), parameters):
             document.model_copy(update={"value_range": value_range}).write(folder / DOCUMENT)
         if source.version() != version:

@@ -76,6 +76,25 @@ def test_a_picture_that_cannot_be_read_is_skipped_or_named(
         prepare_part(listing, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("count", "split", "shares"),
+    [(1, "val", {}), (2, "val", {}), (3, "val", {"test_fraction": 0.6}), (3, "", {})],
+)
+def test_a_class_of_too_few_pictures_is_refused_unread(
+    store: Store, uri: str, tmp_path: Path, count: int, split: str, shares: dict[str, float]
+) -> None:
+    few = {f"eel/{number}.png": b"not read" for number in range(count)}
+    source = stored({"source.tar": tar_bytes({**PICTURES, **few}, "w")}, store) + "/source.tar"
+    if not split:
+        listed(source, uri, tmp_path / "listing", value_range="0,255")
+        return
+    with pytest.raises(
+        UserError, match=f"class 'eel' has 0 images in the {split} split, of {count} in all .*; add pic"
+    ):
+        listed(source, uri, tmp_path / "listing", **shares)
+    assert not (tmp_path / "listing").exists()
+
+
 SAMPLE = {"cls": b"1", "png": picture(0)}
 OTHERS = {f"{number}.{kind}": content for number in range(4) for kind, content in [("cls", b"0"), ("png", picture(1))]}
 MANY = "\n".join(f"a/{number}.png,{number}" for number in range(5))
@@ -97,8 +116,12 @@ MANY = "\n".join(f"a/{number}.png,{number}" for number in range(5))
             r"the key train/0 comes again after others; pack the files of a sample side by side",
         ),
         ({"train.tar": tar_bytes({**OTHERS, "x.cls": b"1.5", "x.png": b"y"}, "w")}, r"x\.cls"),
+        (
+            {"classnames.txt": b"cat\neel\n\n", "train.tar": tar_bytes(OTHERS, "w")},
+            r"class 'eel' has 0 images in the train split, of 0 in all .*; add pictures of it, or remove the class",
+        ),
     ],
-    ids=["negative", "not-listed", "twice", "fraction"],
+    ids=["negative", "not-listed", "twice", "fraction", "without-pictures"],
 )
 def test_a_sample_that_is_not_clear_is_refused(
     store: Store, uri: str, tmp_path: Path, files: Files, message: str

@@ -74,13 +74,24 @@ def test_a_source_that_cannot_be_listed_is_copied(
 
 
 def test_too_many_unreadable_pictures_are_refused(uri: str, tmp_path: Path) -> None:
-    for name in ("a/1.png", "b/1.png", "b/2.heic"):
+    for name in [f"{kind}/{number}.png" for kind in "ab" for number in range(3)] + ["b/2.heic"]:
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).write_bytes(picture(0))
     listing = list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing")
-    with pytest.raises(UserError, match=r"1 of 3 pictures left out: 1 \.heic, more than max_left_out=0\.1"):
+    with pytest.raises(UserError, match=r"1 of 7 pictures left out: 1 \.heic, more than max_left_out=0\.1"):
         prepare_listed(listing, uri, tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
+
+
+def test_a_class_of_too_few_pictures_is_not_prepared(tmp_path: Path) -> None:
+    for name in [f"{kind}/{number}.png" for kind in "ab" for number in range(3)] + ["eel/0.png", "eel/1.png"]:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(picture(0))
+    with pytest.raises(UserError, match=r"class 'eel' has 0 images in the val split, of 2 in all .*; add pictures of"):
+        list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing")
+    assert not (tmp_path / "listing").exists()
+    (tmp_path / "source/eel/2.png").write_bytes(picture(0))
+    assert is_listing(list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing"))
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_picture_that_changed_is_reported(source: str, store: Store, uri: str,
 
 @pytest.mark.parametrize("now", ["written again", "removed", "a folder"])
 def test_a_file_that_changed_is_reported(tmp_path: Path, uri: str, now: str) -> None:
-    for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+    for name in [f"{kind}/{number}.png" for kind in "ab" for number in range(3)]:
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((SIZE, SIZE), len(name), np.uint8)).save(tmp_path / "source" / name)
     listing = listed((tmp_path / "source").as_uri(), uri, tmp_path / "listing")

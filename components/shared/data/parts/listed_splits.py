@@ -1,6 +1,6 @@
 """The splits of listed pictures, as they are before any is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,15 +9,30 @@ from numpy.typing import NDArray
 from components.shared.data.dataset import SPLITS, Labels
 from components.shared.data.parts.listing import PICTURES, Listing
 from components.shared.data.preparation.settings import Settings
-from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter
+from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter, check_classes, held_out
+
+LEAST = {VAL: 0.0, TEST: 0.0}  # one picture of each class
 
 
 def assigned(listing: Listing, settings: Settings) -> Iterator[NDArray[np.uint8]]:
     """Yield the splits of each SPLIT_ROWS pictures."""
-    shares = {VAL: settings.val_fraction, TEST: settings.test_fraction}
-    splitter = Splitter(_counts(listing), shares, settings.seed)
+    splitter = Splitter(_counts(listing), fractions(settings), settings.seed)
     for labels, splits in _labels_and_splits(listing):
         yield splitter.assign(labels.astype(np.int32), splits)
+
+
+def fractions(settings: Settings) -> Mapping[int, float]:
+    """Return the shares that are held out for splits which the source has not."""
+    return {VAL: settings.val_fraction, TEST: settings.test_fraction}
+
+
+def check_splits(listing: Listing, shares: Mapping[int, float] = LEAST) -> None:
+    """Raise UserError if a split will have no picture of a class, even if none is bad or a copy."""
+    counts = _counts(listing)
+    taken = held_out(counts, shares)
+    counts += taken
+    counts[TRAIN] -= taken.sum(axis=0)
+    check_classes(listing.document.classes, counts, counts.sum(axis=0))
 
 
 def _counts(listing: Listing) -> NDArray[np.int64]:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Unpack
 
 from components.shared.core import log
-from components.shared.core.errors import UserError
 from components.shared.core.files import sha256_file
 from components.shared.data.contact_sheet import save_contact_sheet
 from components.shared.data.dataset import SAMPLES, SPLITS, Copies, Dataset, DatasetDocument, Origin, write_document
 from components.shared.data.preparation.join import Join, joined
 from components.shared.data.preparation.settle import Content, document_of, settle
+from components.shared.data.preparation.splits import check_classes
 from components.shared.data.preparation.unit import Unit
 
 
@@ -31,7 +31,7 @@ def assemble(
     with joined(rows) as join:
         content = settle(folder, units, join.rows(), (size, size), len(classes))
         origin["duplicates"] = _copies(content, join)
-    _check_classes(classes, content)
+    check_classes(classes, content.counts, content.found)
     document = document_of(folder, content, classes, **origin)
     save_contact_sheet(Dataset(folder, located(document)), folder / SAMPLES)
     document = document.model_copy(update={"samples_sha256": sha256_file(folder / SAMPLES)})
@@ -48,14 +48,3 @@ def _copies(content: Content, join: Join) -> Copies:
         copies_dropped=dropped,
         copies_kept_within_split=join.within_split(),
     )
-
-
-def _check_classes(classes: Sequence[str], content: Content) -> None:
-    for split, row in zip(SPLITS, content.counts, strict=True):
-        for name, count, total in zip(classes, row.tolist(), content.found.tolist(), strict=True):
-            if count == 0:
-                raise UserError(
-                    f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
-                    "are dropped)",
-                    "add pictures of it, or remove the class",
-                )

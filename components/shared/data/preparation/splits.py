@@ -5,34 +5,53 @@ block holds out is hypergeometric in the numbers still needed and still to come,
 of exactly the requested size (Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S, by blocks).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.shared.core.errors import UserError
 from components.shared.data.dataset import SPLITS
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int64]  # split x class
+
+
+def held_out(counts: Counts, fractions: Mapping[int, float]) -> Counts:
+    """Return how many training images become those of the test and the validation split, each unless it has some.
+
+    They are `fractions` of those of each class, rounded to the nearest number, but at least one image and never the
+    last one.
+    """
+    taken = np.zeros_like(counts)
+    pool = counts[TRAIN].copy()
+    for split in (TEST, VAL):
+        if not counts[split].any():
+            taken[split] = _share(pool, fractions[split])
+            pool -= taken[split]
+    return taken
+
+
+def check_classes(classes: Sequence[str], counts: Counts, found: Counts) -> None:
+    """Raise UserError if a split has no image of a class, of which `found` are there in all."""
+    for split, row in zip(SPLITS, counts, strict=True):
+        for name, count, total in zip(classes, row.tolist(), found.tolist(), strict=True):
+            if count == 0:
+                raise UserError(
+                    f"class {name!r} has 0 images in the {split} split, of {total:,} in all (copies in a later split "
+                    "are dropped)",
+                    "add pictures of it, or remove the class",
+                )
 
 
 class Splitter:
-    """Holds out a stratified test and validation split, each unless the source has one.
-
-    `counts` (split x class) are the source's; `fractions` of the training images of each class are held out, rounded to
-    the nearest number, but at least one image and never the last one.
-    """
+    """Holds out a stratified test and validation split, each unless the source has one, as `held_out` says."""
 
     def __init__(self, counts: Counts, fractions: Mapping[int, float], seed: int) -> None:
         self._random = np.random.default_rng(seed)
         self._left = counts[TRAIN].copy()  # training images of each class still to come
-        self._needed = np.zeros_like(counts)
-        pool = counts[TRAIN].copy()
-        for split in (TEST, VAL):
-            if not counts[split].any():
-                self._needed[split] = _share(pool, fractions[split])
-                pool -= self._needed[split]
+        self._needed = held_out(counts, fractions)
 
     def assign(self, labels: NDArray[np.int32], splits: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the splits (N) of the next images, given their labels (N) and their splits in the source (N)."""
