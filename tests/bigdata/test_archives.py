@@ -88,24 +88,30 @@ def test_an_archive_is_prepared_by_range(
     assert_same(prepared(listing, [1, 0, 2], tmp_path / "many"), prepared_alone(source, tmp_path))
 
 
+@pytest.mark.parametrize("kind", PACKED)
 @pytest.mark.parametrize("place", ["s3", "http", "file"])
 def test_an_archive_that_changed_is_reported(
-    place: str, store: Store, uri: str, web_server: WebServer, tmp_path: Path
+    place: str, kind: str, store: Store, uri: str, web_server: WebServer, tmp_path: Path
 ) -> None:
-    path = tmp_path / "pets.zip"
-    sources = {"s3": store.uri("pets.zip"), "http": f"{web_server.url}/pets.zip", "file": path.as_uri()}
+    path = tmp_path / f"pets.{kind}"
+    sources = {"s3": store.uri(path.name), "http": f"{web_server.url}/{path.name}", "file": path.as_uri()}
 
     def put(content: bytes) -> None:
         path.write_bytes(content)
-        store.put_file(path, "pets.zip")
-        web_server.files["/pets.zip"] = content
+        store.put_file(path, path.name)
+        web_server.files[f"/{path.name}"] = content
 
-    put(zipped())
+    put(PACKED[kind]())
     listing = listed(sources[place], uri, tmp_path / "listing")
-    put(zipped() + b"\0")
-    error, said = (UserError, "has changed since") if place == "file" else (TransientError, r"pets\.zip changed while")
-    with pytest.raises(error, match=rf"{said}.*; run it again"):
-        prepare_part(listing, 0, 1)
+    error, said = (UserError, "has changed since") if place == "file" else (TransientError, "changed while it was read")
+    for now in (PACKED[kind]() + b"\0", b"\0"):
+        put(now)
+        with pytest.raises(error, match=rf"pets\.{kind} {said}.*; run it again"):
+            prepare_part(listing, 0, 1)
+    if place == "s3":
+        store.remove(path.name)
+        with pytest.raises(error, match=rf"pets\.{kind} {said}.*; run it again"):
+            prepare_part(listing, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,9 @@ def test_a_row_or_a_picture_that_changed_is_reported(store: Store, tmp_path: Pat
         store.put_bytes(store.get_bytes(changed)[0] + b"\0", changed)
         with pytest.raises(TransientError, match=rf"{changed} changed while it was read; run it again"):
             [*source.read(pictures)]
+        store.remove(changed)
+        with pytest.raises(TransientError, match=rf"{changed} changed while it was read; run it again"):
+            [*source.read(pictures)]
 
 
 def test_an_archive_in_a_zip_is_refused(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ class Store:
     def get_range(self, name: str, etag: str, start: int, length: int) -> bytes:
         """Return the bytes of an object from `start` on, `length` of them or as many as there are.
 
-        Raises TransientError if it no longer has the ETag.
+        Raises TransientError if it no longer has the ETag, or is gone.
         """
         part = Part(start, length, etag)
         with self._translate_errors(name):
@@ -226,7 +226,7 @@ class Store:
                 with closing(self._download(name, part)) as download:
                     return download.read_part()
             except S3Error as error:
-                if error.code != "PreconditionFailed":
+                if error.code not in ("PreconditionFailed", "NoSuchKey"):
                     raise
                 raise TransientError(f"{self.uri(name)} changed while it was read", "run it again") from None
 

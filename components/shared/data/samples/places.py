@@ -9,15 +9,14 @@ from threading import Lock
 from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from components.shared.core.errors import TransientError
 from components.shared.core.printable import has_login
 from components.shared.data.archives.folder import file_member
 from components.shared.data.archives.member import Member
 from components.shared.data.archives.ranged import local_bytes
 from components.shared.data.raw import MAX_PICTURE_BYTES
-from components.shared.data.sources.s3 import open_source_store
+from components.shared.data.sources.s3 import open_source_store, unchanged
 from components.shared.data.sources.schemes import Listed
-from components.shared.storage.client import Store
+from components.shared.storage.client import Entry, Store
 from components.shared.storage.errors import NoSuchObject
 
 S3, FILE = "s3://", "file://"
@@ -101,10 +100,7 @@ class Places:
         if not picture.key.startswith(S3):
             return local_bytes(picture.key, picture.etag)
         bucket, _, key = picture.key.removeprefix(S3).partition("/")
-        content, etag = self._store(bucket).get_bytes(key, limit=MAX_PICTURE_BYTES)
-        if etag != picture.etag:
-            raise TransientError(f"{picture.key} changed while it was read", "run it again")
-        return content
+        return unchanged(self._store(bucket), Entry(key, picture.size, picture.etag, modified=None))
 
 
 def _file_at(name: str, path: str) -> Member | None:

@@ -156,7 +156,7 @@ class _PartTransfer(Transfer):
         retry_transient(response)
         if response.status_code not in (200, 206, 416):
             raise refused(self.address, response)
-        if self._state is not None and state_of(response.headers) != self._state and response.status_code != 416:
+        if self._state is not None and state_of(response.headers) != self._state:  # also if it ends before the part
             raise TransientError(f"{self.address} changed while it was read", "run it again")
 
     def _write(self, response: requests.Response) -> None:

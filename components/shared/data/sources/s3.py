@@ -275,10 +275,15 @@ def _no_file() -> IO[bytes]:
 
 
 def _open(store: Store, entry: Entry) -> IO[bytes]:
+    return io.BytesIO(unchanged(store, entry))
+
+
+def unchanged(store: Store, entry: Entry) -> bytes:
+    """Return the bytes of an object. Raises TransientError if it has changed since it was listed."""
     try:
         content, etag = store.get_bytes(entry.name, limit=max(entry.size, MAX_PICTURE_BYTES))
     except (CorruptDataError, NoSuchObject):  # it has grown, or is gone
         etag = ""
     if etag != entry.etag:
         raise TransientError(f"{store.uri(entry.name)} changed while it was read", "run it again")
-    return io.BytesIO(content)
+    return content
