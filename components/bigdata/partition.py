@@ -29,9 +29,9 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
         description, pictures = source.listing(as_read, parameters.store)
         check_left_out(told(data), description["left_out"], parameters.max_left_out)
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
+        if source.version() != version:
+            raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
         check_splits(Listing(folder, document), fractions(parameters))
         if value_range := bounds(source, Listing(folder, document), parameters):
             document.model_copy(update={"value_range": value_range}).write(folder / DOCUMENT)
-        if source.version() != version:
-            raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
     log.info(f"{document.pictures:,} pictures of {len(document.classes):,} classes")

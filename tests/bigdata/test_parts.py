@@ -1,7 +1,9 @@
 """A data set that several pods prepare is the one that a single pod prepares, whatever their number and order."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from components.shared.data.dataset import SPLITS
 from components.shared.data.decode import Decoded, Decoder
 from components.shared.data.image_sizes import image_sizes
 from components.shared.data.parts.stored_units import UnitDocument
+from components.shared.data.sources.packing import describe_pictures
 from components.shared.parameters.preparation import PreprocessRecipe
 from components.shared.storage.client import Store
 from tests.bigdata.parts import SIZE, listed, prepare_part, prepared, prepared_alone
@@ -137,6 +140,31 @@ def test_a_source_that_changes_while_listed_is_reported(source: str, tmp_path: P
             recipe=PreprocessRecipe.of().text(),
             listing=str(tmp_path / "listing"),
         )
+    assert not (tmp_path / "listing").exists()
+
+
+@pytest.mark.parametrize("name", ["new/0.png", "0.png", "a/new/0.png", "b"])
+def test_a_folder_that_changes_while_listed_is_reported(
+    name: str, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        path = tmp_path / "source" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((SIZE, SIZE), number, np.uint8)).save(path)
+
+    def then_changed(*given: Any) -> Any:
+        found = describe_pictures(*given)
+        changed = tmp_path / "source" / name
+        if changed.is_dir():
+            shutil.rmtree(changed)
+        else:
+            changed.parent.mkdir(exist_ok=True)
+            changed.write_bytes(path.read_bytes())
+        return found
+
+    monkeypatch.setattr("components.shared.data.parts.source_listing.describe_pictures", then_changed)
+    with pytest.raises(UserError, match=r"data=.*/source has changed while it was listed; run it again"):
+        listed(str(tmp_path / "source"), uri, tmp_path / "listing")
     assert not (tmp_path / "listing").exists()
 
 

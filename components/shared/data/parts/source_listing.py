@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from components.shared.core import log
+from components.shared.core.errors import UserError
 from components.shared.data.archives.kinds import TAR, archive_kind
 from components.shared.data.archives.limits import limited
 from components.shared.data.archives.member import Member
@@ -163,11 +164,19 @@ class _Lister:
         layout = Layout(**description["layout"])
         numbers = {name: label for label, name in enumerate(description["classes"])}
 
+        def placed(name: str) -> tuple[str, int]:
+            try:
+                split, named = layout.place(name, table)
+                return split, numbers[named]
+            except LookupError:  # it was not there when the layout was found
+                message = f"data={self._source} has changed while it was listed"
+                raise UserError(message, "run it again") from None
+
         def pictures() -> Iterator[Listed]:
             for picture in found():
                 if is_wanted(picture.name):
-                    split, named = layout.place(picture.name, table)
-                    yield picture._replace(label=numbers[named], split=split)
+                    split, label = placed(picture.name)
+                    yield picture._replace(label=label, split=split)
 
         return {key: description[key] for key in ("name", "kind", "classes", "left_out")}, pictures()
 
