@@ -8,10 +8,10 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.printable import told
 from components.shared.core.step import step
-from components.shared.data.layout.left_out import LeftOut
+from components.shared.data.layout.left_out import log_left_out
 from components.shared.data.prepared_data import fetch_prepared, is_prepared, prepared_version
 from components.shared.data.raw import write_raw
-from components.shared.data.sources.schemes import Kind, Source, Unlisted, listed_source, open_source
+from components.shared.data.sources.schemes import Source, Unlisted, listed_source, open_source
 from components.shared.parameters.preparation import DownloadRecipe
 
 READS = ("components.shared.data.sources.*",)  # modules that open_source imports by name
@@ -39,9 +39,9 @@ def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: s
             return
         found = source.fetch(folder, parameters.reading(needs_labels))
         _check_version(data, version, source.version())
-        _check_kind(data, found["kind"], parameters)
+        parameters.check_used(data, found["kind"])
         log.info(f"{found['name']}: {sum(found['counts'].values()):,} images of {len(found['classes'])} classes")
-        _log_left_out(found.get("left_out"))
+        log_left_out(found.get("left_out"))
         write_raw(folder, source=told(data), version=version, seconds=round(time.monotonic() - started, 3), **found)
 
 
@@ -58,34 +58,16 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
 
     document = write_listing(folder, pictures, source=data, version=version, **description)
     _check_version(data, version, source.version())
-    _check_kind(data, document.kind, parameters)
+    parameters.check_used(data, document.kind)
     log.info(
         f"{document.name}: a list of {document.pictures:,} images of {len(document.classes)} classes, which step "
         "preprocess reads one by one"
     )
-    _log_left_out(document.left_out)
+    log_left_out(document.left_out)
     check_splits(Listing(folder, document))
     return True
-
-
-def _log_left_out(left_out: LeftOut | None) -> None:
-    for sentence in left_out.sentences() if left_out else ():
-        log.info(sentence)
 
 
 def _check_version(data: str, version: str, fetched: str) -> None:
     if fetched != version:
         raise UserError(f"data={data} was {version} when the run began and is {fetched} now", "run it again")
-
-
-def _check_kind(data: str, kind: Kind, parameters: DownloadRecipe) -> None:
-    """Raise UserError if a parameter about pictures was set for data of another kind."""
-    if kind == "pictures":
-        if parameters.label_columns and not parameters.labels:
-            message = f"label_columns={parameters.label_columns} has no effect without labels"
-            raise UserError(message, "set labels=FILE.csv")
-        return
-    used = {"listed": False, **({"label_columns": ""} if kind == "samples" else {})}
-    if changes := parameters.model_copy(update=used).changes():
-        what = "says the classes by itself" if kind == "samples" else "has no picture files"
-        raise UserError(f"{changes.split(';')[0]} has no effect: data={data} {what}", "leave it out")

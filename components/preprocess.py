@@ -81,7 +81,7 @@ def _prepare_listed(listing: Listing, folder: Path, parameters: PreprocessRecipe
     value_range = bounds(open_listed_source(listing.document.source), listing, parameters)
     document = listing.document.model_copy(update={"value_range": value_range})
     units, reused = prepare_units(replace(listing, document=document), parameters)
-    log.info(f"{units:,} units; {reused:,} were there")
+    log.info(f"units: {units:,}, of which {reused:,} were there")
     return settle_units(document, parameters, folder).digest
 
 

@@ -5,7 +5,7 @@ from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
 from components.shared.core.printable import told
 from components.shared.core.step import step
-from components.shared.data.layout.left_out import check_left_out
+from components.shared.data.layout.left_out import check_left_out, log_left_out
 from components.shared.data.parts.listed_splits import check_splits, fractions
 from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
 from components.shared.data.parts.measure import bounds
@@ -25,8 +25,10 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
     """
     source, parameters = open_listed_source(data), PreprocessRecipe.read(recipe)
     with new_folder(listing) as folder:
-        as_read = ReadingRecipe.read(reading).reading(needs_labels=True)
-        description, pictures = source.listing(as_read, parameters.store)
+        as_read = ReadingRecipe.read(reading)
+        description, pictures = source.listing(as_read.reading(needs_labels=True), parameters.store)
+        as_read.check_used(data, description["kind"])
+        log_left_out(description["left_out"])
         check_left_out(told(data), description["left_out"], parameters.max_left_out)
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if source.version() != version:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.bigdata.partition import partition
 from components.bigdata.settle import settle
 from components.resolve import resolve
 from components.shared.core.errors import UserError
 from components.shared.data.dataset import Dataset, open_dataset
 from components.shared.data.parts.stored_units import UnitDocument
+from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
 from components.shared.storage.client import Store
 from tests.bigdata.parts import SIZE, UNIT, listed, prepare_part, prepared, prepared_alone
+from tests.data.samples import test_parquet
 from tests.data.versions import version_of
 from tests.sample_files import picture, tar_bytes
 from tests.servers.s3_server import Proxy, answer
@@ -194,6 +197,39 @@ def test_a_store_within_the_data_is_refused(
     resolve(graph="training", options={}, **given)  # a bucket of the same name at another server
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (
+            "folders",
+            {"label_columns": "path,label"},
+            "label_columns=path,label has no effect without labels; set labels=",
+        ),
+        (
+            "samples",
+            {"labels": "other.csv"},
+            "labels=other.csv has no effect: data=s3://.* says the classes by itself; ",
+        ),
+        ("samples", {"data_layout": "groups"}, "data_layout=groups has no effect: data=s3://.* says the classes by "),
+    ],
+)
+def test_a_parameter_without_effect_is_refused(
+    store: Store, uri: str, tmp_path: Path, kind: str, given: dict[str, str], message: str
+) -> None:
+    table = test_parquet.write(tmp_path / "a.parquet", test_parquet.labelled(1, 2, 3), test_parquet.FEATURES)
+    source = stored(PICTURES if kind == "folders" else {"a.parquet": table.read_bytes()}, store)
+    recipe, reading = PreprocessRecipe.of(store=uri).text(), ReadingRecipe.of(**given).text()
+    with pytest.raises(UserError, match=f"^{message}"):
+        partition(data=source, version="", reading=reading, recipe=recipe, listing=str(tmp_path / "listing"))
+
+
+def test_what_is_left_out_is_logged(store: Store, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed(stored({**PICTURES, "a/film.mp4": b"film", "b/note.txt": b"note"}, store), uri, tmp_path / "listing")
+    output = capsys.readouterr().out
+    assert "1 file beside the pictures left out: 1 .txt" in output
+    assert "1 file that is no picture left out: 1 .mp4" in output
+
+
 def test_an_empty_prefix_is_refused(store: Store, uri: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data=s3://.*/source holds no objects; check the address"):
         version_of(store.uri("source"))
@@ -254,7 +290,7 @@ def test_a_unit_that_the_store_damaged_is_prepared_again(
         store.remove(name)  # as the message says
     capsys.readouterr()
     again = prepared(listing, [0], tmp_path / "again")
-    assert "2 units of 8 pictures; 1 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 2, of which 1 were there" in capsys.readouterr().out
     assert again.digest == prepared_alone(store.uri("source"), tmp_path).digest
 
 

@@ -38,11 +38,11 @@ def test_listed_pictures_give_the_dataset_of_all_ways(
     listing = list_pictures(source, tmp_path / "listing")
     assert sorted(path.name for path in listing.iterdir()) == ["listing.json", "listing.parquet"]
     found = prepare_listed(listing, uri, tmp_path / "listed")
-    assert "6 units; 0 were there" in capsys.readouterr().out
+    assert "units: 6, of which 0 were there" in capsys.readouterr().out
     alone = prepared_alone(source, tmp_path)
     assert (found.digest, found.document.splits) == (alone.digest, alone.document.splits)
     parts = prepared(listed(source, uri, tmp_path / "parts"), [1, 0], tmp_path / "many")
-    assert "6 units of 8 pictures; 6 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 6, of which 6 were there" in capsys.readouterr().out
     assert parts.document == found.document
 
 
@@ -58,7 +58,7 @@ def test_what_was_prepared_before_a_stop_is_not_prepared_again(
     assert not (tmp_path / "dataset").exists()
     store.put_bytes(last, "source/dog/19.png")
     prepare_listed(listing, uri, tmp_path / "dataset", value_range="0,255")
-    assert "6 units; 4 were there" in capsys.readouterr().out
+    assert "units: 6, of which 4 were there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", ["archive", "prefix"])

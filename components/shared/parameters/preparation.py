@@ -94,6 +94,20 @@ class ReadingRecipe(Recipe):
         """Return how to read a source, of which each picture `needs_labels`, or may have one."""
         return Reading(self.data_layout, self.labels, self.label_columns, needs_labels)
 
+    def check_used(self, data: str, kind: str) -> None:
+        """Raise UserError if a parameter is set that has no effect on the source `data`, which is of that `kind`."""
+        if kind == "pictures":
+            if self.label_columns and not self.labels:
+                raise UserError(
+                    f"label_columns={self.label_columns} has no effect without labels", "set labels=FILE.csv"
+                )
+            return
+        what = "says the classes by itself" if kind == "samples" else "has no picture files"
+        for name, field in ReadingRecipe.model_fields.items():
+            value = getattr(self, name)
+            if value != field.default and not (name == "label_columns" and kind == "samples"):
+                raise UserError(f"{name}={value} has no effect: data={data} {what}", "leave it out")
+
 
 class DownloadRecipe(ReadingRecipe):
     """All that step download needs to know; its text names `listed` only if that is true, as there once was none."""

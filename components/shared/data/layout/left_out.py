@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
+from components.shared.core import log
 from components.shared.core.document import Count, Items, Part, Size
 from components.shared.core.errors import UserError
 
@@ -93,6 +94,12 @@ class Tally:
         for (reason, kind), (count, first) in self._found.items():
             shown = first.encode(errors="backslashreplace").decode()  # names of junk may be of any bytes
             yield Files(reason=reason, kind=kind, count=count, first=shown)
+
+
+def log_left_out(left_out: LeftOut | None) -> None:
+    """Log what a source leaves out, if it can leave out anything."""
+    for sentence in left_out.sentences() if left_out else ():
+        log.info(sentence)
 
 
 def check_left_out(source: str, left_out: LeftOut | None, allowed: float) -> None:
