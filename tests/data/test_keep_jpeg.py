@@ -18,6 +18,8 @@ from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_file
 from components.shared.core.npy import write_npy
 from components.shared.data.dataset import SPLITS, Dataset, open_dataset
+from components.shared.data.decode import BadPicture, decoder
+from components.shared.data.pictures.kept import decode_kept
 from components.shared.data.shard_images import KeptImages
 from components.shared.evaluation.exported_model import PackageDocument
 from components.shared.parameters.evaluation import EvaluateRecipe, ExportRecipe
@@ -197,6 +199,56 @@ def test_pixels_without_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"keep=jpeg, but the data set has pixels and no .*; give keep=raw"):
         prepare_kept(raw, tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
+
+
+def jpeg(number: int, **options: Any) -> bytes:
+    file = io.BytesIO()
+    cut(number, 0).save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_off_is_bad(progressive: bool) -> None:
+    whole = jpeg(4, progressive=progressive)
+    assert len(whole) > 1000
+    with decoder(SIZE, crop=True) as decode:
+        for length in (len(whole) // 2, len(whole) - 100, len(whole) - 2):
+            with pytest.raises(BadPicture, match="it is broken"):
+                decode.decode(whole[:length])
+
+
+def test_a_jpeg_with_needless_bytes_is_kept_as_it_is() -> None:
+    whole = jpeg(4)
+    with decoder(SIZE, crop=True) as decode:
+        sound = decode.decode(whole).kept
+        for content in (whole + b"more", whole[:-2] + b"\0" * 7 + whole[-2:]):
+            found = decode.decode(content).kept
+            assert sound and found and (found.data, found.digest) == (content, sound.digest)
+
+
+def test_a_jpeg_of_a_rare_subsampling_is_encoded_again() -> None:
+    content = bytearray(jpeg(4, subsampling="4:4:4"))
+    content[content.index(b"\xff\xc0") + 11] = 0x31  # brightness: three times as wide as colour
+    with decoder(SIZE, crop=True) as decode, Image.open(io.BytesIO(content)) as picture:
+        kept = decode.decode(bytes(content)).kept
+        assert kept and kept.data != content
+        difference = decode_kept(kept.data).astype(int) - np.asarray(picture)
+    assert abs(difference).mean() < 10
+
+
+def test_jpegs_that_are_cut_off_are_counted(tmp_path: Path) -> None:
+    for split in SPLITS:
+        for number in range(6):
+            path = tmp_path / "pictures" / split / "ab"[number % 2] / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = jpeg(4 * (6 * SPLITS.index(split) + number))
+            path.write_bytes(content[:-100] if (split, number) == ("train", 3) else content)
+    raw = download_from(tmp_path / "pictures", tmp_path / "raw")
+    with pytest.raises(UserError, match=r"train/b/3\.jpg cannot be used: it is broken \(image file is truncated"):
+        prepare_kept(raw, tmp_path / "dataset")
+    data = prepare_kept(raw, tmp_path / "without", max_bad_images=1)
+    assert data.counts == {"train": 5, "val": 6, "test": 6}
+    assert data.document.bad_images and len(data.document.bad_images) == 1
 
 
 def test_a_picture_too_long_for_a_jpeg_is_named(tmp_path: Path) -> None:

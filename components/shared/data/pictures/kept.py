@@ -1,9 +1,10 @@
 """Pictures that are kept as JPEG, of which networks read crops: how they are made, judged and cropped.
 
 A picture that is a JPEG already, upright, gray or RGB, and of a short side of at most `short_side`, is kept as it is.
-Any other is scaled down to that short side, never enlarged, and encoded. Two pictures are copies if their JPEGs are
-decoded to the same pixels, whatever else is in the files. They are decoded by simplejpeg, in 0.56 of the time that
-Pillow takes (bench/jpeg_decoders.py), while other threads run.
+Any other is scaled down to that short side, never enlarged, and encoded. Where a JPEG has a fault, Pillow says whether
+the picture is bad, as it does of all others. Two pictures are copies if their JPEGs are decoded to the same pixels,
+whatever else is in the files. They are decoded by simplejpeg, in 0.56 of the time that Pillow takes
+(bench/jpeg_decoders.py), while other threads run.
 """
 
 import hashlib
@@ -51,11 +52,12 @@ def is_kept_as_it_is(image: ImageFile, size: int) -> bool:
 def keep(image: Image.Image, size: int, data: bytes | None) -> Kept:
     """Return a picture (L or RGB) as it is kept; `data` is its file if that is kept as it is.
 
-    Raises TooLong if a JPEG cannot be so long.
+    Raises TooLong if a JPEG cannot be so long, and Pillow's errors if the picture is broken.
     """
-    if data is None:
+    pixels = None if data is None else _decode_file(data, image)
+    if data is None or pixels is None:
         data = _encoded(_scaled_down(image, short_side(size)))
-    pixels = decode_kept(data)
+        pixels = decode_kept(data)
     is_gray = _is_gray(pixels[::_STEP, ::_STEP]) and _is_gray(pixels)
     content = hashlib.blake2b(repr(pixels.shape[:2]).encode(), digest_size=DIGEST_BYTES)
     content.update(np.ascontiguousarray(pixels[:, :, 0] if is_gray else pixels).data)
@@ -89,6 +91,25 @@ def centre_crop(pixels: Pixels, size: int) -> Pixels:
         box = (x, y, x + side, y + side)
         crop = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC, box=box))
     return np.ascontiguousarray(crop.transpose(2, 0, 1))
+
+
+def _decode_file(data: bytes, image: Image.Image) -> Pixels | None:
+    """Decode the file of an opened picture; return None if `decode_kept` would give other pixels than Pillow.
+
+    Raises Pillow's errors if the picture is broken.
+    """
+    from simplejpeg import decode_jpeg
+
+    try:
+        sound: Pixels = decode_jpeg(data)
+        return sound
+    except ValueError:  # also of what does no harm, such as needless bytes
+        image.load()
+    try:
+        pixels = decode_kept(data)  # fills what is missing with gray
+    except ValueError:  # of a subsampling that simplejpeg does not know
+        return None
+    return pixels if np.array_equal(pixels, np.asarray(image.convert("RGB"))) else None
 
 
 def _is_gray(pixels: Pixels) -> bool:
