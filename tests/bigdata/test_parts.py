@@ -58,6 +58,11 @@ def test_many_pods_prepare_what_one_prepares(source: str, uri: str, tmp_path: Pa
     assert sum((many.document.duplicates or pytest.fail("no copies")).copies_dropped.values()) > 0
 
 
+def test_sizes_are_found_below_any_prefix(source: str, uri: str, tmp_path: Path) -> None:
+    data = prepared(listed(source, f"{uri}/datasets/team", tmp_path / "listing"), [0], tmp_path / "dataset")
+    assert image_sizes(data, "test") is not None
+
+
 @pytest.mark.slow
 def test_few_bytes_of_pictures_are_in_memory_at_a_time(
     source: str, store: Store, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

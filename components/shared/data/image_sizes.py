@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.shared.data.dataset import INDEX, SPLITS, Dataset
-from components.shared.data.dataset_store import DatasetRecipe
-from components.shared.data.prepared_index import DATASETS, dataset_folder
+from components.shared.data.dataset_store import SHARDS, DatasetRecipe
+from components.shared.data.prepared_index import dataset_folder
 from components.shared.storage.client import open_store
 from components.shared.storage.errors import NoSuchObject
 
@@ -31,7 +31,7 @@ def _fetch(data: Dataset, path: Path) -> bool:
     if document.raw_digest is None or document.parameters is None or document.code_version is None:
         return False
     recipe = DatasetRecipe(document.raw_digest, document.parameters, document.code_version)
-    store = open_store(document.shards.partition(f"/{DATASETS}/")[0], os.environ)
+    store = open_store(document.shards.removesuffix(f"/{SHARDS}"), os.environ)
     try:
         store.get_file(f"{dataset_folder(recipe.digest)}/{INDEX}", path, document.index_sha256)
     except NoSuchObject:
