@@ -62,3 +62,5 @@ def test_batches_of_many_shards_hold_the_chosen_images(digits: Path, tmp_path: P
     shares = [torch.cat([n for _, n in some.in_order(150, rank, 3)]) for rank in range(3)]
     assert [len(share) for share in shares] == [134, 133, 133]
     assert shares[1].equal(labels[1::3])
+    few = batches.Batches(mapped, 2, torch.device("cpu"), prefetch=True)
+    assert [[len(n) for _, n in few.in_order(150, rank, 4)] for rank in range(4)] == [[1], [1], [], []]

@@ -108,8 +108,10 @@ class Batches:
                 yield self._receive(sent)
 
     def in_order(self, size: int, rank: int, ranks: int) -> Iterator[Batch]:
-        """Yield the images of this rank once, in batches of `size`."""
-        yield from self.each(torch.split(torch.arange(rank, self.count, ranks), size))
+        """Yield the images of this rank once, in batches of `size`; nothing if it has none."""
+        own = torch.arange(self.count)[rank::ranks]
+        if len(own):
+            yield from self.each(own.split(size))  # type: ignore[no-untyped-call]
 
     def _send(self, batches: Iterator[Batch]) -> "_Sent | None":
         """Begin to copy the next batch to the device; return None if there is none."""

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from components.shared.core.errors import UserError
+from components.shared.data.dataset import open_dataset
 from components.shared.models import saved_model
 from components.shared.storage.client import open_store
 from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.process_group import ProcessGroup
+from tests.dataset_writer import DatasetWriter
 from tests.servers.s3_server import BUCKET, S3Server, hold_after, proxy
 from tests.trained_digits import RUN, largest_difference, settings, trained
 
@@ -55,6 +57,23 @@ def test_two_processes_give_the_weights_of_one_up_to_rounding(digits: Path, tmp_
     assert two.document.val_accuracy == pytest.approx(one.document.val_accuracy, abs=0.01)
     losses = [[epoch.train_loss for epoch in model.history.epochs] for model in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_process_without_an_image_to_validate_changes_nothing(digits: Path, tmp_path: Path) -> None:
+    data, counts = open_dataset(digits), {"train": 64, "val": 2, "test": 0}
+    (tmp_path / "few").mkdir()
+    writer = DatasetWriter(tmp_path / "few", classes=data.classes, image_shape=data.image_shape, counts=counts)
+    for split in ("train", "val"):
+        images, labels = data.load(split)
+        writer.append(split, images[: counts[split]], labels[: counts[split]])
+    writer.finish(name="few", seconds={})
+    chosen: dict[str, Any] = {"batch_size": "48", "epochs": 1}
+    (one,) = trained(tmp_path / "few", tmp_path / "one", **chosen).history.epochs
+    (tmp_path / "three").mkdir()
+    launch(settings(**chosen), tmp_path / "few", processes=3, **RUN, folder=tmp_path / "three")
+    (three,) = saved_model.load(tmp_path / "three").history.epochs
+    assert three.val_accuracy == one.val_accuracy and three.val_loss == pytest.approx(one.val_loss, rel=1e-4)
 
 
 SLOW_LAUNCH = """
