@@ -60,7 +60,9 @@ class Artifacts:
         return document
 
 
-def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, side: int = 4, seed: int = 0) -> Path:
+def write_dataset(
+    folder: Path, images: int, classes: Sequence[str] = CLASSES, side: int = 4, seed: int = 0, **parameters: Any
+) -> Path:
     """Write a dataset of random images (side x side), `images` of them in the test split."""
     random = np.random.default_rng(seed)
     counts = {"train": 8, "val": 8, "test": images}
@@ -68,7 +70,8 @@ def write_dataset(folder: Path, images: int, classes: Sequence[str] = CLASSES, s
     writer = DatasetWriter(folder, classes=classes, image_shape=(1, side, side), counts=counts)
     for split, count in counts.items():
         writer.append(split, random.integers(0, 256, (count, 1, side, side), np.uint8), np.arange(count) % len(classes))
-    writer.finish(name="Light & dark", source="made", raw_digest="0" * 64, parameters={"image_size": side}, seconds={})
+    prepared = {"image_size": side, **parameters}
+    writer.finish(name="Light & dark", source="made", raw_digest="0" * 64, parameters=prepared, seconds={})
     return folder
 
 

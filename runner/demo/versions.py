@@ -128,6 +128,11 @@ def _side(document: VersionDocument) -> int:
         what = " x ".join(map(str, shape))
         message = f"it takes {what} numbers, and a drawing becomes one gray picture of {SMALLEST} x {SMALLEST} or more"
         raise Undrawable(message, "name another model")
+    if document.provenance.data.parameters.get("keep") == "jpeg":
+        raise Undrawable(
+            "its data was prepared with keep=jpeg, and a drawing becomes a picture as with keep=raw",
+            "name another model",
+        )
     return int(shape[1])
 
 
