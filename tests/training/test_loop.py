@@ -43,7 +43,7 @@ def test_a_shuffle_window_changes_nothing_for_small_data(
     trained(digits, tmp_path / "without", epochs=1)
     assert "shuffle" not in capsys.readouterr().out
     model = trained(digits, tmp_path / "with", epochs=1, shuffle_window=100)
-    told = "[train] shuffle_window=100 has no effect: the data set is not larger than handover_mib\n"
+    told = "[train] shuffle_window=100 has no effect: the data set is not read from a store\n"
     assert told in capsys.readouterr().out
     assert sha256_file(tmp_path / "with/model.json") == sha256_file(tmp_path / "without/model.json")
     assert "shuffle_window" not in model.document.parameters

@@ -161,7 +161,7 @@ class Training:
             order = self.streaming.order
             self._log(f"the images are shuffled within a window of {order.window:,}, in {order.streams} streams")
         elif asked and not self.data.is_remote:
-            self._log(f"shuffle_window={asked} has no effect: the data set is not larger than handover_mib")
+            self._log(f"shuffle_window={asked} has no effect: the data set is not read from a store")
 
     def _epoch(self, number: int) -> Iterator[None]:
         """Take the steps that are left of an epoch, and validate it; yields after each step."""
