@@ -8,6 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -51,7 +52,8 @@ class ShardReader:
         """Remove what was fetched; call it also after an error."""
         self._pool.shutdown(cancel_futures=True)
         self._fetched.clear()
-        shutil.rmtree(self._folder)
+        with suppress(FileNotFoundError):  # at the end of the process the room goes first
+            shutil.rmtree(self._folder)
 
     def _fetch_ahead(self) -> None:
         while self._coming and self._held + shard_bytes(self._shards[self._coming[0]]) <= self._size:

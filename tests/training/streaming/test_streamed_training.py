@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from components.shared.core.errors import CorruptDataError, UserError
 from components.shared.core.files import sha256_file
@@ -28,6 +29,7 @@ from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.task import TASK, TaskDocument
 from components.shared.training.search.outcome import TrialDocument
 from components.shared.training.streaming.order import WindowedOrder
+from components.shared.training.streaming.streamed_split import StreamedSplit
 from components.trial import trial
 from tests.conftest import ROOT
 from tests.dataset_writer import DatasetWriter
@@ -232,6 +234,18 @@ def test_a_shard_that_is_gone_is_named(
     finally:
         server.client.put_object(BUCKET, gone, BytesIO(content), len(content))
     assert held(cache) == 0
+
+
+@pytest.mark.usefixtures("s3_proxy")
+def test_a_reader_whose_room_is_gone_closes(stored: Path, cache: Path) -> None:
+    """As in a process that is interrupted within an epoch: its rooms go at its end, and its generators after them."""
+    data = open_dataset(stored)
+    room = data.stored.reserve(2**20)
+    reading = StreamedSplit(data, "train", room, None).read([torch.arange(50), torch.arange(50, 100)], 1)
+    next(reading)
+    room.close()
+    reading.close()
+    assert [*(cache / "shards").iterdir()] == []
 
 
 HOLDER = """
