@@ -64,7 +64,9 @@ class Training:
         self.settings, self.data, self.group, self.stop, self.stop_rule = settings, data, group, stop, stop_rule
         self.steps_per_epoch = _count_steps(settings, data.counts["train"], group.size)
         batches = self.steps_per_epoch * settings.accumulate
-        self.streaming = plan_streaming(data, settings, processes=group.size, batches=batches, seed=seed)
+        self.streaming = plan_streaming(
+            data, settings, processes=group.size, on_machine=group.on_machine, batches=batches, seed=seed
+        )
         self._log_order()
         self.train_batches = open_batches(data, "train", group.device, self.streaming, seed)
         self.val_batches = open_batches(data, "val", group.device, self.streaming, seed)

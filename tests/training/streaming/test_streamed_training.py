@@ -21,7 +21,7 @@ from components.shared.data import shard_reader
 from components.shared.data.dataset import open_dataset, write_document
 from components.shared.data.shard_cache import CACHE_VARIABLE
 from components.shared.data.shard_reader import shard_bytes
-from components.shared.data.shard_room import NoRoom
+from components.shared.data.shard_room import NoRoom, Room
 from components.shared.data.sources.digits import read_digits
 from components.shared.storage.client import open_store
 from components.shared.training import batches
@@ -29,6 +29,7 @@ from components.shared.training.distributed.launch import launch
 from components.shared.training.distributed.task import TASK, TaskDocument
 from components.shared.training.search.outcome import TrialDocument
 from components.shared.training.streaming.order import WindowedOrder
+from components.shared.training.streaming.plan import plan_streaming
 from components.shared.training.streaming.streamed_split import StreamedSplit
 from components.trial import trial
 from tests.conftest import ROOT
@@ -216,6 +217,26 @@ def test_a_cache_that_is_too_small_is_refused(
     with pytest.raises(UserError, match=r"has room for 0.0; give it 1 or more$"):
         trained(stored, tmp_path / "model", **STREAMED)
     assert not asked(s3_proxy) and not (tmp_path / "model").exists()
+
+
+@pytest.mark.usefixtures("s3_proxy", "cache")
+def test_a_refusal_reckons_with_all_processes_of_the_machine(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(**STREAMED | {"batch_size": "48", "shuffle_window": 900})
+
+    def room() -> Room:
+        data = open_dataset(stored)
+        planned = plan_streaming(data, chosen, processes=4, on_machine=4, batches=41, seed=0)
+        assert planned
+        return planned.room
+
+    for mib, end in ((1, ""), (2, ", or a smaller shuffle_window")):
+        monkeypatch.setenv(CACHE_VARIABLE, str(mib))
+        held = [room()]
+        with pytest.raises(UserError, match=rf" 0\.7 MiB .* in each of 4 processes, .*; give it 3 or more{end}$"):
+            held += [room() for _ in range(3)]
+        del held
+    monkeypatch.setenv(CACHE_VARIABLE, "3")
+    assert len([room() for _ in range(4)]) == 4
 
 
 @pytest.mark.usefixtures("no_memory")

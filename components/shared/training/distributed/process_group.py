@@ -21,6 +21,7 @@ class ProcessGroup:
     rank: int
     size: int
     device: torch.device
+    on_machine: int = 1  # how many of them run on this machine
 
     @property
     def is_first(self) -> bool:
@@ -77,11 +78,12 @@ def init_process_group(gpus: int) -> Iterator[ProcessGroup]:
     """
     check_gpus(gpus)
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
     if size == 1:
-        yield ProcessGroup(rank, size, device)
+        yield ProcessGroup(rank, size, device, on_machine)
         return
     from torch.distributed.rendezvous import rendezvous
 
@@ -89,7 +91,7 @@ def init_process_group(gpus: int) -> Iterator[ProcessGroup]:
     store, _, _ = next(rendezvous("env://"))
     store = torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
     torch.distributed.init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=size)
-    yield ProcessGroup(rank, size, device)
+    yield ProcessGroup(rank, size, device, on_machine)
     torch.distributed.destroy_process_group()  # not after a failure: it might wait for processes that have died
 
 

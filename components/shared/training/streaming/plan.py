@@ -11,7 +11,7 @@ from components.shared.data.shard_cache import CACHE_VARIABLE
 from components.shared.data.shard_reader import shard_bytes
 from components.shared.data.shard_room import NoRoom, Room
 from components.shared.parameters.training import Settings
-from components.shared.training.streaming.order import WindowedOrder, count_streams, window_size
+from components.shared.training.streaming.order import STREAMS, WindowedOrder, count_streams, window_size
 
 MIB = 2**20
 AHEAD = 2  # shards in a stream, besides the window: one that it has begun, and one that is fetched
@@ -25,6 +25,7 @@ class Streaming:
     order: WindowedOrder
     asked: int  # the parameter shuffle_window
     processes: int
+    on_machine: int = 1  # how many of the processes share this machine's cache
 
     @cached_property
     def room(self) -> Room:
@@ -34,8 +35,13 @@ class Streaming:
             return self.data.stored.reserve(size)
         except NoRoom as error:
             window = f"shuffle_window={self.asked}" + ("" if self.asked else f" ({self.order.window:,} images)")
-            needs = f"{window} and the shards read ahead need {{}} MiB of the cache of shards in each process"
-            raise _refusal(needs, size, error.free, self.data, helps_smaller=self._bytes(1) <= error.free) from None
+            count = self.on_machine
+            each = "each process" if count == 1 else f"each of {count} processes"
+            needs = f"{window} and the shards read ahead need {{}} MiB of the cache of shards in {each}"
+            # What other trainings leave of it, at most: others of this one may have their parts already.
+            left = min(self.data.stored.cache_bytes, error.free + (count - 1) * size)
+            smaller = ", or a smaller shuffle_window" if count * self._bytes(1) <= left else ""
+            raise _refusal(needs, size, error.free, self.data, count * size - left, smaller) from None
 
     def _bytes(self, window: int) -> int:
         """Return the bytes that are on the disk at the same time.
@@ -53,8 +59,13 @@ class Streaming:
         return max(min(of_train, sum(map(shard_bytes, shards))), min(AHEAD * max(of_val, default=0), sum(of_val)))
 
 
-def plan_streaming(data: Dataset, settings: Settings, *, processes: int, batches: int, seed: int) -> Streaming | None:
-    """Return how to stream a dataset with so many batches in an epoch; None if it is shuffled as a whole."""
+def plan_streaming(
+    data: Dataset, settings: Settings, *, processes: int, on_machine: int = 1, batches: int, seed: int
+) -> Streaming | None:
+    """Return how to stream a dataset with so many batches in an epoch; None if it is shuffled as a whole.
+
+    Of the processes, `on_machine` share the cache of shards.
+    """
     images, asked = data.counts["train"], settings.shuffle_window
     image_bytes = math.prod(data.image_shape) // (JPEG_SHARE if data.document.keep == "jpeg" else 1)
     window = window_size(asked, images, image_bytes) if data.is_remote else 0
@@ -68,23 +79,28 @@ def plan_streaming(data: Dataset, settings: Settings, *, processes: int, batches
         batches=batches,
         seed=seed,
     )
-    return Streaming(data, order, asked, processes)
+    return Streaming(data, order, asked, processes, on_machine)
 
 
 def check_room_for_all(data: Dataset) -> None:
     """Raise UserError if the cache is too small for the splits of a training that shuffles them as a whole."""
     shards = [shard for split in ("train", "val") for shard in data.document.splits[split].shards]
-    size = sum(map(shard_bytes, shards))
+    size, largest = sum(map(shard_bytes, shards)), max(map(shard_bytes, shards))
     if size > (free := data.stored.free_bytes(besides={file.sha256 for shard in shards for file in shard.files})):
-        raise _refusal("the full shuffle needs all {} MiB in the cache of shards", size, free, data, helps_smaller=True)
+        needs = "the full shuffle needs all {} MiB in the cache of shards"
+        window = ", or set shuffle_window" if STREAMS * AHEAD * largest < free else ""
+        raise _refusal(needs, size, free, data, size - free, window)
 
 
-def _refusal(needs: str, size: int, free: int, data: Dataset, *, helps_smaller: bool) -> UserError:
-    """Return the error of a cache with too few free bytes for those that are needed."""
+def _refusal(needs: str, size: int, free: int, data: Dataset, missing: int, other: str) -> UserError:
+    """Return the error of a cache with too few free bytes for those that are needed; `missing` are to be added.
+
+    `other` continues the remedy.
+    """
     given = data.stored.cache_bytes // MIB
     needed, left = math.ceil(size / MIB * 10) / 10, max(0, free * 10 // MIB) / 10
-    remedy = f"give it {given + math.ceil((size - free) / MIB):,} or more"
+    remedy = f"give it {given + math.ceil(missing / MIB):,} or more"
     return UserError(
         f"{needs.format(f'{needed:,}')}, and {CACHE_VARIABLE}={given} has room for {left:,}",
-        remedy + (", or a smaller shuffle_window" if helps_smaller else ""),
+        remedy + other,
     )
