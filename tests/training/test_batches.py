@@ -37,7 +37,7 @@ def cut(digits: Path, folder: Path, of_shard: int) -> Dataset:
     return open_dataset(folder)
 
 
-def test_more_shards_are_mapped_than_files_may_be_open_by_default(digits: Path, tmp_path: Path) -> None:
+def test_more_shards_are_mapped_than_may_be_open_by_default(digits: Path, tmp_path: Path) -> None:
     data, limits = cut(digits, tmp_path / "cut", of_shard=1), resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
     try:

@@ -88,7 +88,7 @@ def check_room_for_all(data: Dataset) -> None:
     size, largest = sum(map(shard_bytes, shards)), max(map(shard_bytes, shards))
     if size > (free := data.stored.free_bytes(besides={file.sha256 for shard in shards for file in shard.files})):
         needs = "the full shuffle needs all {} MiB in the cache of shards"
-        window = ", or set shuffle_window" if STREAMS * AHEAD * largest < free else ""
+        window = ", or set shuffle_window to fewer images" if STREAMS * AHEAD * largest < free else ""
         raise _refusal(needs, size, free, data, size - free, window)
 
 
