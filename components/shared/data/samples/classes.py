@@ -33,9 +33,12 @@ def listed_classes(source: str, file: tuple[str, bytes] | None) -> tuple[list[st
         return [], ""
     name, content = file
     try:
-        return content.decode("utf-8-sig").rstrip().splitlines(), name
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{source}: {name} is not in UTF-8", "save it in UTF-8") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines, name
 
 
 class Classes:
