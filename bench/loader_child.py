@@ -125,7 +125,7 @@ def _ours(spec: Spec, *, streamed: bool) -> Callable[[], Iterator[Batch]]:
         return lambda: opened(source, torch.randperm(data.counts["train"]))
 
     def streaming() -> Iterator[Batch]:
-        planned = plan_streaming(data, settings, processes=1, batches=steps, seed=0)
+        planned = plan_streaming(data, settings, processes=1, on_machine=1, batches=steps, seed=0)
         assert planned
         source = batches.open_batches(data, "train", torch.device("cpu"), planned, seed=0)
         return opened(source, torch.from_numpy(planned.order.epoch(1)))

@@ -66,6 +66,6 @@ def _try(one: Trial, rungs: Rungs | None, data: Dataset, folder: Path) -> None:
         log.info(f"trial {one.number} ended without a model: {failure}")
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_outcome(folder, one.number, one.settings, failure)  # here, as who keeps the error keeps the training
+        write_outcome(folder, one.number, one.settings, failure)  # here: a kept error would keep the training
     else:
         write_outcome(folder, one.number, one.settings, None)

@@ -25,6 +25,6 @@ def settle(*, listing: str, parts: Sequence[str], dataset: str) -> None:
     done = [PartDocument.read(Path(part) / "part.json") for part in parts]
     prepared, reused = sum(part.units for part in done), sum(part.reused for part in done)
     size = unit_size(parameters.image_size, pictures.pictures, parameters.keep)
-    log.info(f"units of up to {size:,} pictures: {prepared:,}, of which {reused:,} were there")
+    log.info(f"units of up to {size:,} pictures: {prepared:,}; already in the store: {reused:,}")
     with new_folder(dataset) as folder:
         settle_units(pictures, parameters, folder)

@@ -130,7 +130,7 @@ def _side(document: VersionDocument) -> int:
         raise Undrawable(message, "name another model")
     if document.provenance.data.parameters.get("keep") == "jpeg":
         raise Undrawable(
-            "its data was prepared with keep=jpeg, and a drawing becomes a picture as with keep=raw",
+            "its data was prepared with keep=jpeg, and drawings are prepared as with keep=raw",
             "name another model",
         )
     return int(shape[1])

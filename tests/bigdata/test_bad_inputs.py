@@ -290,7 +290,7 @@ def test_a_unit_that_the_store_damaged_is_prepared_again(
         store.remove(name)  # as the message says
     capsys.readouterr()
     again = prepared(listing, [0], tmp_path / "again")
-    assert "units of up to 8 pictures: 2, of which 1 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 2; already in the store: 1" in capsys.readouterr().out
     assert again.digest == prepared_alone(store.uri("source"), tmp_path).digest
 
 

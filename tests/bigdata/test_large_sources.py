@@ -17,6 +17,7 @@ from tests.bigdata.parts import SETTINGS, listed, prepared, prepared_alone
 from tests.data.versions import version_of
 from tests.sample_files import picture, tar_bytes
 
+NAMES = [f"{kind}/{number}.png" for kind in "ab" for number in range(3)]
 LISTED = DownloadRecipe(listed=True).text()
 
 
@@ -31,6 +32,14 @@ def prepare_listed(listing: Path, store: str, dataset: Path, **changes: Any) -> 
     return open_dataset(dataset)
 
 
+def folder_of(folder: Path, names: list[str]) -> str:
+    """Write pictures of these names; return the folder's address."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(0))
+    return folder.as_uri()
+
+
 @pytest.mark.slow
 def test_listed_pictures_give_the_dataset_of_all_ways(
     source: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -38,11 +47,11 @@ def test_listed_pictures_give_the_dataset_of_all_ways(
     listing = list_pictures(source, tmp_path / "listing")
     assert sorted(path.name for path in listing.iterdir()) == ["listing.json", "listing.parquet"]
     found = prepare_listed(listing, uri, tmp_path / "listed")
-    assert "units: 6, of which 0 were there" in capsys.readouterr().out
+    assert "units: 6; already in the store: 0" in capsys.readouterr().out
     alone = prepared_alone(source, tmp_path)
     assert (found.digest, found.document.splits) == (alone.digest, alone.document.splits)
     parts = prepared(listed(source, uri, tmp_path / "parts"), [1, 0], tmp_path / "many")
-    assert "units of up to 8 pictures: 6, of which 6 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 6; already in the store: 6" in capsys.readouterr().out
     assert parts.document == found.document
 
 
@@ -58,7 +67,7 @@ def test_what_was_prepared_before_a_stop_is_not_prepared_again(
     assert not (tmp_path / "dataset").exists()
     store.put_bytes(last, "source/dog/19.png")
     prepare_listed(listing, uri, tmp_path / "dataset", value_range="0,255")
-    assert "units: 6, of which 4 were there" in capsys.readouterr().out
+    assert "units: 6; already in the store: 4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", ["archive", "prefix"])
@@ -74,24 +83,28 @@ def test_a_source_that_cannot_be_listed_is_copied(
 
 
 def test_too_many_unreadable_pictures_are_refused(uri: str, tmp_path: Path) -> None:
-    for name in [f"{kind}/{number}.png" for kind in "ab" for number in range(3)] + ["b/2.heic"]:
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "source" / name).write_bytes(picture(0))
-    listing = list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing")
+    source = folder_of(tmp_path / "source", [*NAMES, "b/2.heic"])
+    listing = list_pictures(source, tmp_path / "listing")
     with pytest.raises(UserError, match=r"1 of 7 pictures left out: 1 \.heic, more than max_left_out=0\.1"):
         prepare_listed(listing, uri, tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
 
 
 def test_a_class_of_too_few_pictures_is_not_prepared(tmp_path: Path) -> None:
-    for name in [f"{kind}/{number}.png" for kind in "ab" for number in range(3)] + ["eel/0.png", "eel/1.png"]:
-        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "source" / name).write_bytes(picture(0))
+    source = folder_of(tmp_path / "source", [*NAMES, "eel/0.png", "eel/1.png"])
     with pytest.raises(UserError, match=r"class 'eel' has 0 images in the val split, of 2 in all .*; add pictures of"):
-        list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing")
+        list_pictures(source, tmp_path / "listing")
     assert not (tmp_path / "listing").exists()
     (tmp_path / "source/eel/2.png").write_bytes(picture(0))
-    assert is_listing(list_pictures((tmp_path / "source").as_uri(), tmp_path / "listing"))
+    assert is_listing(list_pictures(source, tmp_path / "listing"))
+
+
+def test_shares_that_leave_a_class_nothing_are_refused_first(store: Store, uri: str, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "source", NAMES)
+    listing = list_pictures(source, tmp_path / "listing")
+    with pytest.raises(UserError, match=r"class 'a' has 0 images in the val split, of 3 in all .*; add pictures of"):
+        prepare_listed(listing, uri, tmp_path / "dataset", test_fraction=0.6)
+    assert not list(store.list("units"))
 
 
 @pytest.mark.parametrize(

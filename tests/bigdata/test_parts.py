@@ -90,12 +90,12 @@ def test_units_that_are_in_the_store_are_not_prepared_again(
 ) -> None:
     listing = listed(source, uri, tmp_path / "listing")
     whole = prepared(listing, [0], tmp_path / "whole")
-    assert "units of up to 8 pictures: 6, of which 0 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 6; already in the store: 0" in capsys.readouterr().out
     documents = sorted(entry.name for entry in store.list("units") if entry.name.endswith(".json"))
     (shard,) = [file for file in UnitDocument.parse(store.get_bytes(documents[1])[0], "").shards["train"].files][:1]
     store.remove(documents[0], f"datasets/shards/{shard.sha256}.npy")
     again = prepared(listing, [0, 1], tmp_path / "again")
-    assert "units of up to 8 pictures: 6, of which 4 were there" in capsys.readouterr().out
+    assert "units of up to 8 pictures: 6; already in the store: 4" in capsys.readouterr().out
     assert again.document == whole.document
 
 

@@ -39,7 +39,7 @@ def test_only_errors_that_the_user_can_fix_are_reported() -> None:
     assert as_user_error(ValueError("a bug")) is None
     assert as_user_error(OSError(errno.EACCES, "denied", "/a")) is None
     assert str(as_user_error(OSError(errno.EMFILE, "Too many open files"))) == (
-        "Too many open files; allow more of them (ulimit -Hn)"
+        "Too many open files; raise the limit (ulimit -n)"
     )
     full = as_user_error(OSError(errno.ENOSPC, "No space left on device", "/a"))
     assert str(full) == "No space left on device: /a; free some space there"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -145,6 +146,7 @@ def test_a_mapped_shard_is_removed_only_afterwards(
     assert stored.free_bytes(besides=used) == 2 * 2**20
     with pytest.raises(NoRoom):
         stored.reserve(1)
+    stored.reserve(1, besides=used).close()
     open_dataset(remote).take("test", [0])
     assert used.keys() < {path.name for path in shard_cache.iterdir()}
     np.testing.assert_array_equal(np.concatenate([images[:] for images in shards]), IMAGES)
@@ -198,6 +200,14 @@ def test_processes_share_a_cache_that_is_too_small(
         assert [int(line) for line in output.split()] == 4 * expected
     at_once = len(readers) * (SHARD_BYTES + 128)  # each may have downloaded one at the same time
     assert held(shard_cache) <= 2**20 + at_once
+
+
+def test_who_looks_for_free_bytes_does_not_use_them(remote: Path, local: Path, shard_cache: Path) -> None:
+    assert_same(remote, local)
+    stored = StoredShards(f"s3://{BUCKET}/shards")
+    with ThreadPoolExecutor(4) as threads:
+        found = {*threads.map(lambda _: stored.free_bytes(), range(200))}
+    assert found == {stored.cache_bytes}
 
 
 def test_processes_that_map_a_split_fetch_it_once(remote: Path, s3_proxy: Proxy) -> None:

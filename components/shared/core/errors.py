@@ -62,7 +62,7 @@ def as_user_error(error: BaseException) -> UserError | None:
         place = error.filename2 or error.filename or "the disk"  # of a copy, the second is where it is written
         return UserError(f"{error.strerror}: {place}", "free some space there")
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
-        return UserError(": ".join(filter(None, [error.strerror, error.filename])), "allow more of them (ulimit -Hn)")
+        return UserError(": ".join(filter(None, [error.strerror, error.filename])), "raise the limit (ulimit -n)")
     return error if isinstance(error, UserError) else None
 
 

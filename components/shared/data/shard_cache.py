@@ -2,10 +2,10 @@
 
 Shards in a store are read through a cache, which processes may share: the folder `shards` next to the downloads of
 components/shared/storage/download_cache.py. The least recently used are removed, so that the cache holds no more than
-TORCH2KUBEFLOW_SHARD_CACHE_MIB, or what is open or mapped if that is larger: such a file would stay on the disk. Of that
+TORCH2KUBEFLOW_SHARD_CACHE_MIB, or more while shards are open or mapped: removing these would free no space. Of that
 size a process may have a part for itself, see shard_room.py.
 
-A file that is open or mapped has a shared lock, and a file system without locks (NFS) shows none to be so.
+A file that is open or mapped has a shared lock; on a file system without locks (NFS) no file counts as open.
 """
 
 import fcntl
@@ -93,12 +93,15 @@ class StoredShards:
         return file
 
     def free_bytes(self, besides: Collection[str] = ()) -> int:
-        """Return the bytes of the cache that no process has for itself, or in use, `besides` some shards (SHA-256)."""
+        """Return the bytes of the cache that are neither reserved nor in use; shards in `besides` count as unused."""
         return self.cache_bytes - reserved(self._folder) - self._used_bytes(besides)
 
-    def reserve(self, size: int) -> Room:
-        """Give this process a part of the cache for itself. Raises NoRoom if there is not so much."""
-        room = Room(self._folder, size, self.cache_bytes - self._used_bytes())
+    def reserve(self, size: int, besides: Collection[str] = ()) -> Room:
+        """Give this process a part of the cache for itself; shards in `besides` count as unused.
+
+        Raises NoRoom if there is not so much.
+        """
+        room = Room(self._folder, size, self.cache_bytes - self._used_bytes(besides))
         self._free_space(0)
         return room
 
@@ -127,16 +130,18 @@ class StoredShards:
         """Remove the least recently used files until `size` more bytes fit, and those that a killed process left."""
         files = list(self._files())
         held = size + sum(file_size for _, file_size, _ in files) + reserved(self._folder)
-        for used, file_size, path in sorted(files):
-            is_whole = not path.suffix
-            is_needless = held > self.cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS
-            if is_needless and not _is_used(path):
-                path.unlink(missing_ok=True)
-                held -= file_size
+        with locked(self._folder):
+            for used, file_size, path in sorted(files):
+                is_whole = not path.suffix
+                is_needless = held > self.cache_bytes if is_whole else used < time.time() - ABANDONED_SECONDS
+                if is_needless and _is_unused(path, remove=True):
+                    held -= file_size
 
     def _used_bytes(self, besides: Collection[str] = ()) -> int:
         """Return the bytes of the shards that processes have open or mapped."""
-        return sum(size for _, size, path in self._files() if path.name not in besides and _is_used(path))
+        with locked(self._folder):  # lest another process that looks counts as a user
+            files = [(size, path) for _, size, path in self._files() if path.name not in besides]
+            return sum(size for size, path in files if not _is_unused(path))
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """Yield the time of the last use, the size and the path of each file that the cache has given a name."""
@@ -148,21 +153,23 @@ class StoredShards:
 
 
 def _mark_as_used(file: FileIO) -> None:
-    """Lock a file until it is closed and no more mapped."""
+    """Lock a file until it is closed and no longer mapped."""
     with suppress(OSError):  # of a file system without locks
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def _is_used(path: Path) -> bool:
-    """Return whether a process has a file open or mapped."""
-    try:
-        with FileIO(path) as file:
+def _is_unused(path: Path, *, remove: bool = False) -> bool:
+    """Return whether no process has a file open or mapped; if so, `remove` it before one opens it."""
+    with suppress(FileNotFoundError), FileIO(path) as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # it is gone, or cannot be locked
-        return False
-    return False
+        except BlockingIOError:
+            return False
+        except OSError:  # of a file system without locks
+            pass
+        if remove:
+            path.unlink()
+    return True
 
 
 def _cache_bytes() -> int:

@@ -51,14 +51,14 @@ def test_pictures_are_prepared_by_pods_and_trained_on(
     words = ["--graph", "bigdata", f"data={pictures}", f"store={uri}", "parts=2", *TRAINING]
     done = run_pipeline(*words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "settle     units of up to 32,768 pictures: 1, of which 0 were there" in done.stdout
+    assert "settle     units of up to 32,768 pictures: 1; already in the store: 0" in done.stdout
     names = ("resolve", "partition", "prepare", "settle", "train", "evaluate", "export", "register", "finish")
     assert _states(tmp_path) == dict.fromkeys(names, "done")
     dataset = _artifact(tmp_path, "settle", "dataset")
     assert {path.name for path in dataset.iterdir()} == {"dataset.json", "samples.png"}
 
     again = run_pipeline(*[word.replace("parts=2", "parts=1") for word in words])
-    assert again.returncode == 0 and "units of up to 32,768 pictures: 1, of which 1 were there" in again.stdout
+    assert again.returncode == 0 and "units of up to 32,768 pictures: 1; already in the store: 1" in again.stdout
     assert "train      resumed after step" in again.stdout, "the same dataset, from another number of pods"
 
 
@@ -76,7 +76,7 @@ def test_a_source_above_handover_mib_is_never_copied_whole(
     assert (listed.returncode, listed.stderr) == (0, "")
     assert (
         "a list of 537 images of 3 classes" in listed.stdout
-        and "preprocess units: 1, of which 0 were there" in listed.stdout
+        and "preprocess units: 1; already in the store: 0" in listed.stdout
     )
     raw = _artifact(tmp_path, "download", "raw")
     assert {path.name for path in raw.iterdir()} == {"listing.json", "listing.parquet"}
@@ -85,7 +85,7 @@ def test_a_source_above_handover_mib_is_never_copied_whole(
     assert _results(tmp_path, "preprocess") == expected
 
     parts = run_here("--graph", "bigdata", *words, f"store={uri}/listed", "parts=2")
-    assert "settle     units of up to 32,768 pictures: 1, of which 1 were there" in parts.stdout, (
+    assert "settle     units of up to 32,768 pictures: 1; already in the store: 1" in parts.stdout, (
         "those of the other graph"
     )
     assert _results(tmp_path, "settle") == expected

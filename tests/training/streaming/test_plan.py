@@ -30,7 +30,7 @@ def drawn(seed: int) -> Streaming:
     processes = draw.choice([size for size in (1, 2, 3, 4, 8) if batch % size == 0])
     window = draw.choice([draw.randint(1, images), 1, most, 2 * most])
     order = WindowedOrder(counts, window, count_streams(batch, processes), batch, images // batch, seed)
-    return Streaming(dataset(counts), order, window, processes)
+    return Streaming(dataset(counts), order, window, processes, on_machine=1)
 
 
 def most_held(order: WindowedOrder, batches: list[Any]) -> int:
@@ -63,7 +63,7 @@ def test_a_process_never_needs_more_than_it_has_reserved(seed: int) -> None:
 @pytest.mark.slow
 def test_the_room_grows_with_the_window() -> None:
     rooms = [
-        Streaming(dataset([100] * 400), WindowedOrder([100] * 400, window, 8, 64, 600, 0), window, 4)._bytes(window)
+        Streaming(dataset([100] * 400), WindowedOrder([100] * 400, window, 8, 64, 600, 0), window, 4, 4)._bytes(window)
         for window in (800, 1600, 3200)
     ]
     assert rooms == [2 * (window // 8 + 200) for window in (800, 1600, 3200)]

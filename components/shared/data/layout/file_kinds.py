@@ -27,7 +27,8 @@ JUNK = (
 )
 START_BYTES = 64
 # The start of pictures, for files whose names do not tell.
-READABLE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+JPEG_START = b"\xff\xd8\xff"
+READABLE_STARTS = (b"\x89PNG\r\n\x1a\n", JPEG_START, b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 UNREADABLE_STARTS = {
     b"%PDF-": ".pdf",
     b"%!PS": ".ps",

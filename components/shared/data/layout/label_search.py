@@ -26,7 +26,7 @@ class Given:
             self._names.append(name)
 
     def seen(self, source: str, member: Member) -> Member:
-        """Return a member, from memory if it is the table: a compressed tar can be read only once on the way.
+        """Return a member, from memory if it is the table: a member of a compressed tar can be read only once.
 
         Raises UserError if that is too large.
         """

@@ -22,12 +22,12 @@ def assigned(listing: Listing, settings: Settings) -> Iterator[NDArray[np.uint8]
 
 
 def fractions(settings: Settings) -> Mapping[int, float]:
-    """Return the shares that are held out for splits which the source has not."""
+    """Return the shares that are held out for splits that the source does not have."""
     return {VAL: settings.val_fraction, TEST: settings.test_fraction}
 
 
 def check_splits(listing: Listing, shares: Mapping[int, float] = LEAST) -> None:
-    """Raise UserError if a split will have no picture of a class, even if none is bad or a copy."""
+    """Raise UserError if a split will have no picture of a class, even if no picture is bad or dropped as a copy."""
     counts = _counts(listing)
     taken = held_out(counts, shares)
     counts += taken

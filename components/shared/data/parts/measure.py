@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from components.shared.core import log
 from components.shared.core.document import ValueRange
 from components.shared.data.decode import decoder
+from components.shared.data.layout.file_kinds import JPEG_START
 from components.shared.data.parts.listed_splits import assigned
 from components.shared.data.parts.listing import Listing
 from components.shared.data.pictures.value_range import Unscaled, ValueSample, remarks_on, spread
@@ -21,7 +22,6 @@ from components.shared.data.raw import in_batches
 from components.shared.data.sources.schemes import ListedSource
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")  # which have 8 bits
-JPEG_START = b"\xff\xd8\xff"
 
 
 def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueRange | None:
@@ -34,12 +34,11 @@ def bounds(source: ListedSource, listing: Listing, settings: Settings) -> ValueR
     sample = ValueSample()
     progress = log.Progress("measuring", len(_numbers(listing)), "pictures")
     with decoder(settings.image_size) as decode_all:
-        for batch in in_batches(_pictures(source, listing), chunk_size(settings.image_size)):
+        for batch in in_batches(_pictures(source, listing, progress), chunk_size(settings.image_size)):
             found = decode_all.each([content for _, content in batch])
             for (number, _), decoded in zip(batch, found, strict=True):
                 if isinstance(decoded.result, Unscaled):
                     sample.add(number, decoded.result)
-            progress.advance(len(batch))
         if not sample.count:
             return None
         value_range = sample.measure(_outside_test(listing, settings))
@@ -57,14 +56,16 @@ def _numbers(listing: Listing) -> range:
     return range(0, listing.document.pictures, spread(listing.document.pictures))
 
 
-def _pictures(source: ListedSource, listing: Listing) -> Iterator[tuple[int, bytes]]:
+def _pictures(source: ListedSource, listing: Listing, progress: log.Progress) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of the pictures to measure, without those that a name or a start says to be JPEGs."""
     numbers, first = _numbers(listing), 0
     for block in listing.blocks():
         chosen = [number for number in range(first, first + len(block)) if number in numbers]
         wide = [number for number in chosen if not block[number - first].name.lower().endswith(JPEG)]
+        progress.advance(len(chosen) - len(wide))
         contents = source.read([block[number - first] for number in wide])
         for number, content in zip(wide, contents, strict=True):
+            progress.advance(1)
             if not content.startswith(JPEG_START):
                 yield number, content
         first += len(block)

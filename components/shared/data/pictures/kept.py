@@ -2,7 +2,7 @@
 
 A picture that is a JPEG already, upright, gray or RGB, and of a short side of at most `short_side`, is kept as it is.
 Any other is scaled down to that short side, never enlarged, and encoded. Where a JPEG has a fault, Pillow says whether
-the picture is bad, as it does of all others. Two pictures are copies if their JPEGs are decoded to the same pixels,
+the picture is bad, as for all others. Two pictures are copies if their JPEGs are decoded to the same pixels,
 whatever else is in the files. They are decoded by simplejpeg, in 0.56 of the time that Pillow takes
 (bench/jpeg_decoders.py), while other threads run.
 """

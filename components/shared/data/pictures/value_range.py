@@ -38,7 +38,7 @@ class ValueSample:
     """The levels of a data set's wide pictures, by the number of the picture."""
 
     def __init__(self, every: int = 1) -> None:
-        """Start without pictures; of the data set's, wide or not, one in so many is measured if it is wide."""
+        """Start without pictures; of all pictures, one in so many is measured, if it is wide."""
         self._every = every
         self._levels: dict[int, NDArray[np.float64]] = {}
         self.count = 0

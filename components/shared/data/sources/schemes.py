@@ -156,7 +156,7 @@ def listed_source(source: Source, data: str) -> ListedSource:
 
 
 def check_apart(source: Source, data: str, store: str) -> None:
-    """Raise UserError if a store, if there is one, is among the data."""
+    """Raise UserError if a store, if there is one, is within the data."""
     if store and isinstance(source, PrefixSource) and source.holds(store):
         message = f"store={store} is within data={data}, so that what runs store would become part of the data"
         raise UserError(message, "give another store")

@@ -25,14 +25,14 @@ class Streaming:
     order: WindowedOrder
     asked: int  # the parameter shuffle_window
     processes: int
-    on_machine: int = 1  # how many of the processes share this machine's cache
+    on_machine: int  # how many of the processes share this machine's cache
 
     @cached_property
     def room(self) -> Room:
         """Return what this process has of the cache, for one split at a time. Raises UserError if that is too small."""
         size = self._bytes(self.order.window)
         try:
-            return self.data.stored.reserve(size)
+            return self.data.stored.reserve(size, besides=_digests(self.data))
         except NoRoom as error:
             window = f"shuffle_window={self.asked}" + ("" if self.asked else f" ({self.order.window:,} images)")
             count = self.on_machine
@@ -60,7 +60,7 @@ class Streaming:
 
 
 def plan_streaming(
-    data: Dataset, settings: Settings, *, processes: int, on_machine: int = 1, batches: int, seed: int
+    data: Dataset, settings: Settings, *, processes: int, on_machine: int, batches: int, seed: int
 ) -> Streaming | None:
     """Return how to stream a dataset with so many batches in an epoch; None if it is shuffled as a whole.
 
@@ -86,10 +86,15 @@ def check_room_for_all(data: Dataset) -> None:
     """Raise UserError if the cache is too small for the splits of a training that shuffles them as a whole."""
     shards = [shard for split in ("train", "val") for shard in data.document.splits[split].shards]
     size, largest = sum(map(shard_bytes, shards)), max(map(shard_bytes, shards))
-    if size > (free := data.stored.free_bytes(besides={file.sha256 for shard in shards for file in shard.files})):
+    if size > (free := data.stored.free_bytes(besides=_digests(data))):
         needs = "the full shuffle needs all {} MiB in the cache of shards"
         window = ", or set shuffle_window to fewer images" if STREAMS * AHEAD * largest < free else ""
         raise _refusal(needs, size, free, data, size - free, window)
+
+
+def _digests(data: Dataset) -> set[str]:
+    """Return the digests of all shards, which other processes of the training may have open at this moment."""
+    return {file.sha256 for file in data.files()}
 
 
 def _refusal(needs: str, size: int, free: int, data: Dataset, missing: int, other: str) -> UserError:
