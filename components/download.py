@@ -35,7 +35,7 @@ def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: s
             log.info(f"{told(data)} is prepared: {sum(fetch_prepared(data, folder).counts.values()):,} images")
             return
         source = open_source(data)
-        if parameters.listed and _list(source, data, version, parameters, folder):
+        if parameters.listed and _list(source, data, version, parameters, folder, started):
             return
         found = source.fetch(folder, parameters.reading(needs_labels))
         _check_version(data, version, source.version())
@@ -45,7 +45,7 @@ def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: s
         write_raw(folder, source=told(data), version=version, seconds=round(time.monotonic() - started, 3), **found)
 
 
-def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, folder: Path) -> bool:
+def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, folder: Path, started: float) -> bool:
     """List the pictures of a source in a folder; return False if they cannot be read one by one."""
     try:
         description, pictures = listed_source(source, data).listing(parameters.reading(needs_labels=True))
@@ -54,7 +54,7 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
         return False
     # 1 s, most of it pyarrow
     from components.shared.data.parts.listed_splits import check_splits
-    from components.shared.data.parts.listing import Listing, write_listing
+    from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
 
     document = write_listing(folder, pictures, source=data, version=version, **description)
     _check_version(data, version, source.version())
@@ -65,6 +65,8 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
     )
     log_left_out(document.left_out)
     check_splits(Listing(folder, document))
+    seconds = {"download": round(time.monotonic() - started, 3)}
+    document.model_copy(update={"seconds": seconds}).write(folder / DOCUMENT)
     return True
 
 

@@ -47,7 +47,7 @@ def preprocess(*, raw: str, recipe: str, prepared_by: str, dataset: str) -> None
             determining, is_remote = _store(given, folder, parameters, started)
             _record(given.document, parameters, determining, is_remote, prepared_by)
         else:
-            determining = _prepare_listed(given, folder, parameters)
+            determining = _prepare_listed(given, folder, parameters, started)
             _record(given.document, parameters, determining, True, prepared_by)
 
 
@@ -72,7 +72,7 @@ def _store(source: Raw, folder: Path, parameters: PreprocessRecipe, started: flo
     return determining.digest, stored.finalize(folder, **origin_of(source, started))
 
 
-def _prepare_listed(listing: Listing, folder: Path, parameters: PreprocessRecipe) -> str:
+def _prepare_listed(listing: Listing, folder: Path, parameters: PreprocessRecipe, started: float) -> str:
     """Prepare the dataset of listed pictures in the store, unit by unit; return what determines it."""
     from components.shared.data.parts.listed_splits import check_splits, fractions
     from components.shared.data.parts.measure import bounds
@@ -84,7 +84,11 @@ def _prepare_listed(listing: Listing, folder: Path, parameters: PreprocessRecipe
     document = listing.document.model_copy(update={"value_range": value_range})
     units, reused = prepare_units(replace(listing, document=document), parameters)
     log.info(f"units: {units:,}; already in the store: {reused:,}")
-    return settle_units(document, parameters, folder).digest
+
+    def seconds() -> dict[str, float]:
+        return {**document.seconds, "preprocess": round(time.monotonic() - started, 3)}
+
+    return settle_units(document, parameters, folder, seconds).digest
 
 
 def _record(

@@ -1,5 +1,7 @@
 """Step partition: a data set's address -> the list of its pictures, of which none or only a sample is read."""
 
+import time
+
 from components.shared.core import log
 from components.shared.core.errors import UserError
 from components.shared.core.files import new_folder
@@ -23,6 +25,7 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
     leaves out more than `max_left_out` of its pictures, has too few of a class for its splits, or has changed since the
     first step saw its `version`.
     """
+    started = time.monotonic()
     source, parameters = open_listed_source(data), PreprocessRecipe.read(recipe)
     with new_folder(listing) as folder:
         as_read = ReadingRecipe.read(reading)
@@ -34,6 +37,7 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
         if source.version() != version:
             raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
         check_splits(Listing(folder, document), fractions(parameters))
-        if value_range := bounds(source, Listing(folder, document), parameters):
-            document.model_copy(update={"value_range": value_range}).write(folder / DOCUMENT)
+        value_range = bounds(source, Listing(folder, document), parameters)
+        seconds = {"partition": round(time.monotonic() - started, 3)}
+        document.model_copy(update={"value_range": value_range, "seconds": seconds}).write(folder / DOCUMENT)
     log.info(f"{document.pictures:,} pictures of {len(document.classes):,} classes")

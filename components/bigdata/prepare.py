@@ -1,5 +1,7 @@
 """Step prepare: the list of a source's pictures -> one part of the units of its dataset, in the store."""
 
+import time
+
 from components.shared.core.files import new_folder
 from components.shared.core.step import step
 from components.shared.data.parts.listing import open_listing
@@ -17,8 +19,10 @@ def prepare(*, listing: str, planned: str, part: str) -> None:
     of a unit are bad, a picture has more than 8 bits and its range is not known, or one has changed since it was
     listed.
     """
+    started = time.monotonic()
     pictures, mine = open_listing(listing), PartRecipe.read(planned)
     parameters = PreprocessRecipe.read(pictures.document.recipe)
     with new_folder(part) as folder:
         units, reused = prepare_units(pictures, parameters, mine.part, mine.parts)
-        PartDocument(units=units, reused=reused).write(folder / "part.json")
+        seconds = round(time.monotonic() - started, 3)
+        PartDocument(units=units, reused=reused, seconds=seconds).write(folder / "part.json")

@@ -10,7 +10,7 @@ from components.bigdata.prepare import prepare
 from components.bigdata.settle import settle
 from components.download import download
 from components.preprocess import preprocess
-from components.shared.data.dataset import Dataset, open_dataset
+from components.shared.data.dataset import Dataset, DatasetDocument, open_dataset
 from components.shared.parameters.common import PartRecipe
 from components.shared.parameters.preparation import PreprocessRecipe
 from tests.data.versions import READING, version_of
@@ -43,6 +43,11 @@ def prepared(listing: Path, order: Sequence[int], dataset: Path) -> Dataset:
     parts = [prepare_part(listing, part, len(order)) for part in order]
     settle(listing=str(listing), parts=parts, dataset=str(dataset))
     return open_dataset(dataset)
+
+
+def without_seconds(data: Dataset) -> DatasetDocument:
+    """Return the document as it would be of steps that took no time."""
+    return data.document.model_copy(update={"seconds": {}}).sealed()
 
 
 def prepared_alone(source: str, folder: Path, **changes: Any) -> Dataset:

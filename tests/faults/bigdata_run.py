@@ -15,6 +15,7 @@ from components.bigdata.partition import partition
 from components.bigdata.prepare import prepare
 from components.bigdata.settle import settle
 from components.shared.core.files import sha256_file
+from components.shared.data.dataset import open_dataset
 from components.shared.data.preparation import unit
 from components.shared.data.sources.schemes import open_source
 from components.shared.parameters.common import PartRecipe
@@ -48,8 +49,9 @@ def main(folder: Path, source: str, store: str) -> None:
     settle(listing=listing, parts=parts, dataset=dataset)
     _begin("train")
     train(dataset=dataset, recipe=TrainingRecipe.of(**TRAINING, store=store).text(), model=model)
-    digests = [sha256_file(path) for path in (Path(dataset) / "dataset.json", model / "model.safetensors")]
-    print(json.dumps({"dataset": digests[0], "weights": digests[1], "reused": reused}), flush=True)
+    document = open_dataset(dataset).document.model_copy(update={"seconds": {}}).sealed().checksum
+    weights = sha256_file(model / "model.safetensors")
+    print(json.dumps({"dataset": document, "weights": weights, "reused": reused}), flush=True)
 
 
 def _begin(step: str) -> None:

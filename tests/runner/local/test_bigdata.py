@@ -56,6 +56,8 @@ def test_pictures_are_prepared_by_pods_and_trained_on(
     assert _states(tmp_path) == dict.fromkeys(names, "done")
     dataset = _artifact(tmp_path, "settle", "dataset")
     assert {path.name for path in dataset.iterdir()} == {"dataset.json", "samples.png"}
+    evaluation = json.loads((_artifact(tmp_path, "evaluate", "evaluation") / "evaluation.json").read_text())
+    assert [*evaluation["seconds"]] == ["partition", "prepare", "settle", "train", "evaluate"]
 
     again = run_pipeline(*[word.replace("parts=2", "parts=1") for word in words])
     assert again.returncode == 0 and "units of up to 32,768 pictures: 1; already in the store: 1" in again.stdout

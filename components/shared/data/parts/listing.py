@@ -23,8 +23,9 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
-from components.shared.core.document import Count, Document, Names, Sha256, ValueRange
+from components.shared.core.document import Count, Document, Names, Number, Sha256, ValueRange
 from components.shared.core.errors import CorruptDataError
 from components.shared.core.files import new_file, sha256_file, sha256_json
 from components.shared.data.archives.member import Row, Span, Zipped
@@ -67,6 +68,7 @@ class ListingDocument(Document):
     left_out: LeftOut | None = None
     recipe: str = ""  # by which pods prepare the pictures, in graph bigdata; the list does not depend on it
     value_range: ValueRange | None = None  # of pictures of more than 8 bits, given or measured
+    seconds: dict[str, Number] = Field(default_factory=dict)  # that each step took; the list does not depend on them
 
     @property
     def digest(self) -> str:

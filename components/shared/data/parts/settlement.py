@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,14 @@ from components.shared.data.preparation.settings import Settings
 from components.shared.data.preparation.unit import unit_size
 
 
-def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) -> DatasetRecipe:
+def settle_units(
+    pictures: ListingDocument, settings: Settings, folder: Path, seconds: Callable[[], dict[str, float]]
+) -> DatasetRecipe:
     """Join the units of the pictures to a dataset in an empty folder, and store it; return what determines it.
 
-    Raises UserError if a unit is missing, more than `max_bad_images` pictures are bad, or a split has no image of a
-    class.
+    `seconds` returns how long each step took until now, which the document in the folder says and the stored one does
+    not. Raises UserError if a unit is missing, more than `max_bad_images` pictures are bad, or a split has no image of
+    a class.
     """
     determining = DatasetRecipe(pictures.digest, settings.determining(), code_digest(__name__))
     units = StoredUnits(settings.store, units_key(pictures.digest, settings.determining()))
@@ -46,7 +49,7 @@ def settle_units(pictures: ListingDocument, settings: Settings, folder: Path) ->
     shutil.rmtree(rows)
     stored = StoredDataset(settings.store, determining, handover_mib=0)
     stored.upload(folder, has_shards=True)
-    stored.finalize(folder, name=pictures.name, seconds={})
+    stored.finalize(folder, name=pictures.name, seconds=seconds())
     return determining
 
 

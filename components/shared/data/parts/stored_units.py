@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from components.shared.core.code_digest import code_digest
-from components.shared.core.document import Count, Document, Items, JsonObject, Sha256, Size
+from components.shared.core.document import Count, Document, Items, JsonObject, Number, Sha256, Size
 from components.shared.core.errors import CorruptDataError, UserError, raise_as_corrupt
 from components.shared.core.files import sha256_file, sha256_json
 from components.shared.data.dataset import Dataset, DatasetDocument, Shard
@@ -58,6 +58,7 @@ class PartDocument(Document):
 
     units: Count
     reused: Count  # which an earlier run had prepared
+    seconds: Number = 0.0  # that it took
 
 
 def units_key(listing_digest: str, determining: JsonObject) -> str:
