@@ -68,9 +68,18 @@ def check_run_size(cluster: Cluster, preflight: Preflight) -> Iterator[Finding]:
         return
     yield warning(
         f"Argo's object of this run may be too large for KFP to follow its steps: {text}",
-        f"ask for fewer or shorter settings, set parallel lower, or have {MAX_SIZE} set on deployment {CONTROLLER} "
+        f"{_smaller(preflight)}have {MAX_SIZE} set on deployment {CONTROLLER} "
         f"(etcd takes {_kilobytes(ETCD)} by default)",
     )
+
+
+def _smaller(preflight: Preflight) -> str:
+    """Return what makes the run smaller, by the parameters that its graph has."""
+    if "parts" in preflight.parameters:
+        return "give fewer parts, or "
+    if "parallel" in preflight.parameters:
+        return "ask for fewer or shorter settings, set parallel lower, or "
+    return ""
 
 
 def _absent(cluster: Cluster, what: str, thing: str) -> Finding:

@@ -65,6 +65,22 @@ def test_large_run_is_a_warning(cluster: KubeServer, examine: Examine) -> None:
 
 
 @pytest.mark.parametrize(
+    ("graph", "words", "remedy"),
+    [
+        ("bigdata", ["parts=64", "store=s3://bucket"], "give fewer parts, or have"),
+        ("prediction", ["parts=64", "store=s3://bucket"], "give fewer parts, or have"),
+        ("training", [], "have"),
+    ],
+)
+def test_remedy_for_a_large_run_names_what_its_graph_has(
+    cluster: KubeServer, examine: Examine, graph: str, words: list[str], remedy: str
+) -> None:
+    cluster.add(controller(DEFAULT_REQUEUE_TIME="1s", MAX_WORKFLOW_SIZE="100000"))
+    _, table = examine(*words, graph=graph)
+    assert f"deployment workflow-controller -> {remedy} MAX_WORKFLOW_SIZE set on deployment workflow-contr" in table
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [
         (
