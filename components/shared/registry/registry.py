@@ -24,6 +24,7 @@ Rule = Callable[[RegistryDocument], bool]  # of what a document says
 ATTEMPTS = 200  # to update a registry document that others update too
 MAX_WAIT_SECONDS = 2.0
 DECISION_BYTES = 2**14  # at most, in the registry document
+SHOWN_MODELS = 5  # of those of a store
 NO_MODELS = "has no models yet"
 HOW_TO_REGISTER = "run the pipeline; it registers a model once it is accepted"
 
@@ -257,7 +258,9 @@ def named_or_only(store: Store, name: str, remedy: str) -> RegisteredModel:
     if not names:
         raise UserError(f"{store.uri()} {NO_MODELS}", HOW_TO_REGISTER)
     if len(names) > 1:
-        raise UserError(f"{store.uri()} has {len(names)} models: {', '.join(names[:5])}", remedy)
+        more = f" and {len(names) - SHOWN_MODELS} more" if len(names) > SHOWN_MODELS else ""
+        shown = ", ".join(names[:SHOWN_MODELS])
+        raise UserError(f"{store.uri()} has {len(names)} models: {shown}{more}", remedy)
     return RegisteredModel(store, names[0])
 
 

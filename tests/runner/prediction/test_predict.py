@@ -78,6 +78,11 @@ def test_the_champion_is_taken_from_the_store(
     register_package(store, package, "second", wins=False)
     with pytest.raises(UserError, match="has 2 models: first, second; give --model NAME"):
         run_verb(predict, *words)
+    for name in ("third", "fourth", "fifth", "sixth", "seventh"):
+        store.put_bytes(b"", f"models/{name}/register.json")
+    shown = "has 7 models: fifth, first, fourth, second, seventh and 2 more; give --model NAME"
+    with pytest.raises(UserError, match=shown):
+        run_verb(predict, *words)
     with pytest.raises(UserError, match="second has no champion; give --model second/VERSION"):
         run_verb(predict, *words, "--model", "second")
     with pytest.raises(UserError, match="second has no version 7; it has versions 1 to 1"):
