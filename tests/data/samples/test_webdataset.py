@@ -1,11 +1,13 @@
 """WebDataset: tar files with the files of a sample side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from components.shared.core.errors import UserError
+from components.shared.data.layout.reading import Reading
+from components.shared.data.sources.schemes import open_listed_source
 from components.shared.storage.client import open_store
 from tests.data.samples.reading import fetched, left_out, rows
 from tests.sample_files import picture, tar_bytes
@@ -108,6 +110,21 @@ def test_several_fields_are_refused_until_one_is_named(tmp_path: Path) -> None:
         assert (raw.classes, raw.counts) == (classes, {"all": 2})
 
 
+@pytest.mark.parametrize("names", [("cat", "dog"), ("train-000000", "train-000001", "val-000000")])
+@pytest.mark.parametrize(("column", "missing"), [("lable", "no"), ("cls", "no .cls is beside a picture, and no")])
+def test_a_field_that_no_json_has_is_refused(tmp_path: Path, names: Sequence[str], column: str, missing: str) -> None:
+    document = b'{"label": "cat", "id": 7, "caption": "a cat"}'
+    shards = {f"{name}.tar": {"1.json": document, "1.png": picture(n)} for n, name in enumerate(names)}
+    pets = folder(tmp_path / "pets", shards)
+    fields = "set label_columns=png,FIELD to one of its fields: label, id, caption"
+    message = f"{missing} .json has the field '{column}'; {fields}"
+    for data in (pets, pets / f"{names[0]}.tar"):
+        with pytest.raises(UserError, match=message):
+            fetched(data, tmp_path / "raw", label_columns=f"png,{column}")
+        with pytest.raises(UserError, match=message):
+            open_listed_source(str(data)).listing(Reading(label_columns=f"png,{column}"), "")
+
+
 def test_a_list_of_classes_names_the_numbers(tmp_path: Path) -> None:
     names = {"classnames.txt": b"tabby cat\ndog\n\n \n"}
     raw = fetched(folder(tmp_path / "pets", {"0.tar": {**SHARDS["pets-train-000000.tar"]}, **names}), tmp_path / "raw")
@@ -171,6 +188,13 @@ def test_tars_of_classes_stay_folders(tmp_path: Path) -> None:
     named = folder(tmp_path / "named", {"cat.tar": SHARDS["pets-train-000000.tar"], "dog.tar": {"1.jpg": picture(4)}})
     raw = fetched(named, tmp_path / "raw", data_layout="classes")
     assert (raw.kind, raw.classes) == ("pictures", ["cat", "dog"])
+
+
+def test_other_files_of_pictures_may_have_any_fields(tmp_path: Path) -> None:
+    files = {f"{end}/{n}.{end}": picture(n) for n in range(2) for end in ("png", "jpg")}
+    tar = folder(tmp_path, {"pets.tar": {**files, "about.json": b'{"licence": "CC0"}'}}) / "pets.tar"
+    description, _ = open_listed_source(str(tar)).listing(Reading(label_columns="png,label"), "")
+    assert description["classes"] == ["jpg", "png"], "no picture has it beside it"
 
 
 def test_columns_without_a_table_are_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from components.shared.data.samples.classes import Label, parse_label
 from components.shared.data.samples.description import READ, Content, Keeping, Sample, content_of
 
 FIELDS = ("label", "class", "cls")  # of .json that may hold the class
+SHOWN_FIELDS = 9
 MAX_LABEL_BYTES = 2**20  # of a .cls or .json
 MAX_KEYS = 1_000_000  # of a tar, which are in memory to find one that comes twice
 WRITE = "write the number or the name of a class"
@@ -43,6 +44,8 @@ class Recognition:
         self._is_open = reading.data_layout == "auto" and not reading.labels
         self._columns, self._tops = columns_of(reading), tops
         self._key, self._has_picture, self._has_class = "", False, False
+        self._fields: list[str] = []  # of the sample's .json
+        self._others: list[str] = []  # those of the first one beside a picture
 
     def see(self, member: Member) -> bool:
         """Take the next member; return whether it and those before it are a picture and its class."""
@@ -50,18 +53,33 @@ class Recognition:
         if not self._is_open or member.is_folder or junk_in(member.name):
             return False
         if key != self._key:
-            self._key, self._has_picture, self._has_class = key, False, False
+            self._key, self._has_picture, self._has_class, self._fields = key, False, False, []
         if f".{extension}" in PICTURES:
             self._has_picture = True
         elif extension == "cls":
             self._has_class = True
         elif extension == "json" and key.rpartition("/")[0] in self._tops:
             self._has_class = self._has_class or self._holds_class(member)
+        if self._has_picture and not self._others:
+            self._others = self._fields
         return self._has_picture and self._has_class
+
+    def check_columns(self, source: str) -> None:
+        """Where no sample was recognized, raise UserError if pictures have a .json without the field that is named."""
+        if self._columns and self._others:
+            picture, named = self._columns
+            more = ", ..." if len(self._others) > SHOWN_FIELDS else ""
+            fields = ", ".join(self._others[:SHOWN_FIELDS]) + more
+            missing = "no .cls is beside a picture, and " if named == "cls" else ""
+            message = f"{source}: {missing}no .json has the field {named!r}"
+            raise UserError(message, f"set label_columns={picture},FIELD to one of its fields: {fields}")
 
     def _holds_class(self, member: Member) -> bool:
         fields = _fields(content_of(member)) if member.size <= MAX_LABEL_BYTES else None
-        return any(name in fields for name in self._columns[1:] or FIELDS) if fields else False
+        if not fields:
+            return False
+        self._fields = [*fields]
+        return any(name in fields for name in self._columns[1:] or FIELDS)
 
 
 def columns_of(reading: Reading) -> list[str]:

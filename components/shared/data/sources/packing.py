@@ -138,7 +138,10 @@ def _pack_survey(
 
 
 def survey_of(found: Iterator[Member], source: str, given: Given, recognition: Recognition | None = None) -> Survey:
-    """Return what a source holds; of tars in which samples are recognized, no more than that."""
+    """Return what a source holds; of tars in which samples are recognized, no more than that.
+
+    Raises UserError if a picture is too large, or no .json beside a picture has the field that the user names.
+    """
     survey = Survey()
     for member in map(partial(given.seen, source), found):
         name = member.name.rstrip("/")
@@ -164,6 +167,8 @@ def survey_of(found: Iterator[Member], source: str, given: Given, recognition: R
         else:
             survey.add_picture(name)
             given.see_picture(name)
+    if recognition and not survey.is_webdataset:
+        recognition.check_columns(source)
     return survey
 
 
