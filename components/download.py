@@ -24,8 +24,8 @@ def download(*, data: str, version: str, recipe: str, needs_labels: bool, raw: s
     If the recipe says so and the source can be read picture by picture, list its pictures there instead.
     `version` and `recipe` are results of the first step; unless it `needs_labels`, pictures without one are taken, too,
     and a prepared dataset as it is. Raises UserError if the name, scheme or folder is unknown, no mirror can be used, a
-    digest differs, an archive is not safe, the data is no classification set, its version has changed, the recipe is
-    for pictures and there are none, or a list has too few pictures of a class for the splits.
+    digest differs, an archive is not safe, the data is no classification set, its version has changed, or the recipe is
+    for pictures and there are none.
     """
     started = time.monotonic()
     parameters = DownloadRecipe.read(recipe)
@@ -52,9 +52,7 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
     except Unlisted:
         log.info(f"{told(data)} cannot be read picture by picture: all of it is copied")
         return False
-    # 1 s, most of it pyarrow
-    from components.shared.data.parts.listed_splits import check_splits
-    from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
+    from components.shared.data.parts.listing import DOCUMENT, write_listing  # 1 s, most of it pyarrow
 
     document = write_listing(folder, pictures, source=data, version=version, **description)
     _check_version(data, version, source.version())
@@ -64,7 +62,6 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
         "preprocess reads one by one"
     )
     log_left_out(document.left_out)
-    check_splits(Listing(folder, document))
     seconds = {"download": round(time.monotonic() - started, 3)}
     document.model_copy(update={"seconds": seconds}).write(folder / DOCUMENT)
     return True

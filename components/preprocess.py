@@ -74,12 +74,12 @@ def _store(source: Raw, folder: Path, parameters: PreprocessRecipe, started: flo
 
 def _prepare_listed(listing: Listing, folder: Path, parameters: PreprocessRecipe, started: float) -> str:
     """Prepare the dataset of listed pictures in the store, unit by unit; return what determines it."""
-    from components.shared.data.parts.listed_splits import check_splits, fractions
+    from components.shared.data.parts.listed_splits import check_splits
     from components.shared.data.parts.measure import bounds
     from components.shared.data.parts.settlement import settle_units
     from components.shared.data.parts.unit_preparation import prepare_units
 
-    check_splits(listing, fractions(parameters))
+    check_splits(listing, parameters)
     value_range = bounds(open_listed_source(listing.document.source), listing, parameters)
     document = listing.document.model_copy(update={"value_range": value_range})
     units, reused = prepare_units(replace(listing, document=document), parameters)

@@ -8,7 +8,7 @@ from components.shared.core.files import new_folder
 from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.layout.left_out import check_left_out, log_left_out
-from components.shared.data.parts.listed_splits import check_splits, fractions
+from components.shared.data.parts.listed_splits import check_splits
 from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
 from components.shared.data.parts.measure import bounds
 from components.shared.data.sources.schemes import open_listed_source
@@ -36,7 +36,7 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
         document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if source.version() != version:
             raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
-        check_splits(Listing(folder, document), fractions(parameters))
+        check_splits(Listing(folder, document), parameters)
         value_range = bounds(source, Listing(folder, document), parameters)
         seconds = {"partition": round(time.monotonic() - started, 3)}
         document.model_copy(update={"value_range": value_range, "seconds": seconds}).write(folder / DOCUMENT)

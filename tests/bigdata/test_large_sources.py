@@ -91,21 +91,16 @@ def test_too_many_unreadable_pictures_are_refused(uri: str, tmp_path: Path) -> N
     assert not (tmp_path / "dataset").exists()
 
 
-def test_a_class_of_too_few_pictures_is_not_prepared(tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "source", [*NAMES, "eel/0.png", "eel/1.png"])
-    with pytest.raises(UserError, match=r"class 'eel' has 0 images in the val split, of 2 in all .*; add pictures of"):
-        list_pictures(source, tmp_path / "listing")
-    assert not (tmp_path / "listing").exists()
-    (tmp_path / "source/eel/2.png").write_bytes(picture(0))
-    assert is_listing(list_pictures(source, tmp_path / "listing"))
-
-
-def test_shares_that_leave_a_class_nothing_are_refused_first(store: Store, uri: str, tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "source", NAMES)
+@pytest.mark.parametrize(("few", "settings"), [(2, {}), (3, {"test_fraction": 0.6})])
+def test_a_class_of_too_few_pictures_is_not_prepared(
+    store: Store, uri: str, tmp_path: Path, few: int, settings: dict[str, float]
+) -> None:
+    source = folder_of(tmp_path / "source", [*NAMES, *(f"eel/{number}.png" for number in range(few))])
     listing = list_pictures(source, tmp_path / "listing")
-    with pytest.raises(UserError, match=r"class 'a' has 0 images in the val split, of 3 in all .*; add pictures of"):
-        prepare_listed(listing, uri, tmp_path / "dataset", test_fraction=0.6)
-    assert not list(store.list("units"))
+    message = rf"class '(a|eel)' has 0 images in the val split, of {few} in all .*; add pictures of"
+    with pytest.raises(UserError, match=message):
+        prepare_listed(listing, uri, tmp_path / "dataset", **settings)
+    assert not list(store.list("units")) and not (tmp_path / "dataset").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,25 +11,23 @@ from components.shared.data.parts.listing import PICTURES, Listing
 from components.shared.data.preparation.settings import Settings
 from components.shared.data.preparation.splits import TEST, TRAIN, VAL, Splitter, check_classes, held_out
 
-LEAST = {VAL: 0.0, TEST: 0.0}  # one picture of each class
-
 
 def assigned(listing: Listing, settings: Settings) -> Iterator[NDArray[np.uint8]]:
     """Yield the splits of each SPLIT_ROWS pictures."""
-    splitter = Splitter(_counts(listing), fractions(settings), settings.seed)
+    splitter = Splitter(_counts(listing), _fractions(settings), settings.seed)
     for labels, splits in _labels_and_splits(listing):
         yield splitter.assign(labels.astype(np.int32), splits)
 
 
-def fractions(settings: Settings) -> Mapping[int, float]:
+def _fractions(settings: Settings) -> Mapping[int, float]:
     """Return the shares that are held out for splits that the source does not have."""
     return {VAL: settings.val_fraction, TEST: settings.test_fraction}
 
 
-def check_splits(listing: Listing, shares: Mapping[int, float] = LEAST) -> None:
+def check_splits(listing: Listing, settings: Settings) -> None:
     """Raise UserError if a split will have no picture of a class, even if no picture is bad or dropped as a copy."""
     counts = _counts(listing)
-    taken = held_out(counts, shares)
+    taken = held_out(counts, _fractions(settings))
     counts += taken
     counts[TRAIN] -= taken.sum(axis=0)
     check_classes(listing.document.classes, counts, counts.sum(axis=0))
