@@ -135,7 +135,9 @@ def test_versions_that_are_not_offered_are_named(filled: Store, tmp_path: Path, 
 def test_models_of_pictures_kept_as_jpeg_are_not_offered(store: Store, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "crops", 100, side=32, keep="jpeg")
     register(write_artifacts(tmp_path / "1", dataset, right(100, range(90)), 1), store, tmp_path / "registered")
-    with pytest.raises(UserError, match=r"version 1: its data was prepared with keep=jpeg, and a drawing .*; name ano"):
+    with pytest.raises(
+        UserError, match=r"version 1: its data was prepared with keep=jpeg, and drawings are .*; name ano"
+    ):
         make(store, tmp_path / "demo")
 
 
