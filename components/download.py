@@ -52,9 +52,9 @@ def _list(source: Source, data: str, version: str, parameters: DownloadRecipe, f
     except Unlisted:
         log.info(f"{told(data)} cannot be read picture by picture: all of it is copied")
         return False
-    from components.shared.data.parts.listing import DOCUMENT, write_listing  # 1 s, most of it pyarrow
+    from components.shared.data.parts.listing import DOCUMENT, write_pictures  # 1 s, most of it pyarrow
 
-    document = write_listing(folder, pictures, source=data, version=version, **description)
+    document = write_pictures(folder, pictures, source=data, version=version, **description)
     _check_version(data, version, source.version())
     parameters.check_used(data, document.kind)
     log.info(

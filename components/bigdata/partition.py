@@ -9,7 +9,7 @@ from components.shared.core.printable import told
 from components.shared.core.step import step
 from components.shared.data.layout.left_out import check_left_out, log_left_out
 from components.shared.data.parts.listed_splits import check_splits
-from components.shared.data.parts.listing import DOCUMENT, Listing, write_listing
+from components.shared.data.parts.listing import DOCUMENT, Listing, write_pictures
 from components.shared.data.parts.measure import bounds
 from components.shared.data.sources.schemes import open_listed_source
 from components.shared.parameters.preparation import PreprocessRecipe, ReadingRecipe
@@ -33,7 +33,7 @@ def partition(*, data: str, version: str, reading: str, recipe: str, listing: st
         as_read.check_used(data, description["kind"])
         log_left_out(description["left_out"])
         check_left_out(told(data), description["left_out"], parameters.max_left_out)
-        document = write_listing(folder, pictures, source=data, version=version, recipe=recipe, **description)
+        document = write_pictures(folder, pictures, source=data, version=version, recipe=recipe, **description)
         if source.version() != version:
             raise UserError(f"data={told(data)} has changed while it was listed", "run it again")
         check_splits(Listing(folder, document), parameters)

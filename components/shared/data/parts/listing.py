@@ -94,15 +94,15 @@ class Listing:
             yield self.pictures(first, SPLIT_ROWS)
 
 
-def write_listing(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
-    """Write a list to a folder; the description has the fields of its document that the pictures do not tell."""
+def write_pictures(folder: Path, pictures: Iterable[Listed], **description: Any) -> ListingDocument:
+    """Write pictures to a folder; return the document of their list, which is to be written last.
+
+    The description has the fields of it that the pictures do not tell.
+    """
     with new_file(folder / PICTURES) as file, ListWriter(file) as writer:
         for picture in pictures:
             writer.add(picture)
-    count = writer.count
-    document = ListingDocument(pictures=count, sha256=sha256_file(folder / PICTURES), **description)
-    document.write(folder / DOCUMENT)
-    return document
+    return ListingDocument(pictures=writer.count, sha256=sha256_file(folder / PICTURES), **description)
 
 
 def is_listing(path: str | Path) -> bool:
